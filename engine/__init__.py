@@ -1,0 +1,1 @@
+"""Running networks over labelled images and counting what their units detect."""

@@ -1,0 +1,1 @@
+"""Labelled image data sets: read, checked, fetched. No torch here."""

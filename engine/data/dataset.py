@@ -1,0 +1,53 @@
+"""What a labelled image data set is to the engine, whatever lies on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.store.concepts import ConceptTable
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image, decoded.
+
+    ``image`` (H, W, 3) uint8 RGB; ``maps`` (M, sh, sw) uint16: concept numbers, 0 is unlabelled, M may be 0;
+    ``labels``: the numbers of the image-level labels, sorted, distinct, never 0; ``digest``: a 128-bit hash of the
+    name and of every byte read, to be added up (mod 2**128) into a digest of the whole data set.
+    """
+
+    index: int
+    name: str
+    image: npt.NDArray[np.uint8]
+    maps: npt.NDArray[np.uint16]
+    labels: tuple[int, ...]
+    digest: int
+
+
+class ConceptDataset(Protocol):
+    """A densely labelled data set: sized, indexable, safe to read from several threads."""
+
+    root: Path
+    name: str
+    concepts: ConceptTable
+    names: tuple[str, ...]
+    """(N,) image names, relative to the data set's image folder."""
+    splits: tuple[str, ...]
+    """(N,) each ``train`` or ``val``."""
+    grid: tuple[int, int]
+    """(sh, sw): the size of every label map."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample:
+        """Decode image ``index`` with its labels; NDError names the file and what is wrong with it."""
+        ...
+
+    def tables_digest(self) -> str:
+        """Hex digest of the tables (index, labels, categories) that define the data set."""
+        ...

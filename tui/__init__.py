@@ -1,0 +1,1 @@
+"""How a person meets a dissection: the command line, overlays, and the terminal UI."""
