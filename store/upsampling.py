@@ -110,9 +110,7 @@ def pad_map(maps: npt.NDArray[np.float32], kind: Upsampling) -> npt.NDArray[np.f
     return np.pad(maps, width, mode="constant" if kind == "half-pixel-zero" else "edge")
 
 
-def upsample(
-    maps: npt.NDArray[np.float32], rows: Axis, cols: Axis, kind: Upsampling
-) -> npt.NDArray[np.float32]:
+def upsample(maps: npt.NDArray[np.float32], rows: Axis, cols: Axis, kind: Upsampling) -> npt.NDArray[np.float32]:
     """(..., h, w) float32 -> (..., H, W) float32, dense: for drawing, where one map at a time is enlarged."""
     p = pad_map(np.asarray(maps, np.float32), kind)
     lerp: Callable[..., npt.NDArray[np.float32]] = lambda a, b, w: a + w * (b - a)  # noqa: E731

@@ -1,0 +1,274 @@
+"""Broden, the broadly and densely labelled data set of Bau et al. (CVPR 2017), as it lies on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.engine.data.cache import DOWNLOADS, cache_folder
+from ndissect.engine.data.concepts import Concepts, category_order, read_concepts, read_coverage
+from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.data.images import BadFile, decode_image, decode_labels, read_file
+from ndissect.engine.data.tables import WHOLE, Report, Table, parse_table
+from ndissect.store.errors import NDError, WrongUse, nearest
+
+#: The columns of index.csv that are no category.
+FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
+
+_SIZES = ("ih", "iw", "sh", "sw")
+_MOST_PIXELS = 2**15  # a side
+# What a path that leads out of its folder must hold: a quick look at every cell, a slow one at few.
+_SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
+_CHECK = "`nd data check` lists everything that is wrong with a data set."
+
+
+def open_dataset(path: Path) -> ConceptDataset:
+    """The data set in the folder ``path``, its tables read and checked, no image opened yet.
+
+    NDError names the table, row and column of what is wrong.
+    """
+    return Broden(path)
+
+
+def find_dataset(text: str) -> Path:
+    """The folder of a data set: ``text`` itself where it is a folder, else the downloaded data set of that name."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        archive = path.suffix.lower() == ".zip"
+        hint = "Unpack it and pass the folder." if archive else "Pass the folder that holds index.csv and label.csv."
+        raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder.", hint)
+    if len(path.parts) == 1 and ".." not in path.parts:
+        kept = cache_folder() / path
+        if kept.is_dir():
+            return kept
+        if text in DOWNLOADS:
+            where = f"There is no folder {text} here or in {cache_folder()}."
+            raise WrongUse(where, f"Fetch it with `nd data download {text}`, or pass the folder where you have it.")
+        near = nearest(text, list(DOWNLOADS))
+        if near:
+            raise WrongUse(f"There is no data set {text}.", f"Did you mean {' or '.join(near)}?")
+    hint = f"Pass a folder in Broden's format, or fetch one with `nd data download {DOWNLOADS[0]}`."
+    raise WrongUse(f"There is no folder {text}.", hint)
+
+
+def split_by_name(name: str) -> str:
+    """``train`` or ``val`` for the image path ``name``: the rule of the Broden authors, by its md5, about 7 to 3."""
+    first = hashlib.md5(name.encode(), usedforsecurity=False).digest()[:8]
+    return "train" if int.from_bytes(first, "big") / 2**64 <= 0.7 else "val"
+
+
+class Broden:
+    """A data set in Broden's format: a ConceptDataset, safe to read from several threads and to pickle.
+
+    Beside the fields of ConceptDataset: ``columns`` (K,): the category columns of index.csv; ``unused``: its columns
+    that are no category; ``filled`` (N, K) bool: whether image n has labels in column k; ``image_sizes`` (N, 2)
+    int32: ih, iw; ``rows`` (N,): the row in index.csv; ``frequency`` (C,) int64: how many images hold a concept, by
+    label.csv, -1 where it does not say; ``coverage`` (C,) float64: how much of them it covers, in whole images, NaN
+    where label.csv does not say; ``category_coverage``: the summed coverage of each category that has a c_ file.
+
+    ``report`` receives every fault of the tables and the reading goes on; without it the first is raised.
+    """
+
+    def __init__(self, root: Path, report: Report | None = None) -> None:
+        say = report or _refuse
+        self.root = root
+        self.name = root.resolve().name
+        _check_folder(root)
+        digest = hashlib.blake2b(digest_size=16)
+
+        def table(file: str, required: tuple[str, ...]) -> Table:
+            try:
+                data = read_file(root / file, file)
+            except BadFile as fault:
+                say(fault)
+                return Table(file, (), ())
+            _update(digest, file.encode())
+            _update(digest, data)
+            return parse_table(file, data, required, say)
+
+        index = table("index.csv", ("image", *_SIZES))
+        labels = table("label.csv", ("number", "name"))
+        listed = table("category.csv", ("name",)) if (root / "category.csv").exists() else None
+        order = category_order([c for c in index.columns if c not in FIXED_COLUMNS], labels, listed, say)
+        found = [c for c in order if (root / f"c_{c}.csv").exists()]
+        cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage")), say) for c in found}
+        self._keep_concepts(read_concepts(labels, order, cover, say))
+        self.category_coverage = {c: sum(by_number.values()) for c, by_number in cover.items()}
+        self._read_index(index, order, say)
+        self._tables_digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def tables_digest(self) -> str:
+        """Hex digest of the bytes of every table that was read."""
+        return self._tables_digest
+
+    def cells(self, index: int) -> dict[str, tuple[str, ...]]:
+        """The items of each category cell of image ``index`` that is not empty: numbers and paths of label maps."""
+        pairs = zip(self.columns, self._cells[index], strict=True)
+        return {column: items for column, cell in pairs if (items := _items(cell))}
+
+    def labels_of(self, index: int) -> list[tuple[str, int]]:
+        """(category column, number) of each image-level label of image ``index``, known or not; 0 is none."""
+        cells = self.cells(index).items()
+        labels = [(column, int(item)) for column, items in cells for item in items if WHOLE.fullmatch(item)]
+        return [(column, number) for column, number in labels if number != 0]
+
+    def maps_of(self, index: int) -> list[str]:
+        """The paths of the label maps of image ``index``, relative to ``images/``, category by category."""
+        return [item for items in self.cells(index).values() for item in items if not WHOLE.fullmatch(item)]
+
+    def read(self, index: int) -> Sample:
+        """Decode image ``index`` with its labels; BadFile (an NDError) names the file and what is wrong with it."""
+        name, paths = self.names[index], self.maps_of(index)
+        labels = {self.check_label(index, column, number) for column, number in self.labels_of(index)}
+        digest = hashlib.blake2b(digest_size=16)
+        for text in (name, *(f"{c}={cell}" for c, cell in zip(self.columns, self._cells[index], strict=True))):
+            _update(digest, text.encode())
+        image, data = self.read_image(index)
+        _update(digest, data)
+        maps = np.empty((len(paths), *self.grid), np.uint16)
+        for row, path in enumerate(paths):
+            maps[row], data = self.read_map(path)
+            _update(digest, data)
+        return Sample(index, name, image, maps, tuple(sorted(labels)), int.from_bytes(digest.digest(), "big"))
+
+    def read_image(self, index: int) -> tuple[npt.NDArray[np.uint8], bytes]:
+        """(ih, iw, 3) uint8 RGB of image ``index``, and the bytes of its file."""
+        file = f"images/{self.names[index]}"
+        data = read_file(self.root / file, file)
+        ih, iw = self.image_sizes[index].tolist()
+        return decode_image(data, file, (ih, iw)), data
+
+    def read_map(self, path: str) -> tuple[npt.NDArray[np.uint16], bytes]:
+        """(sh, sw) uint16 concept numbers of the label map ``path``, all of them known, and the bytes of its file."""
+        file = f"images/{path}"
+        data = read_file(self.root / file, file)
+        numbers = decode_labels(data, file, self.grid)
+        known = self._known[numbers]
+        if not known.all():
+            unknown = np.unique(numbers[~known]).tolist()
+            some = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+            raise BadFile(file, f"holds {some}, not in label.csv", _CHECK)
+        return numbers, data
+
+    def check_label(self, index: int, column: str, number: int) -> int:
+        """``number``; BadFile where label.csv does not list this image-level label of image ``index``."""
+        if number >= len(self._known) or not self._known[number]:
+            what = f"row {self.rows[index]}, column {column}: {self.names[index]} has label {number}, not in label.csv"
+            raise BadFile("index.csv", what, _CHECK)
+        return number
+
+    def _keep_concepts(self, found: Concepts) -> None:
+        self.concepts, self.frequency, self.coverage = found.table, found.frequency, found.coverage
+        # A place for every value that a map can hold, so that checking a map is one look-up.
+        self._known = np.zeros(2**16, bool)
+        self._known[0] = True
+        self._known[list(found.listed)] = True
+
+    def _read_index(self, table: Table, order: tuple[str, ...], say: Report) -> None:
+        self.columns = tuple(c for c in table.columns if c in order)
+        self.unused = tuple(c for c in table.columns if c not in order and c not in FIXED_COLUMNS)
+        places = [table.columns.index(c) for c in self.columns]
+        _check_unused(table, self.unused, say)
+        names: list[str] = []
+        splits: list[str] = []
+        cells: list[tuple[str, ...]] = []
+        sizes: list[tuple[int, ...]] = []
+        rows: list[int] = []
+        seen: dict[str, tuple[int, ...] | None] = {}
+        for line, row in table.rows:
+            name, row_cells = table.cell(row, "image"), tuple(row[i] for i in places)
+            # Nearly every row has the same sizes: read each combination once.
+            key = ",".join(table.cell(row, c) for c in _SIZES)
+            size = seen[key] if key in seen else _read_sizes(table, line, row, say)
+            split = table.cell(row, "split") or split_by_name(name)
+            if size is not None:
+                seen[key] = size
+            faults = _row_faults(table, line, name, split, dict(zip(self.columns, row_cells, strict=True)))
+            if size is not None and sizes and size[2:] != sizes[0][2:]:
+                first = f"row {rows[0]} has {sizes[0][2]} x {sizes[0][3]}"
+                what = f"label maps of {size[2]} x {size[3]} pixels, {first}: all maps must have one size"
+                faults.append(table.fault(line, "sh, sw", what))
+            for fault in faults:
+                say(fault)
+            if size is None or faults:
+                continue
+            names.append(name)
+            splits.append(split)
+            cells.append(row_cells)
+            sizes.append(size)
+            rows.append(line)
+        if table.columns and not table.rows:
+            say(BadFile(table.file, "the data set is empty: the table lists no image"))
+        self.names, self.splits, self.rows, self._cells = tuple(names), tuple(splits), tuple(rows), tuple(cells)
+        self.image_sizes = np.array([s[:2] for s in sizes], np.int32).reshape(-1, 2)
+        self.filled = np.array([[c != "" for c in row] for row in cells], bool).reshape(len(cells), len(places))
+        self.grid: tuple[int, int] = (sizes[0][2], sizes[0][3]) if sizes else (0, 0)
+
+
+def _refuse(fault: BadFile) -> None:
+    raise BadFile(fault.file, fault.what, fault.hint or _CHECK)
+
+
+def _check_folder(root: Path) -> None:
+    """NDError where ``root`` is no data set at all, with a guess at what was meant."""
+    if not root.is_dir():
+        raise NDError(f"There is no folder {root}.", "Pass the folder of a data set.")
+    if (root / "index.csv").exists() or (root / "label.csv").exists():
+        return
+    inner = sorted(p.parent for p in root.glob("*/index.csv"))
+    hint = f"Did you mean {inner[0]}?" if inner else "Pass the folder that holds index.csv, label.csv and images/."
+    raise NDError(f"{root} is not a data set in Broden's format: it holds neither index.csv nor label.csv.", hint)
+
+
+def _check_unused(table: Table, unused: tuple[str, ...], say: Report) -> None:
+    """Report labels in a column that is no category: they would be lost without a word."""
+    for column in unused:
+        line = next((line for line, row in table.rows if table.cell(row, column)), None)
+        if line is not None:
+            say(table.fault(line, column, "the column is no category of category.csv or label.csv, yet not empty"))
+
+
+def _read_sizes(table: Table, line: int, row: tuple[str, ...], say: Report) -> tuple[int, ...] | None:
+    sizes = [table.number(line, row, c, _MOST_PIXELS, say) for c in _SIZES]
+    for column, value in zip(_SIZES, sizes, strict=True):
+        if value == 0:
+            say(table.fault(line, column, "a size cannot be 0"))
+    return tuple(s for s in sizes if s) if all(sizes) else None
+
+
+def _row_faults(table: Table, line: int, name: str, split: str, cells: dict[str, str]) -> list[BadFile]:
+    faults = [] if name else [table.fault(line, "image", "the cell is empty")]
+    if split not in ("train", "val"):
+        faults.append(table.fault(line, "split", f"{split!r} is neither train nor val"))
+    for column, cell in {"image": name, **cells}.items():
+        if not _SUSPECT.search(cell):
+            continue
+        for path in (cell,) if column == "image" else _items(cell):
+            if not _stays_inside(path):
+                faults.append(table.fault(line, column, f"{path!r} leads out of the folder images/"))
+    return faults
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether the relative path ``path`` stays in its folder, on every system."""
+    windows = PureWindowsPath(path)  # understands / and drives as well
+    return not (windows.drive or windows.root or ".." in windows.parts or "\\" in path or "\0" in path)
+
+
+def _items(cell: str) -> tuple[str, ...]:
+    return tuple(item for part in cell.split(";") if (item := part.strip()))
+
+
+def _update(digest: hashlib.blake2b, data: bytes) -> None:
+    """Add ``data`` with its length, so that no two sequences of parts run together into the same bytes."""
+    digest.update(len(data).to_bytes(8, "big"))
+    digest.update(data)

@@ -1,0 +1,130 @@
+"""Photographs and label maps, from the bytes of a file to arrays."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from ndissect.store.errors import NDError
+
+# Named one by one: Pillow also opens formats that start other programs.
+_PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# What Pillow's decoders raise on damaged files, as found by feeding them such files.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
+
+
+class BadFile(NDError):
+    """One fault of one file of a data set: ``file`` relative to the data set, ``what`` is wrong with it."""
+
+    def __init__(self, file: str, what: str, hint: str = "") -> None:
+        super().__init__(f"{file}: {what}", hint)
+        self.file = file
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[BadFile], tuple[str, str, str]]:
+        return BadFile, (self.file, self.what, self.hint)
+
+
+def read_file(path: Path, file: str) -> bytes:
+    """The bytes of ``path``; BadFile under the name ``file`` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadFile(file, "the file is missing") from None
+    except OSError as error:
+        raise BadFile(file, f"the file cannot be read: {error.strerror or error}") from error
+
+
+def decode_image(data: bytes, file: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+    """The photograph in ``data`` as (H, W, 3) uint8 RGB, whatever its colour mode.
+
+    An EXIF orientation is not applied: label maps lie on the pixels as they are stored. BadFile where the data is
+    no image, is truncated or damaged, or is not of ``size`` (H, W).
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_PHOTOGRAPHS) as image:
+            # Before decoding: a small file can declare an enormous image.
+            if size is not None and (image.height, image.width) != size:
+                raise BadFile(file, f"the image is {image.height} x {image.width} pixels, index.csv says {_by(size)}")
+            image.load()
+            if image.mode.startswith("I;16"):
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.ascontiguousarray(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
+            if image.mode in ("I", "F"):
+                raise BadFile(file, f"an image of mode {image.mode} is no photograph of 8 or 16 bits")
+            return np.array(image.convert("RGB"), np.uint8)
+    except Image.DecompressionBombError as error:
+        raise BadFile(file, f"the image is too large: {error}") from error
+    except _UNREADABLE as error:
+        raise BadFile(file, f"not a readable image: {_reason(error, data)}") from error
+
+
+def decode_labels(data: bytes, file: str, grid: tuple[int, int]) -> npt.NDArray[np.uint16]:
+    """The label map in ``data``, an 8-bit RGB PNG, as (sh, sw) uint16: concept number = R + 256 G.
+
+    BadFile where the data is no PNG, is truncated or damaged (by its checksums), or is not of ``grid`` (sh, sw).
+    """
+    if not data.startswith(_PNG_START) or len(data) < 26:
+        raise BadFile(file, "not a PNG file" if data else "the file is empty")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if (depth, colour) != (8, 2):
+        found = f"{depth}-bit {_PNG_COLOURS.get(colour, 'unknown')}"
+        raise BadFile(file, f"a label map must be 8-bit RGB, this one is {found}")
+    if (height, width) != grid:
+        raise BadFile(file, f"the label map is {height} x {width} pixels, index.csv says {_by(grid)}")
+    _check_png(data, file)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            rgb = np.asarray(image)
+    except _UNREADABLE as error:
+        raise BadFile(file, f"not a readable PNG: {error}") from error
+    return rgb_to_numbers(rgb)
+
+
+def rgb_to_numbers(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """(..., 3) uint8 pixels of a label PNG as (...) uint16 concept numbers: R + 256 G."""
+    # Cast first: 256 does not fit the eight bits of a pixel.
+    return rgb[..., 0].astype(np.uint16) + 256 * rgb[..., 1].astype(np.uint16)
+
+
+def numbers_to_rgb(numbers: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """(...) concept numbers, 0 to 65535, as (..., 3) uint8 pixels of a label PNG: the inverse of rgb_to_numbers."""
+    n = np.asarray(numbers)
+    if n.size and (n.min() < 0 or n.max() > 0xFFFF):
+        raise ValueError("concept numbers lie between 0 and 65535")
+    return np.stack([n & 0xFF, n >> 8, np.zeros_like(n)], -1).astype(np.uint8)
+
+
+def _check_png(data: bytes, file: str) -> None:
+    """Refuse a PNG with a bad checksum or without its end: Pillow reads past both when it has pixels enough."""
+    at = len(_PNG_START)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise BadFile(file, "the PNG is damaged: wrong checksum")
+        if data[at + 4 : at + 8] == b"IEND":
+            return
+        at = end
+    raise BadFile(file, "the PNG is truncated")
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    # Pillow names the memory buffer, which tells the user nothing.
+    return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,100 @@
+"""The CSV tables of a data set, read so that every fault is told with its file, row and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ndissect.engine.data.images import BadFile
+
+#: A concept number or a count: decimal digits and nothing else (``int`` also takes 1_000 and other scripts' digits).
+WHOLE = re.compile(r"[0-9]{1,15}")
+
+#: Receives each fault of a table: raises it, or collects it and lets the reading go on.
+Report = Callable[[BadFile], None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text: ``rows`` pairs the row's number in the file (the header is row 1) with its cells, stripped.
+
+    A table that could not be read has no columns.
+    """
+
+    file: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+
+    def cell(self, row: tuple[str, ...], column: str) -> str:
+        """The cell of ``row`` in ``column``, empty where the table has no such column."""
+        return row[self.columns.index(column)] if column in self.columns else ""
+
+    def fault(self, line: int, column: str, what: str) -> BadFile:
+        """The fault ``what`` in a row and column of this table."""
+        return BadFile(self.file, f"row {line}, column {column}: {what}")
+
+    def number(self, line: int, row: tuple[str, ...], column: str, most: int, report: Report) -> int | None:
+        """The cell as an integer from 0 to ``most``; None, once reported, where it is not."""
+        text = self.cell(row, column)
+        if WHOLE.fullmatch(text) and int(text) <= most:
+            return int(text)
+        report(self.fault(line, column, f"{text!r} is not a whole number from 0 to {most}"))
+        return None
+
+    def amount(self, line: int, row: tuple[str, ...], column: str, report: Report) -> float | None:
+        """The cell as a finite float that is not negative (``6e-05`` too); None, once reported, where it is not."""
+        text = self.cell(row, column)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and value >= 0:
+            return value
+        report(self.fault(line, column, f"{text!r} is not an amount"))
+        return None
+
+
+def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Report) -> Table:
+    """The table in ``data``: UTF-8 with or without a byte order mark, any line ends.
+
+    Reported: text that is not UTF-8 or not CSV, a required column that is missing, a column given twice, a row whose
+    number of cells is not the header's (left out).
+    """
+    nothing = Table(file, (), ())
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        report(BadFile(file, f"row {row}: not UTF-8 text ({error.reason})"))
+        return nothing
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, tuple[str, ...]]] = []
+    try:
+        rows.extend((reader.line_num, tuple(c.strip() for c in cells)) for cells in reader if cells)
+    except csv.Error as error:
+        report(BadFile(file, f"row {reader.line_num}: not a CSV table ({error})"))
+        if not rows:
+            return nothing
+    if not rows:
+        report(BadFile(file, "the table is empty: not even a header"))
+        return nothing
+    columns = rows[0][1]
+    missing = [c for c in required if c not in columns]
+    twice = sorted({c for c in columns if columns.count(c) > 1})
+    if missing:
+        report(BadFile(file, f"no column {', '.join(missing)} in the header ({', '.join(columns)})"))
+    if twice:
+        report(BadFile(file, f"the header names column {', '.join(map(repr, twice))} twice"))
+    if missing or twice:
+        return nothing
+    whole = []
+    for line, cells in rows[1:]:
+        if len(cells) == len(columns):
+            whole.append((line, cells))
+        else:
+            report(BadFile(file, f"row {line}: {len(cells)} cells, the header has {len(columns)}"))
+    return Table(file, columns, tuple(whole))

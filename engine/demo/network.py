@@ -1,0 +1,83 @@
+"""The demo network: a small residual CNN whose layers are named as in a ResNet.
+
+model, transform = demo_cnn()
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from ndissect.engine.demo.vocabulary import COLORS, MATERIALS, NAMES, OBJECTS, PARTS, SCENES, TEXTURES
+
+WEIGHTS = Path(__file__).with_name("weights.safetensors")
+
+#: What the whole image is: a scene or a texture.
+CLASSES: tuple[str, ...] = (*(f"{name}-s" for name in SCENES), *TEXTURES)
+#: What may be present in an image, each by itself: objects, parts and materials.
+PRESENT: tuple[str, ...] = tuple(name for name in NAMES if name in {*OBJECTS, *PARTS, *MATERIALS})
+
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
+
+
+def demo_cnn() -> tuple[nn.Module, Any]:
+    """The trained network in evaluation mode, and the transform that takes (..., 3, H, W) uint8 RGB to its input."""
+    model = DemoCNN()
+    model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    return model.eval(), demo_transform()
+
+
+def demo_transform() -> Any:
+    """A torchvision transform: (..., 3, H, W) uint8 RGB to float32, scaled to about -2..2; the size stays."""
+    return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with a skip connection; the last step is a ReLU, so the output is never negative."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, outputs, h / stride, w / stride)."""
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(y + self.skip(x))  # type: ignore[no-any-return]
+
+
+class DemoCNN(nn.Module):
+    """(N, 3, H, W) -> (N, 27) scores of scenes and textures; maps of layer1 to layer4: H/4, H/4, H/8, H/8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.layer1 = Block(24, 32, 2)
+        self.layer2 = Block(32, 48)
+        self.layer3 = Block(48, 96, 2)
+        self.layer4 = Block(96, 128)
+        self.classify = nn.Linear(128, len(CLASSES))
+        self.present = nn.Conv2d(128, len(PRESENT), 1)
+        nn.init.constant_(self.present.bias, -5.0)  # type: ignore[arg-type]
+        self.color = nn.Conv2d(128, len(COLORS), 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, 128, H/8, W/8): the output of layer4."""
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 27) scores of CLASSES."""
+        return self.classify(self.features(x).mean((2, 3)))  # type: ignore[no-any-return]

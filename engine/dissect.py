@@ -1,0 +1,302 @@
+"""One dissection, from a network and labelled images to counts: read, thresholds, tally, top images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.device import DEFAULT_BATCH, Halving, exact_arithmetic
+from ndissect.engine.hooks import Capture
+from ndissect.engine.labels import LabelBatch
+from ndissect.engine.layers import LayerInfo
+from ndissect.engine.loader import Loader, Survey, image_tensor
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.progress import Progress
+from ndissect.engine.quantile import BUDGET, Quantile
+from ndissect.engine.receptive import trace_fields
+from ndissect.engine.tally import Tally, upsample_dense
+from ndissect.engine.thumbnails import image_table
+from ndissect.engine.top import TopTracker
+from ndissect.store import protocol as protocols
+from ndissect.store import scores
+from ndissect.store.errors import NDError
+from ndissect.store.model import Dissection, Layer, TopImages, UnitStatistics
+from ndissect.store.upsampling import Axis, Field, make_axis
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a dissection is run; none of it changes a count. 0 means: choose.
+
+    ``batch``: images a forward pass; ``workers``: decoding threads; ``top``: top images kept for each unit;
+    ``skip_bad``: go on without unreadable images; ``threshold_bytes``: memory for exact thresholds in one pass.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch: int = 0
+    workers: int = 0
+    top: int = 10
+    skip_bad: bool = False
+    threshold_bytes: int = BUDGET
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A dissection and how it went: ``survey`` of the data, ``seconds`` by phase, forward passes over the data."""
+
+    dissection: Dissection
+    survey: Survey
+    seconds: dict[str, float]
+    passes: int
+    batch: int
+
+
+def dissect(
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
+    protocol: protocols.Protocol,
+    settings: Settings,
+    progress: Progress,
+) -> Outcome:
+    """Dissect ``layers`` of ``network`` over ``dataset``: method.md sections 3 to 5 of the papers, exactly.
+
+    Two forward passes, one for the thresholds and one for the tally; more where the thresholds do not fit their
+    budget. Memory does not grow with the number of images, beyond the budgets. NDError for unreadable images, layers
+    that change their shape, networks that fail; KeyboardInterrupt passes through, nothing is left behind.
+    """
+    exact_arithmetic()
+    clock = _Clock()
+    loader = Loader(dataset, protocol, settings.workers)
+    survey = loader.survey(progress, skip_bad=settings.skip_bad)
+    clock.lap("read")
+    run = _Run(network, loader, layers, protocol, settings, progress)
+    try:
+        network.module.to(settings.device)
+        run.find_thresholds()
+        clock.lap("thresholds")
+        run.count()
+        clock.lap("tally")
+    finally:
+        network.module.to("cpu")
+    dissection = run.result(survey)
+    clock.lap("images")
+    return Outcome(dissection, survey, clock.seconds, run.passes, run.batch.size)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = round(now - self._since, 3)
+        self._since = now
+
+
+class Consumer(Protocol):
+    """Takes one layer's maps (N, U, h, w) of N images; after running out of memory it must be as it was before."""
+
+    def __call__(self, i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None, /) -> None: ...
+
+
+class _Run:
+    """The state of a dissection between its passes."""
+
+    def __init__(
+        self,
+        network: Network,
+        loader: Loader,
+        layers: Sequence[LayerInfo],
+        protocol: protocols.Protocol,
+        settings: Settings,
+        progress: Progress,
+    ) -> None:
+        self.network, self.loader, self.layers = network, loader, layers
+        self.protocol, self.settings, self.progress = protocol, settings, progress
+        # Counting needs 64-bit integers and float64 comparisons, which MPS lacks: there the CPU counts.
+        self.counting = torch.device("cpu") if settings.device.type == "mps" else settings.device
+        self.batch = Halving(settings.batch or DEFAULT_BATCH.get(settings.device.type, 32), progress)
+        self.images = len(loader.usable)
+        self.passes = 0
+        first = image_tensor([loader.read(loader.usable[0])])[0]
+        self.axes = _layer_axes(network, network.preprocess.apply(first), layers, protocol, loader.grid)
+        self.statistics: list[UnitStatistics] = []
+        self.tops: list[TopTracker] = []
+        self.tallies: list[Tally] = []
+
+    def _map_size(self, layer: LayerInfo) -> tuple[int, int]:
+        assert layer.map_size is not None  # a dissectable layer has a map
+        return layer.map_size
+
+    def _each_batch(self, phase: str, consumers: Sequence[Consumer], *, labelled: bool) -> None:
+        """One forward pass over the data set: every consumer gets each layer's maps of each batch."""
+        self.passes += 1
+        self.progress.start(phase, self.images)
+        with Capture(self.network.module, [layer.name for layer in self.layers]) as capture:
+            for samples in self.loader.batches(self.batch.size):
+                labels = self.loader.labels(samples).to(self.counting) if labelled else None
+                self.batch.run(len(samples), partial(self._one_batch, capture, samples, labels, consumers))
+                self.progress.advance(len(samples))
+
+    def _one_batch(
+        self,
+        capture: Capture,
+        samples: list[Sample],
+        labels: LabelBatch | None,
+        consumers: Sequence[Consumer],
+        piece: slice,
+    ) -> None:
+        part, part_labels = samples[piece], labels[piece] if labels else None
+        inputs = torch.cat([self.network.preprocess.apply(images) for images in image_tensor(part)])
+        try:
+            capture.run(inputs.to(self.settings.device))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as e:
+            raise _network_failed(self.network, inputs, e) from e
+        maps = [capture[name].to(self.counting) for name in capture.names]
+        # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
+        for number, layer_maps in enumerate(maps):
+            for consume in consumers:
+
+                def take(s: slice, i: int = number, x: Tensor = layer_maps, consume: Consumer = consume) -> None:
+                    consume(i, x[s], part[s], part_labels[s] if part_labels else None)
+
+                Halving(len(part), self.progress).run(len(part), take)
+
+    def find_thresholds(self) -> None:
+        """Fill ``statistics`` and ``tops``: the exact quantiles, and the images where units peak."""
+        upsampled = self.protocol.quantile_over == "upsampled"
+        share = self.settings.threshold_bytes // len(self.layers)
+        quantiles = []
+        for layer in self.layers:
+            h, w = self.loader.grid if upsampled else self._map_size(layer)
+            quantiles.append(Quantile(layer.units, self.images * h * w, self.protocol.q, self.counting, share))
+            count = min(self.settings.top, self.images)
+            self.tops.append(TopTracker(layer.units, count, self._map_size(layer), self.counting))
+        pending = set(range(len(quantiles)))
+        passes = max(q.passes for q in quantiles)
+        if passes > 1:
+            mib = self.settings.threshold_bytes >> 20
+            self.progress.note(f"the thresholds do not fit {mib} MiB: {passes} forward passes instead of one")
+
+        def thresholds(i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None) -> None:
+            if i in pending:
+                self._feed(quantiles[i], i, maps)
+
+        def tops(i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None) -> None:
+            self.tops[i].update(maps, torch.tensor([s.index for s in part]))
+
+        for number in range(passes):
+            phase = "thresholds" if passes == 1 else f"thresholds {number + 1}/{passes}"
+            self._each_batch(phase, [thresholds, tops] if number == 0 else [thresholds], labelled=False)
+            pending -= {i for i in pending if not quantiles[i].end_pass()}
+        self.statistics = [q.result() for q in quantiles]
+
+    def _feed(self, quantile: Quantile, i: int, maps: Tensor) -> None:
+        if self.protocol.quantile_over == "raw":
+            quantile.update(maps.transpose(0, 1).reshape(maps.shape[1], -1))
+            return
+        rows, cols = self.axes[i]
+        dense = [
+            upsample_dense(image[None], rows, cols, self.protocol.upsampling)[0].reshape(maps.shape[1], -1)
+            for image in maps
+        ]
+        quantile.update(torch.cat(dense, 1))
+
+    def count(self) -> None:
+        """Fill ``tallies``."""
+        concepts = self.loader.dataset.concepts
+        thresholds = [torch.from_numpy(s.threshold).to(self.counting) for s in self.statistics]
+        self.tallies = [
+            Tally(layer.units, len(concepts), len(concepts.categories), device=self.counting) for layer in self.layers
+        ]
+
+        def tally(i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None) -> None:
+            assert labels is not None
+            rows, cols = self.axes[i]
+            self.tallies[i].add(maps, thresholds[i], rows, cols, self.protocol.upsampling, labels)
+
+        self._each_batch("tally", [tally], labelled=True)
+
+    def result(self, survey: Survey) -> Dissection:
+        """The dissection, complete but for its provenance."""
+        dataset = self.loader.dataset
+        found = [top.result() for top in self.tops]
+        distinct = np.unique(np.concatenate([image.ravel() for image, _, _ in found]))
+        distinct = distinct[distinct >= 0]
+        row_of = np.full(len(dataset) + 1, -1, np.int32)
+        row_of[distinct] = np.arange(len(distinct))
+        layers = []
+        for info, stats, tally, axes, (image, peak, maps) in zip(
+            self.layers, self.statistics, self.tallies, self.axes, found, strict=True
+        ):
+            counts = tally.counts()
+            best = scores.best_per_category(
+                counts,
+                survey.concepts,
+                dataset.concepts.category,
+                len(dataset.concepts.categories),
+                self.protocol.union,
+                dead=stats.dead,
+                min_images=self.protocol.min_images,
+            )
+            top = TopImages(row_of[image], peak, maps)
+            layers.append(Layer(info.name, info.module_type, best, stats, self._map_size(info), counts, top, axes))
+        return Dissection(
+            protocol=self.protocol,
+            concepts=dataset.concepts,
+            concept_counts=survey.concepts,
+            layers=tuple(layers),
+            images=image_table(self.loader, [int(i) for i in distinct]),
+            provenance={},
+            grid=self.loader.grid,
+        )
+
+
+def _network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
+    if isinstance(error, NDError):
+        return error
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return NDError(
+        f"{network.spec} failed on a batch of shape {tuple(inputs.shape)}: {reason}",
+        "the factory's transform must give what the network takes; --debug shows the traceback",
+    )
+
+
+def _layer_axes(
+    network: Network, inputs: Tensor, layers: Sequence[LayerInfo], protocol: protocols.Protocol, grid: tuple[int, int]
+) -> list[tuple[Axis, Axis]]:
+    """For each layer, how the rows and the columns of its maps lie on the grid."""
+    fields: dict[str, tuple[Field, Field] | str] = {}
+    if protocol.upsampling == "receptive-field":
+        fields = trace_fields(network.module, inputs, [layer.name for layer in layers])
+    axes = []
+    for layer in layers:
+        assert layer.map_size is not None
+        field = fields.get(layer.name)
+        if isinstance(field, str):
+            raise NDError(
+                f"the receptive field of {layer.name} cannot be traced: {field}", "use --upsampling half-pixel"
+            )
+        rows, cols = (
+            make_axis(protocol.upsampling, n, size, field[d] if field else None, inputs.shape[2 + d])
+            for d, (n, size) in enumerate(zip(layer.map_size, grid, strict=True))
+        )
+        axes.append((rows, cols))
+    return axes
+
+
+def with_provenance(dissection: Dissection, provenance: dict[str, object]) -> Dissection:
+    """The dissection with its provenance filled in."""
+    return replace(dissection, provenance=provenance)

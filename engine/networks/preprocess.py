@@ -1,0 +1,244 @@
+"""From images to what a network was trained on, with every image whole: label maps must lie on what it sees.
+
+Training transforms crop. A dissection must not: a pixel of the label map is compared with the unit's activation at
+the same relative place of the input. So presets of torchvision's weights are rewritten to resize the whole image,
+and any other transform is tried on images with known edges and refused if it moves them (``alignment.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from ndissect.engine.networks.alignment import Applied, check_alignment
+from ndissect.store.errors import NDError, WrongUse
+
+WANTED = (
+    "Return a transform that resizes the whole image, e.g. torchvision.transforms.v2.Compose([Resize((224, 224)), "
+    "ToDtype(torch.float32, scale=True), Normalize(mean, std)])."
+)
+Mode = Literal["batch", "image", "pil"]
+_RANDOM = re.compile(r"\b(Random\w+|AutoAugment|RandAugment|TrivialAugmentWide|AugMix|ColorJitter|MixUp|CutMix)\b")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What turns (N, 3, H, W) uint8 images into the (N, C, h, w) float32 input of a network.
+
+    Either ``transform`` (the researcher's own; ``mode`` says what it is handed: a batch of tensors, one tensor, one
+    PIL image), or resize to ``size`` (rows, columns; None keeps the image's), scale to [0, 1], normalise.
+    """
+
+    transform: Callable[..., object] | None = None
+    mode: Mode = "batch"
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    source: str = "none given"
+    _checked: set[tuple[int, int]] = field(default_factory=set, compare=False, repr=False)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 -> (N, C, h, w) float32 on the same device.
+
+        NDError where the researcher's transform fails on images of this size or shows the network a part of them.
+        """
+        if self.transform is None:
+            return self._standard(images)
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        if size not in self._checked:
+            check_alignment(self._applied, size, WANTED)
+            self._checked.add(size)
+        return self._applied(images)
+
+    __call__ = apply
+
+    def describe(self) -> dict[str, object]:
+        """What was done to the images, for the provenance in a store: plain values that JSON can hold."""
+        known: dict[str, object] = {"source": self.source}
+        if self.transform is None:
+            known |= {"interpolation": self.interpolation, "antialias": self.antialias, "scale": "[0, 1]"}
+        else:
+            known |= {"transform": _steady_repr(self.transform), "applied_to": self.mode}
+        for name, value in (("size", self.size), ("mean", self.mean), ("std", self.std)):
+            known[name] = list(value) if value is not None else None
+        return known
+
+    def _standard(self, images: Tensor) -> Tensor:
+        if self.size is not None and tuple(images.shape[-2:]) != self.size:
+            mode = InterpolationMode(self.interpolation)
+            images = TF.resize(images, list(self.size), interpolation=mode, antialias=self.antialias)
+        x = TF.to_dtype(images, torch.float32, scale=True)
+        if self.mean is None and self.std is None:
+            return torch.as_tensor(x)
+        mean = self.mean or (0.0,) * x.shape[1]
+        std = self.std or (1.0,) * x.shape[1]
+        return torch.as_tensor(TF.normalize(x, list(mean), list(std)))
+
+    def _applied(self, images: Tensor) -> Tensor:
+        assert self.transform is not None
+        return run_transform(self.transform, self.mode, images)
+
+
+def make_preprocess(
+    transform: object,
+    source: str,
+    size: tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> tuple[Preprocess, tuple[str, ...]]:
+    """The Preprocess for what came with a network (a transform, or None), and notes for the user.
+
+    ``size``, ``mean``, ``std`` replace the preset's or fill in for a missing transform. Raises WrongUse where they
+    meet a transform of the researcher's own, NDError where that one is random, crops, pads, flips or fails.
+    """
+    if transform is None:
+        plain = Preprocess(size=size, mean=mean, std=std)
+        if size is None and mean is None and std is None:
+            note = (
+                "The network came without a transform: images keep their size and are scaled to [0, 1] "
+                "(--size, --mean, --std change it)."
+            )
+            return plain, (note,)
+        return replace(plain, source="options"), ()
+    preset = _from_preset(transform, source)
+    if preset is not None:
+        return replace(preset, size=size or preset.size, mean=mean or preset.mean, std=std or preset.std), ()
+    if not callable(transform):
+        raise NDError(f"{source} gave a {type(transform).__name__} as the transform, which cannot be called", WANTED)
+    if size is not None or mean is not None or std is not None:
+        raise WrongUse(
+            f"{source} brings its own transform, which --size, --mean and --std cannot change",
+            "Change the transform, or let the factory return the module alone.",
+        )
+    return _from_transform(transform, source), ()
+
+
+def _from_preset(transform: object, source: str) -> Preprocess | None:
+    """A preset of torchvision's weights, without its crop; None for anything else."""
+    from torchvision.transforms import _presets  # noqa: PLC0415 - private, so only where a preset must be told apart
+
+    if isinstance(transform, _presets.ImageClassification):
+        size = (transform.crop_size * 2)[:2] if len(transform.crop_size) == 1 else transform.crop_size
+        return Preprocess(
+            size=(int(size[0]), int(size[1])),
+            mean=tuple(map(float, transform.mean)),
+            std=tuple(map(float, transform.std)),
+            interpolation=transform.interpolation.value,
+            antialias=bool(transform.antialias),
+            source=f"{source}, whole image without crop",
+        )
+    if isinstance(transform, _presets.VideoClassification | _presets.OpticalFlow):
+        raise NDError(f"{source} takes videos or image pairs; nd dissects networks that take one image", WANTED)
+    return None
+
+
+def _from_transform(transform: Callable[..., object], source: str) -> Preprocess:
+    steps = list(_steps(transform))
+    for step in steps:
+        found = _RANDOM.search(type(step).__name__)
+        if found:
+            raise NDError(f"the transform of {source} is random ({found[0]})", WANTED)
+    normalise = next((s for s in reversed(steps) if type(s).__name__ == "Normalize"), None)
+    mode = _find_mode(transform, source)
+    example = run_transform(transform, mode, _noise(2))
+    result = Preprocess(
+        transform=transform,
+        mode=mode,
+        size=(int(example.shape[-2]), int(example.shape[-1])),
+        mean=_numbers(getattr(normalise, "mean", None)),
+        std=_numbers(getattr(normalise, "std", None)),
+        source=source,
+    )
+    if any(not _same(run_transform(transform, mode, _noise(2)), example) for _ in range(5)):
+        raise NDError(f"the transform of {source} is random: the same image came out differently", WANTED)
+    result.apply(_noise(1))
+    return result
+
+
+def _find_mode(transform: Callable[..., object], source: str) -> Mode:
+    """How ``transform`` takes images, the fastest way first; NDError with what each way answered."""
+    answers = []
+    modes: tuple[Mode, ...] = ("batch", "image", "pil")
+    for mode in modes:
+        try:
+            out = run_transform(transform, mode, _noise(2))
+            if mode == "batch" and not _same(out, run_transform(transform, "image", _noise(2))):
+                # An image must not come out otherwise because of its neighbours, not even by rounding.
+                continue
+            return mode
+        except Exception as error:
+            text = (str(error).strip().splitlines() or [""])[0]
+            answers.append(f"{_TAKES[mode]}: {type(error).__name__}: {text}")
+    raise NDError(f"the transform of {source} fails on an image ({'; '.join(answers)})", WANTED)
+
+
+_TAKES = {"batch": "uint8 tensor (2, 3, 224, 224)", "image": "uint8 tensor (3, 224, 224)", "pil": "PIL image"}
+
+
+def run_transform(transform: Callable[..., object], mode: Mode, images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 -> (N, C, h, w) float32: ``transform`` on the batch, or on one image after another.
+
+    TypeError where what comes back is no float image; whatever ``transform`` raises passes through.
+    """
+    if mode == "batch":
+        out = _as_float(transform(images))
+        if out.ndim != 4 or len(out) != len(images):
+            raise TypeError(f"{tuple(images.shape)} became {tuple(out.shape)}")
+        return out
+    out_list = []
+    for image in images:
+        given = TF.to_pil_image(image.cpu()) if mode == "pil" else image
+        out = _as_float(transform(given))
+        out = out[0] if out.ndim == 4 and len(out) == 1 else out
+        if out.ndim != 3:
+            raise TypeError(f"an image became {tuple(out.shape)}")
+        out_list.append(out)
+    return torch.stack(out_list).to(images.device)
+
+
+def _as_float(out: object) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"returned a {type(out).__name__} instead of a tensor")
+    if not out.is_floating_point():
+        raise TypeError(f"returned {str(out.dtype).removeprefix('torch.')} values instead of float")
+    return out.detach().to(torch.float32)
+
+
+def _noise(n: int) -> Tensor:
+    return torch.randint(0, 256, (n, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _steps(transform: object) -> list[object]:
+    inner = getattr(transform, "transforms", None)
+    if isinstance(inner, list | tuple):
+        return [transform, *(step for t in inner for step in _steps(t))]
+    if isinstance(transform, torch.nn.Sequential):
+        return [step for t in transform for step in _steps(t)]
+    return [transform]
+
+
+def _numbers(values: object) -> tuple[float, ...] | None:
+    if isinstance(values, Tensor):
+        values = values.flatten().tolist()
+    return tuple(map(float, values)) if isinstance(values, list | tuple) else None
+
+
+def _steady_repr(transform: object) -> str:
+    """repr without addresses and private module names, which change from run to run."""
+    return re.sub(r"_nd_network_\w+\.| at 0x[0-9a-fA-F]+", "", repr(transform))
+
+
+__all__ = ["Applied", "Preprocess", "make_preprocess", "run_transform"]

@@ -1,0 +1,214 @@
+"""Weights from a file into a network: tensors only, never code, and never silently incomplete."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ndissect.store.errors import NDError
+
+# The names under which training scripts keep a state dict inside a checkpoint, the most explicit first.
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "net_state_dict",
+    "weights", "params", "state_dict_ema", "model_ema", "ema_state_dict", "ema",
+)  # fmt: skip
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+_LISTED = 40
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a weights file and where in it they were: ``key`` is "" or e.g. ``state_dict``."""
+
+    state: dict[str, Tensor]
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What ``apply_state`` left out: keys that the network lacks a value for, that it has no place for, misfits."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in ``path`` (.safetensors, .pt, .pth, ...), on the CPU, without its wrappers.
+
+    Raises NDError where the file is missing, truncated, no checkpoint, or a pickle that holds code.
+    """
+    return read_checkpoint(path).state
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The tensors of ``path`` and their provenance; errors as ``load_state``."""
+    try:
+        with path.open("rb") as f:
+            head = f.read(64)
+            f.seek(0)
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as error:
+        raise NDError(
+            f"cannot read the weights {path}: {error.strerror}", "Check the path given to --weights."
+        ) from error
+    content = _read_safetensors(path) if _looks_like_safetensors(head) else _read_torch(path, head)
+    state, key = _unwrap(content, path)
+    return Checkpoint(state, key, digest)
+
+
+def apply_state(module: nn.Module, state: Mapping[str, Tensor], source: str, partial: bool = False) -> Fit:
+    """Loads ``state`` into ``module`` (cast to its dtypes) and returns what did not fit; prefixes are undone.
+
+    Raises NDError listing every key that is missing, unexpected or of another shape, unless ``partial``; and in any
+    case where no key fits. A missing ``num_batches_tracked`` is fine: it plays no part in a forward pass.
+    """
+    own = module.state_dict()
+    state = undo_prefixes(module, state)
+    unexpected = [k for k in state if k not in own]
+    mismatched = [k for k in state if k in own and isinstance(own[k], Tensor) and state[k].shape != own[k].shape]
+    missing = [k for k in own if k not in state and not k.endswith(("num_batches_tracked", "_extra_state"))]
+    fitting = {k: v for k, v in state.items() if k in own and k not in set(mismatched)}
+    if not fitting:
+        raise NDError(
+            f"{source} holds other weights: none of its {len(state)} keys fits the network "
+            f"(file: {', '.join(list(state)[:3])} ...; network: {', '.join(list(own)[:3])} ...)",
+            "Give the weights of this architecture, or the network that these weights belong to.",
+        )
+    if (missing or unexpected or mismatched) and not partial:
+        shapes = [f"{k} (file {_shape(state[k])}, network {_shape(own[k])})" for k in mismatched]
+        lists = [
+            _listing("missing in the file", missing),
+            _listing("not in the network", unexpected),
+            _listing("of another shape", shapes),
+        ]
+        raise NDError(
+            f"{source} does not fit the network: " + "; ".join(text for text in lists if text),
+            "--partial loads what fits and leaves the rest as the network was built.",
+        )
+    module.load_state_dict(fitting, strict=False)
+    return Fit(tuple(missing), tuple(unexpected), tuple(mismatched))
+
+
+def undo_prefixes(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` without ``module.``, ``_orig_mod.`` ...: what wrapping a network for training puts before every key.
+
+    A prefix goes only if every key has it and the network itself has no child of that name.
+    """
+    children = {name for name, _ in module.named_children()}
+    result = dict(state)
+    while result:
+        found = [p for p in PREFIXES if p[:-1] not in children and all(k.startswith(p) for k in result)]
+        if not found:
+            break
+        result = {k.removeprefix(found[0]): v for k, v in result.items()}
+    return result
+
+
+def digest_of(module: nn.Module) -> str:
+    """sha256 of the network's state dict: for each key in sorted order its name, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            if value.numel():
+                digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{key}\0{type(value).__name__}\0".encode())
+    return digest.hexdigest()
+
+
+def _looks_like_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError  # noqa: PLC0415 - only one of the two formats needs it
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NDError(f"{path} is damaged: {_first_line(error)}", "Copy or download the weights again.") from error
+
+
+def _read_torch(path: Path, head: bytes) -> object:
+    if head.startswith(b"version https://git-lfs"):
+        raise NDError(f"{path} is a Git LFS pointer, not the weights themselves", "Fetch them with: git lfs pull")
+    if not head.startswith((b"PK", b"\x80")):
+        raise NDError(
+            f"{path} is not a checkpoint: it begins with {head[:16]!r}",
+            "Give a .safetensors file or a state dict saved by torch.save.",
+        )
+    try:
+        # Namespace: the arguments which many training scripts save beside the weights; plain attributes, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = str(error)
+        if "weights_only" in text.lower() or "Unsupported" in text or "unsupported" in text:
+            name = _refused_name(text)
+            raise NDError(
+                f"{path} holds more than tensors{name}; reading it could run code, so it was not read",
+                "If you trust its source, keep only the tensors: "
+                'torch.save(torch.load(FILE, weights_only=False)["state_dict"], "weights.pt")',
+            ) from error
+        raise NDError(
+            f"{path} is damaged or not a checkpoint: {_first_line(error)}", "Copy or download the weights again."
+        ) from error
+
+
+def _refused_name(text: str) -> str:
+    for mark in ("Unsupported global: GLOBAL ", "Unsupported class ", "Trying to load unsupported GLOBAL "):
+        if mark in text:
+            return f" ({text.split(mark, 1)[1].split(maxsplit=1)[0].rstrip('.,')})"
+    return ""
+
+
+def _unwrap(content: object, path: Path, depth: int = 0, at: str = "") -> tuple[dict[str, Tensor], str]:
+    if isinstance(content, Mapping):
+        inner = [k for k in WRAPPERS if _holds_tensors(content.get(k))]
+        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        if not inner and not tensors:
+            inner = [str(k) for k, v in content.items() if isinstance(k, str) and _holds_tensors(v)]
+            if len(inner) > 1:
+                raise NDError(
+                    f"{path} holds several sets of weights: {', '.join(inner)}",
+                    'Save the one to dissect: torch.save(torch.load(FILE)["NAME"], "weights.pt")',
+                )
+        if inner and depth < 4:
+            return _unwrap(content[inner[0]], path, depth + 1, f"{at}.{inner[0]}" if at else inner[0])
+        if tensors:
+            return tensors, at
+    kind = f"a {type(content).__name__}" + (
+        f" with {', '.join(map(str, list(content)[:6]))}" if isinstance(content, Mapping) and content else ""
+    )
+    raise NDError(f"{path} holds no state dict: {kind}", "Give a file saved by torch.save(network.state_dict(), FILE).")
+
+
+def _holds_tensors(value: object, depth: int = 0) -> bool:
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        return False
+    return any(isinstance(v, Tensor) or (depth < 3 and _holds_tensors(v, depth + 1)) for v in value.values())
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "scalar"
+
+
+def _listing(title: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = f", and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return f"{len(keys)} {title}: {', '.join(keys[:_LISTED])}{more}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,234 @@
+"""Exact streaming thresholds: the Hazen quantile of every unit over all images and locations.
+
+The threshold lies between two neighbouring order statistics near the top of each unit's values. With the number of
+values known beforehand, so is how many of the largest can matter, K of n: about q n. While values stream by, a unit
+that already holds K values never again needs one that does not exceed the K-th: one pass, with about half a percent
+of the values in memory. Where even that is more than the budget, a radix selection narrows the two order statistics
+down by some bits of their pattern each pass, in memory that depends on the number of units alone.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndissect.store.model import UnitStatistics
+
+#: Bytes that thresholds may take, unless told otherwise.
+BUDGET = 2 << 30
+# Compacting sorts keys of 8 bytes; at its peak a pool of 2 U K keys stands beside its sorted copy.
+_BYTES_A_KEY = 40
+_BITS = 32
+_SIGN = 1 << 31
+
+
+def hazen_position(n: int, q: Fraction) -> tuple[int, float]:
+    """(k, f): the threshold is x[k] + f (x[k + 1] - x[k]) of n sorted values; exact in rational arithmetic."""
+    position = min(max((1 - q) * n - Fraction(1, 2), Fraction(0)), Fraction(n - 1))
+    k = math.floor(position)
+    return k, float(position - k)
+
+
+def ordered(values: Tensor) -> Tensor:
+    """float32 -> int64 in [0, 2**32): the bit pattern made order-preserving, so that v < w iff its number is less."""
+    bits = values.view(torch.int32).to(torch.int64)
+    return torch.where(bits < 0, -1 - bits, bits + _SIGN)
+
+
+def from_ordered(keys: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`ordered`, for numpy arrays."""
+    keys = keys.astype(np.int64)
+    bits = np.where(keys < _SIGN, -1 - keys, keys - _SIGN)
+    return bits.astype(np.int32).view(np.float32)
+
+
+class Quantile:
+    """The exact quantile of ``units`` streams of at most ``total`` values each; ``q`` is the share above.
+
+    Feed every batch to :meth:`update` and end the pass; while :meth:`end_pass` says so, feed all the batches again.
+    ``passes`` says how many passes over the data it takes: one within ``budget`` bytes, else two or three.
+    """
+
+    def __init__(
+        self, units: int, total: int, q: Fraction, device: torch.device | str = "cpu", budget: int = BUDGET
+    ) -> None:
+        self._q, self._device, self._units = q, torch.device(device), units
+        self._kept = min(total, math.ceil(q * total + Fraction(1, 2)))
+        self._select: _Tail | _Radix
+        if _BYTES_A_KEY * 2 * units * self._kept <= budget:
+            self._select = _Tail(units, self._kept, self._device)
+            self.passes = 1
+        else:
+            bits = 16 if 16 * units * 2**16 <= budget else 11
+            self._select = _Radix(units, bits, self._device)
+            self.passes = math.ceil(_BITS / bits)
+        self._first_pass = True
+        self._values = torch.zeros(units, dtype=torch.int64, device=self._device)
+        self._nan, self._inf = torch.zeros_like(self._values), torch.zeros_like(self._values)
+        self._min = torch.full((units,), torch.inf, device=self._device)
+        self._max = torch.full((units,), -torch.inf, device=self._device)
+
+    def update(self, values: Tensor) -> None:
+        """Take ``values`` (U, n) floating, in any order and cut; NaN and infinities are counted and left out."""
+        values = values.to(torch.float32)
+        finite = torch.isfinite(values)
+        whole = bool(finite.all())
+        if not values.shape[1]:
+            return
+        # All that may run out of memory comes before the first change, so that a failed update can be repeated.
+        seen = [
+            torch.full_like(self._values, values.shape[1]),
+            torch.zeros_like(self._nan),
+            torch.zeros_like(self._inf),
+        ]
+        low, high = values, values
+        if not whole:
+            seen = [finite.sum(1), torch.isnan(values).sum(1), torch.isinf(values).sum(1)]
+            low, high = torch.where(finite, values, torch.inf), torch.where(finite, values, -torch.inf)
+            values = torch.where(finite, values, torch.nan)
+        least, most = torch.minimum(self._min, low.amin(1)), torch.maximum(self._max, high.amax(1))
+        self._select.update(values)
+        if self._first_pass:
+            self._min, self._max = least, most
+            for total, new in zip((self._values, self._nan, self._inf), seen, strict=True):
+                total.add_(new)
+
+    def end_pass(self) -> bool:
+        """True when all the values must be fed once more."""
+        if self._first_pass:
+            self._first_pass = False
+            self._select.start([hazen_position(int(n), self._q)[0] if n else 0 for n in self._values], self._values)
+        return self._select.end_pass()
+
+    def result(self) -> UnitStatistics:
+        """Thresholds, NaN for a unit without a finite value, and what else the values say of the units."""
+        low, high = self._select.order_statistics()
+        n = self._values.cpu().numpy()
+        f = np.array([hazen_position(int(v), self._q)[1] if v else np.nan for v in n])
+        x0, x1 = low.astype(np.float64), high.astype(np.float64)
+        threshold = np.where(f == 0, x0, x0 + f * (x1 - x0))
+        minimum, maximum = self._min.cpu().numpy(), self._max.cpu().numpy()
+        none = n == 0
+        return UnitStatistics(
+            threshold=np.where(none, np.nan, threshold),
+            dead=none | (minimum == maximum) | (maximum <= 0),
+            nan=self._nan.cpu().numpy(),
+            inf=self._inf.cpu().numpy(),
+            minimum=np.where(none, np.float32(np.nan), minimum),
+            maximum=np.where(none, np.float32(np.nan), maximum),
+        )
+
+
+class _Tail:
+    """The ``kept`` largest values of each unit, as sorted keys: unit in the high, pattern in the low 32 bits."""
+
+    def __init__(self, units: int, kept: int, device: torch.device) -> None:
+        self._units, self._kept = units, kept
+        self._bound = torch.full((units,), -torch.inf, device=device)
+        self._pool: list[Tensor] = []
+        self._pending = 0
+        self._limit = 2 * units * kept
+
+    def update(self, values: Tensor) -> None:
+        u, at = (values > self._bound[:, None]).nonzero(as_tuple=True)
+        if not len(u):
+            return
+        keys = (u << _BITS) | ordered(values[u, at])
+        if self._pending + len(keys) > self._limit and self._pool:
+            self._compact()
+        self._pool.append(keys)
+        self._pending += len(keys)
+
+    def _compact(self) -> None:
+        keys = _sorted(torch.cat(self._pool))
+        # Ascending, so a unit's largest values lie at the end of its run.
+        end = torch.searchsorted(keys, torch.arange(1, self._units + 1, device=keys.device) << _BITS)
+        unit = keys >> _BITS
+        keys = keys[torch.arange(len(keys), device=keys.device) >= end[unit] - self._kept]
+        self._pool, self._pending = [keys], len(keys)
+        full = torch.bincount(keys >> _BITS, minlength=self._units) >= self._kept
+        first = torch.searchsorted(keys, torch.arange(self._units, device=keys.device) << _BITS)
+        lowest = keys[first.clamp(max=len(keys) - 1)] & (2**_BITS - 1)
+        value = torch.from_numpy(from_ordered(lowest.cpu().numpy())).to(keys.device)
+        self._bound = torch.where(full, value, self._bound)
+
+    def start(self, ranks: list[int], counts: Tensor) -> None:
+        self._from_top = [int(n) - k for k, n in zip(ranks, counts, strict=True)]
+
+    def end_pass(self) -> bool:
+        return False
+
+    def order_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """x[k] and x[k + 1] (or x[k] again, at the top) of each unit, float32; 0 for a unit without values."""
+        if self._pool:
+            self._compact()
+        keys = self._pool[0].cpu().numpy() if self._pool else np.zeros(0, np.int64)
+        end = np.searchsorted(keys, np.arange(1, self._units + 1) << _BITS)
+        start = np.searchsorted(keys, np.arange(self._units) << _BITS)
+        at = end - np.array(self._from_top, np.int64)
+        low, high = np.zeros(self._units, np.float32), np.zeros(self._units, np.float32)
+        some = end > start
+        low[some] = from_ordered(keys[at[some]] & (2**_BITS - 1))
+        high[some] = from_ordered(keys[np.minimum(at + 1, end - 1)[some]] & (2**_BITS - 1))
+        return low, high
+
+
+def _sorted(keys: Tensor) -> Tensor:
+    # numpy sorts int64 with vector instructions and without the index that torch also makes: several times faster.
+    return torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else keys.sort().values
+
+
+class _Radix:
+    """Two order statistics of each unit, narrowed by ``bits`` bits a pass from histograms of their next digit."""
+
+    def __init__(self, units: int, bits: int, device: torch.device) -> None:
+        self._units, self._bits, self._device = units, bits, device
+        self._shift = _BITS - bits
+        # Two trackers a unit: the ranks k and k + 1 may part ways at any digit.
+        self._prefix = torch.zeros((2, units), dtype=torch.int64, device=device)
+        self._rank: np.ndarray | None = None
+        self._new_histogram()
+
+    def _new_histogram(self) -> None:
+        self._width = min(self._bits, _BITS if self._shift >= 0 else self._bits + self._shift)
+        self._shift = max(self._shift, 0)
+        self._histogram = torch.zeros((2, self._units << self._width), dtype=torch.int64, device=self._device)
+
+    def update(self, values: Tensor) -> None:
+        u, at = (~torch.isnan(values)).nonzero(as_tuple=True)
+        key = ordered(values[u, at])
+        digit = (key >> self._shift) & ((1 << self._width) - 1)
+        found = []
+        for tracker in range(2):
+            inside = (key >> (self._shift + self._width)) == self._prefix[tracker][u]
+            bins = (u[inside] << self._width) | digit[inside]
+            found.append(torch.bincount(bins, minlength=self._units << self._width))
+        self._histogram += torch.stack(found)
+
+    def start(self, ranks: list[int], counts: Tensor) -> None:
+        k = np.array(ranks, np.int64)
+        self._rank = np.stack([k, np.minimum(k + 1, np.maximum(counts.cpu().numpy() - 1, 0))])
+
+    def end_pass(self) -> bool:
+        assert self._rank is not None
+        histogram = self._histogram.view(2, self._units, -1).cpu().numpy()
+        below = np.cumsum(histogram, 2)
+        digit = (below <= self._rank[:, :, None]).sum(2)
+        digit = np.minimum(digit, histogram.shape[2] - 1)
+        before = np.where(digit > 0, np.take_along_axis(below, np.maximum(digit - 1, 0)[:, :, None], 2)[:, :, 0], 0)
+        self._rank = self._rank - before
+        self._prefix = (self._prefix << self._width) | torch.from_numpy(digit).to(self._device)
+        if self._shift == 0:
+            return False
+        self._shift -= self._bits
+        self._new_histogram()
+        return True
+
+    def order_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """x[k] and x[k + 1] of each unit, float32."""
+        keys = self._prefix.cpu().numpy()
+        return from_ordered(keys[0]), from_ordered(keys[1])

@@ -1,0 +1,59 @@
+"""The top images as the store keeps them: a small JPEG each, and their labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ndissect.engine.data.dataset import Sample
+from ndissect.engine.loader import Loader, in_order
+from ndissect.store.model import ImageTable
+from ndissect.store.upsampling import resize_labels
+
+#: The longest side of a thumbnail in pixels; Broden's images stay as they are.
+SIDE = 227
+_QUALITY = 88
+
+
+def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) uint8 -> JPEG bytes, at most SIDE pixels long."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=_QUALITY)
+    return out.getvalue()
+
+
+def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
+    """The table of the images at ``indices``, in that order."""
+    thumbnails: list[bytes] = []
+    maps: list[npt.NDArray[np.uint16]] = []
+    labels: list[tuple[int, ...]] = []
+
+    def make(index: int) -> tuple[Sample, bytes]:
+        sample = loader.read(index)
+        return sample, thumbnail(sample.image)
+
+    for sample, jpeg in in_order(make, indices, loader.workers, 4 * loader.workers):
+        thumbnails.append(jpeg)
+        maps.append(resize_labels(sample.maps, loader.grid))
+        labels.append(sample.labels)
+    M = max((len(m) for m in maps), default=0)
+    L = max((len(x) for x in labels), default=0)
+    label_maps = np.zeros((len(maps), M, *loader.grid), np.uint16)
+    image_labels = np.zeros((len(maps), L), np.uint16)
+    for row, (m, x) in enumerate(zip(maps, labels, strict=True)):
+        label_maps[row, : len(m)] = m
+        image_labels[row, : len(x)] = x
+    return ImageTable(
+        index=np.array(indices, np.int64),
+        name=tuple(loader.dataset.names[i] for i in indices),
+        split=tuple(loader.dataset.splits[i] for i in indices),
+        thumbnail=tuple(thumbnails),
+        label_maps=label_maps,
+        image_labels=image_labels,
+    )

@@ -1,0 +1,107 @@
+"""Store files on disk: which one is meant, whether a new one can be written, and putting it in place whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ndissect.store.errors import NDError, WrongUse
+
+SUFFIX = ".nd.h5"
+
+
+def find_store(given: Path | None, environ: os._Environ[str] | dict[str, str] = os.environ) -> Path:
+    """The store to read: ``given``, else $ND_STORE, else the newest ``*.nd.h5`` of the current folder."""
+    if given is None and environ.get("ND_STORE"):
+        given = Path(environ["ND_STORE"])
+    if given is not None:
+        if given.is_dir():
+            return _newest(given)
+        if not given.exists():
+            raise WrongUse(f"no store at {given}", "nd dissect writes one; -s FILE or $ND_STORE names one")
+        return given
+    return _newest(Path())
+
+
+def _newest(folder: Path) -> Path:
+    found = sorted(folder.glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        where = "this folder" if folder == Path() else str(folder)
+        raise WrongUse(f"no *{SUFFIX} store in {where}", "nd dissect makes one; -s FILE or $ND_STORE names one")
+    return found[-1]
+
+
+def check_writable(target: Path, needed: int) -> None:
+    """Refuse, before any work is done, a target whose folder is missing, read-only or short of ``needed`` bytes."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise WrongUse(
+            f"the folder {folder} does not exist", f"make it (mkdir -p {folder}), or choose another --output"
+        )
+    if target.is_dir():
+        raise WrongUse(f"{target} is a folder", f"name a file, for example -o {target}/result{SUFFIX}")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"nd")
+            probe.flush()
+    except OSError as e:
+        raise NDError(
+            f"cannot write to the folder {folder.resolve()}: {e.strerror}", "choose another place with -o/--output"
+        ) from e
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise NDError(
+            f"the disk of {folder.resolve()} has {human_bytes(free)} free, the store needs about {human_bytes(needed)}",
+            "free some space, or choose another place with -o/--output",
+        )
+
+
+@contextlib.contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that replaces it, synced to disk, when the block ends without an error.
+
+    After an error or an interrupt the temporary file is gone and ``target`` is what it was.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as f:
+            os.fsync(f.fileno())
+        part.replace(target)
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as e:
+        raise write_failed(target, e) from e
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_failed(target: Path, error: Exception) -> NDError:
+    """The error for a write that failed half-way; what was at ``target`` before is still there."""
+    code = getattr(error, "errno", None)
+    if code is None and "errno = " in str(error):  # HDF5 puts the number into its own message
+        with contextlib.suppress(ValueError):
+            code = int(str(error).split("errno = ")[1].split(",")[0])
+    why = os.strerror(code) if code else str(error)
+    hint = "nothing was lost: a file that was there before is unchanged"
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint += "; free some space or choose another place with -o/--output"
+    return NDError(f"cannot write {target}: {why}", hint)
+
+
+def human_bytes(n: float) -> str:
+    """``n`` bytes for people: ``512 B``, ``3.4 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"

@@ -1,0 +1,341 @@
+"""An HDF5 store -> numpy, a piece at a time: opening one costs a few milliseconds whatever its size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.store import scores
+from ndissect.store.concepts import ConceptTable
+from ndissect.store.counts import ConceptCounts, LayerCounts
+from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.hdf5 import Checked, open_hdf5
+from ndissect.store.model import Layer, TopImages, UnitStatistics
+from ndissect.store.protocol import Protocol
+from ndissect.store.upsampling import Axis, upsample
+
+#: The format versions that this program reads: any 1.x.
+READS_MAJOR = 1
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One top image: where it came from, its JPEG thumbnail, its label maps (M, H, W) and image labels (numbers)."""
+
+    name: str
+    index: int
+    split: str
+    thumbnail: bytes
+    label_maps: npt.NDArray[np.uint16]
+    labels: tuple[int, ...]
+
+    def truth(self, number: int, grid: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """(H, W) bool: where the image holds concept ``number``; everywhere if it is an image-level label."""
+        if number in self.labels:
+            return np.ones(grid, bool)
+        return np.asarray((self.label_maps == number).any(0))
+
+
+class Store:
+    """A store opened for reading: ``with Store(path) as store: store.layer("layer4").labels``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_hdf5(path)
+        try:
+            self._root = Checked(path, self._file)
+            self._check_version()
+            self.layer_names = self._root.strings("layer_names")
+            self.groups = self._root.strings("groups")
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_version(self) -> None:
+        if self._root.attribute("encoding-type") != "ndissect-store":
+            raise NDError(f"{self.path} is an HDF5 file, but not an ndissect store", "a store is what nd dissect wrote")
+        version = str(self._root.attribute("encoding-version"))
+        major = version.partition(".")[0]
+        if not major.isdigit() or int(major) < 1:
+            raise self._root.broken("@encoding-version", f"is {version!r}")
+        if int(major) > READS_MAJOR:
+            raise NDError(
+                f"{self.path} has the store format {version}; this program reads {READS_MAJOR}.x",
+                "update nd: pip install --upgrade ndissect",
+            )
+
+    def close(self) -> None:
+        """Close the file; views that were read stay valid."""
+        self._file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """What was computed."""
+        try:
+            return Protocol.from_json(self._root.json("protocol"))
+        except (ValueError, KeyError, TypeError, IndexError) as e:
+            raise self._root.broken("protocol", f"is no protocol ({e})") from e
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the numbers came from: command, network, data, versions, device, timing."""
+        value = self._root.json("provenance")
+        if not isinstance(value, dict):
+            raise self._root.broken("provenance", "is not a JSON object")
+        return value
+
+    @cached_property
+    def grid(self) -> tuple[int, int] | None:
+        """The label grid (H, W), None for an imported table."""
+        return self._size(self._root, "grid")
+
+    @staticmethod
+    def _size(group: Checked, name: str) -> tuple[int, int] | None:
+        value = group.attribute(name)
+        if value is None:
+            return None
+        size = tuple(int(v) for v in np.ravel(value)[:2])
+        if len(size) != 2 or not all(0 < v < 1 << 16 for v in size):
+            raise group.broken(f"@{name}", f"is no size: {value}")
+        return size[0], size[1]
+
+    @cached_property
+    def concepts(self) -> ConceptTable:
+        """The concepts of the data set."""
+        g = self._root.group("concepts", "ndissect-concepts")
+        name, categories = g.strings("name"), g.strings("categories")
+        number = g.read("number", (len(name),)).astype(np.int32)
+        category = g.read("category", (len(name),)).astype(np.int32)
+        if len(category) and not (0 <= category.min() and category.max() < len(categories)):
+            raise g.broken("category", "points outside the categories")
+        return ConceptTable(number, name, category, categories)
+
+    @cached_property
+    def concept_counts(self) -> ConceptCounts:
+        """Pixels and images of each concept, (G, C)."""
+        g = self._root.group("concepts", "ndissect-concepts")
+        shape = (len(self.groups), len(self.concepts))
+        return ConceptCounts(g.read("area", shape).astype(np.int64), g.read("images", shape).astype(np.int64))
+
+    def layer(self, name: str) -> LayerView:
+        """The layer ``name``; WrongUse with the nearest names where the store has none of that name."""
+        if name not in self.layer_names:
+            close = nearest(name, list(self.layer_names)) or list(self.layer_names)[:8]
+            raise WrongUse(f"no layer '{name}' in {self.path}", f"it has: {', '.join(close)}")
+        layers = self._root.group("layers", "ndissect-layers")
+        return LayerView(self, name, layers.group(name, "ndissect-layer"))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether thumbnails of top images are in the store: not for an imported table."""
+        return self._root.has("images")
+
+    def image(self, row: int) -> StoredImage:
+        """Row ``row`` of the image table."""
+        g = self._root.group("images", "ndissect-images")
+        count = g.dataset("index", (None,)).shape[0]
+        if not 0 <= row < count:
+            raise g.broken("index", f"has no row {row}")
+        labels = g.read("image_labels", (count, None), at=row)
+        return StoredImage(
+            name=g.strings("name", count)[row],
+            index=int(g.read("index", (count,), at=row)),
+            split=g.strings("split", count)[row],
+            thumbnail=g.read("thumbnail", (count,), "O", at=row).astype(np.uint8).tobytes(),
+            label_maps=g.read("label_maps", (count, None, None, None), at=row).astype(np.uint16),
+            labels=tuple(int(n) for n in labels if n),
+        )
+
+
+class LayerView:
+    """One layer of an open store. What is cheap is read at once, the counts a row at a time."""
+
+    def __init__(self, store: Store, name: str, group: Checked) -> None:
+        self.store = store
+        self.name = name
+        self._group = group
+        self.module = str(group.attribute("module") or "")
+        self.map_size = Store._size(group, "map_size")
+
+    @cached_property
+    def best(self) -> scores.Best:
+        """The best concept of each category, for each unit."""
+        g = self._group.group("best", "ndissect-best")
+        K, C = len(self.store.concepts.categories), len(self.store.concepts)
+        concept = g.read("concept", (None, K)).astype(np.int32)
+        if concept.size and not (concept.min() >= -1 and concept.max() < C):
+            raise g.broken("concept", "points outside the concepts")
+        intersection = g.read("intersection", concept.shape).astype(np.int64)
+        area = g.read("area", concept.shape).astype(np.int64)
+        # An appended 0 is the area of row -1, no concept: its IoU is 0.
+        concept_area = np.append(self.store.concept_counts.area.sum(0), 0)[concept]
+        return scores.Best(concept, intersection, area, scores.iou(intersection, area, concept_area))
+
+    @property
+    def units(self) -> int:
+        """How many units the layer has."""
+        return len(self.best.concept)
+
+    @cached_property
+    def labels(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+        """Each unit's label, a concept row or -1, and its IoU."""
+        return scores.label_units(self.best)
+
+    @cached_property
+    def statistics(self) -> UnitStatistics:
+        """Thresholds and what else is known of each unit's activations."""
+        g, U = self._group, self.units
+        return UnitStatistics(
+            threshold=g.read("threshold", (U,), "f").astype(np.float64),
+            dead=g.read("dead", (U,), "iub").astype(bool),
+            nan=g.read("nan", (U,)).astype(np.int64),
+            inf=g.read("inf", (U,)).astype(np.int64),
+            minimum=g.read("minimum", (U,), "f").astype(np.float32),
+            maximum=g.read("maximum", (U,), "f").astype(np.float32),
+        )
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether the counts of every concept are there: an imported table has only each category's best."""
+        return self._group.has("counts")
+
+    def check_unit(self, unit: int) -> int:
+        """``unit``, if the layer has it; WrongUse otherwise."""
+        if not 0 <= unit < self.units:
+            raise WrongUse(f"{self.name} has no unit {unit}", f"its units are 0 to {self.units - 1}")
+        return unit
+
+    def unit_ious(self, unit: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """IoU, I and A of one unit with every concept, (C,) each. An imported table has zeros but for the best."""
+        self.check_unit(unit)
+        concepts = self.store.concepts
+        C = len(concepts)
+        if not self.has_counts:
+            value, intersection, area = np.zeros(C), np.zeros(C, np.int64), np.zeros(C, np.int64)
+            known = self.best.concept[unit] >= 0
+            rows = self.best.concept[unit][known]
+            value[rows] = self.best.iou[unit][known]
+            intersection[rows] = self.best.intersection[unit][known]
+            area[rows] = self.best.area[unit][known]
+            return value, intersection, area
+        g = self._group.group("counts", "ndissect-counts")
+        G, U, K = len(self.store.groups), self.units, len(concepts.categories)
+        row = np.s_[:, unit]
+        intersection = g.read("intersection", (G, U, C), at=row).astype(np.int64).sum(0)
+        if self.store.protocol.union == "within-category":
+            area = g.read("area_in_category", (G, U, K), at=row).astype(np.int64).sum(0)[concepts.category]
+        else:
+            area = np.full(C, g.read("area", (G, U), at=row).astype(np.int64).sum(0))
+        value = scores.iou(intersection, area, self.store.concept_counts.area.sum(0))
+        return value, intersection, area
+
+    def concept_ious(self, row: int) -> npt.NDArray[np.float64]:
+        """(U,) float64: the IoU of each unit with concept ``row``; an imported table knows it only where it is best."""
+        if not self.has_counts:
+            return np.where(self.best.concept == row, self.best.iou, 0.0).max(1)
+        g = self._group.group("counts", "ndissect-counts")
+        concepts = self.store.concepts
+        G, U, K = len(self.store.groups), self.units, len(concepts.categories)
+        intersection = g.read("intersection", (G, U, len(concepts)), at=np.s_[:, :, row]).astype(np.int64).sum(0)
+        if self.store.protocol.union == "within-category":
+            area = g.read("area_in_category", (G, U, K), at=np.s_[:, :, int(concepts.category[row])])
+        else:
+            area = g.read("area", (G, U))
+        found = scores.iou(intersection, area.astype(np.int64).sum(0), self.store.concept_counts.area.sum(0)[row])
+        return np.where(self.statistics.dead, 0.0, found)
+
+    def counts(self) -> LayerCounts | None:
+        """Every count of the layer, None for an imported table. Large: 8 G U C bytes."""
+        if not self.has_counts:
+            return None
+        g = self._group.group("counts", "ndissect-counts")
+        G, U = len(self.store.groups), self.units
+        C, K = len(self.store.concepts), len(self.store.concepts.categories)
+        return LayerCounts(
+            g.read("intersection", (G, U, C)).astype(np.int64),
+            g.read("area", (G, U)).astype(np.int64),
+            g.read("area_in_category", (G, U, K)).astype(np.int64),
+        )
+
+    @property
+    def has_top(self) -> bool:
+        """Whether the layer's top images are in the store."""
+        return self._group.has("top")
+
+    def top(self, unit: int) -> TopImages:
+        """The top images of one unit, as a :class:`TopImages` without its first axis: (n,), (n,), (n, h, w)."""
+        self.check_unit(unit)
+        if not self.has_top:
+            raise NDError(
+                f"{self.store.path} holds no top images for {self.name}",
+                "an imported table has none: dissect the network to see its images",
+            )
+        g, U = self._group.group("top", "ndissect-top"), self.units
+        image = g.read("image", (U, None), at=unit).astype(np.int32)
+        peak = g.read("peak", (U, len(image)), "f", at=unit).astype(np.float32)
+        maps = g.read("map", (U, len(image), None, None), "f", at=unit).astype(np.float32)
+        kept = image >= 0
+        return TopImages(image[kept], peak[kept], maps[kept])
+
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis]:
+        """How the layer's maps lie on the label grid: rows, columns."""
+        if self.map_size is None or self.store.grid is None:
+            raise self._group.broken("@map_size", "is missing")
+        found = []
+        for name, n, size in zip(("rows", "columns"), self.map_size, self.store.grid, strict=True):
+            g = self._group.group(name, "ndissect-axis")
+            cell = g.read("cell", (size,)).astype(np.int64)
+            if not (0 <= cell.min() and cell.max() <= n):
+                raise g.broken("cell", "points outside the map")
+            weight = g.read("weight", (size,), "f").astype(np.float32)
+            found.append(Axis(g.read("position", (n,), "f").astype(np.float64), cell, weight))
+        return found[0], found[1]
+
+    def masks(self, unit: int) -> npt.NDArray[np.bool_]:
+        """(n, H, W) bool: the unit's masks in its top images, on the label grid: upsampled map > threshold."""
+        top = self.top(unit)
+        rows, columns = self.axes
+        # Non-finite samples take no part, as in the counts: whatever is interpolated from one is not in the mask.
+        maps = np.where(np.isfinite(top.maps), top.maps, np.float32(np.nan))
+        enlarged = upsample(maps, rows, columns, self.store.protocol.upsampling)
+        return np.asarray(enlarged.astype(np.float64) > self.statistics.threshold[unit])
+
+    def summary(self) -> dict[str, Any]:
+        """Units, detectors and both counts of unique detectors; ``by_category`` adds up to ``unique_per_category``."""
+        per_category = scores.unique_per_category(self.best)
+        categories = self.store.concepts.categories
+        return {
+            "units": self.units,
+            "detectors": int(scores.detectors(self.best).sum()),
+            "unique_per_category": int(per_category.sum()),
+            "unique_best_label": scores.unique_best_label(self.best),
+            "by_category": {c: int(n) for c, n in zip(categories, per_category, strict=True)},
+        }
+
+    def load(self) -> Layer:
+        """The whole layer in memory, as it was written."""
+        top = None
+        if self.has_top:
+            g, U = self._group.group("top", "ndissect-top"), self.units
+            image = g.read("image", (U, None)).astype(np.int32)
+            top = TopImages(
+                image,
+                g.read("peak", image.shape, "f").astype(np.float32),
+                g.read("map", (*image.shape, None, None), "f").astype(np.float32),
+            )
+        axes = self.axes if self._group.has("rows") else None
+        return Layer(self.name, self.module, self.best, self.statistics, self.map_size, self.counts(), top, axes)

@@ -1,0 +1,161 @@
+"""The result tables of the 2017 authors: one CSV a layer, units counted from 1, each category's best concept.
+
+Columns: ``unit, category, label, score``, then for each category ``<cat>-label, -truth, -activation, -intersect,
+-iou``: the concept's area C, the unit's area A, both's intersection I, and I / (A + C - I).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from ndissect.store.concepts import REPORT_ORDER, ConceptTable
+from ndissect.store.counts import ConceptCounts
+from ndissect.store.errors import NDError
+from ndissect.store.model import Dissection, Layer, UnitStatistics
+from ndissect.store.protocol import PROTOCOLS
+from ndissect.store.reader import LayerView
+from ndissect.store.scores import Best, iou
+
+#: The categories' order in the authors' files.
+CATEGORIES = ("object", "color", "material", "scene", "texture", "part")
+_PARTS = ("label", "truth", "activation", "intersect", "iou")
+_UNKNOWN_IMAGES = -1
+
+
+def read_table(path: Path, layer: str) -> Dissection:
+    """The table at ``path`` as a dissection of one layer that knows only each category's best concept.
+
+    Rows whose label is empty are the unlabelled number 0 that leaked into the older code: they are left out. NDError
+    for a file that is no such table, and where a row contradicts itself.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as e:
+        raise NDError(f"cannot read {path}: {e.strerror}", "name a CSV of the 2017 results") from e
+    except UnicodeDecodeError as e:
+        raise NDError(f"{path} is no text file", "name a CSV of the 2017 results") from e
+    reader = csv.DictReader(text.splitlines())
+    columns = list(reader.fieldnames or [])
+    categories = tuple(c.removesuffix("-label") for c in columns if c.endswith("-label"))
+    missing = [c for c in ("unit", *(f"{k}-{part}" for k in categories for part in _PARTS)) if c not in columns]
+    if missing or not categories:
+        raise NDError(
+            f"{path} has no column {', '.join(missing) or '<category>-label'}",
+            "a 2017 table has unit, category, label, score, then label, truth, activation, intersect, iou by category",
+        )
+    rows = sorted(_rows(path, reader, categories), key=lambda row: row[0])
+    units = [unit for unit, _ in rows]
+    if units != list(range(1, len(units) + 1)):
+        raise NDError(f"{path}: the units are not 1 to {len(units)}, each once", "the table is incomplete")
+    return _dissection(path, layer, categories, [found for _, found in rows], hashlib.sha256(data).hexdigest())
+
+
+_Cell = tuple[str, int, int, int]
+
+
+def _rows(
+    path: Path, reader: csv.DictReader[str], categories: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, _Cell]]]:
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        try:
+            found = {}
+            for k in categories:
+                if not row[f"{k}-label"]:
+                    continue
+                truth, area, both = (_whole(row[f"{k}-{part}"]) for part in ("truth", "activation", "intersect"))
+                if not abs(float(iou(both, area, truth)) - float(row[f"{k}-iou"])) < 1e-9:
+                    raise ValueError(f"{k}-iou is not intersect / (activation + truth - intersect)")
+                found[k] = (row[f"{k}-label"], truth, area, both)
+            yield int(row["unit"]), found
+        except (ValueError, TypeError) as e:
+            raise NDError(f"{where}: {e}", "the table is damaged, or none of the 2017 results") from e
+
+
+def _whole(text: str) -> int:
+    value = float(text)
+    if not (value >= 0 and value == int(value)):
+        raise ValueError(f"{text} is no count of pixels")
+    return int(value)
+
+
+def _dissection(
+    path: Path, layer: str, categories: tuple[str, ...], rows: list[dict[str, _Cell]], digest: str
+) -> Dissection:
+    areas: dict[tuple[int, str], int] = {}
+    for found in rows:
+        for k, (label, truth, _, _) in found.items():
+            if areas.setdefault((categories.index(k), label), truth) != truth:
+                raise NDError(f"{path}: {k} '{label}' covers {truth} pixels in one row and not in another", "damaged")
+    known = sorted(areas)
+    row_of = {concept: i for i, concept in enumerate(known)}
+    U, K = len(rows), len(categories)
+    concept = np.full((U, K), -1, np.int32)
+    both, area = np.zeros((U, K), np.int64), np.zeros((U, K), np.int64)
+    for u, found in enumerate(rows):
+        for k, (label, _, a, i) in found.items():
+            at = categories.index(k)
+            concept[u, at], both[u, at], area[u, at] = row_of[at, label], i, a
+    concept_area = np.array([areas[c] for c in known], np.int64)
+    value = np.where(concept >= 0, iou(both, area, np.append(concept_area, 0)[concept]), 0.0)
+    nothing = np.full(U, np.nan, np.float32)
+    return Dissection(
+        protocol=PROTOCOLS["cvpr2017"],
+        concepts=ConceptTable(
+            # The table does not tell the data set's numbers: concepts are numbered in the order of their names.
+            np.arange(1, len(known) + 1, dtype=np.int32),
+            tuple(label for _, label in known),
+            np.array([k for k, _ in known], np.int32),
+            categories,
+        ),
+        concept_counts=ConceptCounts(concept_area[None], np.full((1, len(known)), _UNKNOWN_IMAGES, np.int64)),
+        layers=(
+            Layer(
+                layer,
+                "",
+                Best(concept, both, area, value),
+                UnitStatistics(
+                    np.full(U, np.nan),
+                    np.zeros(U, bool),
+                    np.zeros(U, np.int64),
+                    np.zeros(U, np.int64),
+                    nothing,
+                    nothing,
+                ),
+            ),
+        ),
+        images=None,
+        provenance={"imported": {"file": path.name, "path": str(path.resolve()), "sha256": digest}},
+    )
+
+
+def write_table(view: LayerView, out: TextIO) -> None:
+    """Write the layer as a 2017 table: best units first, units from 1; an empty label where a category has none."""
+    concepts, best = view.store.concepts, view.best
+    concept_area = view.store.concept_counts.area.sum(0)
+    categories = [c for c in CATEGORIES if c in concepts.categories]
+    categories += [c for c in concepts.categories if c not in REPORT_ORDER]
+    label, value = view.labels
+    header = ["unit", "category", "label", "score", *(f"{k}-{part}" for k in categories for part in _PARTS)]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for u in np.argsort(-value, kind="stable"):
+        row = int(label[u])
+        own: list[object] = [concepts.category_of(row), concepts.name[row]] if row >= 0 else ["", ""]
+        line: list[object] = [int(u) + 1, *own, repr(float(value[u]))]
+        for category in categories:
+            k = concepts.categories.index(category)
+            c = int(best.concept[u, k])
+            if c < 0:
+                line += ["", 0, int(best.area[u, k]), 0, 0.0]
+                continue
+            i, a = int(best.intersection[u, k]), int(best.area[u, k])
+            line += [concepts.name[c], int(concept_area[c]), a, i, repr(float(best.iou[u, k]))]
+        writer.writerow(line)

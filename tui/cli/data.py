@@ -1,0 +1,134 @@
+"""``nd data``: what a labelled data set holds, what is wrong with it, and fetching one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ndissect.tui.cli.options import JsonOption
+
+app = typer.Typer(help="Labelled image data: info, check, download.", no_args_is_help=True, rich_markup_mode=None)
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
+]
+
+
+def find(name: str) -> Path:
+    """The folder of the data set called ``name``, the demo's made on first use."""
+    from ndissect.engine.data.broden import find_dataset
+
+    if name != "demo" or Path(name).exists():
+        return find_dataset(name)
+    from ndissect.engine.demo import scenes
+
+    return scenes.ensure()
+
+
+@app.command()
+def info(
+    path: DataArgument,
+    count: Annotated[int, typer.Option("--count", "-n", min=0, help="How many of the most and least frequent.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Images, concepts by category, coverage, and the most and least frequent concepts."""
+    from ndissect.engine.data.info import describe
+    from ndissect.store.concepts import display_name
+    from ndissect.tui.cli.output import Column, Table, number, print_json, print_table
+
+    d = describe(find(path), count)
+    if json:
+        print_json(asdict(d))
+        return
+    splits = ", ".join(f"{n} {split}" for split, n in d.splits.items())
+    sizes = ", ".join(f"{n} of {size}" for size, n in d.image_sizes.items())
+    sources = ", ".join(f"{n} {source}" for source, n in d.sources.items())
+    about = [
+        f"{d.images} images ({splits}); {sizes} pixels, label maps {d.map_size[0]} x {d.map_size[1]}",
+        f"sources: {sources}",
+    ]
+    columns = [
+        Column("category"),
+        Column("concepts", right=True),
+        Column("images", right=True),
+        Column("coverage", number, right=True),
+    ]
+    rows = [[c.name, c.concepts, c.images, c.coverage] for c in d.categories]
+    print_table(Table(columns, rows, title=d.path, notes=about))
+    columns = [
+        Column(""),
+        Column("number", right=True),
+        Column("concept"),
+        Column("category"),
+        Column("images", right=True),
+        Column("coverage", number, right=True),
+    ]
+    rows = [
+        [which, c.number, display_name(c.name, c.category), c.category, c.images, c.coverage]
+        for which, found in (("most", d.most), ("least", d.least))
+        for c in found
+    ]
+    print_table(Table(columns, rows, notes=["coverage: area in whole images, summed over images"]))
+
+
+@app.command()
+def check(path: DataArgument, json: JsonOption = False) -> None:
+    """Open every file and list all that is wrong. Exit code 1 if anything is."""
+    from ndissect.engine.data.check import check_dataset
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+    from ndissect.tui.cli.progress import show_progress
+
+    folder = find(path)
+    with show_progress() as progress:
+        problems = check_dataset(folder, progress.step("checking"))
+    if json:
+        print_json({"path": str(folder), "problems": [asdict(p) for p in problems]})
+    elif problems:
+        print_table(Table([Column("file"), Column("what is wrong")], [[p.file, p.what] for p in problems]))
+    if problems:
+        tell(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}")
+        raise typer.Exit(1)
+    tell(f"{folder}: nothing is wrong")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="broden1_224, broden1_227 or broden1_384.")],
+) -> None:
+    """Fetch a Broden data set into the cache; goes on where an earlier download stopped."""
+    from ndissect.engine.data import download as fetching
+    from ndissect.tui.cli.output import tell
+
+    show = _Transfer()
+    try:
+        folder = fetching.download(name, progress=show, notice=tell)
+    finally:
+        show.end()
+    print(folder)
+    tell(f"dissect over it: nd dissect NETWORK --data {name}")
+
+
+class _Transfer:
+    """Shows bytes on the way: redrawn on a terminal, a line each tenth elsewhere."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        from ndissect.store.files import human_bytes
+
+        share = f" {100 * done // total:3d} %" if total else ""
+        text = f"{phase}{share}  {human_bytes(done)}" + (f" of {human_bytes(total)}" if total else "")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{text:<60}")
+        elif total and (step := f"{phase} {10 * done // total}") != self._shown:
+            self._shown = step
+            sys.stderr.write(f"{text}\n")
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write("\r" + " " * 60 + "\r")

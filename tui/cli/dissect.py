@@ -1,0 +1,177 @@
+"""``nd dissect`` and ``nd layers``: the commands that run a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ndissect.tui.cli.options import ForceOption, JsonOption
+
+if TYPE_CHECKING:
+    from ndissect.engine.networks.resolve import Network
+
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[NETWORK]",
+        help="demo, torchvision:NAME[@WEIGHTS], path/file.py:factory or package.module:factory.",
+    ),
+]
+WeightsOption = Annotated[Path | None, typer.Option(help="A .safetensors or .pt file with the network's weights.")]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Accept weights with missing or unexpected keys.")]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size, N or HxW, for a network that comes without a transform.")
+]
+MeanOption = Annotated[str | None, typer.Option(help="Mean of each channel in [0, 1], R,G,B; likewise.")]
+StdOption = Annotated[str | None, typer.Option(help="Standard deviation of each channel, R,G,B; likewise.")]
+
+
+def dissect(
+    network: NetworkArgument = "demo",
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers", "--layer", "-l", help="Layers by dotted name or glob ('layer?', 'features.*'); repeatable."
+        ),
+    ] = None,
+    all_convs: Annotated[bool, typer.Option("--all-convs", help="Every convolution.")] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", "-d", help="A Broden folder, or broden1_224 and the like once downloaded. Default: the demo's."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The store. Default: NETWORK-DATA.nd.h5 here.")
+    ] = None,
+    force: ForceOption = False,
+    protocol: Annotated[
+        str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")
+    ] = "netdissect",
+    quantile: Annotated[
+        str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
+    ] = None,
+    quantile_over: Annotated[str | None, typer.Option(help="raw or upsampled maps.")] = None,
+    upsampling: Annotated[str | None, typer.Option(help="half-pixel, receptive-field or half-pixel-zero.")] = None,
+    grid: Annotated[str | None, typer.Option(help="Where masks are counted: label, N or HxW.")] = None,
+    union: Annotated[str | None, typer.Option(help="within-category or all-images.")] = None,
+    maps: Annotated[
+        str | None, typer.Option(help="A pixel that several maps call the same: once or once-a-map.")
+    ] = None,
+    min_images: Annotated[int, typer.Option(help="Leave out concepts held by fewer images.")] = 0,
+    weights: WeightsOption = None,
+    partial: PartialOption = False,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Top images kept for each unit.")] = 10,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Dissect layers of a network over labelled images into a store. Without arguments: the bundled demo."""
+    from ndissect.store.protocol import make_protocol
+    from ndissect.tui.cli import running
+
+    chosen = make_protocol(
+        protocol,
+        q=quantile,
+        quantile_over=quantile_over,
+        upsampling=upsampling,
+        grid=grid,
+        union=union,
+        maps=maps,
+        min_images=min_images,
+    )
+    request = running.Request(
+        network=network,
+        layers=tuple(layers or ()),
+        all_convs=all_convs,
+        data=data,
+        output=output,
+        force=force,
+        device=device,
+        batch=batch_size,
+        workers=workers,
+        top=top,
+        skip_bad=skip_bad,
+    )
+    running.dissect(request, chosen, lambda: _load(network, weights, partial, size, mean, std), json)
+
+
+def layers(
+    network: NetworkArgument = "demo",
+    weights: WeightsOption = None,
+    partial: PartialOption = False,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    input_size: Annotated[
+        str, typer.Option(help="Size of the image before the network's own transform, N or HxW.")
+    ] = "224",
+    every: Annotated[bool, typer.Option("--all", help="Also the modules that cannot be dissected, and why.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """List a network's layers that can be dissected: dotted name, module, units, map size."""
+    from ndissect.engine.layers import list_layers
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+
+    loaded = _load(network, weights, partial, size, mean, std)
+    for note in loaded.notes:
+        tell(f"note: {note}")
+    found = [x for x in list_layers(loaded, _pair(input_size, "--input-size")) if every or x.dissectable]
+    if json:
+        value = [
+            {"layer": x.name, "module": x.module_type, "units": x.units, "map": x.map_size, "why_not": x.reason or None}
+            for x in found
+        ]
+        print_json({"network": loaded.spec, "layers": value})
+        return
+    rows = [
+        [x.name, x.module_type, x.units, f"{x.map_size[0]}x{x.map_size[1]}" if x.map_size else x.reason] for x in found
+    ]
+    columns = [Column("layer"), Column("module"), Column("units", right=True), Column("map")]
+    print_table(Table(columns, rows, title=loaded.spec, notes=[f"nd dissect {loaded.spec} --layers NAME"]))
+
+
+def _load(
+    spec: str, weights: Path | None, partial: bool, size: str | None, mean: str | None, std: str | None
+) -> Network:
+    from ndissect.engine.networks.resolve import load_network
+
+    return load_network(
+        spec,
+        weights=weights,
+        partial=partial,
+        size=_pair(size, "--size") if size else None,
+        mean=_floats(mean, "--mean"),
+        std=_floats(std, "--std"),
+    )
+
+
+def _pair(text: str, option: str) -> tuple[int, int]:
+    from ndissect.store.errors import WrongUse
+
+    height, _, width = text.partition("x")
+    try:
+        size = int(height), int(width or height)
+    except ValueError:
+        size = (0, 0)
+    if min(size) < 1:
+        raise WrongUse(f"{option} '{text}' is no size", "write a number such as 224, or HxW such as 360x480")
+    return size
+
+
+def _floats(text: str | None, option: str) -> tuple[float, ...] | None:
+    from ndissect.store.errors import WrongUse
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(x) for x in text.split(","))
+    except ValueError:
+        raise WrongUse(f"{option} '{text}' is no list of numbers", "for example 0.485,0.456,0.406") from None

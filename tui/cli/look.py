@@ -1,0 +1,251 @@
+"""``nd inspect`` and ``nd concepts``: quick look-ups in a store."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ndissect.store.errors import WrongUse
+from ndissect.tui.cli import output
+from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption
+from ndissect.tui.cli.output import Column, Table
+
+if TYPE_CHECKING:
+    from ndissect.store.reader import LayerView, Store
+
+
+class Sort(StrEnum):
+    """The orders of ``nd inspect``."""
+
+    iou = "iou"
+    unit = "unit"
+    label = "label"
+    category = "category"
+    threshold = "threshold"
+    report = "report"
+
+
+def inspect(
+    layer: Annotated[str | None, typer.Argument(help="A layer, or one of its units as LAYER:UNIT (0-based).")] = None,
+    store: StoreOption = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only labels of this category; repeatable.")] = None,
+    concept: Annotated[
+        str | None, typer.Option(help="Only labels that contain this text (or match this glob).")
+    ] = None,
+    min_iou: Annotated[float, typer.Option(help="Only units with at least this IoU.")] = 0.0,
+    sort: Annotated[Sort, typer.Option(help="Order; report is the papers': by category, label, IoU.")] = Sort.iou,
+    limit: LimitOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Units of a layer with their labels and IoUs; without a layer, the layers of the store. Units count from 0."""
+    from ndissect.store.files import find_store
+    from ndissect.store.reader import Store
+    from ndissect.tui.views import Filter
+
+    wanted = Filter(tuple(category or ()), concept, min_iou)
+    with Store(find_store(store)) as opened:
+        if layer is None and len(opened.layer_names) == 1:
+            layer = opened.layer_names[0]
+        if layer is None:
+            _layers(opened, json)
+            return
+        name, unit = _split(layer, opened)
+        view = opened.layer(name)
+        if unit is None:
+            _layer(view, wanted, sort, limit, json)
+        else:
+            _unit(view, unit, limit, json)
+
+
+def _split(text: str, store: Store) -> tuple[str, int | None]:
+    if text in store.layer_names or ":" not in text:
+        return text, None
+    name, _, unit = text.rpartition(":")
+    if not unit.isdigit():
+        raise WrongUse(f"'{unit}' is no unit", f"write {name}:UNIT with a number, for example {name}:0")
+    return name, int(unit)
+
+
+def _layers(store: Store, json: bool) -> None:
+    from ndissect.tui.views import best_unit, protocol_line
+
+    rows, found = [], []
+    for name in store.layer_names:
+        view = store.layer(name)
+        s = view.summary()
+        found.append({"layer": name, "summary": s})
+        u, label, value = best_unit(view)
+        best = f"{u} {label} {value:.2f}" if u is not None else "-"
+        rows.append([name, s["units"], s["detectors"], s["unique_per_category"], s["unique_best_label"], best])
+    if json:
+        output.print_json({"store": str(store.path), "protocol": store.protocol.to_json(), "layers": found})
+        return
+    columns = [
+        Column("layer"),
+        Column("units", right=True),
+        Column("detectors", right=True),
+        Column("unique/cat", right=True),
+        Column("unique/best", right=True),
+        Column("best unit"),
+    ]
+    output.print_table(Table(columns, rows, title=str(store.path), notes=[protocol_line(store.protocol)]))
+
+
+def _layer(view: LayerView, wanted: Any, sort: Sort, limit: int | None, json: bool) -> None:
+    from ndissect.tui import views
+
+    units = views.select_units(view, wanted, sort.value)
+    total = len(units)
+    shown = units[: _rows(limit, json)] if _rows(limit, json) else units
+    if json:
+        output.print_json(
+            {
+                "store": str(view.store.path),
+                "layer": view.name,
+                "protocol": view.store.protocol.to_json(),
+                "units": [views.unit_json(view, int(u)) for u in shown],
+                "summary": view.summary(),
+            }
+        )
+        return
+    columns = [
+        Column("unit", right=True),
+        Column("label"),
+        Column("category"),
+        Column("IoU", output.iou, right=True),
+        Column("", output.bar, terminal_only=True),
+        Column("threshold", output.number, right=True),
+        Column("dead", lambda dead: "dead" if dead else ""),
+    ]
+    rows = []
+    for u in shown:
+        one = views.unit_json(view, int(u))
+        rows.append(
+            [one["unit"], one["label"], one["category"], one["iou"], one["iou"], one["threshold"], int(one["dead"])]
+        )
+    notes = [*views.summary_lines(view), views.protocol_line(view.store.protocol)]
+    if len(shown) < total:
+        notes.insert(0, f"{len(shown)} of {total} units; --limit 0 shows all")
+    elif total < view.units:
+        notes.insert(0, f"{total} of {view.units} units match")
+    output.print_table(Table(columns, rows, title=f"{view.store.path}  {view.name}", notes=notes))
+
+
+def _rows(limit: int | None, json: bool) -> int:
+    if limit is not None:
+        return limit
+    return output.TERMINAL_ROWS if output.on_terminal() and not json else 0
+
+
+def _unit(view: LayerView, unit: int, limit: int | None, json: bool) -> None:
+    from ndissect.tui import views
+
+    view.check_unit(unit)
+    ranked = views.ranked_concepts(view, unit, limit or 10)
+    tops = views.top_images(view, unit)
+    if json:
+        output.print_json(
+            {
+                "store": str(view.store.path),
+                "layer": view.name,
+                "protocol": view.store.protocol.to_json(),
+                **views.unit_json(view, unit),
+                "best": views.best_json(view, unit),
+                "concepts": ranked,
+                "top_images": tops,
+            }
+        )
+        return
+    one = views.unit_json(view, unit)
+    about = f"{view.name}:{unit}  " + ("dead" if one["dead"] else f"{one['label'] or 'no label'}  IoU {one['iou']:.4f}")
+    columns = [
+        Column("concept"),
+        Column("category"),
+        Column("IoU", output.iou, right=True),
+        Column("", output.bar, terminal_only=True),
+        Column("both px", right=True),
+        Column("unit px", right=True),
+        Column("concept px", right=True),
+    ]
+    rows = [
+        [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
+        for c in ranked
+    ]
+    notes = [f"threshold {output.number(one['threshold'])}"]
+    if tops:
+        notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
+        notes.append(f"see them: nd overlay {view.name}:{unit}")
+    output.print_table(Table(columns, rows, title=about, notes=notes))
+
+
+def concepts(
+    pattern: Annotated[
+        str | None, typer.Argument(help="Only concepts that contain this text (or match this glob).")
+    ] = None,
+    store: StoreOption = None,
+    layer: Annotated[list[str] | None, typer.Option("--layer", "-l", help="Only these layers; repeatable.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    min_iou: Annotated[float, typer.Option(help="Count units with an IoU above this as detectors.")] = 0.04,
+    limit: LimitOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Concepts with the units that detect them; for a single concept, its best units in every layer."""
+    from ndissect.store.files import find_store
+    from ndissect.store.reader import Store
+    from ndissect.tui import views
+
+    with Store(find_store(store)) as opened:
+        chosen = [opened.layer(name) for name in (layer or opened.layer_names)]
+        rows = views.match_concepts(opened.concepts, pattern, tuple(category or ()))
+        if pattern and not len(rows):
+            known = [opened.concepts.label(i) for i in range(len(opened.concepts))]
+            from ndissect.store.errors import nearest
+
+            close = ", ".join(nearest(pattern, known)) or "nd concepts lists them all"
+            raise WrongUse(f"no concept matches '{pattern}' in {opened.path}", f"nearest: {close}")
+        if pattern and len(rows) == 1:
+            _one_concept(chosen, int(rows[0]), limit, json)
+            return
+        found = views.concept_table(chosen, rows, min_iou)
+        found = found[: _rows(limit, json)] if _rows(limit, json) else found
+    if json:
+        output.print_json({"store": str(opened.path), "concepts": found})
+        return
+    columns = [
+        Column("concept"),
+        Column("category"),
+        Column("images", lambda n: "-" if n < 0 else str(n), right=True),
+        Column("detectors", right=True),
+        Column("best unit"),
+        Column("IoU", output.iou, right=True),
+        Column("", output.bar, terminal_only=True),
+    ]
+    table = [
+        [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in found
+    ]
+    notes = [f"{len(found)} of {len(rows)} concepts; --limit 0 shows all"] if len(found) < len(rows) else []
+    output.print_table(Table(columns, table, title=str(opened.path), notes=notes))
+
+
+def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: bool) -> None:
+    from ndissect.tui import views
+
+    found = views.units_of_concept(layers, row)
+    concept = layers[0].store.concepts
+    name, category = concept.label(row), concept.category_of(row)
+    shown = found[: _rows(limit, json)] if _rows(limit, json) else found
+    if json:
+        output.print_json({"store": str(layers[0].store.path), "concept": name, "category": category, "units": shown})
+        return
+    columns = [
+        Column("layer"),
+        Column("unit", right=True),
+        Column("IoU", output.iou, right=True),
+        Column("", output.bar, terminal_only=True),
+        Column("its label"),
+    ]
+    rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
+    notes = [f"{len(shown)} of {len(found)} units; --limit 0 shows all"] if len(shown) < len(found) else []
+    output.print_table(Table(columns, rows, title=f"{name} ({category})", notes=notes))

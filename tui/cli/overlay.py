@@ -1,0 +1,46 @@
+"""``nd overlay``: a unit's top images with their masks, as one PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ndissect.store.errors import WrongUse
+from ndissect.tui.cli.options import JsonOption, StoreOption
+
+
+def overlay(
+    unit: Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="A unit, counted from 0: layer4:17.")],
+    store: StoreOption = None,
+    to: Annotated[Path | None, typer.Option("--output", "-o", help="The PNG. Default: LAYER-UNIT.png here.")] = None,
+    images: Annotated[int, typer.Option("--images", "-n", min=1, help="How many of the top images.")] = 10,
+    truth: Annotated[bool, typer.Option("--truth", help="Show the true mask of the unit's label beside each.")] = False,
+    concept: Annotated[str | None, typer.Option(help="With --truth: this concept instead of the unit's label.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in an image viewer.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Draw a unit's top images, what lies outside its mask darkened. Needs nothing but the store."""
+    from ndissect.store.files import find_store
+    from ndissect.store.reader import Store
+    from ndissect.tui import overlay as drawing
+    from ndissect.tui import sheets
+    from ndissect.tui.cli import output
+
+    layer, _, number = unit.rpartition(":")
+    if not layer or not number.isdigit():
+        raise WrongUse(f"'{unit}' names no unit", "write LAYER:UNIT, for example layer4:17")
+    with Store(find_store(store)) as opened:
+        view = opened.layer(layer)
+        sheet = sheets.unit_sheet(view, int(number), images=images, truth=truth or concept is not None, concept=concept)
+        path = to or Path(f"{layer}-{number}.png")
+        drawing.save_png(sheet.image, path, {"Title": sheet.title, "Source": str(opened.path)})
+    if json:
+        output.print_json({"path": str(path), "layer": layer, "unit": int(number), "title": sheet.title})
+    else:
+        print(path)
+    if show:
+        from ndissect.tui.viewer import open_image
+
+        output.tell(open_image(path))

@@ -1,0 +1,337 @@
+"""Overlays: top images with a unit's mask drawn as in the papers, one panel or one contact sheet a unit.
+
+Everything here is plain data in, picture out: no store, no data set, no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from ndissect.store.errors import NDError
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+#: Brightness of an image outside of the mask.
+DIM = 0.35
+MASK_LINE: Colour = (255, 240, 140)
+TRUTH_LINE: Colour = (96, 205, 255)
+#: Drawn along each line, so that it shows on a bright image as well as on a dark one.
+HAIRLINE: Colour = (16, 16, 16)
+#: Pixels of a dash, and of the space after it.
+DASH = 6
+
+PAPER: Colour = (255, 255, 255)
+INK: Colour = (24, 24, 24)
+FAINT: Colour = (96, 96, 96)
+MARGIN, GAP, PAIR_GAP = 24, 12, 4
+TITLE_SIZE, SUBTITLE_SIZE, CAPTION_SIZE = 22, 14, 12
+#: A sheet is never narrower, so that a title over a single small panel can be read.
+MIN_TEXT_WIDTH = 480
+
+#: Fonts of common systems, asked in this order for letters that Pillow's own font lacks (it has ASCII and little more).
+FALLBACK_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "LiberationSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc",
+    "Arial Unicode.ttf",
+    "Arial.ttf",
+    "msyh.ttc",
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One top image of a unit.
+
+    ``image`` (H, W, 3) uint8: the thumbnail, RGB; ``mask`` (h, w) bool: the unit's mask at the label grid's
+    resolution; ``truth`` (h, w) bool: the true concept mask, or None; ``caption``: one line below the panel.
+    """
+
+    image: Pixels
+    mask: Mask
+    truth: Mask | None
+    caption: str
+
+
+def draw_panel(panel: Panel, side: int) -> Image.Image:
+    """The panel as an RGB picture whose longer edge is ``side`` pixels; with truth, two of them side by side.
+
+    Inside of the mask the image keeps its brightness, outside it is darkened to ``DIM``; the line follows the mask's
+    edge on the outside, so that no pixel of the mask is covered, and leaves out the edge of the image itself. The
+    truth has another colour and a dashed line. Raises NDError for arrays that are no image or no mask.
+    """
+    _check(panel)
+    H, W = panel.image.shape[:2]
+    scale = side / max(H, W)
+    width, height = max(1, round(W * scale)), max(1, round(H * scale))
+    image = np.asarray(Image.fromarray(panel.image).resize((width, height), Image.Resampling.LANCZOS))
+    drawn = Image.fromarray(_spotlight(image, enlarge(panel.mask, height, width), MASK_LINE, dashed=False))
+    if panel.truth is None:
+        return drawn
+    truth = Image.fromarray(_spotlight(image, enlarge(panel.truth, height, width), TRUTH_LINE, dashed=True))
+    pair = Image.new("RGB", (2 * width + PAIR_GAP, height), PAPER)
+    pair.paste(drawn, (0, 0))
+    pair.paste(truth, (width + PAIR_GAP, 0))
+    return pair
+
+
+def enlarge(mask: Mask, height: int, width: int) -> Mask:
+    """``mask`` (h, w) at (height, width): each pixel takes the cell in which its centre lies."""
+    rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
+    enlarged: Mask = mask[rows[:, None], columns[None, :]]
+    return enlarged
+
+
+def contact_sheet(
+    panels: Sequence[Panel], title: str, subtitle: str = "", columns: int = 5, side: int = 160
+) -> Image.Image:
+    """All panels as one RGB picture: title, subtitle, then a grid with captions, ``columns`` panels a row.
+
+    A panel with truth counts as one, at double width. Long titles wrap, long captions are cut in the middle. No
+    panels give a sheet that says so. Raises NDError as ``draw_panel``.
+    """
+    drawn = [draw_panel(panel, side) for panel in panels]
+    paired = any(panel.truth is not None for panel in panels)
+    cell = 2 * side + PAIR_GAP if paired else side
+    across = max(1, min(columns, len(drawn)))
+    rows = [range(start, min(start + across, len(drawn))) for start in range(0, len(drawn), across)]
+    caption_height = _line_height(CAPTION_SIZE) + 4
+
+    text_width = max(across * cell + (across - 1) * GAP, MIN_TEXT_WIDTH)
+    head = [(line, TITLE_SIZE, INK) for line in _wrap(title, TITLE_SIZE, text_width)]
+    head += [(line, SUBTITLE_SIZE, FAINT) for line in _wrap(subtitle, SUBTITLE_SIZE, text_width)]
+    if not drawn:
+        head.append(("No images to show.", SUBTITLE_SIZE, INK))
+    head_height = sum(_line_height(size) for _, size, _ in head)
+    grid_height = sum(max(drawn[i].height for i in row) + caption_height + GAP for row in rows)
+
+    height = MARGIN + head_height + grid_height + MARGIN
+    sheet = Image.new("RGB", (text_width + 2 * MARGIN, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    y = MARGIN
+    for line, size, colour in head:
+        _write(pen, (MARGIN, y), line, size, colour)
+        y += _line_height(size)
+    y += GAP
+    for row in rows:
+        below = y + max(drawn[i].height for i in row)
+        for column, i in enumerate(row):
+            x = MARGIN + column * (cell + GAP)
+            sheet.paste(drawn[i], (x, y))
+            room = cell
+            if panels[i].truth is not None:
+                room = max(side, drawn[i].width) - round(_text_width("truth", CAPTION_SIZE))
+                _write(pen, (x + room, below + 4), "truth", CAPTION_SIZE, FAINT)
+                room -= GAP
+            _write(pen, (x, below + 4), shorten(panels[i].caption, CAPTION_SIZE, room), CAPTION_SIZE, INK)
+        y = below + caption_height + GAP
+    return sheet
+
+
+def save_png(image: Image.Image, path: Path, metadata: dict[str, str]) -> None:
+    """Write ``image`` to ``path`` with ``metadata`` as PNG text; ``path`` is whole or untouched at every moment.
+
+    Raises NDError where the folder is missing, read-only or full.
+    """
+    if path.is_dir():
+        raise NDError(f"Cannot write the picture {path}: it is a folder.", "Name a file, for example unit.png.")
+    text = PngImagePlugin.PngInfo()
+    for key, value in metadata.items():
+        text.add_itxt(key, value.replace("\0", " ").encode("utf-8", "backslashreplace").decode("utf-8"))
+    temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                image.save(file, format="PNG", pnginfo=text)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        hint = "Choose a folder that can be written to and has room; `nd doctor` looks at the one it is run in."
+        if not path.parent.is_dir():
+            hint = f"Create the folder {path.parent} or name another one."
+        raise NDError(f"Cannot write the picture {path}: {error.strerror or error}.", hint) from error
+
+
+def shorten(text: str, size: int, width: int) -> str:
+    """``text`` in one line of at most ``width`` pixels, cut in the middle with an ellipsis where it is longer."""
+    text = _plain(text)
+    if _text_width(text, size) <= width:
+        return text
+    low, high = 0, len(text) - 1
+    while low < high:
+        kept = (low + high + 1) // 2
+        low, high = (kept, high) if _text_width(_cut(text, kept), size) <= width else (low, kept - 1)
+    return _cut(text, low)
+
+
+def _cut(text: str, kept: int) -> str:
+    tail = kept // 2
+    return f"{text[: kept - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def _check(panel: Panel) -> None:
+    damaged = "The store that holds it is damaged, or was written by another program."
+    image = panel.image
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        message = f"The image of '{panel.caption}' is {image.shape} {image.dtype}, not (H, W, 3) uint8."
+        raise NDError(message, damaged)
+    for what, mask in (("mask", panel.mask), ("truth", panel.truth)):
+        if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_ or 0 in mask.shape):
+            raise NDError(f"The {what} of '{panel.caption}' is {mask.shape} {mask.dtype}, not (h, w) bool.", damaged)
+
+
+def _spotlight(image: Pixels, mask: Mask, line: Colour, dashed: bool) -> Pixels:
+    """``image`` (H, W, 3) darkened outside of ``mask`` (H, W), with a line around it."""
+    out = np.where(mask[..., None], image, np.rint(image * DIM)).astype(np.uint8)
+    if not mask.any() or mask.all():
+        return out
+    thickness = max(1, round(max(mask.shape) / 240))
+    ring = _grow(mask, thickness) & ~mask
+    out[_grow(mask, thickness + 1) & ~mask] = HAIRLINE
+    if dashed:
+        ring &= _grow(_dashes(mask, DASH * thickness), thickness - 1)
+    out[ring] = line
+    return out
+
+
+def _grow(mask: Mask, times: int) -> Mask:
+    """``mask`` and all pixels within ``times`` steps up, down, left or right."""
+    for _ in range(times):
+        grown = mask.copy()
+        grown[1:] |= mask[:-1]
+        grown[:-1] |= mask[1:]
+        grown[:, 1:] |= mask[:, :-1]
+        grown[:, :-1] |= mask[:, 1:]
+        mask = grown
+    return mask
+
+
+def _dashes(mask: Mask, dash: int) -> Mask:
+    """The pixels just outside of ``mask`` (H, W) that lie on a dash, ``dash`` edges on and ``dash`` off along it.
+
+    Follows the edges between pixels with the mask on the right: only a walk gives dashes of one length in every
+    direction.
+    """
+    ahead: defaultdict[tuple[int, int], list[tuple[int, int, int, int]]] = defaultdict(list)
+    entered = set()
+    # per side of a pixel: the step to its neighbour, and the corners between which the edge runs
+    for dy, dx, start, end in (
+        (-1, 0, (0, 0), (0, 1)),
+        (0, 1, (0, 1), (1, 1)),
+        (1, 0, (1, 1), (1, 0)),
+        (0, -1, (1, 0), (0, 0)),
+    ):
+        neighbour = np.roll(mask, (-dy, -dx), (0, 1))
+        for y, x in np.argwhere(mask & ~neighbour).tolist():
+            if not (0 <= y + dy < mask.shape[0] and 0 <= x + dx < mask.shape[1]):
+                continue
+            corner = (y + end[0], x + end[1])
+            ahead[(y + start[0], x + start[1])].append((*corner, y + dy, x + dx))
+            entered.add(corner)
+    dashes = np.zeros_like(mask)
+    # a line that ends at the image's edge is walked from its beginning, closed ones from anywhere
+    for corner in sorted(ahead, key=lambda c: c in entered):
+        here, walked = corner, 0
+        while ahead[here]:
+            y, x, outside_y, outside_x = ahead[here].pop()
+            if walked // dash % 2 == 0:
+                dashes[outside_y, outside_x] = True
+            here, walked = (y, x), walked + 1
+            if here not in ahead:
+                break
+    return dashes
+
+
+def _plain(text: str) -> str:
+    """``text`` in one line without control characters; what is not text (half of a surrogate pair) as "?"."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(
+        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text)
+    )
+
+
+@lru_cache(maxsize=64)
+def _fonts(size: int, fallback: bool) -> tuple[Font, ...]:
+    """Pillow's own font, or those of the system's fonts that are there."""
+    if not fallback:
+        return (ImageFont.load_default(size),)
+    found: list[Font] = []
+    for name in FALLBACK_FONTS:
+        try:
+            found.append(ImageFont.truetype(name, size))
+        except OSError:  # not on this system
+            continue
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _has(font: Font, character: str) -> bool:
+    """Whether ``font`` has ``character``: a letter that it lacks is drawn as that of the noncharacter U+FFFF."""
+    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
+
+
+@lru_cache(maxsize=1024)
+def _set(text: str, size: int) -> tuple[str, Font]:
+    """``text`` and the one font that has most of it; letters that none has lose their accents, or become a box."""
+    (font,) = _fonts(size, False)
+    lacking = sum(not _has(font, c) for c in text)
+    if lacking:
+        for other in _fonts(size, True):
+            fewer = sum(not _has(other, c) for c in text)
+            if fewer < lacking:
+                font, lacking = other, fewer
+    if lacking:
+        text = "".join(c if _has(font, c) else _folded(c, font) for c in text)
+    return text, font
+
+
+def _folded(character: str, font: Font) -> str:
+    base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+    return base if base and all(_has(font, c) for c in base) else "\uffff"
+
+
+def _text_width(text: str, size: int) -> float:
+    text, font = _set(text, size)
+    return font.getlength(text)
+
+
+def _line_height(size: int) -> int:
+    return round(size * 1.4)
+
+
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: Colour) -> None:
+    text, font = _set(_plain(text), size)
+    # on the baseline, because each font has its own idea of where its top is
+    pen.text((at[0], at[1] + size), text, fill=colour, font=font, anchor="ls")
+
+
+def _wrap(text: str, size: int, width: int) -> list[str]:
+    """The lines of ``text``, none wider than ``width`` pixels; a word that is wider alone is cut in the middle."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}" if line else word
+            if line and _text_width(_plain(longer), size) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return [shorten(line, size, width) for line in lines]

@@ -1,0 +1,79 @@
+"""A unit's contact sheet, rendered from the store alone: no torch, no data set."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.reader import LayerView
+from ndissect.tui.overlay import Panel, contact_sheet
+from ndissect.tui.views import match_concepts, unit_json
+
+# A thumbnail is small; a file that claims more is damaged or hostile.
+_MAX_PIXELS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A drawn contact sheet and what it is called."""
+
+    image: Image.Image
+    title: str
+
+
+def unit_sheet(
+    view: LayerView, unit: int, *, images: int = 10, truth: bool = False, concept: str | None = None
+) -> Sheet:
+    """The top ``images`` of ``unit`` with its masks; with ``truth``, beside each where the label really is.
+
+    ``concept`` shows another concept's truth than the label's. NDError where the store holds no images.
+    """
+    top, masks = view.top(unit), view.masks(unit)
+    row = _truth_row(view, unit, concept) if truth else None
+    grid = view.store.grid
+    assert grid is not None  # a store with top images has a grid
+    panels = []
+    for image_row, peak, mask in list(zip(top.image, top.peak, masks, strict=True))[:images]:
+        image = view.store.image(int(image_row))
+        there = None if row is None else image.truth(int(view.store.concepts.number[row]), grid)
+        panels.append(Panel(_decode(view, image.thumbnail), mask, there, f"{peak:.3g}  {image.name}"))
+    one = unit_json(view, unit)
+    label = "dead" if one["dead"] else one["label"] or "no label"
+    title = f"{view.name}  unit {unit}  {label}"
+    if one["label"]:
+        title += f" ({one['category']})  IoU {one['iou']:.3f}"
+    subtitle = f"mask: activation > {one['threshold']:.4g}, {view.store.protocol.describe()}"
+    if row is not None:
+        subtitle = f"truth: {view.store.concepts.label(row)}.  {subtitle}"
+    return Sheet(contact_sheet(panels, title, subtitle, columns=3 if row is not None else 5), title)
+
+
+def _truth_row(view: LayerView, unit: int, concept: str | None) -> int:
+    concepts = view.store.concepts
+    if concept is not None:
+        rows = match_concepts(concepts, concept)
+        if len(rows) != 1:
+            few = ", ".join(concepts.label(int(r)) for r in rows[:6]) or "none"
+            raise WrongUse(f"--concept '{concept}' matches {len(rows)} concepts: {few}", "nd concepts lists them")
+        return int(rows[0])
+    row = int(view.labels[0][unit])
+    if row < 0:
+        raise WrongUse(f"{view.name}:{unit} has no label whose truth could be shown", "name one with --concept")
+    return row
+
+
+def _decode(view: LayerView, jpeg: bytes) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as picture:
+            if picture.width * picture.height > _MAX_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height} pixels")
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as e:
+        raise NDError(
+            f"{view.store.path} is damaged: a thumbnail is no small JPEG ({e})", "copy the store again"
+        ) from e

@@ -1,0 +1,251 @@
+"""What the command line and the terminal UI show of a store, as plain rows: selected, ordered, summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.store.concepts import ConceptTable, report_order
+from ndissect.store.errors import WrongUse, nearest
+from ndissect.store.protocol import Protocol
+from ndissect.store.reader import LayerView
+from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
+
+SORTS = ("iou", "unit", "label", "category", "threshold", "report")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which units to show: by the category and the text of their label, and their IoU."""
+
+    categories: tuple[str, ...] = ()
+    concept: str | None = None
+    min_iou: float = 0.0
+
+
+def match_concepts(
+    concepts: ConceptTable, pattern: str | None, categories: Sequence[str] = ()
+) -> npt.NDArray[np.int64]:
+    """The rows of the concepts whose name matches ``pattern``, in one of ``categories`` (none given: all).
+
+    A name that equals the pattern is the only match; else a pattern with ``*``, ``?`` or ``[`` is a glob, and any
+    other text is looked for inside names, as the data set spells them or as reports show them, without case.
+    """
+    for c in categories:
+        if c not in concepts.categories:
+            known = nearest(c, list(concepts.categories)) or concepts.categories
+            raise WrongUse(f"no category '{c}' in this store", f"it has: {', '.join(known)}")
+    inside = [i for i in range(len(concepts)) if not categories or concepts.category_of(i) in categories]
+    if pattern is None:
+        return np.array(inside, np.int64)
+    text = pattern.lower()
+    names = {i: (concepts.name[i].lower(), concepts.label(i).lower()) for i in inside}
+    exact = [i for i in inside if text in names[i]]
+    if exact:
+        return np.array(exact, np.int64)
+    is_glob = any(c in text for c in "*?[")
+
+    def matches(i: int) -> bool:
+        return any(fnmatchcase(n, text) if is_glob else text in n for n in names[i])
+
+    return np.array([i for i in inside if matches(i)], np.int64)
+
+
+def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDArray[np.int64]:
+    """The units that pass the filter, in the order ``sort``; ties by unit."""
+    label, value = view.labels
+    concepts = view.store.concepts
+    keep = value >= wanted.min_iou
+    if wanted.categories or wanted.concept is not None:
+        rows = match_concepts(concepts, wanted.concept, wanted.categories)
+        keep &= np.isin(label, rows)
+    units = np.flatnonzero(keep)
+    return units[_order(view, units, sort)]
+
+
+def _order(view: LayerView, units: npt.NDArray[np.int64], sort: str) -> npt.NDArray[np.int64]:
+    label, value = view.labels
+    concepts = view.store.concepts
+    # Row -1, no label, takes the last entry: after every real one.
+    names = np.array([*(concepts.label(i) for i in range(len(concepts))), "\U0010ffff"])
+    place = {c: i for i, c in enumerate(report_order(concepts.categories))}
+    categories = np.array([*(place[concepts.category_of(i)] for i in range(len(concepts))), len(place)])
+    unit_label = label[units]
+    keys: dict[str, list[npt.NDArray[Any]]] = {  # np.lexsort: the last key counts first
+        "iou": [-value[units]],
+        "unit": [],
+        "label": [-value[units], names[unit_label]],
+        "category": [-value[units], categories[unit_label]],
+        "threshold": [-np.nan_to_num(view.statistics.threshold[units], nan=-np.inf)],
+        "report": _report_keys(unit_label, value[units], names, categories),
+    }
+    return np.lexsort([units, *keys[sort]])
+
+
+def _report_keys(
+    label: npt.NDArray[np.int32], value: npt.NDArray[Any], names: npt.NDArray[Any], categories: npt.NDArray[Any]
+) -> list[npt.NDArray[Any]]:
+    """Units by category, then by how many units share the label, then by IoU; those below the threshold last."""
+    below = value <= DETECTOR_IOU
+    frequency = np.bincount(label[~below] + 1, minlength=len(names) + 1)[label + 1]
+    return [-value, names[label], -frequency, categories[label], below]
+
+
+def unit_json(view: LayerView, unit: int) -> dict[str, Any]:
+    """One unit as ``nd inspect --json`` prints it; a dead or unlabelled unit has label null and IoU 0."""
+    label, value = view.labels
+    concepts, row = view.store.concepts, int(label[unit])
+    return {
+        "unit": unit,
+        "label": concepts.label(row) if row >= 0 else None,
+        "category": concepts.category_of(row) if row >= 0 else None,
+        "iou": float(value[unit]),
+        "threshold": float(view.statistics.threshold[unit]),
+        "dead": bool(view.statistics.dead[unit]),
+    }
+
+
+def best_json(view: LayerView, unit: int) -> dict[str, Any]:
+    """The best concept of each category for one unit, with the counts behind its IoU."""
+    concepts, best = view.store.concepts, view.best
+    area = view.store.concept_counts.area.sum(0)
+    found: dict[str, Any] = {}
+    for category in report_order(concepts.categories):
+        k = concepts.categories.index(category)
+        row = int(best.concept[unit, k])
+        found[category] = None if row < 0 else _concept_json(
+            concepts, row, best.iou[unit, k], best.intersection[unit, k], best.area[unit, k], area[row]
+        )  # fmt: skip
+    return found
+
+
+def ranked_concepts(view: LayerView, unit: int, count: int) -> list[dict[str, Any]]:
+    """The concepts with the largest IoU for one unit, at most ``count`` of them; fewer where only the best is known."""
+    value, intersection, area = view.unit_ious(unit)
+    concepts = view.store.concepts
+    concept_area = view.store.concept_counts.area.sum(0)
+    order = np.argsort(-value, kind="stable")[:count]
+    return [
+        _concept_json(concepts, int(c), value[c], intersection[c], area[c], concept_area[c])
+        for c in order
+        if value[c] > 0
+    ]
+
+
+def _concept_json(concepts: ConceptTable, row: int, value: Any, i: Any, a: Any, c: Any) -> dict[str, Any]:
+    return {
+        "concept": concepts.label(row),
+        "category": concepts.category_of(row),
+        "iou": float(value),
+        "intersection": int(i),
+        "area": int(a),
+        "concept_area": int(c),
+    }
+
+
+def top_images(view: LayerView, unit: int) -> list[dict[str, Any]]:
+    """The unit's top images with their peak activations; none where the store holds no images."""
+    if not view.has_top:
+        return []
+    top = view.top(unit)
+    return [
+        {"image": view.store.image(int(row)).name, "peak": float(peak)}
+        for row, peak in zip(top.image, top.peak, strict=True)
+    ]
+
+
+def best_unit(view: LayerView) -> tuple[int | None, str, float]:
+    """The unit with the largest IoU, its label and IoU; None where no unit has a label."""
+    label, value = view.labels
+    if not len(value) or value.max() <= 0:
+        return None, "", 0.0
+    u = int(value.argmax())
+    return u, view.store.concepts.label(int(label[u])), float(value[u])
+
+
+def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], above: float) -> list[dict[str, Any]]:
+    """For each concept: how many units in ``layers`` are its detectors, and the best of them; most detectors first."""
+    if not layers:
+        return []
+    store = layers[0].store
+    C = len(store.concepts)
+    detectors = np.zeros(C + 1, np.int64)
+    best = np.zeros(C + 1)
+    where = [""] * (C + 1)
+    for view in layers:
+        label, value = view.labels
+        detectors += np.bincount(label[value > above], minlength=C + 1)[: C + 1]
+        order = np.argsort(value, kind="stable")
+        for u in order[value[order] > 0]:
+            if value[u] > best[label[u]]:
+                best[label[u]], where[label[u]] = value[u], f"{view.name}:{u}"
+    images = store.concept_counts.images.sum(0)
+    found = [
+        {
+            "concept": store.concepts.label(int(c)),
+            "category": store.concepts.category_of(int(c)),
+            "images": int(images[c]),
+            "detectors": int(detectors[c]),
+            "best_unit": where[c] or None,
+            "iou": float(best[c]),
+        }
+        for c in rows
+    ]
+    return sorted(found, key=lambda r: (-r["detectors"], -r["iou"], r["concept"]))
+
+
+def units_of_concept(layers: Sequence[LayerView], row: int) -> list[dict[str, Any]]:
+    """Every unit with an IoU above 0 with concept ``row``, best first, with the label it goes by."""
+    found: list[dict[str, Any]] = []
+    for view in layers:
+        label, _ = view.labels
+        value = view.concept_ious(row)
+        for u in np.flatnonzero(value > 0):
+            own = int(label[u])
+            name = view.store.concepts.label(own) if own >= 0 else None
+            found.append({"layer": view.name, "unit": int(u), "iou": float(value[u]), "label": name})
+    return sorted(found, key=lambda r: -r["iou"])
+
+
+def few_image_labels(view: LayerView) -> int | None:
+    """How many units' labels rest on fewer than FEW_IMAGES images; None where the images are not known."""
+    images = view.store.concept_counts.images.sum(0)
+    label, value = view.labels
+    rows = label[(value > DETECTOR_IOU) & (label >= 0)]
+    if (images < 0).any():
+        return None
+    return int((images[rows] < FEW_IMAGES).sum())
+
+
+def summary_lines(view: LayerView) -> list[str]:
+    """A layer's summary in words: detectors, both counts of unique detectors, and what to beware of."""
+    s = view.summary()
+    by = ", ".join(f"{s['by_category'][c]} {c}" for c in report_order(view.store.concepts.categories))
+    lines = [
+        f"{s['units']} units, {s['detectors']} detectors (IoU > {DETECTOR_IOU})",
+        f"unique detectors: {s['unique_per_category']} per category ({by}); {s['unique_best_label']} by best label",
+    ]
+    few = few_image_labels(view)
+    if few:
+        lines.append(
+            f"{few} of the detectors' labels rest on fewer than {FEW_IMAGES} images, and such labels win by chance:"
+            " --min-images leaves them out"
+        )
+    dead = int(view.statistics.dead.sum())
+    bad = int((view.statistics.nan + view.statistics.inf > 0).sum())
+    if dead:
+        lines.append(f"{dead} dead units (constant, or never above zero) have no label")
+    if bad:
+        total = int((view.statistics.nan + view.statistics.inf).sum())
+        lines.append(f"{bad} units had NaN or infinite activations ({total} in all), which were left out")
+    return lines
+
+
+def protocol_line(protocol: Protocol) -> str:
+    """The protocol in one line."""
+    return f"protocol {protocol.describe()}"
