@@ -243,10 +243,10 @@ def test_fewer_values_than_announced_are_enough(device, memory, dtype):
 
 @on_devices
 @in_one_pass_and_in_several
-@pytest.mark.parametrize("batch", [1, 7, 64, 1000])
+@pytest.mark.parametrize("batch", [1, 7, 64, 200])
 def test_every_batch_size_gives_the_same_result(device, memory, batch):
-    values = difficult(torch.float32, 1000)
-    got = stream(values, Fraction(1, 50), device=device, memory=memory, cuts=range(batch, 1000, batch))
+    values = difficult(torch.float32, 200)
+    got = stream(values, Fraction(1, 50), device=device, memory=memory, cuts=range(batch, 200, batch))
     assert_same(got, stream(values, Fraction(1, 50)))
 
 

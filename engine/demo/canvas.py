@@ -102,9 +102,7 @@ class Canvas:
         red, green, blue = (min(255, max(0, int(c + shift + o))) for c, o in zip(colour, own, strict=True))
         return red, green, blue
 
-    def _paint(
-        self, fill: Fill, points: Sequence[Point], stroke: Stroke
-    ) -> None:
+    def _paint(self, fill: Fill, points: Sequence[Point], stroke: Stroke) -> None:
         corners = [(x * OVER - 0.5, y * OVER - 0.5) for x, y in points]
         if not callable(fill):
             stroke(self._pen, corners, fill)
@@ -117,9 +115,7 @@ class Canvas:
         stroke(ImageDraw.Draw(mask), [(x - left, y - top) for x, y in corners], 255)
         self.picture.paste(Image.fromarray(fill(right - left, bottom - top)), (left, top), mask)
 
-    def _mark(
-        self, label: Label, points: Sequence[Point], stroke: Stroke
-    ) -> None:
+    def _mark(self, label: Label, points: Sequence[Point], stroke: Stroke) -> None:
         corners = [(x * GRID / SIZE - 0.5, y * GRID / SIZE - 0.5) for x, y in points]
         for layer, pen in self._pens.items():
             name = getattr(label, layer)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ndissect.engine.demo.canvas import RGB, Tile, mix, shade
 
+#: Arrays of floating-point numbers; which width does not matter before they become bytes.
 Floats = npt.NDArray[Any]
 Material = Callable[[int, int], Tile]
 

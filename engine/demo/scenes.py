@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ IMAGES = 1600
 
 #: Below this many images for each process, starting a further process costs more than it saves.
 _SHARE = 100
+
+#: Seconds after which an unfinished folder is nobody's: drawing takes seconds.
+_LEFT_BEHIND = 3600
 
 Progress = Callable[[int, int], None]
 
@@ -59,6 +63,7 @@ def write(folder: Path, images: int = IMAGES, seed: int = 0, progress: Progress 
     if folder.is_dir() and any(folder.iterdir()):
         raise NDError(f"{folder} exists and is not empty", "name a new folder, or delete it first")
     part = folder.with_name(f".{folder.name}.part-{os.getpid()}-{threading.get_ident()}")
+    _sweep(folder)
     try:
         (part / "images" / SOURCE).mkdir(parents=True)
         write_tables(part, _draw_all(part, images, seed, progress))
@@ -78,39 +83,49 @@ def write(folder: Path, images: int = IMAGES, seed: int = 0, progress: Progress 
     return folder
 
 
+def _sweep(folder: Path) -> None:
+    """Delete what runs that were killed long ago left beside ``folder``."""
+    for left in folder.parent.glob(f".{folder.name}.part-*"):
+        if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _draw_all(folder: Path, images: int, seed: int, progress: Progress | None) -> list[Record]:
     """The records of all images, drawn by this process and, where there are cores to spare, by others."""
     workers = max(1, min(_cores(), images // _SHARE, 8))
     records: list[Record] = []
-    lock = threading.Lock()
 
-    def done(record: Record) -> None:
-        with lock:
-            records.append(record)
-            if progress is not None:
-                progress(len(records), images)
+    def draw(index: int) -> None:
+        records.append(write_image(folder, index, render(seed, index)))
+        if progress is not None:
+            progress(len(records), images)
 
     # Plain processes of this module: multiprocessing would run the caller's own main module again.
-    helpers = [_Helper(folder, images, seed, k, workers, done) for k in range(1, workers)]
+    helpers = [_Helper(folder, images, seed, k, workers, records) for k in range(1, workers)]
+    whole = False
     try:
         for index in range(0, images, workers):
-            done(write_image(folder, index, render(seed, index)))
+            draw(index)
+        whole = True
     finally:
         for helper in helpers:
-            helper.finish(stop=sys.exc_info()[0] is not None)
+            helper.finish(stop=not whole)
     for index in sorted(set(range(images)) - {r.index for r in records}):
-        done(write_image(folder, index, render(seed, index)))
+        draw(index)
+    if progress is not None:
+        progress(images, images)
     return records
 
 
 class _Helper:
-    """A process that draws every ``step``-th image from ``first`` on and reports each as a line of JSON.
+    """A process that draws every ``step``-th image from ``first`` on; its records are appended to ``records``.
 
-    One that cannot start or dies early leaves its images to the caller.
+    One that cannot start or ends early leaves its images to the caller, who meets whatever stopped it.
     """
 
-    def __init__(self, folder: Path, images: int, seed: int, first: int, step: int, done: Callable[[Record], None]):
-        command = [sys.executable, "-m", "ndissect.engine.demo.scenes", str(folder)]
+    def __init__(self, folder: Path, images: int, seed: int, first: int, step: int, records: list[Record]) -> None:
+        # -P: a file of the current folder must not stand in for a module that this one imports.
+        command = [sys.executable, "-P", "-m", "ndissect.engine.demo.scenes", str(folder)]
         command += [f"--images={images}", f"--seed={seed}", f"--first={first}", f"--step={step}"]
         self._process: subprocess.Popen[str] | None = None
         try:
@@ -119,16 +134,16 @@ class _Helper:
             )
         except OSError:
             return
-        self._reader = threading.Thread(target=self._read, args=(done,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(records,), daemon=True)
         self._reader.start()
 
-    def _read(self, done: Callable[[Record], None]) -> None:
+    def _read(self, records: list[Record]) -> None:
         assert self._process is not None and self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
                 # A line without its end is of a process that was killed while it wrote.
                 if line.endswith("\n"):
-                    done(Record.from_json(line))
+                    records.append(Record.from_json(line))
 
     def finish(self, stop: bool) -> None:
         """Wait until the process has drawn its images; with ``stop``, end it at once."""

@@ -39,7 +39,8 @@ def _two_colours(rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 def _colour(hue: float, saturation: float, value: float) -> Floats:
     around = np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
-    return np.asarray(255 * value * (1 - saturation * (1 - np.clip(around, 0, 1))), np.float32)
+    colour: Floats = 255 * value * (1 - saturation * (1 - np.clip(around, 0, 1)))
+    return colour
 
 
 def _edge(distance: Floats, softness: float = 0.03) -> Floats:
@@ -49,7 +50,8 @@ def _edge(distance: Floats, softness: float = 0.03) -> Floats:
 
 def _wave(t: Floats) -> Floats:
     """A triangle wave of period 1 between 0 and 1."""
-    return np.abs(t % 1 * 2 - 1)
+    wave: Floats = np.abs(t % 1 * 2 - 1)
+    return wave
 
 
 def _banded(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
@@ -105,7 +107,8 @@ def _spots(rng: np.random.Generator, u: Floats, v: Floats, k: float, radius: flo
     shift = rng.uniform(-loose, loose, (2, 48, 48)).astype(np.float32)
     da = a % 1 - 0.5 - shift[0, cell_a % 48, cell_b % 48]
     db = b % 1 - 0.5 - shift[1, cell_a % 48, cell_b % 48]
-    return radius - np.hypot(da, db)
+    inside: Floats = radius - np.hypot(da, db)
+    return inside
 
 
 def _dotted(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
@@ -141,8 +144,9 @@ def _nearest_two(rng: np.random.Generator, u: Floats, v: Floats, points: int) ->
 
 
 def _cracked(rng: np.random.Generator, u: Floats, v: Floats) -> Floats:
-    wobble = 0.012 * noise(rng, u.shape[0], u.shape[1], 6, 6)
-    first, second = _nearest_two(rng, u + wobble, v - wobble, 36)
+    a, b = rng.uniform(0, 6.3, 2)
+    wobble_u, wobble_v = np.sin(31 * v + 4 * np.sin(17 * u + a)), np.sin(29 * u + 4 * np.sin(19 * v + b))
+    first, second = _nearest_two(rng, u + 0.011 * wobble_u, v + 0.011 * wobble_v, 36)
     return 0.15 + 0.85 * _edge(second - first - 0.018, 0.015)
 
 

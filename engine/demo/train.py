@@ -28,7 +28,7 @@ from ndissect.engine.demo.network import CLASSES, PRESENT, WEIGHTS, DemoCNN, dem
 from ndissect.engine.demo.render import render
 from ndissect.engine.demo.vocabulary import COLORS, NUMBER, color_map
 
-BATCH = 64
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def loss_of(model: DemoCNN, batch: Tensor, lessons: Lessons) -> Tensor:
     present = F.binary_cross_entropy_with_logits(evidence, lessons.present)
     said = model.color(dropped).softmax(1).mean((2, 3))
     colors = -(lessons.colors * (said + 1e-6).log()).sum(1).mean()
-    return kind + 8 * present + colors + 0.02 * features.mean()
+    total: Tensor = kind + 8 * present + colors + 0.02 * features.mean()
+    return total
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -107,7 +108,7 @@ def train(lessons: Lessons, epochs: int, seed: int) -> DemoCNN:
     transform = demo_transform()
     steps = epochs * (len(lessons.kind) // BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.2)
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
         order = torch.randperm(len(lessons.kind), generator=generator)
@@ -117,7 +118,7 @@ def train(lessons: Lessons, epochs: int, seed: int) -> DemoCNN:
             inputs = transform(shifted(chosen.images, generator)).contiguous(memory_format=torch.channels_last)
             loss = loss_of(model, inputs, chosen)
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
             total += loss.item()
@@ -132,7 +133,7 @@ def accuracy(model: DemoCNN, lessons: Lessons) -> dict[str, float]:
     precision over images, meaned over the objects, parts and materials that occur."""
     transform = demo_transform()
     kinds, evidence = [], []
-    for images in lessons.images.split(BATCH):
+    for images in torch.split(lessons.images, BATCH):
         features = model.features(transform(images))
         kinds.append(model.classify(features.mean((2, 3))).argmax(1))
         evidence.append(torch.logsumexp(model.present(features).flatten(2), 2))

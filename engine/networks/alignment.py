@@ -56,21 +56,15 @@ def find_cut(apply: Applied, size: tuple[int, int], dim: int) -> tuple[float, fl
     """
     length = size[dim]
     steps = np.array([length * i // _PARTS for i in range(1, _PARTS)])
-    found = []
-    out_length = 0
-    for k in steps:
-        image = torch.zeros((1, 3, *size), dtype=torch.uint8)
-        image.narrow(2 + dim, int(k), length - int(k)).fill_(255)
-        out = apply(image)
-        out_length = int(out.shape[2 + dim])
-        found.append(_step_position(out, dim))
-    places = np.array(found)
+    lines = np.stack([_profile(apply, size, dim, k) for k in (0, *steps, length)])
+    out_length = lines.shape[1]
+    places = np.array([_step_position(line) for line in lines[1:-1]])
     allowed = 0.01 * length + 0.5 * max(length / out_length, 1.0)
     if np.all(np.abs(places * length / out_length - steps) <= allowed):
         return (0.0, 0.0)
     kept = np.isfinite(places) & (places > 1.5) & (places < out_length - 1.5)
     if kept.sum() < 2:
-        return None
+        return _padding(lines)
     slope, start = np.polyfit(steps[kept], places[kept], 1)
     if slope < 0:
         return (1.0, 1.0)
@@ -96,12 +90,17 @@ def describe_cut(cut: tuple[float, float] | None, names: tuple[str, str]) -> lis
     return faults or [f"the image is warped between {names[0]} and {names[1]}"]
 
 
-def _step_position(out: Tensor, dim: int) -> float:
-    """Where along ``dim`` the one step of the (1, C, h, w) output lies, in pixel edges; nan without a step."""
-    profile: npt.NDArray[np.float64] = out[0].double().mean(dim=2 - dim).cpu().numpy()
-    spans = profile.max(axis=1) - profile.min(axis=1)
-    line = profile[int(np.argmax(spans))]
-    span = spans.max()
+def _profile(apply: Applied, size: tuple[int, int], dim: int, k: int) -> npt.NDArray[np.float64]:
+    """What becomes of a step at ``k`` along ``dim``: (length of the output,), of the channel that shows it best."""
+    image = torch.zeros((1, 3, *size), dtype=torch.uint8)
+    image.narrow(2 + dim, int(k), size[dim] - int(k)).fill_(255)
+    profile: npt.NDArray[np.float64] = apply(image)[0].double().mean(dim=2 - dim).cpu().numpy()
+    return np.asarray(profile[int(np.argmax(profile.max(axis=1) - profile.min(axis=1)))])
+
+
+def _step_position(line: npt.NDArray[np.float64]) -> float:
+    """Where the one step of ``line`` lies, in pixel edges; nan without a step or with several."""
+    span = line.max() - line.min()
     if not np.isfinite(span) or span <= 1e-6:
         return float("nan")
     level = (line - line.min()) / span - 0.5
@@ -110,3 +109,12 @@ def _step_position(out: Tensor, dim: int) -> float:
         return float("nan")
     j = int(crossings[0])
     return float(j + 0.5 + level[j] / (level[j] - level[j + 1]))
+
+
+def _padding(lines: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """The ends at which nothing changes between black and white images, as negative fractions of the image."""
+    shown = np.flatnonzero(np.ptp(lines, axis=0) > 0.01 * np.ptp(lines))
+    if len(shown) in (0, lines.shape[1]):
+        return None
+    covered = int(shown[-1] - shown[0] + 1)
+    return (-float(shown[0]) / covered, -float(lines.shape[1] - 1 - shown[-1]) / covered)

@@ -17,7 +17,7 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from ndissect.engine.networks.alignment import Applied, check_alignment
+from ndissect.engine.networks.alignment import check_alignment
 from ndissect.store.errors import NDError, WrongUse
 
 WANTED = (
@@ -153,7 +153,7 @@ def _from_transform(transform: Callable[..., object], source: str) -> Preprocess
     result = Preprocess(
         transform=transform,
         mode=mode,
-        size=(int(example.shape[-2]), int(example.shape[-1])),
+        size=_fixed_size(transform, mode, example),
         mean=_numbers(getattr(normalise, "mean", None)),
         std=_numbers(getattr(normalise, "std", None)),
         source=source,
@@ -162,6 +162,17 @@ def _from_transform(transform: Callable[..., object], source: str) -> Preprocess
         raise NDError(f"the transform of {source} is random: the same image came out differently", WANTED)
     result.apply(_noise(1))
     return result
+
+
+def _fixed_size(transform: Callable[..., object], mode: Mode, example: Tensor) -> tuple[int, int] | None:
+    """The size that ``transform`` brings every image to; None where it depends on the image's own."""
+    try:
+        other = run_transform(transform, mode, _noise(1)[..., :160, :192])
+    except Exception:  # it takes one size only, and says so itself when images of another come
+        other = example
+    if other.shape[-2:] != example.shape[-2:]:
+        return None
+    return int(example.shape[-2]), int(example.shape[-1])
 
 
 def _find_mode(transform: Callable[..., object], source: str) -> Mode:
@@ -239,6 +250,3 @@ def _numbers(values: object) -> tuple[float, ...] | None:
 def _steady_repr(transform: object) -> str:
     """repr without addresses and private module names, which change from run to run."""
     return re.sub(r"_nd_network_\w+\.| at 0x[0-9a-fA-F]+", "", repr(transform))
-
-
-__all__ = ["Applied", "Preprocess", "make_preprocess", "run_transform"]

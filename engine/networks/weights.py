@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +150,9 @@ def _read_torch(path: Path, head: bytes) -> object:
         )
     try:
         # Namespace: the arguments which many training scripts save beside the weights; plain attributes, no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # A file object: by a path, torch.load would choose the format by the suffix.
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file, _quiet():
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
         if "weights_only" in text.lower() or "Unsupported" in text or "unsupported" in text:
@@ -163,6 +165,11 @@ def _read_torch(path: Path, head: bytes) -> object:
         raise NDError(
             f"{path} is damaged or not a checkpoint: {_first_line(error)}", "Copy or download the weights again."
         ) from error
+
+
+def _quiet() -> warnings.catch_warnings[None]:
+    """Without torch's advice to its own developers about old pickles."""
+    return warnings.catch_warnings(action="ignore")
 
 
 def _refused_name(text: str) -> str:

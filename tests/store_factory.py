@@ -1,0 +1,280 @@
+"""Small complete dissections in memory, counted for real: dense masks of random maps against random label maps.
+
+``dissection()`` has two layers, six categories, a dead unit, a unit with NaN, top images with JPEG thumbnails; its
+masks, counts, labels and thresholds agree with one another. ``read_back`` is a store as a dissection again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from ndissect.store.concepts import ConceptTable
+from ndissect.store.counts import ConceptCounts, LayerCounts
+from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
+from ndissect.store.protocol import PROTOCOLS, Protocol
+from ndissect.store.reader import Store
+from ndissect.store.scores import best_per_category
+from ndissect.store.upsampling import make_axis, upsample
+from ndissect.store.writer import write_store
+
+CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
+#: number, name, category. No concept is a material, as in a data set whose material column is empty.
+CONCEPTS = (
+    (1, "red-c", "color"),
+    (2, "blue-c", "color"),
+    (3, "car", "object"),
+    (4, "traffic_light", "object"),
+    (7, "señal_de_tráfico", "object"),
+    (8, "wheel", "part"),
+    (300, "街道-s", "scene"),
+    (301, "art_gallery-s", "scene"),
+    (700, "striped", "texture"),
+)
+IMAGES, GRID = 12, (12, 10)
+LAYERS = {"features.0": (9, (4, 5)), "layer4.1.conv2": (6, (3, 3))}
+DEAD, WITH_NAN = 2, 3
+
+
+def concept_table(concepts: Sequence[tuple[int, str, str]] = CONCEPTS) -> ConceptTable:
+    return ConceptTable(
+        np.array([n for n, _, _ in concepts], np.int32),
+        tuple(name for _, name, _ in concepts),
+        np.array([CATEGORIES.index(k) for _, _, k in concepts], np.int32),
+        CATEGORIES,
+    )
+
+
+def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (24, 20)) -> bytes:
+    """A JPEG of one colour, ``size`` (width, height)."""
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def provenance() -> dict[str, object]:
+    return {
+        "command": ["nd", "dissect", "torchvision:resnet18", "--data", "donnée/ü"],
+        "network": {"spec": "torchvision:resnet18", "digest": "sha256:00ff"},
+        "data": {"images": IMAGES},
+        "seconds": {"tally": 1.25},
+    }
+
+
+def dissection(
+    *,
+    layers: dict[str, tuple[int, tuple[int, int]]] | None = None,
+    groups: tuple[str, ...] = ("all",),
+    protocol: str | Protocol = "netdissect",
+    top: int = 3,
+    images: bool = True,
+    seed: int = 0,
+) -> Dissection:
+    """A dissection of ``layers`` (name -> units, map size); ``groups`` splits the images into as many equal parts."""
+    rng = np.random.default_rng(seed)
+    table = concept_table()
+    chosen = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
+    label_maps, image_labels = _labels(rng, table)
+    present = _present(label_maps, image_labels, table)
+    in_category = np.stack([present[:, table.category == k].any((1, 2, 3)) for k in range(len(CATEGORIES))], 1)
+    group = np.arange(IMAGES) % len(groups)
+
+    def by_group(per_image: np.ndarray) -> np.ndarray:
+        return np.stack([per_image[group == g].sum(0) for g in range(len(groups))]).astype(np.int64)
+
+    concept_counts = ConceptCounts(by_group(present.sum((2, 3))), by_group(present.any((2, 3))))
+    found: list[Layer] = []
+    for name, (units, size) in (LAYERS if layers is None else layers).items():
+        maps = np.maximum(rng.normal(0, 1, (IMAGES, units, *size)), 0).astype(np.float32)
+        if units > WITH_NAN:
+            maps[:, DEAD] = 0
+            maps[1, WITH_NAN, 0, 0], maps[4, WITH_NAN, 1, 1] = np.nan, np.inf
+        statistics = _statistics(maps, chosen.q)
+        axes = (make_axis("half-pixel", size[0], GRID[0]), make_axis("half-pixel", size[1], GRID[1]))
+        clean = np.where(np.isfinite(maps), maps, np.float32(np.nan))
+        masks = upsample(clean, *axes, chosen.upsampling).astype(np.float64) > statistics.threshold[:, None, None]
+        area = masks.sum((2, 3))
+        counts = LayerCounts(
+            by_group(np.einsum("nuyx,ncyx->nuc", masks.astype(np.int64), present.astype(np.int64))),
+            by_group(area),
+            by_group(area[:, :, None] * in_category[:, None, :]),
+        )
+        best = best_per_category(
+            counts,
+            concept_counts,
+            table.category,
+            len(CATEGORIES),
+            chosen.union,
+            dead=statistics.dead,
+            min_images=chosen.min_images,
+        )
+        tops = _top(maps, min(top, IMAGES)) if images else None
+        found.append(Layer(name, "Conv2d", best, statistics, size, counts, tops, axes))
+    return Dissection(
+        protocol=chosen,
+        concepts=table,
+        concept_counts=concept_counts,
+        layers=tuple(found),
+        images=_image_table(label_maps, image_labels) if images else None,
+        provenance=provenance(),
+        groups=groups,
+        grid=GRID,
+    )
+
+
+def _labels(rng: np.random.Generator, table: ConceptTable) -> tuple[np.ndarray, np.ndarray]:
+    """(N, M, H, W) label maps of blocks, two maps an image, and (N, L) image labels."""
+    pixel = [int(n) for n, k in zip(table.number, table.category, strict=True) if CATEGORIES[k] not in ("scene",)]
+    choice = np.array([0, 0, *pixel], np.uint16)
+    blocks = choice[rng.integers(0, len(choice), (IMAGES, 2, 4, 5))]
+    maps = blocks.repeat(GRID[0] // 4, 2).repeat(GRID[1] // 5, 3)
+    labels = np.zeros((IMAGES, 2), np.uint16)
+    labels[:, 0] = np.where(np.arange(IMAGES) % 3 == 0, 300, 301)
+    labels[::4, 1] = 700
+    labels[5] = 0
+    return maps, labels
+
+
+def _present(label_maps: np.ndarray, image_labels: np.ndarray, table: ConceptTable) -> np.ndarray:
+    """(N, C, H, W) bool."""
+    number = table.number[None, :, None, None, None]
+    in_maps = (label_maps[:, None] == number).any(2)
+    everywhere = (image_labels[:, None, :] == table.number[None, :, None]).any(2)
+    return np.asarray(in_maps | everywhere[:, :, None, None])
+
+
+def _statistics(maps: np.ndarray, q: Fraction) -> UnitStatistics:
+    flat = maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], maps[:, 0].size if maps.size else 0)
+    finite = [row[np.isfinite(row)].astype(np.float64) for row in flat]
+    high = np.array([row.max() for row in finite], np.float64)
+    low = np.array([row.min() for row in finite], np.float64)
+    return UnitStatistics(
+        threshold=np.array([np.quantile(row, 1 - float(q), method="hazen") for row in finite], np.float64),
+        dead=(high == low) | (high <= 0),
+        nan=np.isnan(flat).sum(1),
+        inf=np.isinf(flat).sum(1),
+        minimum=low.astype(np.float32),
+        maximum=high.astype(np.float32),
+    )
+
+
+def _top(maps: np.ndarray, count: int) -> TopImages:
+    finite = np.where(np.isfinite(maps), maps, -np.inf)
+    peaks = finite.max((2, 3)).T  # (U, N)
+    order = np.argsort(-peaks, axis=1, kind="stable")[:, :count]
+    image, peak = order.astype(np.int32), np.take_along_axis(peaks, order, 1).astype(np.float32)
+    kept = np.stack([maps[order[u], u] for u in range(maps.shape[1])]) if maps.shape[1] else maps[:0, :count]
+    if len(image) > WITH_NAN and count:  # as where fewer images than asked for had a finite peak
+        image[WITH_NAN, -1], peak[WITH_NAN, -1] = -1, np.nan
+    return TopImages(image, peak, kept.reshape(len(image), count, *maps.shape[2:]))
+
+
+def _image_table(label_maps: np.ndarray, image_labels: np.ndarray) -> ImageTable:
+    return ImageTable(
+        index=np.arange(IMAGES, dtype=np.int64) * 1000,
+        name=tuple(f"ade20k/ünter {i}.jpg" for i in range(IMAGES)),
+        split=tuple("val" if i % 4 == 3 else "train" for i in range(IMAGES)),
+        thumbnail=tuple(jpeg((20 * i, 255 - 20 * i, 90)) for i in range(IMAGES)),
+        label_maps=label_maps,
+        image_labels=image_labels,
+    )
+
+
+def write_small(path: Path, **changes: object) -> Path:
+    """``dissection(**changes)`` written to ``path``."""
+    write_store(path, dissection(**changes))  # type: ignore[arg-type]
+    return path
+
+
+def read_back(path: Path) -> Dissection:
+    """All that the store at ``path`` holds, through the public reader."""
+    with Store(path) as store:
+        images = None
+        if store.has_images:
+            with h5py.File(path) as f:
+                count, labels = f["images/image_labels"].shape
+            rows = [store.image(i) for i in range(count)]
+            padded = [list(r.labels) + [0] * (labels - len(r.labels)) for r in rows]
+            images = ImageTable(
+                index=np.array([r.index for r in rows], np.int64),
+                name=tuple(r.name for r in rows),
+                split=tuple(r.split for r in rows),
+                thumbnail=tuple(r.thumbnail for r in rows),
+                label_maps=np.stack([r.label_maps for r in rows]),
+                image_labels=np.array(padded, np.uint16).reshape(count, labels),
+            )
+        return Dissection(
+            protocol=store.protocol,
+            concepts=store.concepts,
+            concept_counts=store.concept_counts,
+            layers=tuple(store.layer(name).load() for name in store.layer_names),
+            images=images,
+            provenance=store.provenance,
+            groups=store.groups,
+            grid=store.grid,
+        )
+
+
+def assert_same(got: object, expected: object, where: str = "dissection") -> None:
+    """Equal in every field, array, type of number and NaN; the error names the field."""
+    assert type(got) is type(expected), where
+    if dataclasses.is_dataclass(got):
+        for field in dataclasses.fields(got):
+            assert_same(getattr(got, field.name), getattr(expected, field.name), f"{where}.{field.name}")
+    elif isinstance(got, np.ndarray):
+        assert isinstance(expected, np.ndarray)
+        assert got.dtype == expected.dtype, where
+        np.testing.assert_array_equal(got, expected, err_msg=where)
+    elif isinstance(got, tuple):
+        assert isinstance(expected, tuple)
+        assert len(got) == len(expected), where
+        for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+            assert_same(a, b, f"{where}[{i}]")
+    else:
+        assert got == expected, where
+
+
+def outline(path: Path) -> list[str]:
+    """One line for every group, attribute and dataset of an HDF5 file: path, type, shape, and strings in full."""
+    lines: list[str] = []
+
+    def visit(item: h5py.Group | h5py.Dataset, depth: int) -> None:
+        name = item.name.rpartition("/")[2] or "/"
+        indent = "  " * depth
+        if isinstance(item, h5py.Dataset):
+            lines.append(f"{indent}{name}: {_type(item)} {'x'.join(map(str, item.shape)) or 'scalar'}{_value(item)}")
+            return
+        own = ", ".join(f"@{k}={_plain(v)}" for k, v in sorted(item.attrs.items()))
+        lines.append(f"{indent}{name}{'' if name == '/' else '/'}  {own}")
+        for key in sorted(item):
+            visit(item[key], depth + 1)
+
+    with h5py.File(path, "r") as f:
+        visit(f, 0)
+    return lines
+
+
+def _plain(value: object) -> str:
+    return str(value.tolist()) if isinstance(value, np.ndarray) else str(value)
+
+
+def _type(data: h5py.Dataset) -> str:
+    if h5py.check_string_dtype(data.dtype):
+        return "string"
+    inner = h5py.check_vlen_dtype(data.dtype)
+    return f"vlen({np.dtype(inner).name})" if inner is not None else str(data.dtype.name)
+
+
+def _value(data: h5py.Dataset) -> str:
+    if not h5py.check_string_dtype(data.dtype):
+        return ""
+    if data.shape == ():
+        return f" {data.asstr()[()]}"
+    return " [" + ", ".join(data.asstr()[:4]) + (", ...]" if len(data) > 4 else "]")

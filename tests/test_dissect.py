@@ -1,0 +1,330 @@
+"""A whole dissection, from files to counts: equal to the dense oracle, and the same however the work is cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from broden_factory import Concept, Picture, write_broden
+from networks_factory import CHANNELS, EXACT, write_network
+
+from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.dissect import Outcome, Settings, dissect
+from ndissect.engine.layers import list_layers, match_layers
+from ndissect.engine.networks.resolve import load_network
+from ndissect.engine.progress import Progress
+from ndissect.store.errors import NDError
+from ndissect.store.model import Layer
+from ndissect.store.protocol import make_protocol
+from ndissect.store.scores import label_units
+
+SIZE, GRID, IMAGES = 32, 16, 23
+CONCEPTS = [
+    Concept(3, "tree"),
+    Concept(4, "car"),
+    Concept(9, "wheel", "part"),
+    Concept(10, "red-c", "color"),
+    Concept(11, "street-s", "scene"),
+    Concept(12, "glass", "material"),
+]
+
+
+class Notes(Progress):
+    """Keeps what a run tells."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.phases: list[str] = []
+        self.done = 0
+
+    def start(self, phase: str, total: int) -> None:
+        self.phases.append(phase)
+
+    def advance(self, images: int) -> None:
+        self.done += images
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with several maps a cell, whole-image labels, number 0, and some without any label."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for i in range(IMAGES):
+        maps = {
+            "object": [rng.choice([0, 0, 3, 4], (GRID, GRID)), rng.choice([0, 4], (GRID, GRID))],
+            "part": rng.choice([0, 0, 0, 9], (GRID, GRID)),
+            "color": rng.choice([0, 10], (GRID, GRID)),
+        }
+        labels = {"scene": [[11], [0], []][i % 3], "material": [12] if i % 5 == 0 else []}
+        if i % 7 == 6:
+            maps, labels = {}, {}
+        pictures.append(Picture(maps={k: np.asarray(v, np.uint16) for k, v in maps.items()}, labels=labels))
+    folder = tmp_path_factory.mktemp("data") / "small"
+    return write_broden(folder, pictures, CONCEPTS, image_size=(SIZE, SIZE), grid=(GRID, GRID))
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> str:
+    return f"{write_network(tmp_path, EXACT)}:network"
+
+
+def run(
+    spec: str,
+    data: Path,
+    layers: list[str],
+    protocol: str = "netdissect",
+    progress: Progress | None = None,
+    **changes: object,
+) -> Outcome:
+    options = {
+        k: changes.pop(k) for k in list(changes) if k in ("q", "upsampling", "grid", "union", "maps", "min_images")
+    }
+    network, dataset = load_network(spec), open_dataset(data)
+    infos = list_layers(network, (SIZE, SIZE))
+    chosen = [i for i in infos if i.name in match_layers(layers, infos)]
+    settings = dataclasses.replace(Settings(workers=2, top=4), **changes)
+    return dissect(network, dataset, chosen, make_protocol(protocol, **options), settings, progress or Progress())
+
+
+def layer(outcome: Outcome, name: str) -> Layer:
+    return next(x for x in outcome.dissection.layers if x.name == name)
+
+
+def oracle_labels(data: Path, *, once: bool, grid: tuple[int, int] = (GRID, GRID)) -> oracle.Labels:
+    dataset = open_dataset(data)
+    row = {int(n): i + 1 for i, n in enumerate(dataset.concepts.number)} | {0: 0}
+    maps, levels = [], []
+    for i in range(len(dataset)):
+        sample = dataset.read(i)
+        whole = (
+            np.vectorize(row.__getitem__, otypes=[int])(sample.maps) if sample.maps.size else sample.maps.astype(int)
+        )
+        at = [[(2 * t + 1) * GRID // (2 * n) for t in range(n)] for n in grid]
+        maps.append(whole[:, at[0]][:, :, at[1]])
+        levels.append([row[n] for n in sample.labels])
+    return oracle.Labels(
+        maps, levels, dataset.concepts.category, len(dataset.concepts.categories), [0] * len(dataset), once
+    )
+
+
+def activations(spec: str, data: Path, name: str) -> np.ndarray:
+    """Every map of a layer, by running the network's front part alone: no hooks, one image at a time."""
+    network, dataset = load_network(spec), open_dataset(data)
+    front = torch.nn.Sequential(*[m for n, m in network.module.named_children()][: {"first": 1, "second": 3}[name]])
+    images = [torch.from_numpy(dataset.read(i).image.copy()).permute(2, 0, 1).float() for i in range(len(dataset))]
+    with torch.no_grad():
+        return np.concatenate([front(x[None]).numpy() for x in images])
+
+
+FIELDS = {"first": oracle.Receptive(-1, 3, 4, SIZE), "second": oracle.Receptive(-5, 11, 8, SIZE)}
+
+
+@pytest.mark.parametrize("protocol", ["netdissect", "cvpr2017", "lite", "pnas2020"])
+@pytest.mark.parametrize("name", ["first", "second"])
+@pytest.mark.parametrize("q", [None, "1/7"])
+def test_every_count_and_threshold_of_every_protocol_equals_the_dense_oracle(
+    net: str, data: Path, protocol: str, name: str, q: str | None
+) -> None:
+    outcome = run(net, data, ["first", "second"], protocol, batch=5, q=q)
+    found, p = layer(outcome, name), outcome.dissection.protocol
+    grid = p.grid or (GRID, GRID)
+    labels = oracle_labels(data, once=p.maps == "once", grid=grid)
+    maps = activations(net, data, name)
+    fields = (FIELDS[name], FIELDS[name]) if p.upsampling == "receptive-field" else None
+    values = maps
+    if p.quantile_over == "upsampled":
+        values = np.stack([[oracle.upsample(m, p.upsampling, grid)[0] for m in units] for units in maps])
+    threshold = np.array([oracle.hazen(values[:, u].ravel(), p.q) for u in range(maps.shape[1])])
+    np.testing.assert_array_equal(found.statistics.threshold, threshold)
+
+    expected = oracle.count(maps, threshold, p.upsampling, labels, fields=fields)
+    assert found.counts is not None
+    np.testing.assert_array_equal(found.counts.intersection, expected.intersection)
+    np.testing.assert_array_equal(found.counts.area, expected.area)
+    np.testing.assert_array_equal(found.counts.area_in_category, expected.area_in_category)
+    np.testing.assert_array_equal(outcome.dissection.concept_counts.area, expected.concept_area)
+    np.testing.assert_array_equal(outcome.dissection.concept_counts.images, expected.images)
+    assert q is None or expected.intersection.sum() > 1000, "the case is not trivial"
+
+    area = expected.area_in_category[0] if p.union == "within-category" else np.repeat(
+        expected.area[0][:, None], labels.categories, 1
+    )  # fmt: skip
+    winners, _ = oracle.best(
+        expected.intersection[0],
+        area,
+        expected.concept_area[0],
+        labels.category,
+        labels.categories,
+        np.ones(len(labels.category), bool),
+        found.statistics.dead,
+    )
+    np.testing.assert_array_equal(found.best.concept, winners)
+
+
+def same(a: Layer, b: Layer) -> None:
+    assert a.counts is not None
+    assert b.counts is not None
+    for field in dataclasses.fields(a.counts):
+        np.testing.assert_array_equal(getattr(a.counts, field.name), getattr(b.counts, field.name))
+    np.testing.assert_array_equal(a.statistics.threshold, b.statistics.threshold)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_counts_do_not_depend_on_the_batch_size(net: str, data: Path, batch: int) -> None:
+    one, other = run(net, data, ["second"], batch=5), run(net, data, ["second"], batch=batch)
+    same(layer(one, "second"), layer(other, "second"))
+    for field in ("image", "peak", "maps"):
+        a, b = (getattr(layer(x, "second").top, field) for x in (one, other))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_counts_do_not_depend_on_the_set_of_layers(net: str, data: Path) -> None:
+    both, alone = run(net, data, ["first", "second"]), run(net, data, ["first"])
+    same(layer(both, "first"), layer(alone, "first"))
+
+
+def test_counts_do_not_depend_on_the_order_of_images(net: str, data: Path, tmp_path: Path) -> None:
+    turned = Path(shutil.copytree(data, tmp_path / "turned"))
+    header, *rows = (data / "index.csv").read_text().splitlines()
+    mixed = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
+    (turned / "index.csv").write_text("\n".join([header, *mixed]) + "\n")
+    a, b = run(net, data, ["first"]), run(net, turned, ["first"])
+    same(layer(a, "first"), layer(b, "first"))
+    assert a.survey.digest == b.survey.digest
+
+
+def test_counts_do_not_depend_on_the_memory_for_thresholds(net: str, data: Path) -> None:
+    notes = Notes()
+    large, small = run(net, data, ["first"]), run(net, data, ["first"], progress=notes, threshold_bytes=1000)
+    same(layer(large, "first"), layer(small, "first"))
+    assert large.passes == 2
+    assert small.passes == 4
+    assert "4" not in notes.notes[0]
+    assert "3 forward passes" in notes.notes[0]
+
+
+def test_a_stricter_share_gives_higher_thresholds_and_smaller_masks(net: str, data: Path) -> None:
+    loose, strict = run(net, data, ["first"], q="0.05"), run(net, data, ["first"], q="0.005")
+    a, b = layer(loose, "first"), layer(strict, "first")
+    assert (a.statistics.threshold < b.statistics.threshold).all()
+    assert a.counts is not None
+    assert b.counts is not None
+    assert (a.counts.area > b.counts.area).all()
+    assert loose.dissection.protocol.name == "netdissect+"
+    assert loose.dissection.protocol.q == Fraction(1, 20)
+
+
+def test_top_images_are_those_with_the_highest_peaks(net: str, data: Path) -> None:
+    outcome = run(net, data, ["first"], batch=3)
+    top, maps = layer(outcome, "first").top, activations(net, data, "first")
+    assert top is not None
+    assert outcome.dissection.images is not None
+    peaks = maps.max((2, 3))
+    for u in range(maps.shape[1]):
+        order = sorted(range(len(maps)), key=lambda i: (-peaks[i, u], i))[:4]
+        assert [int(outcome.dissection.images.index[row]) for row in top.image[u]] == order
+        np.testing.assert_array_equal(top.peak[u], peaks[order, u])
+        np.testing.assert_array_equal(top.maps[u], maps[order, u])
+
+
+def test_a_unit_that_is_a_concept_is_found_with_iou_1(tmp_path: Path) -> None:
+    """Channel k shows the mask of concept k: the dissection must say so, and nothing else."""
+    rng = np.random.default_rng(2)
+    concepts = [Concept(1, "tree"), Concept(2, "wheel", "part"), Concept(3, "red-c", "color")]
+    pictures = []
+    for _ in range(40):
+        masks = rng.random((3, SIZE, SIZE)) < 0.002
+        pixels = np.moveaxis(masks, 0, 2).astype(np.uint8) * 200
+        maps = {k: masks[i].astype(np.uint16) * (i + 1) for i, k in enumerate(("object", "part", "color"))}
+        pictures.append(Picture(maps=maps, pixels=pixels))
+    folder = write_broden(tmp_path / "planted", pictures, concepts, grid=(SIZE, SIZE))
+    found = layer(run(f"{write_network(tmp_path, CHANNELS)}:network", folder, ["units"]), "units")
+    label, iou = label_units(found.best)
+    assert label.tolist() == [0, 1, 2]
+    assert iou.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_dead_and_non_finite_units_are_marked_counted_and_not_labelled(data: Path, tmp_path: Path) -> None:
+    found = layer(run(f"{write_network(tmp_path, CHANNELS)}:odd", data, ["units"], q="0.3"), "units")
+    s = found.statistics
+    assert s.dead.tolist() == [True, True, False, False, False]
+    assert s.nan.tolist() == [0, 0, IMAGES * SIZE * SIZE // 2, 0, 0]
+    assert s.inf.tolist() == [0, 0, 0, IMAGES, 0]
+    assert (found.best.concept[:2] == -1).all()
+    assert (found.best.iou[:2] == 0).all()
+    assert (found.best.iou[4] > 0).any()
+    assert found.counts is not None
+    assert found.counts.area[0, 2] > 0, "the finite half still counts"
+
+
+def test_out_of_memory_halves_the_batch_says_so_and_changes_no_count(data: Path, tmp_path: Path) -> None:
+    file, notes = write_network(tmp_path, CHANNELS), Notes()
+    whole = run(f"{file}:network", data, ["units"], batch=4)
+    halved = run(f"{file}:out_of_memory", data, ["units"], progress=notes, batch=16)
+    same(layer(whole, "units"), layer(halved, "units"))
+    assert halved.batch == 4
+    assert [n for n in notes.notes if "batches of 8" in n]
+    assert [n for n in notes.notes if "batches of 4" in n]
+
+
+def test_one_image_that_does_not_fit_is_an_error_not_a_loop(data: Path, tmp_path: Path) -> None:
+    file = write_network(tmp_path, CHANNELS)
+    network, dataset = load_network(f"{file}:network"), open_dataset(data)
+    infos = [i for i in list_layers(network, (SIZE, SIZE)) if i.name == "units"]
+    broken = dataclasses.replace(network, module=load_network(f"{file}:TooLarge").module)
+    with pytest.raises(NDError, match="not enough memory for a single image"):
+        dissect(broken, dataset, infos, make_protocol(), Settings(batch=8), Progress())
+
+
+def test_an_unreadable_image_stops_the_run_before_any_forward_pass(net: str, data: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(data, tmp_path / "broken"))
+    for name in ("0002", "0011"):
+        picture = broken / "images" / "made" / f"{name}.png"
+        picture.write_bytes(picture.read_bytes()[:200])
+    notes = Notes()
+    with pytest.raises(NDError) as caught:
+        run(net, broken, ["first"], progress=notes)
+    assert "2 of 23 images" in caught.value.message
+    assert "0002.png" in caught.value.message
+    assert "0011.png" in caught.value.message
+    assert "--skip-bad" in caught.value.hint
+    assert notes.phases == ["reading"]
+
+    outcome = run(net, broken, ["first"], skip_bad=True)
+    assert [name for name, _ in outcome.survey.skipped] == ["made/0002.png", "made/0011.png"]
+    kept = [i for i in range(IMAGES) if i not in (2, 11)]
+    expected = oracle.count(
+        activations(net, data, "first")[kept],
+        layer(outcome, "first").statistics.threshold,
+        "half-pixel",
+        oracle_labels(data, once=True).take(kept),
+    )
+    found = layer(outcome, "first").counts
+    assert found is not None
+    np.testing.assert_array_equal(found.intersection, expected.intersection)
+
+
+def test_min_images_leaves_out_rare_concepts_and_keeps_their_counts(net: str, data: Path) -> None:
+    plain, strict = run(net, data, ["first"]), run(net, data, ["first"], min_images=10)
+    same(layer(plain, "first"), layer(strict, "first"))
+    images = plain.dissection.concept_counts.images[0]
+    rare = np.flatnonzero(images < 10)
+    assert len(rare)
+    assert np.isin(layer(plain, "first").best.concept, rare).any()
+    assert not np.isin(layer(strict, "first").best.concept, rare).any()
+
+
+def test_progress_is_told_of_every_image_of_every_phase(net: str, data: Path) -> None:
+    notes = Notes()
+    run(net, data, ["first"], progress=notes)
+    assert notes.phases == ["reading", "thresholds", "tally"]
+    assert notes.done == 3 * IMAGES
