@@ -74,23 +74,24 @@ class Quantile:
 
     def update(self, values: Tensor) -> None:
         """Take ``values`` (U, n) floating, in any order and cut; NaN and infinities are counted and left out."""
-        values = values.to(torch.float32)
-        finite = torch.isfinite(values)
-        whole = bool(finite.all())
         if not values.shape[1]:
             return
+        values = values.to(torch.float32)
+        low, high = values.amin(1), values.amax(1)  # NaN and infinities show in these
+        whole = bool((torch.isfinite(low) & torch.isfinite(high)).all())
         # All that may run out of memory comes before the first change, so that a failed update can be repeated.
         seen = [
             torch.full_like(self._values, values.shape[1]),
             torch.zeros_like(self._nan),
             torch.zeros_like(self._inf),
         ]
-        low, high = values, values
         if not whole:
+            finite = torch.isfinite(values)
             seen = [finite.sum(1), torch.isnan(values).sum(1), torch.isinf(values).sum(1)]
-            low, high = torch.where(finite, values, torch.inf), torch.where(finite, values, -torch.inf)
+            low = torch.where(finite, values, torch.inf).amin(1)
+            high = torch.where(finite, values, -torch.inf).amax(1)
             values = torch.where(finite, values, torch.nan)
-        least, most = torch.minimum(self._min, low.amin(1)), torch.maximum(self._max, high.amax(1))
+        least, most = torch.minimum(self._min, low), torch.maximum(self._max, high)
         self._select.update(values)
         if self._first_pass:
             self._min, self._max = least, most

@@ -16,8 +16,11 @@ from ndissect.engine.labels import LabelBatch
 from ndissect.store.counts import ConceptCounts, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
 
-# Interpolated values held at once; bounds the tally's own memory to some 20 bytes each.
+# Interpolated values, and cells, that are held at once: they bound the tally's memory to a few hundred MB.
 _PIXELS_AT_ONCE = 1 << 22
+_CELLS_AT_ONCE = 1 << 22
+# Up to this many bins, counting into all of them is cheaper than sorting the hits.
+_DENSE_BINS = 1 << 20
 
 
 def compare_at(threshold: Tensor) -> Tensor:
@@ -27,10 +30,9 @@ def compare_at(threshold: Tensor) -> Tensor:
     return torch.where(single.to(torch.float64) > threshold, below, single)
 
 
-def finite_or_nan(maps: Tensor) -> Tensor:
-    """``maps`` as float32, infinities made NaN: no comparison with a non-finite sample is ever true."""
-    maps = maps.to(torch.float32)
-    return maps if bool(torch.isfinite(maps).all()) else torch.where(torch.isfinite(maps), maps, torch.nan)
+def finite_or_nan(values: Tensor) -> Tensor:
+    """``values`` with infinities made NaN: whatever is interpolated from a non-finite sample is above no threshold."""
+    return torch.where(torch.isfinite(values), values, torch.nan)
 
 
 def pad_maps(maps: Tensor, upsampling: Upsampling) -> Tensor:
@@ -42,7 +44,7 @@ def pad_maps(maps: Tensor, upsampling: Upsampling) -> Tensor:
 
 def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling) -> Tensor:
     """(N, U, h, w) -> (N, U, H, W) float32: for quantiles over enlarged maps, where every pixel counts."""
-    p = pad_maps(finite_or_nan(maps), upsampling)
+    p = pad_maps(finite_or_nan(maps.to(torch.float32)), upsampling)
 
     def lerp(p: Tensor, axis: Axis, dim: int) -> Tensor:
         cell = torch.from_numpy(axis.cell).to(p.device)
@@ -90,32 +92,46 @@ class Tally:
         """
         N, U, h, w = maps.shape
         limit = compare_at(threshold).to(self._device)
-        padded = pad_maps(finite_or_nan(maps), upsampling)
-        n, u, i, j = _active_cells(padded, limit)
-        row_blocks, col_blocks = _Blocks(rows, h + 1, self._device), _Blocks(cols, w + 1, self._device)
-        flat, corner = padded.reshape(-1), ((n * U + u) * (h + 2) + i) * (w + 2) + j
-        group_unit = labels.group[n] * U + u
-
-        C1 = self._intersection.shape[2]
+        padded = pad_maps(maps.to(torch.float32), upsampling)
+        blocks = _Blocks(rows, h + 1, self._device), _Blocks(cols, w + 1, self._device)
         area = torch.zeros(N * U, dtype=torch.int64, device=self._device)
-        found: list[tuple[Tensor, Tensor]] = []
-        step = max(1, _PIXELS_AT_ONCE // (row_blocks.longest * col_blocks.longest))
+        hits = _Hits(self._intersection.numel(), self._device)
+        # A few images at a time, so that memory stays bounded even where nearly everything fires.
+        step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
+        for start in range(0, N, step):
+            self._add_images(padded, slice(start, start + step), limit, blocks, labels, area, hits)
+        self._commit(area.view(N, U), hits, labels)
+
+    def _add_images(
+        self,
+        padded: Tensor,
+        images: slice,
+        limit: Tensor,
+        blocks: tuple[_Blocks, _Blocks],
+        labels: LabelBatch,
+        area: Tensor,
+        hits: _Hits,
+    ) -> None:
+        """Count a few images into ``area`` (N U,) and ``hits``, by flat index of the intersection."""
+        N, U, H2, W2 = padded.shape
+        n, u, i, j = _active_cells(padded[images], limit)
+        n = n + images.start
+        flat, corner = padded.reshape(-1), ((n * U + u) * H2 + i) * W2 + j
+        by_row, by_col = blocks
+        step = max(1, _PIXELS_AT_ONCE // (by_row.longest * by_col.longest))
         for s in range(0, len(n), step):
             cells = slice(s, s + step)
-            value = _enlarge(flat, corner[cells], w + 2, row_blocks.weight[i[cells]], col_blocks.weight[j[cells]])
+            value = _enlarge(flat, corner[cells], W2, by_row.weight[i[cells]], by_col.weight[j[cells]])
             k, r, c = (value > limit[u[cells]][:, None, None]).nonzero(as_tuple=True)
             k = k + s
-            y, x = row_blocks.target[i[k], r], col_blocks.target[j[k], c]
+            y, x = by_row.target[i[k], r], by_col.target[j[k], c]
             area += torch.bincount(n[k] * U + u[k], minlength=N * U)
-            base = group_unit[k] * C1
+            base = (labels.group[n[k]] * U + u[k]) * self._intersection.shape[2]
             for m in range(labels.maps.shape[1]):
-                found.append(_count(base + labels.maps[n[k], m, y, x]))
-        self._commit(area.view(N, U), found, labels)
+                hits.add(base + labels.maps[n[k], m, y, x])
 
-    def _commit(self, area: Tensor, found: list[tuple[Tensor, Tensor]], labels: LabelBatch) -> None:
-        flat = self._intersection.view(-1)
-        for index, count in found:
-            flat.index_add_(0, index, count)
+    def _commit(self, area: Tensor, hits: _Hits, labels: LabelBatch) -> None:
+        hits.add_to(self._intersection.view(-1))
         self._area.index_add_(0, labels.group, area)
         for k in range(self._in_category.shape[2]):
             self._in_category[:, :, k].index_add_(0, labels.group, area * labels.present[:, k, None])
@@ -143,17 +159,38 @@ def _active_cells(padded: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _enlarge(flat: Tensor, corner: Tensor, stride: int, wy: Tensor, wx: Tensor) -> Tensor:
     """(M, R, C) float32: the pixels of M cells, rows first; NaN where a cell has fewer than R rows or C columns."""
-    a, b = flat[corner][:, None], flat[corner + 1][:, None]
-    c, d = flat[corner + stride][:, None], flat[corner + stride + 1][:, None]
+    a, b, c, d = (
+        finite_or_nan(flat[corner + step])[:, None] for step in (0, 1, stride, stride + 1)
+    )  # the four corners
     left = a + wy * (c - a)
     right = b + wy * (d - b)
     return left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
 
 
-def _count(index: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct indices and how often each occurs."""
-    distinct, count = torch.unique(index, return_counts=True)
-    return distinct, count
+class _Hits:
+    """How often each of ``bins`` indices was hit: an array where there are few bins, else the distinct indices."""
+
+    def __init__(self, bins: int, device: torch.device) -> None:
+        self._bins = bins
+        few = bins <= _DENSE_BINS
+        self._dense = torch.zeros(bins, dtype=torch.int64, device=device) if few else None
+        self._sparse: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, index: Tensor) -> None:
+        if self._dense is not None:
+            self._dense += torch.bincount(index, minlength=self._bins)
+            return
+        self._sparse.append(torch.unique(index, return_counts=True))
+        if sum(len(distinct) for distinct, _ in self._sparse) > _CELLS_AT_ONCE:
+            distinct, inverse = torch.unique(torch.cat([i for i, _ in self._sparse]), return_inverse=True)
+            count = torch.zeros_like(distinct).index_add_(0, inverse, torch.cat([c for _, c in self._sparse]))
+            self._sparse = [(distinct, count)]
+
+    def add_to(self, counts: Tensor) -> None:
+        if self._dense is not None:
+            counts += self._dense
+        for distinct, count in self._sparse:
+            counts.index_add_(0, distinct, count)
 
 
 class ConceptTally:

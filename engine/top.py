@@ -30,8 +30,9 @@ class TopTracker:
     def update(self, maps: Tensor, images: Tensor) -> None:
         """Take ``maps`` (N, U, h, w) of the images numbered ``images`` (N,) int64 in the data set."""
         maps = maps.to(torch.float32)
-        finite = torch.isfinite(maps)
-        peaks = (maps if bool(finite.all()) else torch.where(finite, maps, -torch.inf)).amax((2, 3)).T.contiguous()
+        peaks = maps.amax((2, 3)).T.contiguous()
+        if not bool(torch.isfinite(peaks).all()):
+            peaks = torch.where(torch.isfinite(maps), maps, -torch.inf).amax((2, 3)).T.contiguous()
         keys = ((ordered(peaks) - _SIGN) << 32) | (_LAST - images.to(peaks.device))
         keys = torch.where(torch.isfinite(peaks), keys, _NONE)
         best = torch.cat([self._keys, keys], 1).topk(self._count, 1)

@@ -1,7 +1,7 @@
 """Opening and reading HDF5 files that nobody vouches for.
 
 A store may come from anywhere, so nothing in it is believed before it is checked: only plain datasets inside the file
-itself are read (no links to other files), of the expected type and shape, and no larger than the file that holds them.
+itself are read (no links to other files), of the expected type and shape, and no larger than the file can hold.
 """
 
 from __future__ import annotations
@@ -20,11 +20,19 @@ import numpy.typing as npt
 from ndissect.store.errors import NDError
 
 _MAX_BYTES_AT_ONCE = 1 << 36
+# Deflate never shrinks data by more than 1032 to 1; what claims more was not compressed by it.
+_MAX_DEFLATE = 1100
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
+# All that h5py and HDF5 raise over a damaged file.
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 _LOCKED = {errno.EAGAIN, errno.ENOLCK, 524}  # 524 is the kernel's ENOTSUPP, seen on NFS and Lustre
 
 
 def open_hdf5(path: Path) -> h5py.File:
     """The file at ``path`` opened for reading; NDError for what is missing, locked, truncated or not HDF5."""
+    if path.exists() and not path.is_file():  # HDF5 would wait for ever on a pipe
+        raise NDError(f"{path} is no regular file", "a store is the *.nd.h5 that nd dissect wrote")
     try:
         return h5py.File(path, "r", locking="best-effort")
     except OSError as first:
@@ -68,6 +76,20 @@ def _last_words(error: Exception) -> str:
     return str(error).rsplit("(", 1)[-1].rstrip(")") or type(error).__name__
 
 
+def member_name(layer: str) -> str:
+    """The name of the group of a layer: its own, with the three characters escaped that HDF5 gives a meaning."""
+    return "%2E" if layer == "." else layer.replace("%", "%25").replace("/", "%2F")
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """numpy's kind of number; ``s`` for variable-length strings, ``v`` for variable-length bytes."""
+    if dtype.kind != "O":
+        return dtype.kind
+    if h5py.check_string_dtype(dtype) is not None:
+        return "s"
+    return "v" if h5py.check_vlen_dtype(dtype) == np.uint8 else "O"
+
+
 class Checked:
     """A group of a store whose members are read only after a check; every error names file and member."""
 
@@ -82,8 +104,16 @@ class Checked:
         """The error for member ``name`` of this group."""
         return NDError(f"{self.path} is damaged: {self._where(name)} {what}", "copy or make the store again")
 
+    def _unreadable(self, name: str, error: Exception) -> NDError:
+        why = "more than fits in memory" if isinstance(error, MemoryError) else _last_words(error)
+        return self.broken(name, f"cannot be read ({why})")
+
     def has(self, name: str) -> bool:
-        return name in self._group
+        """Whether there is a member ``name``, of whatever kind."""
+        try:
+            return self._group.get(name, getlink=True) is not None
+        except _DAMAGE as e:
+            raise self._unreadable(name, e) from e
 
     def group(self, name: str, kind: str) -> Checked:
         """The sub-group ``name``, which must be of encoding ``kind``."""
@@ -91,18 +121,36 @@ class Checked:
         if not isinstance(member, h5py.Group):
             raise self.broken(name, "is not a group")
         inner = Checked(self.path, member)
-        if inner.attribute("encoding-type") != kind:
+        if inner.text("encoding-type") != kind:
             raise self.broken(name, f"is not of encoding-type {kind}")
         return inner
 
-    def attribute(self, name: str) -> Any:
-        """The attribute ``name`` of this group, None where it is absent."""
+    def _attribute(self, name: str) -> Any:
         try:
             return self._group.attrs.get(name)
-        except (OSError, RuntimeError, ValueError, TypeError) as e:
-            raise self.broken(f"@{name}", "cannot be read") from e
+        except _DAMAGE as e:
+            raise self._unreadable(f"@{name}", e) from e
+
+    def text(self, name: str) -> str | None:
+        """The attribute ``name`` of this group, None where it is absent or no string."""
+        value = self._attribute(name)
+        return clean_text(value) if isinstance(value, str) else None
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """The attribute ``name`` of this group, a height and a width; None where it is absent."""
+        value = self._attribute(name)
+        if value is None:
+            return None
+        if not (isinstance(value, np.ndarray) and value.shape == (2,) and value.dtype.kind in "iu"):
+            raise self.broken(f"@{name}", "is not two integers")
+        height, width = (int(v) for v in value)
+        if not (0 < height < 1 << 16 and 0 < width < 1 << 16):
+            raise self.broken(f"@{name}", f"is no size: {height} x {width}")
+        return height, width
 
     def _member(self, name: str) -> h5py.Group | h5py.Dataset:
+        if name in ("", ".") or "/" in name:  # a path could lead through a link that the check below does not see
+            raise self.broken(name, "is no name of a member")
         try:
             link = self._group.get(name, getlink=True)
             if link is None:
@@ -110,26 +158,38 @@ class Checked:
             if not isinstance(link, h5py.HardLink):
                 raise self.broken(name, "is a link to somewhere else, which a store never holds")
             return self._group[name]
-        except (OSError, RuntimeError, KeyError, ValueError) as e:
-            raise self.broken(name, f"cannot be read ({_last_words(e)})") from e
+        except _DAMAGE as e:
+            raise self._unreadable(name, e) from e
 
     def dataset(self, name: str, shape: tuple[int | None, ...], kinds: str = "iu") -> h5py.Dataset:
-        """The dataset ``name``, checked: its shape (None: any length), its numpy type kind, and that it is whole."""
+        """The dataset ``name``, checked: its shape (None: any length), its kind (``_kind``), and that it is whole."""
         member = self._member(name)
         if not isinstance(member, h5py.Dataset):
             raise self.broken(name, "is not a dataset")
-        if member.is_virtual or member.external:
-            raise self.broken(name, "refers to another file, which a store never does")
-        fits = len(member.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, member.shape, strict=True))
-        if not fits:
-            want = " x ".join("any" if n is None else str(n) for n in shape)
-            raise self.broken(name, f"has the shape {member.shape} where {want} is expected")
-        if member.dtype.kind not in kinds:
-            raise self.broken(name, f"has the type {member.dtype}")
-        stored = member.id.get_storage_size()
-        if member.chunks is None and stored < member.size * member.dtype.itemsize:
-            raise self.broken(name, "is larger on paper than in the file")
+        try:
+            if member.is_virtual or member.external:
+                raise self.broken(name, "refers to another file, which a store never does")
+            self._check(name, member, shape, kinds)
+        except _DAMAGE as e:
+            raise self._unreadable(name, e) from e
         return member
+
+    def _check(self, name: str, member: h5py.Dataset, shape: tuple[int | None, ...], kinds: str) -> None:
+        found = member.shape
+        fits = found is not None and len(found) == len(shape)
+        if not fits or not all(n in (None, m) for n, m in zip(shape, found, strict=True)):
+            want = " x ".join("any" if n is None else str(n) for n in shape) or "a single value"
+            raise self.broken(name, f"has the shape {found} where {want} is expected")
+        if _kind(member.dtype) not in kinds:
+            raise self.broken(name, f"has the type {member.dtype}")
+        filters = member.id.get_create_plist()
+        used = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
+        if not used <= _FILTERS:
+            raise self.broken(name, "is packed by a filter that a store does not use")
+        room = member.id.get_storage_size() * (_MAX_DEFLATE if used else 1)
+        longest = self.path.stat().st_size * (_MAX_DEFLATE if used else 1)
+        if member.nbytes > room or max(found, default=0) > longest:
+            raise self.broken(name, "is larger on paper than in the file")
 
     def read(self, name: str, shape: tuple[int | None, ...], kinds: str = "iu", at: Any = ()) -> npt.NDArray[Any]:
         """The numbers of dataset ``name``, or of its part ``at``."""
@@ -139,21 +199,46 @@ class Checked:
             raise self.broken(name, "is too large to be read")
         try:
             return np.asarray(data[at])
-        except (OSError, RuntimeError, ValueError) as e:
-            raise self.broken(name, f"cannot be read ({_last_words(e)})") from e
+        except _DAMAGE as e:
+            raise self._unreadable(name, e) from e
+
+    def counts(
+        self, name: str, shape: tuple[int | None, ...], at: Any = (), *, least: int = 0
+    ) -> npt.NDArray[np.int64]:
+        """The integers of dataset ``name``, or of its part ``at``, none of them below ``least``."""
+        found = self.read(name, shape, at=at).astype(np.int64)
+        if found.size and found.min() < least:
+            raise self.broken(name, f"holds {found.min()}, which cannot be")
+        return found
+
+    def rows(self, name: str, shape: tuple[int | None, ...], count: int, *, least: int = -1) -> npt.NDArray[np.int32]:
+        """The integers of dataset ``name``: rows of a table of ``count`` rows, or -1 for none if ``least`` is -1."""
+        found = self.read(name, shape)
+        if found.size and not (least <= int(found.min()) and int(found.max()) < count):
+            raise self.broken(name, f"points outside a table of {count} rows")
+        return found.astype(np.int32)
 
     def strings(self, name: str, count: int | None = None) -> tuple[str, ...]:
         """The strings of dataset ``name``."""
-        data = self.dataset(name, (count,), "O")
-        try:
-            return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in data[()])
-        except (OSError, RuntimeError, ValueError) as e:
-            raise self.broken(name, f"cannot be read ({_last_words(e)})") from e
+        return tuple(_decode(v) for v in self.read(name, (count,), "s"))
+
+    def string(self, name: str, count: int, row: int) -> str:
+        """String ``row`` of the ``count`` in dataset ``name``."""
+        return _decode(bytes(self.read(name, (count,), "s", at=row)[()]))
 
     def json(self, name: str) -> Any:
         """The JSON text of the scalar dataset ``name``, parsed."""
-        text = self.dataset(name, (), "O")[()]
+        text = self.read(name, (), "s")[()]
         try:
-            return json.loads(text)
-        except (ValueError, TypeError) as e:
+            return json.loads(bytes(text))
+        except (ValueError, TypeError, RecursionError) as e:
             raise self.broken(name, f"is not JSON ({e})") from e
+
+
+def clean_text(text: str) -> str:
+    """``text`` without what a terminal would obey (control characters) and what UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode().translate(_CONTROL)
+
+
+def _decode(value: bytes) -> str:
+    return clean_text(value.decode("utf-8", "replace"))

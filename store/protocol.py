@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.upsampling import UPSAMPLINGS, Upsampling
 
+_MAX_GRID = 8192
 QuantileOver = Literal["raw", "upsampled"]
 Union = Literal["within-category", "all-images"]
 MapCounting = Literal["once", "once-a-map"]
@@ -39,17 +41,23 @@ class Protocol:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Protocol:
-        """The inverse of :meth:`to_json`; ValueError, KeyError or TypeError where the text is no protocol."""
-        grid = value["grid"]
+        """The inverse of :meth:`to_json`; ValueError, KeyError or TypeError where it is no protocol."""
+        name, q, grid, min_images = value["name"], value["q"], value["grid"], value["min_images"]
+        if not (isinstance(name, str) and name.isprintable() and isinstance(min_images, int) and min_images >= 0):
+            raise ValueError(f"name {name!r} or min_images {min_images!r}")
+        if not re.fullmatch("[0-9]{1,400}/[1-9][0-9]{0,399}", q) or not 0 < (share := Fraction(q)) < 1:
+            raise ValueError(f"q {q!r} is no fraction between 0 and 1")
+        if grid is not None and not (len(grid) == 2 and all(isinstance(n, int) and 0 < n <= _MAX_GRID for n in grid)):
+            raise ValueError(f"grid {grid!r} is no size")
         return cls(
-            name=str(value["name"]),
-            q=Fraction(value["q"]),
+            name=name,
+            q=share,
             quantile_over=_one_of(QuantileOver, value["quantile_over"]),
             upsampling=_one_of(Upsampling, value["upsampling"]),
-            grid=(int(grid[0]), int(grid[1])) if grid else None,
+            grid=(grid[0], grid[1]) if grid is not None else None,
             union=_one_of(Union, value["union"]),
             maps=_one_of(MapCounting, value["maps"]),
-            min_images=int(value["min_images"]),
+            min_images=min_images,
         )
 
     def describe(self) -> str:
@@ -132,7 +140,8 @@ def make_protocol(
 
 def _parse_q(text: str) -> Fraction:
     try:
-        q = Fraction(text)
+        # A fraction is exact, but of 1e-999999999 it takes hours: read as a float first, that is 0.
+        q = Fraction(text) if "/" in text or float(text) else Fraction(0)
     except (ValueError, ZeroDivisionError):
         q = Fraction(0)
     if not 0 < q < 1:
@@ -148,7 +157,7 @@ def _parse_grid(text: str) -> tuple[int, int] | None:
         grid = int(height), int(width or height)
     except ValueError:
         grid = (0, 0)
-    if not (0 < grid[0] <= 8192 and 0 < grid[1] <= 8192):
+    if not (0 < grid[0] <= _MAX_GRID and 0 < grid[1] <= _MAX_GRID):
         raise WrongUse(
             f"--grid '{text}' is no size", "use 'label', a number such as 56, or HEIGHTxWIDTH such as 112x96"
         )

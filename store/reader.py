@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from ndissect.store import scores
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import ConceptCounts, LayerCounts
 from ndissect.store.errors import NDError, WrongUse, nearest
-from ndissect.store.hdf5 import Checked, open_hdf5
+from ndissect.store.hdf5 import Checked, member_name, open_hdf5
 from ndissect.store.model import Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis, upsample
@@ -54,17 +55,19 @@ class Store:
             self._check_version()
             self.layer_names = self._root.strings("layer_names")
             self.groups = self._root.strings("groups")
+            if len(set(self.layer_names)) < len(self.layer_names):
+                raise self._root.broken("layer_names", "names a layer twice")
         except BaseException:
             self.close()
             raise
 
     def _check_version(self) -> None:
-        if self._root.attribute("encoding-type") != "ndissect-store":
+        if self._root.text("encoding-type") != "ndissect-store":
             raise NDError(f"{self.path} is an HDF5 file, but not an ndissect store", "a store is what nd dissect wrote")
-        version = str(self._root.attribute("encoding-version"))
+        version = self._root.text("encoding-version") or ""
         major = version.partition(".")[0]
-        if not major.isdigit() or int(major) < 1:
-            raise self._root.broken("@encoding-version", f"is {version!r}")
+        if not re.fullmatch("[1-9][0-9]{0,8}", major):
+            raise self._root.broken("@encoding-version", f"is no version: {version[:40]!r}")
         if int(major) > READS_MAJOR:
             raise NDError(
                 f"{self.path} has the store format {version}; this program reads {READS_MAJOR}.x",
@@ -100,35 +103,24 @@ class Store:
     @cached_property
     def grid(self) -> tuple[int, int] | None:
         """The label grid (H, W), None for an imported table."""
-        return self._size(self._root, "grid")
-
-    @staticmethod
-    def _size(group: Checked, name: str) -> tuple[int, int] | None:
-        value = group.attribute(name)
-        if value is None:
-            return None
-        size = tuple(int(v) for v in np.ravel(value)[:2])
-        if len(size) != 2 or not all(0 < v < 1 << 16 for v in size):
-            raise group.broken(f"@{name}", f"is no size: {value}")
-        return size[0], size[1]
+        return self._root.size("grid")
 
     @cached_property
     def concepts(self) -> ConceptTable:
         """The concepts of the data set."""
         g = self._root.group("concepts", "ndissect-concepts")
         name, categories = g.strings("name"), g.strings("categories")
-        number = g.read("number", (len(name),)).astype(np.int32)
-        category = g.read("category", (len(name),)).astype(np.int32)
-        if len(category) and not (0 <= category.min() and category.max() < len(categories)):
-            raise g.broken("category", "points outside the categories")
-        return ConceptTable(number, name, category, categories)
+        number = g.rows("number", (len(name),), 1 << 31, least=1)
+        if (np.diff(number) <= 0).any():
+            raise g.broken("number", "is not in rising order")
+        return ConceptTable(number, name, g.rows("category", (len(name),), len(categories), least=0), categories)
 
     @cached_property
     def concept_counts(self) -> ConceptCounts:
         """Pixels and images of each concept, (G, C)."""
         g = self._root.group("concepts", "ndissect-concepts")
         shape = (len(self.groups), len(self.concepts))
-        return ConceptCounts(g.read("area", shape).astype(np.int64), g.read("images", shape).astype(np.int64))
+        return ConceptCounts(g.counts("area", shape), g.counts("images", shape, least=-1))
 
     def layer(self, name: str) -> LayerView:
         """The layer ``name``; WrongUse with the nearest names where the store has none of that name."""
@@ -136,7 +128,7 @@ class Store:
             close = nearest(name, list(self.layer_names)) or list(self.layer_names)[:8]
             raise WrongUse(f"no layer '{name}' in {self.path}", f"it has: {', '.join(close)}")
         layers = self._root.group("layers", "ndissect-layers")
-        return LayerView(self, name, layers.group(name, "ndissect-layer"))
+        return LayerView(self, name, layers.group(member_name(name), "ndissect-layer"))
 
     @property
     def has_images(self) -> bool:
@@ -150,12 +142,13 @@ class Store:
         if not 0 <= row < count:
             raise g.broken("index", f"has no row {row}")
         labels = g.read("image_labels", (count, None), at=row)
+        maps = (count, None, *(self.grid or (None, None)))
         return StoredImage(
-            name=g.strings("name", count)[row],
+            name=g.string("name", count, row),
             index=int(g.read("index", (count,), at=row)),
-            split=g.strings("split", count)[row],
-            thumbnail=g.read("thumbnail", (count,), "O", at=row).astype(np.uint8).tobytes(),
-            label_maps=g.read("label_maps", (count, None, None, None), at=row).astype(np.uint16),
+            split=g.string("split", count, row),
+            thumbnail=np.asarray(g.read("thumbnail", (count,), "v", at=row), np.uint8).tobytes(),
+            label_maps=g.read("label_maps", maps, at=row).astype(np.uint16),
             labels=tuple(int(n) for n in labels if n),
         )
 
@@ -167,21 +160,23 @@ class LayerView:
         self.store = store
         self.name = name
         self._group = group
-        self.module = str(group.attribute("module") or "")
-        self.map_size = Store._size(group, "map_size")
+        self.module = group.text("module") or ""
+        self.map_size = group.size("map_size")
 
     @cached_property
     def best(self) -> scores.Best:
         """The best concept of each category, for each unit."""
         g = self._group.group("best", "ndissect-best")
         K, C = len(self.store.concepts.categories), len(self.store.concepts)
-        concept = g.read("concept", (None, K)).astype(np.int32)
-        if concept.size and not (concept.min() >= -1 and concept.max() < C):
-            raise g.broken("concept", "points outside the concepts")
-        intersection = g.read("intersection", concept.shape).astype(np.int64)
-        area = g.read("area", concept.shape).astype(np.int64)
-        # An appended 0 is the area of row -1, no concept: its IoU is 0.
+        concept = g.rows("concept", (None, K), C)
+        intersection, area = g.counts("intersection", concept.shape), g.counts("area", concept.shape)
+        # An appended entry is that of row -1, no concept: with its area of 0 the IoU is 0.
+        category = np.append(self.store.concepts.category, -1)[concept]
+        if ((category != np.arange(K)) & (concept >= 0)).any():
+            raise g.broken("concept", "points to a concept of another category")
         concept_area = np.append(self.store.concept_counts.area.sum(0), 0)[concept]
+        if (intersection > concept_area)[concept >= 0].any():
+            raise g.broken("intersection", "exceeds the area of the concept")
         return scores.Best(concept, intersection, area, scores.iou(intersection, area, concept_area))
 
     @property
@@ -201,8 +196,8 @@ class LayerView:
         return UnitStatistics(
             threshold=g.read("threshold", (U,), "f").astype(np.float64),
             dead=g.read("dead", (U,), "iub").astype(bool),
-            nan=g.read("nan", (U,)).astype(np.int64),
-            inf=g.read("inf", (U,)).astype(np.int64),
+            nan=g.counts("nan", (U,)),
+            inf=g.counts("inf", (U,)),
             minimum=g.read("minimum", (U,), "f").astype(np.float32),
             maximum=g.read("maximum", (U,), "f").astype(np.float32),
         )
@@ -234,28 +229,28 @@ class LayerView:
         g = self._group.group("counts", "ndissect-counts")
         G, U, K = len(self.store.groups), self.units, len(concepts.categories)
         row = np.s_[:, unit]
-        intersection = g.read("intersection", (G, U, C), at=row).astype(np.int64).sum(0)
+        intersection = g.counts("intersection", (G, U, C), at=row).sum(0)
         if self.store.protocol.union == "within-category":
-            area = g.read("area_in_category", (G, U, K), at=row).astype(np.int64).sum(0)[concepts.category]
+            area = g.counts("area_in_category", (G, U, K), at=row).sum(0)[concepts.category]
         else:
-            area = np.full(C, g.read("area", (G, U), at=row).astype(np.int64).sum(0))
+            area = np.full(C, g.counts("area", (G, U), at=row).sum(0))
         value = scores.iou(intersection, area, self.store.concept_counts.area.sum(0))
         return value, intersection, area
 
     def concept_ious(self, row: int) -> npt.NDArray[np.float64]:
         """(U,) float64: the IoU of each unit with concept ``row``; an imported table knows it only where it is best."""
         if not self.has_counts:
-            return np.where(self.best.concept == row, self.best.iou, 0.0).max(1)
+            return np.asarray(np.where(self.best.concept == row, self.best.iou, 0.0).max(1))
         g = self._group.group("counts", "ndissect-counts")
         concepts = self.store.concepts
         G, U, K = len(self.store.groups), self.units, len(concepts.categories)
-        intersection = g.read("intersection", (G, U, len(concepts)), at=np.s_[:, :, row]).astype(np.int64).sum(0)
+        intersection = g.counts("intersection", (G, U, len(concepts)), at=np.s_[:, :, row]).sum(0)
         if self.store.protocol.union == "within-category":
-            area = g.read("area_in_category", (G, U, K), at=np.s_[:, :, int(concepts.category[row])])
+            area = g.counts("area_in_category", (G, U, K), at=np.s_[:, :, int(concepts.category[row])])
         else:
-            area = g.read("area", (G, U))
-        found = scores.iou(intersection, area.astype(np.int64).sum(0), self.store.concept_counts.area.sum(0)[row])
-        return np.where(self.statistics.dead, 0.0, found)
+            area = g.counts("area", (G, U))
+        found = scores.iou(intersection, area.sum(0), self.store.concept_counts.area.sum(0)[row])
+        return np.asarray(np.where(self.statistics.dead, 0.0, found))
 
     def counts(self) -> LayerCounts | None:
         """Every count of the layer, None for an imported table. Large: 8 G U C bytes."""
@@ -265,9 +260,9 @@ class LayerView:
         G, U = len(self.store.groups), self.units
         C, K = len(self.store.concepts), len(self.store.concepts.categories)
         return LayerCounts(
-            g.read("intersection", (G, U, C)).astype(np.int64),
-            g.read("area", (G, U)).astype(np.int64),
-            g.read("area_in_category", (G, U, K)).astype(np.int64),
+            g.counts("intersection", (G, U, C)),
+            g.counts("area", (G, U)),
+            g.counts("area_in_category", (G, U, K)),
         )
 
     @property
@@ -284,9 +279,9 @@ class LayerView:
                 "an imported table has none: dissect the network to see its images",
             )
         g, U = self._group.group("top", "ndissect-top"), self.units
-        image = g.read("image", (U, None), at=unit).astype(np.int32)
+        image = g.counts("image", (U, None), at=unit, least=-1).astype(np.int32)
         peak = g.read("peak", (U, len(image)), "f", at=unit).astype(np.float32)
-        maps = g.read("map", (U, len(image), None, None), "f", at=unit).astype(np.float32)
+        maps = g.read("map", (U, len(image), *(self.map_size or (None, None))), "f", at=unit).astype(np.float32)
         kept = image >= 0
         return TopImages(image[kept], peak[kept], maps[kept])
 
@@ -298,10 +293,10 @@ class LayerView:
         found = []
         for name, n, size in zip(("rows", "columns"), self.map_size, self.store.grid, strict=True):
             g = self._group.group(name, "ndissect-axis")
-            cell = g.read("cell", (size,)).astype(np.int64)
-            if not (0 <= cell.min() and cell.max() <= n):
-                raise g.broken("cell", "points outside the map")
+            cell = g.rows("cell", (size,), n + 1, least=0).astype(np.int64)
             weight = g.read("weight", (size,), "f").astype(np.float32)
+            if not ((weight >= 0) & (weight <= 1)).all():
+                raise g.broken("weight", "holds what is no share between 0 and 1")
             found.append(Axis(g.read("position", (n,), "f").astype(np.float64), cell, weight))
         return found[0], found[1]
 
@@ -311,7 +306,8 @@ class LayerView:
         rows, columns = self.axes
         # Non-finite samples take no part, as in the counts: whatever is interpolated from one is not in the mask.
         maps = np.where(np.isfinite(top.maps), top.maps, np.float32(np.nan))
-        enlarged = upsample(maps, rows, columns, self.store.protocol.upsampling)
+        with np.errstate(over="ignore", invalid="ignore"):  # float32 at its limits is counted as it comes out
+            enlarged = upsample(maps, rows, columns, self.store.protocol.upsampling)
         return np.asarray(enlarged.astype(np.float64) > self.statistics.threshold[unit])
 
     def summary(self) -> dict[str, Any]:
@@ -335,7 +331,7 @@ class LayerView:
             top = TopImages(
                 image,
                 g.read("peak", image.shape, "f").astype(np.float32),
-                g.read("map", (*image.shape, None, None), "f").astype(np.float32),
+                g.read("map", (*image.shape, *(self.map_size or (None, None))), "f").astype(np.float32),
             )
         axes = self.axes if self._group.has("rows") else None
         return Layer(self.name, self.module, self.best, self.statistics, self.map_size, self.counts(), top, axes)

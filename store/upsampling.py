@@ -16,7 +16,8 @@ Padding a map by one sample on each side (edge value or zero) turns both edges i
 pixel then lies in one cell between two neighbouring samples, at a weight in [0, 1).
 
 Arithmetic, on every device: float32, rows first, then columns, each as a + w (b - a). In this form the result never
-exceeds the larger of a and b, rounding included, so a cell without a corner above T holds no pixel above T.
+exceeds the larger of a and b, rounding included, so a cell without a corner above T holds no pixel above T. (Only
+neighbours that differ by more than the largest float32, 3.4e38, are outside this: their difference overflows.)
 """
 
 from __future__ import annotations

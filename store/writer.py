@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.files import atomic, write_failed
+from ndissect.store.hdf5 import clean_text, member_name
 from ndissect.store.model import Dissection, ImageTable, Layer
 
 #: What this program writes. The first number changes when older readers would misread the file.
@@ -44,13 +45,14 @@ def _tag(group: h5py.Group, kind: str) -> h5py.Group:
 
 def _strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
     # A name may hold bytes that are not UTF-8 (they come from file systems): keep it readable, never fail on it.
-    clean = [v.encode("utf-8", "replace").decode() for v in values]
+    clean = [clean_text(v) for v in values]
     group.create_dataset(name, data=np.array(clean, object), dtype=h5py.string_dtype(), shape=(len(clean),))
 
 
 def _write(f: h5py.File, d: Dissection) -> None:
     _tag(f, "ndissect-store")
-    f.create_dataset("provenance", data=json.dumps(d.provenance, ensure_ascii=False), dtype=h5py.string_dtype())
+    provenance = clean_text(json.dumps(d.provenance, ensure_ascii=False))
+    f.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())
     f.create_dataset("protocol", data=json.dumps(d.protocol.to_json()), dtype=h5py.string_dtype())
     _strings(f, "groups", d.groups)
     if d.grid is not None:
@@ -67,7 +69,7 @@ def _write(f: h5py.File, d: Dissection) -> None:
     layers = _tag(f.create_group("layers"), "ndissect-layers")
     _strings(f, "layer_names", [layer.name for layer in d.layers])
     for layer in d.layers:
-        _write_layer(_tag(layers.create_group(layer.name), "ndissect-layer"), layer)
+        _write_layer(_tag(layers.create_group(member_name(clean_text(layer.name))), "ndissect-layer"), layer)
 
 
 def _write_images(g: h5py.Group, images: ImageTable) -> None:
@@ -89,7 +91,7 @@ def _smallest(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | npt.NDAr
 
 
 def _write_layer(g: h5py.Group, layer: Layer) -> None:
-    g.attrs["module"] = layer.module
+    g.attrs["module"] = clean_text(layer.module)
     if layer.map_size is not None:
         g.attrs["map_size"] = np.array(layer.map_size, np.int64)
     s = layer.statistics

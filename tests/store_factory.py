@@ -6,9 +6,9 @@ masks, counts, labels and thresholds agree with one another. ``read_back`` is a 
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,6 +41,8 @@ CONCEPTS = (
 IMAGES, GRID = 12, (12, 10)
 LAYERS = {"features.0": (9, (4, 5)), "layer4.1.conv2": (6, (3, 3))}
 DEAD, WITH_NAN = 2, 3
+#: Of so few pixels half a percent is next to nothing: a twentieth gives every unit a mask.
+PROTOCOL = replace(PROTOCOLS["netdissect"], name="netdissect+", q=Fraction(1, 20))
 
 
 def concept_table(concepts: Sequence[tuple[int, str, str]] = CONCEPTS) -> ConceptTable:
@@ -72,7 +74,7 @@ def dissection(
     *,
     layers: dict[str, tuple[int, tuple[int, int]]] | None = None,
     groups: tuple[str, ...] = ("all",),
-    protocol: str | Protocol = "netdissect",
+    protocol: Protocol = PROTOCOL,
     top: int = 3,
     images: bool = True,
     seed: int = 0,
@@ -80,7 +82,6 @@ def dissection(
     """A dissection of ``layers`` (name -> units, map size); ``groups`` splits the images into as many equal parts."""
     rng = np.random.default_rng(seed)
     table = concept_table()
-    chosen = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
     label_maps, image_labels = _labels(rng, table)
     present = _present(label_maps, image_labels, table)
     in_category = np.stack([present[:, table.category == k].any((1, 2, 3)) for k in range(len(CATEGORIES))], 1)
@@ -92,14 +93,14 @@ def dissection(
     concept_counts = ConceptCounts(by_group(present.sum((2, 3))), by_group(present.any((2, 3))))
     found: list[Layer] = []
     for name, (units, size) in (LAYERS if layers is None else layers).items():
-        maps = np.maximum(rng.normal(0, 1, (IMAGES, units, *size)), 0).astype(np.float32)
+        maps = _maps(rng, present, units, size)
         if units > WITH_NAN:
             maps[:, DEAD] = 0
             maps[1, WITH_NAN, 0, 0], maps[4, WITH_NAN, 1, 1] = np.nan, np.inf
-        statistics = _statistics(maps, chosen.q)
+        statistics = _statistics(maps, protocol.q)
         axes = (make_axis("half-pixel", size[0], GRID[0]), make_axis("half-pixel", size[1], GRID[1]))
         clean = np.where(np.isfinite(maps), maps, np.float32(np.nan))
-        masks = upsample(clean, *axes, chosen.upsampling).astype(np.float64) > statistics.threshold[:, None, None]
+        masks = upsample(clean, *axes, protocol.upsampling).astype(np.float64) > statistics.threshold[:, None, None]
         area = masks.sum((2, 3))
         counts = LayerCounts(
             by_group(np.einsum("nuyx,ncyx->nuc", masks.astype(np.int64), present.astype(np.int64))),
@@ -111,14 +112,14 @@ def dissection(
             concept_counts,
             table.category,
             len(CATEGORIES),
-            chosen.union,
+            protocol.union,
             dead=statistics.dead,
-            min_images=chosen.min_images,
+            min_images=protocol.min_images,
         )
         tops = _top(maps, min(top, IMAGES)) if images else None
         found.append(Layer(name, "Conv2d", best, statistics, size, counts, tops, axes))
     return Dissection(
-        protocol=chosen,
+        protocol=protocol,
         concepts=table,
         concept_counts=concept_counts,
         layers=tuple(found),
@@ -148,6 +149,15 @@ def _present(label_maps: np.ndarray, image_labels: np.ndarray, table: ConceptTab
     in_maps = (label_maps[:, None] == number).any(2)
     everywhere = (image_labels[:, None, :] == table.number[None, :, None]).any(2)
     return np.asarray(in_maps | everywhere[:, :, None, None])
+
+
+def _maps(rng: np.random.Generator, present: np.ndarray, units: int, size: tuple[int, int]) -> np.ndarray:
+    """(N, U, h, w) float32 >= 0: unit u answers to concept u (modulo their number), with noise."""
+    y = (2 * np.arange(size[0]) + 1) * GRID[0] // (2 * size[0])
+    x = (2 * np.arange(size[1]) + 1) * GRID[1] // (2 * size[1])
+    there = present[:, np.arange(units) % present.shape[1]][:, :, y[:, None], x]
+    noise = rng.normal(0, 0.3, (len(present), units, *size))
+    return np.asarray(np.maximum(there + noise, 0), np.float32)
 
 
 def _statistics(maps: np.ndarray, q: Fraction) -> UnitStatistics:
@@ -225,8 +235,8 @@ def read_back(path: Path) -> Dissection:
 def assert_same(got: object, expected: object, where: str = "dissection") -> None:
     """Equal in every field, array, type of number and NaN; the error names the field."""
     assert type(got) is type(expected), where
-    if dataclasses.is_dataclass(got):
-        for field in dataclasses.fields(got):
+    if is_dataclass(got):
+        for field in fields(got):
             assert_same(getattr(got, field.name), getattr(expected, field.name), f"{where}.{field.name}")
     elif isinstance(got, np.ndarray):
         assert isinstance(expected, np.ndarray)

@@ -34,7 +34,8 @@ def match_concepts(
     """The rows of the concepts whose name matches ``pattern``, in one of ``categories`` (none given: all).
 
     A name that equals the pattern is the only match; else a pattern with ``*``, ``?`` or ``[`` is a glob, and any
-    other text is looked for inside names, as the data set spells them or as reports show them, without case.
+    other text is looked for inside names, as the data set spells them or as reports show them, without case. WrongUse
+    for a category that the store has not, and for a pattern that matches none of its concepts.
     """
     for c in categories:
         if c not in concepts.categories:
@@ -53,7 +54,15 @@ def match_concepts(
     def matches(i: int) -> bool:
         return any(fnmatchcase(n, text) if is_glob else text in n for n in names[i])
 
-    return np.array([i for i in inside if matches(i)], np.int64)
+    found = [i for i in inside if matches(i)]
+    if not found:
+        where = f"category {' or '.join(categories)}" if categories else "this store"
+        close = nearest(pattern, [concepts.label(i) for i in inside])
+        raise WrongUse(
+            f"no concept matches '{pattern}' in {where}",
+            f"nearest: {', '.join(close)}" if close else "nd concepts lists them all",
+        )
+    return np.array(found, np.int64)
 
 
 def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDArray[np.int64]:
@@ -124,17 +133,18 @@ def best_json(view: LayerView, unit: int) -> dict[str, Any]:
     return found
 
 
-def ranked_concepts(view: LayerView, unit: int, count: int) -> list[dict[str, Any]]:
-    """The concepts with the largest IoU for one unit, at most ``count`` of them; fewer where only the best is known."""
+def ranked_concepts(
+    view: LayerView, unit: int, wanted: Filter | None = None, count: int | None = None
+) -> list[dict[str, Any]]:
+    """The concepts with an IoU above 0 for one unit that pass the filter, best first, at most ``count`` of them."""
+    wanted = wanted or Filter()
     value, intersection, area = view.unit_ious(unit)
     concepts = view.store.concepts
     concept_area = view.store.concept_counts.area.sum(0)
-    order = np.argsort(-value, kind="stable")[:count]
-    return [
-        _concept_json(concepts, int(c), value[c], intersection[c], area[c], concept_area[c])
-        for c in order
-        if value[c] > 0
-    ]
+    rows = match_concepts(concepts, wanted.concept, wanted.categories)
+    rows = rows[(value[rows] > 0) & (value[rows] >= wanted.min_iou)]
+    order = rows[np.argsort(-value[rows], kind="stable")][:count]
+    return [_concept_json(concepts, int(c), value[c], intersection[c], area[c], concept_area[c]) for c in order]
 
 
 def _concept_json(concepts: ConceptTable, row: int, value: Any, i: Any, a: Any, c: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def check(path: DataArgument, json: JsonOption = False) -> None:
     if json:
         print_json({"path": str(folder), "problems": [asdict(p) for p in problems]})
     elif problems:
-        print_table(Table([Column("file"), Column("what is wrong")], [[p.file, p.what] for p in problems]))
+        print_table(Table([Column("file"), Column("what is wrong", wraps=True)], [[p.file, p.what] for p in problems]))
     if problems:
         tell(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}")
         raise typer.Exit(1)
@@ -97,18 +97,18 @@ def check(path: DataArgument, json: JsonOption = False) -> None:
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="broden1_224, broden1_227 or broden1_384.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="broden1_224, broden1_227 or broden1_384.")],
 ) -> None:
     """Fetch a Broden data set into the cache; goes on where an earlier download stopped."""
     from ndissect.engine.data import download as fetching
-    from ndissect.tui.cli.output import tell
+    from ndissect.tui.cli.output import emit, tell
 
     show = _Transfer()
     try:
         folder = fetching.download(name, progress=show, notice=tell)
     finally:
         show.end()
-    print(folder)
+    emit(f"{folder}\n")
     tell(f"dissect over it: nd dissect NETWORK --data {name}")
 
 
@@ -125,6 +125,7 @@ class _Transfer:
         text = f"{phase}{share}  {human_bytes(done)}" + (f" of {human_bytes(total)}" if total else "")
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{text:<60}")
+            sys.stderr.flush()
         elif total and (step := f"{phase} {10 * done // total}") != self._shown:
             self._shown = step
             sys.stderr.write(f"{text}\n")

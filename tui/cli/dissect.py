@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NetworkArgument = Annotated[
     str,
     typer.Argument(
-        metavar="[NETWORK]",
+        metavar="NETWORK",
         help="demo, torchvision:NAME[@WEIGHTS], path/file.py:factory or package.module:factory.",
     ),
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.options import ForceOption, StoreOption
+from ndissect.tui.cli.options import ForceOption, StoreOption, complete_layer
 
 if TYPE_CHECKING:
     from ndissect.store.reader import LayerView, Store
@@ -26,7 +25,12 @@ class Format(StrEnum):
 
 
 def export(
-    layer: Annotated[str | None, typer.Argument(help="A layer; csv holds one, json all unless one is named.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LAYER]", help="csv holds one layer, json all unless one is named.", autocompletion=complete_layer
+        ),
+    ] = None,
     store: StoreOption = None,
     format: Annotated[
         Format, typer.Option("--format", help="csv: the 2017 columns, units from 1. json: units from 0.")
@@ -83,8 +87,10 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
 
 
 def _write(to: Path | None, text: str) -> None:
+    from ndissect.tui.cli.output import emit
+
     if to is None:
-        sys.stdout.write(text)
+        emit(text)
         return
     from ndissect.store.files import atomic, check_writable
 
@@ -94,7 +100,7 @@ def _write(to: Path | None, text: str) -> None:
 
 
 def import_table(
-    table: Annotated[Path, typer.Argument(help="A CSV with the columns of the 2017 results.")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="A CSV with the columns of the 2017 results.")],
     to: Annotated[Path | None, typer.Option("--output", "-o", help="The store. Default: TABLE.nd.h5 here.")] = None,
     layer: Annotated[str | None, typer.Option(help="The layer's name. Default: the table's.")] = None,
     force: ForceOption = False,
@@ -103,12 +109,12 @@ def import_table(
     from ndissect.store.files import SUFFIX, check_writable
     from ndissect.store.table2017 import read_table
     from ndissect.store.writer import write_store
-    from ndissect.tui.cli.output import confirm_replace, tell
+    from ndissect.tui.cli.output import confirm_replace, emit, tell
 
     path = to or Path(f"{table.stem}{SUFFIX}")
     dissection = read_table(table, layer or table.stem)
     check_writable(path, 1 << 20)
     confirm_replace(path, force)
     write_store(path, dissection)
-    print(path)
+    emit(f"{path}\n")
     tell(f"next: nd inspect -s {path}")

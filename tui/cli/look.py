@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ndissect.store.errors import WrongUse
 from ndissect.tui.cli import output
-from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption
+from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, complete_layer
 from ndissect.tui.cli.output import Column, Table
 
 if TYPE_CHECKING:
     from ndissect.store.reader import LayerView, Store
+    from ndissect.tui.views import Filter
 
 
 class Sort(StrEnum):
@@ -28,7 +29,14 @@ class Sort(StrEnum):
 
 
 def inspect(
-    layer: Annotated[str | None, typer.Argument(help="A layer, or one of its units as LAYER:UNIT (0-based).")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LAYER[:UNIT]]",
+            help="A layer, or one of its units, counted from 0.",
+            autocompletion=complete_layer,
+        ),
+    ] = None,
     store: StoreOption = None,
     category: Annotated[list[str] | None, typer.Option(help="Only labels of this category; repeatable.")] = None,
     concept: Annotated[
@@ -39,7 +47,11 @@ def inspect(
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Units of a layer with their labels and IoUs; without a layer, the layers of the store. Units count from 0."""
+    """Units of a layer with their labels and IoUs; one unit's concepts; or the layers of the store.
+
+    Units count from 0. A store of one layer needs no LAYER. The filters choose units by their label, and with a unit
+    the concepts that it is compared with.
+    """
     from ndissect.store.files import find_store
     from ndissect.store.reader import Store
     from ndissect.tui.views import Filter
@@ -49,6 +61,11 @@ def inspect(
         if layer is None and len(opened.layer_names) == 1:
             layer = opened.layer_names[0]
         if layer is None:
+            if wanted != Filter():
+                raise WrongUse(
+                    "a filter chooses among the units of a layer, and no layer is named",
+                    f"for example: nd inspect {opened.layer_names[-1]}; nd concepts looks through all layers",
+                )
             _layers(opened, json)
             return
         name, unit = _split(layer, opened)
@@ -56,7 +73,7 @@ def inspect(
         if unit is None:
             _layer(view, wanted, sort, limit, json)
         else:
-            _unit(view, unit, limit, json)
+            _unit(view, unit, wanted, limit, json)
 
 
 def _split(text: str, store: Store) -> tuple[str, int | None]:
@@ -93,12 +110,12 @@ def _layers(store: Store, json: bool) -> None:
     output.print_table(Table(columns, rows, title=str(store.path), notes=[protocol_line(store.protocol)]))
 
 
-def _layer(view: LayerView, wanted: Any, sort: Sort, limit: int | None, json: bool) -> None:
+def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json: bool) -> None:
     from ndissect.tui import views
 
     units = views.select_units(view, wanted, sort.value)
     total = len(units)
-    shown = units[: _rows(limit, json)] if _rows(limit, json) else units
+    shown = units[: output.rows_to_print(limit, json)]
     if json:
         output.print_json(
             {
@@ -133,17 +150,11 @@ def _layer(view: LayerView, wanted: Any, sort: Sort, limit: int | None, json: bo
     output.print_table(Table(columns, rows, title=f"{view.store.path}  {view.name}", notes=notes))
 
 
-def _rows(limit: int | None, json: bool) -> int:
-    if limit is not None:
-        return limit
-    return output.TERMINAL_ROWS if output.on_terminal() and not json else 0
-
-
-def _unit(view: LayerView, unit: int, limit: int | None, json: bool) -> None:
+def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
     from ndissect.tui import views
 
     view.check_unit(unit)
-    ranked = views.ranked_concepts(view, unit, limit or 10)
+    ranked = views.ranked_concepts(view, unit, wanted, output.rows_to_print(limit, json))
     tops = views.top_images(view, unit)
     if json:
         output.print_json(
@@ -185,7 +196,10 @@ def concepts(
         str | None, typer.Argument(help="Only concepts that contain this text (or match this glob).")
     ] = None,
     store: StoreOption = None,
-    layer: Annotated[list[str] | None, typer.Option("--layer", "-l", help="Only these layers; repeatable.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", "-l", help="Only this layer; repeatable.", autocompletion=complete_layer),
+    ] = None,
     category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     min_iou: Annotated[float, typer.Option(help="Count units with an IoU above this as detectors.")] = 0.04,
     limit: LimitOption = None,
@@ -199,17 +213,11 @@ def concepts(
     with Store(find_store(store)) as opened:
         chosen = [opened.layer(name) for name in (layer or opened.layer_names)]
         rows = views.match_concepts(opened.concepts, pattern, tuple(category or ()))
-        if pattern and not len(rows):
-            known = [opened.concepts.label(i) for i in range(len(opened.concepts))]
-            from ndissect.store.errors import nearest
-
-            close = ", ".join(nearest(pattern, known)) or "nd concepts lists them all"
-            raise WrongUse(f"no concept matches '{pattern}' in {opened.path}", f"nearest: {close}")
         if pattern and len(rows) == 1:
             _one_concept(chosen, int(rows[0]), limit, json)
             return
         found = views.concept_table(chosen, rows, min_iou)
-        found = found[: _rows(limit, json)] if _rows(limit, json) else found
+        found = found[: output.rows_to_print(limit, json)]
     if json:
         output.print_json({"store": str(opened.path), "concepts": found})
         return
@@ -235,7 +243,7 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     found = views.units_of_concept(layers, row)
     concept = layers[0].store.concepts
     name, category = concept.label(row), concept.category_of(row)
-    shown = found[: _rows(limit, json)] if _rows(limit, json) else found
+    shown = found[: output.rows_to_print(limit, json)]
     if json:
         output.print_json({"store": str(layers[0].store.path), "concept": name, "category": category, "units": shown})
         return

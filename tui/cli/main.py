@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ndissect.store.errors import NDError
 from ndissect.tui.cli import data, dissect, doctor, export, look, overlay
 from ndissect.tui.cli.output import tell
+
+INTERRUPTED = 130
 
 # No Rich markup: drawing help in boxes would double the time that `nd --help` takes.
 app = typer.Typer(
@@ -36,6 +38,7 @@ def root(
 ) -> None:
     """Network Dissection: which human concepts do the units of a vision network detect?
 
+    \b
     nd dissect              dissect the bundled demo network, no download
     nd inspect layer4       look its units up
     """
@@ -52,29 +55,53 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 
 
+# The base of Typer's errors about options and arguments, from whichever click it carries.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> None:
     """Run the command line. A failure is two lines and an exit code: 2 wrong use, 1 failure, 130 interrupted."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
+    _print_anything()
     try:
-        app()
+        code = app(standalone_mode=False)
     except NDError as e:
         if debug:
             raise
-        tell(f"nd: {e.message}")
-        if e.hint:
-            tell(f"    {e.hint}")
-        sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        tell("nd: interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has seen enough; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = _say(e.message, e.hint, e.exit_code)
+    except _UsageError as e:
+        code = _wrong_use(e)
     except Exception as e:
         if debug:
             raise
-        tell(f"nd: unexpected {type(e).__name__}: {e}")
-        tell("    this is a defect of nd: run again with --debug and report what it prints")
-        sys.exit(1)
+        hint = "this is a defect of nd: run again with --debug and report what it prints"
+        code = _say(f"unexpected {type(e).__name__}: {e}", hint, 1)
+    else:
+        if code == INTERRUPTED:
+            _say("interrupted", "", INTERRUPTED)
+    sys.exit(code)
+
+
+def _print_anything() -> None:
+    """A name that the terminal's encoding lacks is printed as an escape: no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _say(message: str, hint: str, code: int) -> int:
+    tell(f"nd: {message}")
+    if hint:
+        tell(f"    {hint}")
+    return code
+
+
+def _wrong_use(error: Any) -> int:
+    """Say what is wrong with the options in two lines, or print the help that a group without a command asks for."""
+    message = error.format_message()
+    if "\n" in message:
+        error.show()
+        return int(error.exit_code)
+    command = error.ctx.command_path if error.ctx else "nd"
+    return _say(message.replace("Value error, ", "").rstrip("."), f"{command} --help lists what there is", 2)

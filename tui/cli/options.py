@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,18 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", "-n", min=0, help="Rows to print; 0 is all. Default: 20 on a terminal, else all."),
+    typer.Option("--limit", "-n", min=0, help="Rows to print; 0 is all. Default: what fits a terminal, else all."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
+
+
+def complete_layer(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The layers of the store that begin with what was typed; none where there is no store to read."""
+    from ndissect.store.errors import NDError
+    from ndissect.store.files import find_store
+    from ndissect.store.reader import Store
+
+    given = ctx.params.get("store")
+    with contextlib.suppress(NDError), Store(find_store(Path(given) if given else None)) as store:
+        return [name for name in store.layer_names if name.startswith(incomplete)]
+    return []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +14,23 @@ from typing import Any
 
 from ndissect.store.errors import WrongUse
 
-#: Rows of a table on a terminal when no limit is given.
-TERMINAL_ROWS = 20
+# Lines that stand around a table: title, header, notes and the next prompt.
+_AROUND = 12
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, how a terminal shows a value, and on which side. Pipes get the plain value."""
+    """A column: its title, how a terminal shows a value, and on which side. Pipes get the plain value.
+
+    ``terminal_only``: an ornament, left out of pipes and where a terminal is too narrow; ``wraps``: long text that may
+    go on in the next line.
+    """
 
     title: str
     show: Callable[[Any], str] = str
     right: bool = False
     terminal_only: bool = False
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,15 +48,36 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def emit(text: str) -> None:
+    """Write ``text`` to the standard output now; the program ends where its reader (head, less) has seen enough."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or the interpreter would complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def rows_to_print(limit: int | None, json: bool) -> int | None:
+    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal's height holds."""
+    if limit is not None:
+        return limit or None
+    return max(10, shutil.get_terminal_size().lines - _AROUND) if on_terminal() and not json else None
+
+
 def print_json(value: Any) -> None:
     """``value`` as JSON on the standard output."""
-    sys.stdout.write(json_text(value) + "\n")
+    emit(json_text(value) + "\n")
 
 
 def json_text(value: Any) -> str:
     """``value`` as JSON, indented for a person; NaN becomes null, as JSON has none."""
-    text: str = json.dumps(_clean(value), ensure_ascii=False, indent=2 if on_terminal() else None)
-    return text
+    return json.dumps(_clean(value), ensure_ascii=not _unicode(), indent=2 if on_terminal() else None)
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def _clean(value: Any) -> Any:
@@ -70,7 +98,7 @@ def print_table(table: Table) -> None:
     columns = [i for i, c in enumerate(table.columns) if not c.terminal_only]
     lines = [[table.columns[i].title for i in columns]]
     lines += [[_plain(row[i]) for i in columns] for row in table.rows]
-    sys.stdout.write("".join("\t".join(line) + "\n" for line in lines))
+    emit("".join("\t".join(line) + "\n" for line in lines))
 
 
 def _plain(value: Any) -> str:
@@ -81,30 +109,61 @@ def _plain(value: Any) -> str:
     return " ".join(str(value).split())
 
 
+_GAP = 2
+
+
 def _draw(table: Table) -> None:
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console()
-    drawn = RichTable(
-        title=Text(table.title) if table.title else None,
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    for column in table.columns:
-        drawn.add_column(
-            Text(column.title), justify="right" if column.right else "left", overflow="ellipsis", no_wrap=True
-        )
-    for row in table.rows:
-        drawn.add_row(
-            *("" if v is None else Text(column.show(v)) for v, column in zip(row, table.columns, strict=True))
-        )
-    console.print(drawn)
+    console = Console(highlight=False)
+    cells = [
+        [Text(c.title) for c in table.columns],
+        *(
+            [Text("" if v is None else c.show(v)) for v, c in zip(row, table.columns, strict=True)]
+            for row in table.rows
+        ),
+    ]
+    widths = [max(row[i].cell_len for row in cells) for i in range(len(table.columns))]
+    if table.title:
+        console.print(Text(table.title, "italic"), soft_wrap=True)
+    for columns in _stacks(table.columns, widths, console.width):
+        _draw_columns(console, table.columns, cells, columns)
     for note in table.notes:
         console.print(Text(note))
+
+
+def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns as drawn in ``room`` characters: side by side; without ornaments if that is too wide; in several tables
+    that each repeat the first column if it still is. Nothing is cut: labels and IoUs are what the reader came for."""
+
+    def fits(some: list[int]) -> bool:
+        return sum(widths[i] for i in some) + _GAP * (len(some) - 1) <= room
+
+    shown = list(range(len(columns)))
+    if not fits(shown):
+        shown = [i for i in shown if not columns[i].terminal_only]
+    if fits(shown) or any(columns[i].wraps for i in shown):
+        return [shown]
+    stacks = [shown[:1]]
+    for i in shown[1:]:
+        if len(stacks[-1]) > 1 and not fits([*stacks[-1], i]):
+            stacks.append(shown[:1])
+        stacks[-1].append(i)
+    return stacks
+
+
+def _draw_columns(console: Any, columns: Sequence[Column], cells: Sequence[Sequence[Any]], shown: list[int]) -> None:
+    from rich.table import Table as RichTable
+
+    drawn = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    wrapping = any(columns[i].wraps for i in shown)
+    for i in shown:
+        side = "right" if columns[i].right else "left"
+        drawn.add_column(cells[0][i], justify=side, overflow="fold", no_wrap=wrapping and not columns[i].wraps)
+    for row in cells[1:]:
+        drawn.add_row(*(row[i] for i in shown))
+    console.print(drawn)
 
 
 def tell(text: str = "") -> None:
@@ -125,9 +184,14 @@ def iou(value: float) -> str:
 def bar(value: float, width: int = 12, full: float = 0.4) -> str:
     """``value`` as a bar of eighths of a character, ``width`` characters for ``full`` and above."""
     eighths = round(max(0.0, min(value / full, 1.0)) * width * 8) if not math.isnan(value) else 0
-    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+    if not _unicode():
         return "#" * (eighths // 8)
     return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+
+
+def count(value: int) -> str:
+    """A count; none at all is a dot, which leaves the others to be seen."""
+    return str(value) if value else "·" if _unicode() else "."
 
 
 def confirm_replace(path: Path, force: bool) -> None:

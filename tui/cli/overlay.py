@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.options import JsonOption, StoreOption
+from ndissect.tui.cli.options import JsonOption, StoreOption, complete_layer
 
 
 def overlay(
-    unit: Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="A unit, counted from 0: layer4:17.")],
+    unit: Annotated[
+        str,
+        typer.Argument(metavar="LAYER:UNIT", help="A unit, counted from 0: layer4:17.", autocompletion=complete_layer),
+    ],
     store: StoreOption = None,
     to: Annotated[Path | None, typer.Option("--output", "-o", help="The PNG. Default: LAYER-UNIT.png here.")] = None,
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="How many of the top images.")] = 10,
@@ -39,7 +42,7 @@ def overlay(
     if json:
         output.print_json({"path": str(path), "layer": layer, "unit": int(number), "title": sheet.title})
     else:
-        print(path)
+        output.emit(f"{path}\n")
     if show:
         from ndissect.tui.viewer import open_image
 

@@ -148,7 +148,7 @@ def _summary(path: Path, json: bool) -> None:
             Column("units", right=True),
             Column("detectors", right=True),
             Column("unique", right=True),
-            *(Column(c, lambda n: str(n) if n else "·", right=True) for c in categories),
+            *(Column(c, output.count, right=True) for c in categories),
             Column("best unit"),
         ]
         rows = []
