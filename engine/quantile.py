@@ -20,8 +20,8 @@ from ndissect.store.model import UnitStatistics
 
 #: Bytes that thresholds may take, unless told otherwise.
 BUDGET = 2 << 30
-# Compacting sorts keys of 8 bytes; at its peak a pool of 2 U K keys stands beside its sorted copy.
-_BYTES_A_KEY = 40
+# Values that a merge handles at once; it takes some 12 bytes for each.
+_MERGED_AT_ONCE = 1 << 23
 _BITS = 32
 _SIGN = 1 << 31
 
@@ -59,7 +59,7 @@ class Quantile:
         self._q, self._device, self._units = q, torch.device(device), units
         self._kept = min(total, math.ceil(q * total + Fraction(1, 2)))
         self._select: _Tail | _Radix
-        if _BYTES_A_KEY * 2 * units * self._kept <= budget:
+        if 4 * 2 * units * self._kept <= budget:
             self._select = _Tail(units, self._kept, self._device)
             self.passes = 1
         else:
@@ -77,7 +77,7 @@ class Quantile:
         if not values.shape[1]:
             return
         values = values.to(torch.float32)
-        low, high = values.amin(1), values.amax(1)  # NaN and infinities show in these
+        low, high = values.aminmax(dim=1)  # NaN and infinities show in these
         whole = bool((torch.isfinite(low) & torch.isfinite(high)).all())
         # All that may run out of memory comes before the first change, so that a failed update can be repeated.
         seen = [
@@ -125,37 +125,46 @@ class Quantile:
 
 
 class _Tail:
-    """The ``kept`` largest values of each unit, as sorted keys: unit in the high, pattern in the low 32 bits."""
+    """The ``kept`` largest values of each unit, in a buffer that is cut back to them whenever it is full.
+
+    What exceeds the unit's bound, its ``kept``-th largest value so far, is rare once the stream has run for a while,
+    and is put into the buffer one by one; while it is not rare, at the start, whole batches are merged.
+    """
 
     def __init__(self, units: int, kept: int, device: torch.device) -> None:
-        self._units, self._kept = units, kept
+        self._kept = kept
         self._bound = torch.full((units,), -torch.inf, device=device)
-        self._pool: list[Tensor] = []
-        self._pending = 0
-        self._limit = 2 * units * kept
+        self._buffer = torch.full((units, 2 * kept), -torch.inf, device=device)
+        self._filled = torch.zeros(units, dtype=torch.int64, device=device)
 
     def update(self, values: Tensor) -> None:
         u, at = (values > self._bound[:, None]).nonzero(as_tuple=True)
-        if not len(u):
+        fresh = torch.bincount(u, minlength=len(values))
+        filled = self._filled + fresh
+        if int(filled.max()) > self._buffer.shape[1]:
+            self._merge(values, filled)
             return
-        keys = (u << _BITS) | ordered(values[u, at])
-        if self._pending + len(keys) > self._limit and self._pool:
-            self._compact()
-        self._pool.append(keys)
-        self._pending += len(keys)
+        # nonzero lists unit after unit, so a candidate's rank within its unit follows from the units' counts.
+        rank = torch.arange(len(u), device=u.device) - (fresh.cumsum(0) - fresh)[u]
+        self._buffer[u, self._filled[u] + rank] = values[u, at]
+        self._filled = filled
 
-    def _compact(self) -> None:
-        keys = _sorted(torch.cat(self._pool))
-        # Ascending, so a unit's largest values lie at the end of its run.
-        end = torch.searchsorted(keys, torch.arange(1, self._units + 1, device=keys.device) << _BITS)
-        unit = keys >> _BITS
-        keys = keys[torch.arange(len(keys), device=keys.device) >= end[unit] - self._kept]
-        self._pool, self._pending = [keys], len(keys)
-        full = torch.bincount(keys >> _BITS, minlength=self._units) >= self._kept
-        first = torch.searchsorted(keys, torch.arange(self._units, device=keys.device) << _BITS)
-        lowest = keys[first.clamp(max=len(keys) - 1)] & (2**_BITS - 1)
-        value = torch.from_numpy(from_ordered(lowest.cpu().numpy())).to(keys.device)
-        self._bound = torch.where(full, value, self._bound)
+    def _merge(self, values: Tensor, filled: Tensor) -> None:
+        """Cut the buffer and a batch back to each unit's ``kept`` largest values."""
+        largest, step = [], max(1, _MERGED_AT_ONCE // (self._buffer.shape[1] + values.shape[1]))
+        for start in range(0, len(values), step):
+            units = slice(start, start + step)
+            batch = torch.where(values[units] > self._bound[units, None], values[units], -torch.inf)
+            largest.append(_largest(torch.cat([self._buffer[units], batch], 1), self._kept))
+        # Nothing was changed before this point, so that a merge that ran out of memory can be repeated.
+        for number, top in enumerate(largest):
+            self._buffer[number * step : number * step + len(top), : self._kept] = top
+        self._buffer[:, self._kept :] = -torch.inf
+        self._filled = filled.clamp(max=self._kept)
+        # -inf still, and so no bound, for a unit that has not seen as many values yet: its values come first.
+        self._bound = self._buffer[:, : self._kept].amin(1)
+        few = self._filled < self._kept
+        self._buffer[few] = self._buffer[few].sort(1, descending=True).values
 
     def start(self, ranks: list[int], counts: Tensor) -> None:
         self._from_top = [int(n) - k for k, n in zip(ranks, counts, strict=True)]
@@ -165,22 +174,24 @@ class _Tail:
 
     def order_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """x[k] and x[k + 1] (or x[k] again, at the top) of each unit, float32; 0 for a unit without values."""
-        if self._pool:
-            self._compact()
-        keys = self._pool[0].cpu().numpy() if self._pool else np.zeros(0, np.int64)
-        end = np.searchsorted(keys, np.arange(1, self._units + 1) << _BITS)
-        start = np.searchsorted(keys, np.arange(self._units) << _BITS)
-        at = end - np.array(self._from_top, np.int64)
-        low, high = np.zeros(self._units, np.float32), np.zeros(self._units, np.float32)
-        some = end > start
-        low[some] = from_ordered(keys[at[some]] & (2**_BITS - 1))
-        high[some] = from_ordered(keys[np.minimum(at + 1, end - 1)[some]] & (2**_BITS - 1))
+        low, high = np.zeros(len(self._filled), np.float32), np.zeros(len(self._filled), np.float32)
+        for u, (row, filled, from_top) in enumerate(
+            zip(self._buffer.cpu().numpy(), self._filled.tolist(), self._from_top, strict=True)
+        ):
+            if filled:
+                k = filled - from_top
+                above = min(k + 1, filled - 1)
+                found = np.partition(row[:filled], (k, above))
+                low[u], high[u] = found[k], found[above]
         return low, high
 
 
-def _sorted(keys: Tensor) -> Tensor:
-    # numpy sorts int64 with vector instructions and without the index that torch also makes: several times faster.
-    return torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else keys.sort().values
+def _largest(values: Tensor, count: int) -> Tensor:
+    """(U, n) -> (U, count): the largest values of each row, in any order."""
+    if values.device.type != "cpu":
+        return values.topk(count, 1, sorted=False).values
+    # numpy selects with vector instructions, several times faster than torch on a CPU.
+    return torch.from_numpy(np.partition(values.numpy(), values.shape[1] - count, axis=1)[:, -count:])
 
 
 class _Radix:

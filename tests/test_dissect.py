@@ -204,7 +204,7 @@ def test_counts_do_not_depend_on_the_order_of_images(net: str, data: Path, tmp_p
 
 def test_counts_do_not_depend_on_the_memory_for_thresholds(net: str, data: Path) -> None:
     notes = Notes()
-    large, small = run(net, data, ["first"]), run(net, data, ["first"], progress=notes, threshold_bytes=1000)
+    large, small = run(net, data, ["first"]), run(net, data, ["first"], progress=notes, threshold_bytes=100)
     same(layer(large, "first"), layer(small, "first"))
     assert large.passes == 2
     assert small.passes == 4
