@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -223,3 +224,29 @@ def test_the_generator_needs_neither_torch_nor_a_user_interface() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_shipped_weights_are_those_whose_accuracy_is_written_down() -> None:
+    weights = Path(scenes.__file__).with_name("weights.safetensors")
+    facts = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == facts["sha256"]
+    assert weights.stat().st_size < 2_000_000
+    assert facts["seed"] != 0, "the network was never shown the images that it is dissected on"
+
+
+def test_the_network_knows_scenes_it_never_saw_and_layer4_is_what_the_relu_lets_through() -> None:
+    import torch
+
+    from ndissect.engine.demo.network import CLASSES, demo_cnn
+
+    model, transform = demo_cnn()
+    chosen = [render(0, k) for k in range(100)]
+    images = torch.stack([torch.from_numpy(np.array(c.picture)).permute(2, 0, 1) for c in chosen])
+    kept: list[torch.Tensor] = []
+    model.get_submodule("layer4").register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.inference_mode():
+        said = model(transform(images)).argmax(1).tolist()
+    assert kept[0].shape == (100, 128, 14, 14)
+    assert (kept[0] >= 0).all() and (kept[0] == 0).any()
+    truth = [vocabulary.NAMES[next(iter(c.labels.values())) - 1] for c in chosen]
+    assert sum(CLASSES[k] == name for k, name in zip(said, truth, strict=True)) >= 90

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from ndissect.engine.demo.broden_writer import SOURCE, split_of
@@ -151,7 +151,7 @@ def accuracy(model: DemoCNN, lessons: Lessons) -> dict[str, float]:
 def save(model: DemoCNN, path: Path, facts: dict[str, object]) -> None:
     """Write the weights in half precision to ``path`` and how they came about to the .json beside it."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_file(state, path)
+    path.write_bytes(to_safetensors(state))
     facts = {**facts, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "torch": torch.__version__}
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
