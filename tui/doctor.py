@@ -28,10 +28,7 @@ Environ = Mapping[str, str]
 GIB = 1024**3
 
 #: The libraries whose versions are told, in this order.
-LIBRARIES = (
-    *("torch", "torchvision", "numpy", "h5py", "typer", "rich", "textual", "pillow"),
-    *("platformdirs", "pooch", "safetensors"),
-)
+LIBRARIES = "torch torchvision numpy h5py typer rich textual pillow platformdirs safetensors".split()
 #: Import names that differ from the distribution's.
 MODULES = {"pillow": "PIL"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.demo.canvas import GRID, SIZE
 from ndissect.engine.demo.render import Rendered
 from ndissect.engine.demo.vocabulary import CATEGORIES, NAMES, color_map
@@ -40,12 +40,6 @@ class Record:
         raw = json.loads(line)
         shares = {c: {int(n): float(s) for n, s in labels.items()} for c, labels in raw["shares"].items()}
         return cls(int(raw["index"]), str(raw["name"]), dict(raw["cells"]), shares)
-
-
-def split_of(name: str) -> str:
-    """``train`` or ``val``: Broden's rule, from the first eight bytes of the md5 of the image's path."""
-    head = hashlib.md5(name.encode(), usedforsecurity=False).digest()[:8]
-    return "train" if int.from_bytes(head, "big") / 2**64 <= 0.7 else "val"
 
 
 def write_image(folder: Path, index: int, rendered: Rendered) -> Record:
@@ -82,7 +76,8 @@ def write_tables(folder: Path, records: Iterable[Record]) -> None:
     records = sorted(records, key=lambda r: r.index)
     header = ["image", "split", "ih", "iw", "sh", "sw", *CATEGORIES]
     rows = [
-        [r.name, split_of(r.name), SIZE, SIZE, GRID, GRID, *(r.cells.get(c, "") for c in CATEGORIES)] for r in records
+        [r.name, split_by_name(r.name), SIZE, SIZE, GRID, GRID, *(r.cells.get(c, "") for c in CATEGORIES)]
+        for r in records
     ]
     _save_table(folder / "index.csv", header, rows)
     frequency: dict[str, dict[int, int]] = {c: {} for c in CATEGORIES}

@@ -18,8 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
-
+from ndissect.engine.data.cache import cache_folder
 from ndissect.engine.demo.broden_writer import SOURCE, Record, write_image, write_tables
 from ndissect.engine.demo.render import render
 from ndissect.store.errors import NDError
@@ -46,12 +45,6 @@ def ensure(cache: Path | None = None, progress: Progress | None = None) -> Path:
     cache = cache or cache_folder()
     folder = cache / f"demo-{VERSION}"
     return folder if (folder / "index.csv").is_file() else write(folder, progress=progress)
-
-
-def cache_folder() -> Path:
-    """Where this program keeps what it can make or fetch again: $ND_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("ND_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("ndissect"))
 
 
 def write(folder: Path, images: int = IMAGES, seed: int = 0, progress: Progress | None = None) -> Path:

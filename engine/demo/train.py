@@ -22,7 +22,8 @@ from PIL import Image
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ndissect.engine.demo.broden_writer import SOURCE, split_of
+from ndissect.engine.data.broden import split_by_name
+from ndissect.engine.demo.broden_writer import SOURCE
 from ndissect.engine.demo.canvas import SIZE
 from ndissect.engine.demo.network import CLASSES, PRESENT, WEIGHTS, DemoCNN, demo_transform
 from ndissect.engine.demo.render import render
@@ -69,7 +70,7 @@ def draw(seed: int, images: int) -> tuple[Lessons, Lessons]:
         torch.from_numpy(present[:, [NUMBER[name] for name in PRESENT]]),
         torch.from_numpy(colors[:, [NUMBER[f"{name}-c"] for name in COLORS]]),
     )
-    train = torch.tensor([split_of(f"{SOURCE}/{index:05d}.jpg") == "train" for index in range(images)])
+    train = torch.tensor([split_by_name(f"{SOURCE}/{index:05d}.jpg") == "train" for index in range(images)])
     return every.take(train), every.take(~train)
 
 
