@@ -228,9 +228,9 @@ def test_top_images_are_those_with_the_highest_peaks(net: str, data: Path) -> No
     top, maps = layer(outcome, "first").top, activations(net, data, "first")
     assert top is not None
     assert outcome.dissection.images is not None
-    peaks = maps.max((2, 3))
+    peaks, means = maps.max((2, 3)), maps.mean((2, 3))
     for u in range(maps.shape[1]):
-        order = sorted(range(len(maps)), key=lambda i: (-peaks[i, u], i))[:4]
+        order = sorted(range(len(maps)), key=lambda i: (-peaks[i, u], -means[i, u], i))[:4]
         assert [int(outcome.dissection.images.index[row]) for row in top.image[u]] == order
         np.testing.assert_array_equal(top.peak[u], peaks[order, u])
         np.testing.assert_array_equal(top.maps[u], maps[order, u])
