@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +21,17 @@ def find_store(given: Path | None, environ: os._Environ[str] | dict[str, str] = 
     if given is None and environ.get("ND_STORE"):
         given = Path(environ["ND_STORE"])
     if given is not None:
-        if given.is_dir():
-            return _newest(given)
-        if not given.exists():
-            raise WrongUse(f"no store at {given}", "nd dissect writes one; -s FILE or $ND_STORE names one")
-        return given
+        try:
+            mode = given.stat().st_mode
+        except OSError as e:
+            why = "" if e.errno in (errno.ENOENT, errno.ENOTDIR) else f": {e.strerror}"
+            raise WrongUse(f"no store at {given}{why}", "nd dissect writes one; -s FILE or $ND_STORE names one") from e
+        return _newest(given) if stat.S_ISDIR(mode) else given
     return _newest(Path())
 
 
 def _newest(folder: Path) -> Path:
-    found = sorted(folder.glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime)
+    found = sorted((p for p in folder.glob(f"*{SUFFIX}") if p.is_file()), key=lambda p: p.stat().st_mtime)
     if not found:
         where = "this folder" if folder == Path() else str(folder)
         raise WrongUse(f"no *{SUFFIX} store in {where}", "nd dissect makes one; -s FILE or $ND_STORE names one")
@@ -43,15 +45,18 @@ def check_writable(target: Path, needed: int) -> None:
         raise WrongUse(
             f"the folder {folder} does not exist", f"make it (mkdir -p {folder}), or choose another --output"
         )
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         raise WrongUse(f"{target} is a folder", f"name a file, for example -o {target}/result{SUFFIX}")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            target.lstat()  # fails where the name is too long
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"nd")
             probe.flush()
     except OSError as e:
         raise NDError(
-            f"cannot write to the folder {folder.resolve()}: {e.strerror}", "choose another place with -o/--output"
+            f"cannot write {target.name} to the folder {folder.resolve()}: {e.strerror}",
+            "choose another place with -o/--output",
         ) from e
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -65,9 +70,10 @@ def check_writable(target: Path, needed: int) -> None:
 def atomic(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target`` that replaces it, synced to disk, when the block ends without an error.
 
-    After an error or an interrupt the temporary file is gone and ``target`` is what it was.
+    After an error or an interrupt the temporary file is gone and ``target`` is what it was. An OSError of the block
+    becomes an NDError.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name[:32]}.{os.getpid()}.part")  # short: a long name leaves no room for more
     try:
         yield part
         with part.open("rb+") as f:
@@ -80,22 +86,17 @@ def atomic(target: Path) -> Iterator[Path]:
             finally:
                 os.close(folder)
     except OSError as e:
-        raise write_failed(target, e) from e
+        raise _write_failed(target, e) from e
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where even that fails, the first error says more
+            part.unlink(missing_ok=True)
 
 
-def write_failed(target: Path, error: Exception) -> NDError:
-    """The error for a write that failed half-way; what was at ``target`` before is still there."""
-    code = getattr(error, "errno", None)
-    if code is None and "errno = " in str(error):  # HDF5 puts the number into its own message
-        with contextlib.suppress(ValueError):
-            code = int(str(error).split("errno = ")[1].split(",")[0])
-    why = os.strerror(code) if code else str(error)
-    hint = "nothing was lost: a file that was there before is unchanged"
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+def _write_failed(target: Path, error: OSError) -> NDError:
+    hint = "a file that was there before is unchanged"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint += "; free some space or choose another place with -o/--output"
-    return NDError(f"cannot write {target}: {why}", hint)
+    return NDError(f"cannot write {target}: {error.strerror or error}", hint)
 
 
 def human_bytes(n: float) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ _LOCKED = {errno.EAGAIN, errno.ENOLCK, 524}  # 524 is the kernel's ENOTSUPP, see
 
 def open_hdf5(path: Path) -> h5py.File:
     """The file at ``path`` opened for reading; NDError for what is missing, locked, truncated or not HDF5."""
-    if path.exists() and not path.is_file():  # HDF5 would wait for ever on a pipe
+    mode = stat.S_IFREG
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # HDF5 would wait for ever on a pipe
         raise NDError(f"{path} is no regular file", "a store is the *.nd.h5 that nd dissect wrote")
     try:
         return h5py.File(path, "r", locking="best-effort")
@@ -81,15 +85,6 @@ def member_name(layer: str) -> str:
     return "%2E" if layer == "." else layer.replace("%", "%25").replace("/", "%2F")
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
-    """numpy's kind of number; ``s`` for variable-length strings, ``v`` for variable-length bytes."""
-    if dtype.kind != "O":
-        return dtype.kind
-    if h5py.check_string_dtype(dtype) is not None:
-        return "s"
-    return "v" if h5py.check_vlen_dtype(dtype) == np.uint8 else "O"
-
-
 class Checked:
     """A group of a store whose members are read only after a check; every error names file and member."""
 
@@ -125,23 +120,31 @@ class Checked:
             raise self.broken(name, f"is not of encoding-type {kind}")
         return inner
 
-    def _attribute(self, name: str) -> Any:
+    def _attribute(self, name: str, kinds: str) -> npt.NDArray[Any] | None:
         try:
-            return self._group.attrs.get(name)
+            if name not in self._group.attrs:
+                return None
+            if self._group.attrs.get_id(name).dtype.kind not in kinds:
+                raise self.broken(f"@{name}", "is of another type")
+            return np.asarray(self._group.attrs[name])
         except _DAMAGE as e:
             raise self._unreadable(f"@{name}", e) from e
 
     def text(self, name: str) -> str | None:
-        """The attribute ``name`` of this group, None where it is absent or no string."""
-        value = self._attribute(name)
-        return clean_text(value) if isinstance(value, str) else None
+        """The attribute ``name`` of this group, a string; None where it is absent."""
+        value = self._attribute(name, "S")
+        if value is None:
+            return None
+        if value.shape != () or not isinstance(value[()], bytes):
+            raise self.broken(f"@{name}", "is not one string")
+        return _decode(value[()])
 
     def size(self, name: str) -> tuple[int, int] | None:
         """The attribute ``name`` of this group, a height and a width; None where it is absent."""
-        value = self._attribute(name)
+        value = self._attribute(name, "iu")
         if value is None:
             return None
-        if not (isinstance(value, np.ndarray) and value.shape == (2,) and value.dtype.kind in "iu"):
+        if value.shape != (2,):
             raise self.broken(f"@{name}", "is not two integers")
         height, width = (int(v) for v in value)
         if not (0 < height < 1 << 16 and 0 < width < 1 << 16):
@@ -162,7 +165,7 @@ class Checked:
             raise self._unreadable(name, e) from e
 
     def dataset(self, name: str, shape: tuple[int | None, ...], kinds: str = "iu") -> h5py.Dataset:
-        """The dataset ``name``, checked: its shape (None: any length), its kind (``_kind``), and that it is whole."""
+        """The dataset ``name``, checked: its shape (None: any length), its numpy kind of type, and that it is whole."""
         member = self._member(name)
         if not isinstance(member, h5py.Dataset):
             raise self.broken(name, "is not a dataset")
@@ -180,7 +183,7 @@ class Checked:
         if not fits or not all(n in (None, m) for n, m in zip(shape, found, strict=True)):
             want = " x ".join("any" if n is None else str(n) for n in shape) or "a single value"
             raise self.broken(name, f"has the shape {found} where {want} is expected")
-        if _kind(member.dtype) not in kinds:
+        if member.dtype.kind not in kinds:
             raise self.broken(name, f"has the type {member.dtype}")
         filters = member.id.get_create_plist()
         used = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
@@ -192,7 +195,7 @@ class Checked:
             raise self.broken(name, "is larger on paper than in the file")
 
     def read(self, name: str, shape: tuple[int | None, ...], kinds: str = "iu", at: Any = ()) -> npt.NDArray[Any]:
-        """The numbers of dataset ``name``, or of its part ``at``."""
+        """What dataset ``name`` holds, or its part ``at``."""
         data = self.dataset(name, shape, kinds)
         row = data.size // max(len(data), 1) if isinstance(at, int) and data.shape else data.size
         if row * data.dtype.itemsize > _MAX_BYTES_AT_ONCE:
@@ -220,15 +223,15 @@ class Checked:
 
     def strings(self, name: str, count: int | None = None) -> tuple[str, ...]:
         """The strings of dataset ``name``."""
-        return tuple(_decode(v) for v in self.read(name, (count,), "s"))
+        return tuple(_decode(v) for v in self.read(name, (count,), "S"))
 
     def string(self, name: str, count: int, row: int) -> str:
         """String ``row`` of the ``count`` in dataset ``name``."""
-        return _decode(bytes(self.read(name, (count,), "s", at=row)[()]))
+        return _decode(bytes(self.read(name, (count,), "S", at=row)[()]))
 
     def json(self, name: str) -> Any:
         """The JSON text of the scalar dataset ``name``, parsed."""
-        text = self.read(name, (), "s")[()]
+        text = self.read(name, (), "S")[()]
         try:
             return json.loads(bytes(text))
         except (ValueError, TypeError, RecursionError) as e:

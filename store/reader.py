@@ -147,10 +147,19 @@ class Store:
             name=g.string("name", count, row),
             index=int(g.read("index", (count,), at=row)),
             split=g.string("split", count, row),
-            thumbnail=np.asarray(g.read("thumbnail", (count,), "v", at=row), np.uint8).tobytes(),
+            thumbnail=self._thumbnail(g, count, row),
             label_maps=g.read("label_maps", maps, at=row).astype(np.uint16),
             labels=tuple(int(n) for n in labels if n),
         )
+
+    @staticmethod
+    def _thumbnail(g: Checked, count: int, row: int) -> bytes:
+        ends = g.counts("thumbnail_end", (count,))
+        start, end = int(ends[row - 1]) if row else 0, int(ends[row])
+        size = g.dataset("thumbnails", (None,), "u").shape[0]
+        if not start <= end <= size:
+            raise g.broken("thumbnail_end", f"points outside the thumbnails in row {row}")
+        return g.read("thumbnails", (size,), "u", at=slice(start, end)).astype(np.uint8).tobytes()
 
 
 class LayerView:
@@ -250,7 +259,7 @@ class LayerView:
         else:
             area = g.counts("area", (G, U))
         found = scores.iou(intersection, area.sum(0), self.store.concept_counts.area.sum(0)[row])
-        return np.asarray(np.where(self.statistics.dead, 0.0, found))
+        return np.where(self.statistics.dead, 0.0, found)
 
     def counts(self) -> LayerCounts | None:
         """Every count of the layer, None for an imported table. Large: 8 G U C bytes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -41,8 +42,13 @@ def read_table(path: Path, layer: str) -> Dissection:
         raise NDError(f"cannot read {path}: {e.strerror}", "name a CSV of the 2017 results") from e
     except UnicodeDecodeError as e:
         raise NDError(f"{path} is no text file", "name a CSV of the 2017 results") from e
-    reader = csv.DictReader(text.splitlines())
-    columns = list(reader.fieldnames or [])
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = list(reader.fieldnames or [])
+    except csv.Error as e:
+        raise NDError(f"{path} is no CSV: {e}", "name a CSV of the 2017 results") from e
+    if len(set(columns)) < len(columns):
+        raise NDError(f"{path} has two columns of one name", "keep one of them")
     categories = tuple(c.removesuffix("-label") for c in columns if c.endswith("-label"))
     missing = [c for c in ("unit", *(f"{k}-{part}" for k in categories for part in _PARTS)) if c not in columns]
     if missing or not categories:
@@ -52,8 +58,11 @@ def read_table(path: Path, layer: str) -> Dissection:
         )
     rows = sorted(_rows(path, reader, categories), key=lambda row: row[0])
     units = [unit for unit, _ in rows]
+    if not units:
+        raise NDError(f"{path} holds no units", "the table is incomplete: copy it again")
     if units != list(range(1, len(units) + 1)):
-        raise NDError(f"{path}: the units are not 1 to {len(units)}, each once", "the table is incomplete")
+        what = f"{path}: the units are not 1 to {len(units)}, each once"
+        raise NDError(what, "the table is incomplete: copy it again")
     return _dissection(path, layer, categories, [found for _, found in rows], hashlib.sha256(data).hexdigest())
 
 
@@ -63,9 +72,13 @@ _Cell = tuple[str, int, int, int]
 def _rows(
     path: Path, reader: csv.DictReader[str], categories: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, _Cell]]]:
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
+    while True:
         try:
+            row = next(reader, None)
+            if row is None:
+                return
+            if None in row or None in row.values():
+                raise ValueError(f"the line has not {len(reader.fieldnames or [])} columns")
             found = {}
             for k in categories:
                 if not row[f"{k}-label"]:
@@ -73,15 +86,19 @@ def _rows(
                 truth, area, both = (_whole(row[f"{k}-{part}"]) for part in ("truth", "activation", "intersect"))
                 if not abs(float(iou(both, area, truth)) - float(row[f"{k}-iou"])) < 1e-9:
                     raise ValueError(f"{k}-iou is not intersect / (activation + truth - intersect)")
-                found[k] = (row[f"{k}-label"], truth, area, both)
+                if both > truth:
+                    raise ValueError(f"{k}-intersect is more than {k}-truth")
+                if both:
+                    found[k] = (row[f"{k}-label"], truth, area, both)
             yield int(row["unit"]), found
-        except (ValueError, TypeError) as e:
+        except (ValueError, csv.Error) as e:
+            where = f"{path}, line {reader.line_num}"
             raise NDError(f"{where}: {e}", "the table is damaged, or none of the 2017 results") from e
 
 
 def _whole(text: str) -> int:
     value = float(text)
-    if not (value >= 0 and value == int(value)):
+    if not (0 <= value < 1 << 53 and value == int(value)):
         raise ValueError(f"{text} is no count of pixels")
     return int(value)
 
@@ -93,7 +110,10 @@ def _dissection(
     for found in rows:
         for k, (label, truth, _, _) in found.items():
             if areas.setdefault((categories.index(k), label), truth) != truth:
-                raise NDError(f"{path}: {k} '{label}' covers {truth} pixels in one row and not in another", "damaged")
+                raise NDError(
+                    f"{path}: {k} '{label}' covers {truth} pixels in one row and not in another",
+                    "the table is damaged, or none of the 2017 results",
+                )
     known = sorted(areas)
     row_of = {concept: i for i, concept in enumerate(known)}
     U, K = len(rows), len(categories)

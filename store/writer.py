@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store.files import atomic, write_failed
+from ndissect.store.disk import Disk
+from ndissect.store.files import atomic
 from ndissect.store.hdf5 import clean_text, member_name
 from ndissect.store.model import Dissection, ImageTable, Layer
 
@@ -20,11 +22,11 @@ VERSION = "1.0"
 
 def write_store(path: Path, dissection: Dissection) -> None:
     """Write ``dissection`` to ``path``, whole or not at all; NDError where the disk refuses."""
-    try:
-        with atomic(path) as part, h5py.File(part, "w") as f:
+    with atomic(path) as part, part.open("wb+", buffering=0) as raw:
+        disk = Disk(raw.fileno())
+        with h5py.File(disk, "w") as f:
             _write(f, dissection)
-    except (OSError, RuntimeError) as e:  # HDF5 raises either, depending on where the disk refused
-        raise write_failed(path, e) from e
+        disk.check()
 
 
 def estimated_size(
@@ -38,22 +40,38 @@ def estimated_size(
 
 
 def _tag(group: h5py.Group, kind: str) -> h5py.Group:
-    group.attrs["encoding-type"] = kind
-    group.attrs["encoding-version"] = VERSION
+    _text(group, "encoding-type", kind)
+    _text(group, "encoding-version", VERSION)
     return group
 
 
-def _strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
+def _encoded(values: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    # Strings of one length, not HDF5's variable-length ones: over a damaged heap of those the library loops for ever.
     # A name may hold bytes that are not UTF-8 (they come from file systems): keep it readable, never fail on it.
-    clean = [clean_text(v) for v in values]
-    group.create_dataset(name, data=np.array(clean, object), dtype=h5py.string_dtype(), shape=(len(clean),))
+    encoded = [clean_text(v).encode() for v in values]
+    longest = max((len(v) for v in encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(longest, 1)))
+
+
+def _text(group: h5py.Group, name: str, value: str) -> None:
+    data = _encoded([value])
+    group.attrs.create(name, data[0], dtype=data.dtype)
+
+
+def _strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
+    data = _encoded(values)
+    group.create_dataset(name, data=data, dtype=data.dtype)
+
+
+def _json(group: h5py.Group, name: str, value: Any) -> None:
+    data = _encoded([json.dumps(value, ensure_ascii=False)])
+    group.create_dataset(name, data=data[0], dtype=data.dtype)
 
 
 def _write(f: h5py.File, d: Dissection) -> None:
     _tag(f, "ndissect-store")
-    provenance = clean_text(json.dumps(d.provenance, ensure_ascii=False))
-    f.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())
-    f.create_dataset("protocol", data=json.dumps(d.protocol.to_json()), dtype=h5py.string_dtype())
+    _json(f, "provenance", d.provenance)
+    _json(f, "protocol", d.protocol.to_json())
     _strings(f, "groups", d.groups)
     if d.grid is not None:
         f.attrs["grid"] = np.array(d.grid, np.int64)
@@ -76,9 +94,8 @@ def _write_images(g: h5py.Group, images: ImageTable) -> None:
     g["index"] = images.index
     _strings(g, "name", images.name)
     _strings(g, "split", images.split)
-    jpegs = g.create_dataset("thumbnail", (len(images.thumbnail),), dtype=h5py.vlen_dtype(np.uint8))
-    for row, jpeg in enumerate(images.thumbnail):
-        jpegs[row] = np.frombuffer(jpeg, np.uint8)
+    g["thumbnails"] = np.frombuffer(b"".join(images.thumbnail), np.uint8)
+    g["thumbnail_end"] = np.cumsum([len(jpeg) for jpeg in images.thumbnail], dtype=np.int64)
     # Read an image at a time and mostly flat colour: one compressed chunk an image. Everything else is contiguous.
     maps = images.label_maps
     chunk = (1, *maps.shape[1:]) if maps.size else None
@@ -91,7 +108,7 @@ def _smallest(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | npt.NDAr
 
 
 def _write_layer(g: h5py.Group, layer: Layer) -> None:
-    g.attrs["module"] = clean_text(layer.module)
+    _text(g, "module", layer.module)
     if layer.map_size is not None:
         g.attrs["map_size"] = np.array(layer.map_size, np.int64)
     s = layer.statistics

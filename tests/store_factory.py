@@ -24,6 +24,8 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import best_per_category
 from ndissect.store.upsampling import make_axis, upsample
 from ndissect.store.writer import write_store
+from ndissect.tui import views
+from ndissect.tui.sheets import unit_sheet
 
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
 #: number, name, category. No concept is a material, as in a data set whose material column is empty.
@@ -96,7 +98,7 @@ def dissection(
         maps = _maps(rng, present, units, size)
         if units > WITH_NAN:
             maps[:, DEAD] = 0
-            maps[1, WITH_NAN, 0, 0], maps[4, WITH_NAN, 1, 1] = np.nan, np.inf
+            maps[1, WITH_NAN, 0, 0], maps[4, WITH_NAN, -1, -1] = np.nan, np.inf
         statistics = _statistics(maps, protocol.q)
         axes = (make_axis("half-pixel", size[0], GRID[0]), make_axis("half-pixel", size[1], GRID[1]))
         clean = np.where(np.isfinite(maps), maps, np.float32(np.nan))
@@ -251,40 +253,68 @@ def assert_same(got: object, expected: object, where: str = "dissection") -> Non
         assert got == expected, where
 
 
+def visit(path: Path, *, sheets: bool = True) -> int:
+    """Look at all that ``nd`` shows of the store at ``path``, drawn too if ``sheets``; how many units that was."""
+    with Store(path) as store:
+        store.protocol.describe()
+        assert isinstance(store.provenance, dict)
+        layers = [store.layer(name) for name in store.layer_names]
+        for view in layers:
+            for sort in views.SORTS:
+                views.select_units(view, views.Filter(), sort)
+            views.summary_lines(view)
+            for unit in range(min(view.units, 9)):
+                views.unit_json(view, unit)
+                views.best_json(view, unit)
+                views.ranked_concepts(view, unit)
+                views.top_images(view, unit)
+            if view.has_top and view.units:
+                assert view.masks(0).ndim == 3
+                if sheets:
+                    unit_sheet(view, 0, truth=bool(view.labels[0][0] >= 0))
+            view.load()
+        rows = views.match_concepts(store.concepts, None)
+        views.concept_table(layers, rows, 0.04)
+        for row in rows:
+            views.units_of_concept(layers, int(row))
+        return sum(view.units for view in layers)
+
+
 def outline(path: Path) -> list[str]:
-    """One line for every group, attribute and dataset of an HDF5 file: path, type, shape, and strings in full."""
+    """One line for every group and dataset of an HDF5 file: name, type, shape, attributes, and strings in full."""
     lines: list[str] = []
 
-    def visit(item: h5py.Group | h5py.Dataset, depth: int) -> None:
-        name = item.name.rpartition("/")[2] or "/"
-        indent = "  " * depth
+    def add(item: h5py.Group | h5py.Dataset, depth: int) -> None:
+        indent, name = "  " * depth, item.name.rpartition("/")[2]
         if isinstance(item, h5py.Dataset):
-            lines.append(f"{indent}{name}: {_type(item)} {'x'.join(map(str, item.shape)) or 'scalar'}{_value(item)}")
+            shape = " x ".join(map(str, item.shape)) or "scalar"
+            lines.append(f"{indent}{name}: {type_name(item.dtype)}, {shape}{_strings(item)}")
             return
-        own = ", ".join(f"@{k}={_plain(v)}" for k, v in sorted(item.attrs.items()))
-        lines.append(f"{indent}{name}{'' if name == '/' else '/'}  {own}")
+        lines.append(f"{indent}{name}/")
+        lines.extend(f"{indent}  @{key}: {plain(value)}" for key, value in sorted(item.attrs.items()))
         for key in sorted(item):
-            visit(item[key], depth + 1)
+            add(item[key], depth + 1)
 
     with h5py.File(path, "r") as f:
-        visit(f, 0)
+        add(f, 0)
     return lines
 
 
-def _plain(value: object) -> str:
-    return str(value.tolist()) if isinstance(value, np.ndarray) else str(value)
+def type_name(dtype: np.dtype) -> str:
+    """``string`` or numpy's name of the type."""
+    return "string" if dtype.kind == "S" else str(dtype.name)
 
 
-def _type(data: h5py.Dataset) -> str:
-    if h5py.check_string_dtype(data.dtype):
-        return "string"
-    inner = h5py.check_vlen_dtype(data.dtype)
-    return f"vlen({np.dtype(inner).name})" if inner is not None else str(data.dtype.name)
+def plain(value: object) -> str:
+    """An attribute's value as text."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return " x ".join(map(str, value)) if isinstance(value, np.ndarray) else str(value)
 
 
-def _value(data: h5py.Dataset) -> str:
-    if not h5py.check_string_dtype(data.dtype):
+def _strings(data: h5py.Dataset) -> str:
+    if data.dtype.kind != "S":
         return ""
     if data.shape == ():
-        return f" {data.asstr()[()]}"
-    return " [" + ", ".join(data.asstr()[:4]) + (", ...]" if len(data) > 4 else "]")
+        return f" = {data[()].decode()}"
+    return " = " + ", ".join(v.decode() for v in data[:3]) + (", ..." if len(data) > 3 else "")

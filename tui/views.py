@@ -243,16 +243,16 @@ def summary_lines(view: LayerView) -> list[str]:
     few = few_image_labels(view)
     if few:
         lines.append(
-            f"{few} of the detectors' labels rest on fewer than {FEW_IMAGES} images, and such labels win by chance:"
-            " --min-images leaves them out"
+            f"detectors whose label rests on fewer than {FEW_IMAGES} images: {few}; such labels win by chance,"
+            " nd dissect --min-images leaves them out"
         )
     dead = int(view.statistics.dead.sum())
     bad = int((view.statistics.nan + view.statistics.inf > 0).sum())
     if dead:
-        lines.append(f"{dead} dead units (constant, or never above zero) have no label")
+        lines.append(f"dead units (constant, or never above zero), which have no label: {dead}")
     if bad:
         total = int((view.statistics.nan + view.statistics.inf).sum())
-        lines.append(f"{bad} units had NaN or infinite activations ({total} in all), which were left out")
+        lines.append(f"units with NaN or infinite activations: {bad} ({total} in all), which were left out")
     return lines
 
 

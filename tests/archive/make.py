@@ -1,15 +1,21 @@
-"""How store-1.0.h5 was made. It is never made again: a change of the format adds a file, old ones stay readable."""
+"""How store-1.0.h5 was made: python tests/archive/make.py, once.
 
+An archived file never changes; a change of the format adds one beside it, and all of them stay readable.
+"""
+
+import sys
 from pathlib import Path
 
-from ndissect.store.writer import VERSION
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from store_factory import dissection
 
-from ndissect.store.writer import write_store
+from ndissect.store.writer import VERSION, write_store
 
 if __name__ == "__main__":
     target = Path(__file__).with_name(f"store-{VERSION}.h5")
     if target.exists():
         raise SystemExit(f"{target} exists, and an archived file never changes")
-    write_store(target, dissection(groups=("train", "val")))
+    made = dissection(groups=("train", "val"))
+    write_store(target, made)
     print(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +101,7 @@ def dissect(
         top=top,
         skip_bad=skip_bad,
     )
-    running.dissect(request, chosen, lambda: _load(network, weights, partial, size, mean, std), json)
+    running.dissect(request, chosen, _loading(network, weights, partial, size, mean, std), json)
 
 
 def layers(
@@ -117,13 +118,15 @@ def layers(
     json: JsonOption = False,
 ) -> None:
     """List a network's layers that can be dissected: dotted name, module, units, map size."""
-    from ndissect.engine.layers import list_layers
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
 
-    loaded = _load(network, weights, partial, size, mean, std)
+    load, image_size = _loading(network, weights, partial, size, mean, std), _pair(input_size, "--input-size")
+    from ndissect.engine.layers import list_layers
+
+    loaded = load()
     for note in loaded.notes:
         tell(f"note: {note}")
-    found = [x for x in list_layers(loaded, _pair(input_size, "--input-size")) if every or x.dissectable]
+    found = [x for x in list_layers(loaded, image_size) if every or x.dissectable]
     if json:
         value = [
             {"layer": x.name, "module": x.module_type, "units": x.units, "map": x.map_size, "why_not": x.reason or None}
@@ -138,19 +141,26 @@ def layers(
     print_table(Table(columns, rows, title=loaded.spec, notes=[f"nd dissect {loaded.spec} --layers NAME"]))
 
 
-def _load(
+def _loading(
     spec: str, weights: Path | None, partial: bool, size: str | None, mean: str | None, std: str | None
-) -> Network:
-    from ndissect.engine.networks.resolve import load_network
+) -> Callable[[], Network]:
+    """What loads the network. Its options are looked at now: a slip is told before torch takes seconds to import."""
+    from ndissect.store.errors import WrongUse
 
-    return load_network(
-        spec,
-        weights=weights,
-        partial=partial,
-        size=_pair(size, "--size") if size else None,
-        mean=_floats(mean, "--mean"),
-        std=_floats(std, "--std"),
-    )
+    file = spec.rpartition(":")[0]
+    if file.endswith(".py") and not Path(file).expanduser().exists():
+        raise WrongUse(f"there is no file {file}", "a network of your own is written path/file.py:factory")
+    if weights is not None and not weights.exists():
+        raise WrongUse(f"there is no file {weights}", "--weights takes a .safetensors or .pt file")
+    pair = _pair(size, "--size") if size else None
+    means, stds = _floats(mean, "--mean"), _floats(std, "--std")
+
+    def load() -> Network:
+        from ndissect.engine.networks.resolve import load_network
+
+        return load_network(spec, weights=weights, partial=partial, size=pair, mean=means, std=stds)
+
+    return load
 
 
 def _pair(text: str, option: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from ndissect.tui.cli.options import JsonOption
 
 
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="The folder where stores are kept.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder where stores are kept.")] = Path(),
     json: JsonOption = False,
 ) -> None:
     """GPU, versions, viewer, terminal, file locking and free disk. Exit code 1 if something would fail."""

@@ -28,7 +28,7 @@ def export(
     layer: Annotated[
         str | None,
         typer.Argument(
-            metavar="[LAYER]", help="csv holds one layer, json all unless one is named.", autocompletion=complete_layer
+            metavar="LAYER", help="csv holds one layer, json all unless one is named.", autocompletion=complete_layer
         ),
     ] = None,
     store: StoreOption = None,
@@ -102,7 +102,7 @@ def _write(to: Path | None, text: str) -> None:
 def import_table(
     table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="A CSV with the columns of the 2017 results.")],
     to: Annotated[Path | None, typer.Option("--output", "-o", help="The store. Default: TABLE.nd.h5 here.")] = None,
-    layer: Annotated[str | None, typer.Option(help="The layer's name. Default: the table's.")] = None,
+    layer: Annotated[str | None, typer.Option(help="The layer's name. Default: the table file's.")] = None,
     force: ForceOption = False,
 ) -> None:
     """Turn a published 2017 result table into a store. It knows each category's best concept and no images."""

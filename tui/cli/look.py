@@ -32,7 +32,7 @@ def inspect(
     layer: Annotated[
         str | None,
         typer.Argument(
-            metavar="[LAYER[:UNIT]]",
+            metavar="LAYER[:UNIT]",
             help="A layer, or one of its units, counted from 0.",
             autocompletion=complete_layer,
         ),
@@ -193,7 +193,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
 
 def concepts(
     pattern: Annotated[
-        str | None, typer.Argument(help="Only concepts that contain this text (or match this glob).")
+        str | None, typer.Argument(metavar="PATTERN", help="Only concepts that contain this text (or match this glob).")
     ] = None,
     store: StoreOption = None,
     layer: Annotated[

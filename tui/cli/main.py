@@ -76,6 +76,8 @@ def main() -> None:
         if debug:
             raise
         hint = "this is a defect of nd: run again with --debug and report what it prints"
+        if isinstance(e, ImportError):
+            hint = "nd doctor looks at the installation; --debug shows the traceback"
         code = _say(f"unexpected {type(e).__name__}: {e}", hint, 1)
     else:
         if code == INTERRUPTED:
@@ -86,7 +88,10 @@ def main() -> None:
 def _print_anything() -> None:
     """A name that the terminal's encoding lacks is printed as an escape: no reason to stop."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        # In UTF-8 only the bytes of odd file names cannot be printed, and surrogateescape takes care of those.
+        if stream.errors == "strict" or not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
 
 

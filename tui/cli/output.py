@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ndissect.store.errors import WrongUse
+from ndissect.store.errors import NDError, WrongUse
 
 # Lines that stand around a table: title, header, notes and the next prompt.
-_AROUND = 12
+_AROUND = 13
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,23 @@ def on_terminal() -> bool:
 
 
 def emit(text: str) -> None:
-    """Write ``text`` to the standard output now; the program ends where its reader (head, less) has seen enough."""
+    """Write ``text`` to the standard output now; the program ends where its reader (head, less) has seen enough.
+
+    NDError where it cannot be written, such as to a file on a full disk.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as e:
         # What is still buffered goes nowhere, or the interpreter would complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        if isinstance(e, BrokenPipeError):
+            raise SystemExit(0) from None
+        raise NDError(f"cannot write to the standard output: {e.strerror}", "write to another place") from e
 
 
 def rows_to_print(limit: int | None, json: bool) -> int | None:
-    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal's height holds."""
+    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal holds."""
     if limit is not None:
         return limit or None
     return max(10, shutil.get_terminal_size().lines - _AROUND) if on_terminal() and not json else None
@@ -73,7 +78,8 @@ def print_json(value: Any) -> None:
 
 def json_text(value: Any) -> str:
     """``value`` as JSON, indented for a person; NaN becomes null, as JSON has none."""
-    return json.dumps(_clean(value), ensure_ascii=not _unicode(), indent=2 if on_terminal() else None)
+    text: str = json.dumps(_clean(value), ensure_ascii=not _unicode(), indent=2 if on_terminal() else None)
+    return text
 
 
 def _unicode() -> bool:
@@ -134,8 +140,8 @@ def _draw(table: Table) -> None:
 
 
 def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns as drawn in ``room`` characters: side by side; without ornaments if that is too wide; in several tables
-    that each repeat the first column if it still is. Nothing is cut: labels and IoUs are what the reader came for."""
+    """The columns as drawn in ``room`` characters: side by side; without ornaments if that is too wide; in several
+    tables that each repeat the first column if it still is. Nothing is cut: a reader came for labels and IoUs."""
 
     def fits(some: list[int]) -> bool:
         return sum(widths[i] for i in some) + _GAP * (len(some) - 1) <= room
@@ -159,7 +165,7 @@ def _draw_columns(console: Any, columns: Sequence[Column], cells: Sequence[Seque
     drawn = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     wrapping = any(columns[i].wraps for i in shown)
     for i in shown:
-        side = "right" if columns[i].right else "left"
+        side: Literal["left", "right"] = "right" if columns[i].right else "left"
         drawn.add_column(cells[0][i], justify=side, overflow="fold", no_wrap=wrapping and not columns[i].wraps)
     for row in cells[1:]:
         drawn.add_row(*(row[i] for i in shown))
@@ -186,7 +192,7 @@ def bar(value: float, width: int = 12, full: float = 0.4) -> str:
     eighths = round(max(0.0, min(value / full, 1.0)) * width * 8) if not math.isnan(value) else 0
     if not _unicode():
         return "#" * (eighths // 8)
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).rstrip()
 
 
 def count(value: int) -> str:
@@ -199,7 +205,8 @@ def confirm_replace(path: Path, force: bool) -> None:
     if force or not path.exists():
         return
     if sys.stdin.isatty() and sys.stderr.isatty():
-        tell(f"{path} exists. Replace it? [y/N] ")
+        sys.stderr.write(f"{path} exists. Replace it? [y/N] ")
+        sys.stderr.flush()
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
         raise WrongUse(f"{path} is kept", "choose another name with -o/--output")

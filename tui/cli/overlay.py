@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.options import JsonOption, StoreOption, complete_layer
+from ndissect.tui.cli.options import ForceOption, JsonOption, StoreOption, complete_layer
 
 
 def overlay(
@@ -17,10 +17,13 @@ def overlay(
         typer.Argument(metavar="LAYER:UNIT", help="A unit, counted from 0: layer4:17.", autocompletion=complete_layer),
     ],
     store: StoreOption = None,
-    to: Annotated[Path | None, typer.Option("--output", "-o", help="The PNG. Default: LAYER-UNIT.png here.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The PNG. Default: LAYER-UNIT.png here, drawn anew each time.")
+    ] = None,
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="How many of the top images.")] = 10,
     truth: Annotated[bool, typer.Option("--truth", help="Show the true mask of the unit's label beside each.")] = False,
     concept: Annotated[str | None, typer.Option(help="With --truth: this concept instead of the unit's label.")] = None,
+    force: ForceOption = False,
     show: Annotated[bool, typer.Option("--open", help="Open it in an image viewer.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -34,6 +37,8 @@ def overlay(
     layer, _, number = unit.rpartition(":")
     if not layer or not number.isdigit():
         raise WrongUse(f"'{unit}' names no unit", "write LAYER:UNIT, for example layer4:17")
+    if to is not None:
+        output.confirm_replace(to, force)
     with Store(find_store(store)) as opened:
         view = opened.layer(layer)
         sheet = sheets.unit_sheet(view, int(number), images=images, truth=truth or concept is not None, concept=concept)

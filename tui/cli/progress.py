@@ -1,17 +1,35 @@
-"""Progress of a run: a bar with rate and ETA on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run: a bar with rate, ETA and memory on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from ndissect.engine.progress import Progress
+from ndissect.store.files import human_bytes
 from ndissect.tui.cli.output import tell
 
 # Seconds between lines where no terminal shows a bar.
 _QUIET_SECONDS = 30.0
+# Seconds between two looks at the memory that a bar shows.
+_LOOK_SECONDS = 0.5
+
+
+def memory_used() -> str:
+    """The memory that this process uses, and what it holds on a GPU: ``1.2 GB``, ``1.2 GB + 3.4 GB GPU``."""
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    torch = sys.modules.get("torch")
+    on_gpu = torch.cuda.memory_reserved() if torch and torch.cuda.is_available() else 0
+    return human_bytes(used) + (f" + {human_bytes(on_gpu)} GPU" if on_gpu else "")
 
 
 class PlainProgress(Progress):
@@ -32,7 +50,8 @@ class PlainProgress(Progress):
             self._spoken = now
             rate = self._done / (now - self._since)
             left = (self._total - self._done) / rate
-            tell(f"{self._phase}: {self._done}/{self._total} images, {rate:.0f} images/s, {left:.0f} s left")
+            done = f"{self._phase}: {self._done}/{self._total} images"
+            tell(f"{done}, {rate:.0f} images/s, {left:.0f} s left, {memory_used()}")
 
     def note(self, text: str) -> None:
         tell(f"note: {text}")
@@ -62,27 +81,35 @@ class BarProgress(PlainProgress):
         super().__init__()
         self._bars = Bars(
             TextColumn("{task.description:<16}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[memory]}"),
             console=Console(stderr=True),
             transient=True,
+            expand=True,
         )
         self._task: TaskID | None = None
+        self._looked = 0.0
         self._bars.start()
 
     def start(self, phase: str, total: int) -> None:
         super().start(phase, total)
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(phase, total=total, rate="")
+        self._task = self._bars.add_task(phase, total=total, rate="", memory="")
 
     def advance(self, images: int) -> None:
         self._done += images
-        if self._task is not None:
-            rate = self._done / max(time.monotonic() - self._since, 1e-6)
-            self._bars.update(self._task, advance=images, rate=f"{rate:.0f} images/s")
+        if self._task is None:
+            return
+        now = time.monotonic()
+        rate = self._done / max(now - self._since, 1e-6)
+        self._bars.update(self._task, advance=images, rate=f"{rate:.0f} images/s")
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._bars.update(self._task, memory=memory_used())
 
     def end(self) -> None:
         self._bars.stop()
@@ -91,7 +118,8 @@ class BarProgress(PlainProgress):
 @contextlib.contextmanager
 def show_progress() -> Iterator[PlainProgress]:
     """The progress for where the program runs, taken down when the block ends."""
-    progress = BarProgress() if sys.stderr.isatty() else PlainProgress()
+    animated = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    progress = BarProgress() if animated else PlainProgress()
     try:
         yield progress
     finally:

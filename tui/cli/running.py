@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import SUFFIX, check_writable, find_store, human_bytes
@@ -40,18 +42,49 @@ class Request:
 
 
 class Stopped(NDError):
-    """Ctrl-C during a run."""
+    """A run ended from outside: by Ctrl-C, or by a signal as batch systems send it when the time is up."""
 
-    exit_code = 130
+    def __init__(self, by: signal.Signals) -> None:
+        how = "" if by == signal.SIGINT else f" by {by.name}"
+        super().__init__(f"stopped{how}; nothing was written", f"start again: {command()}")
+        self.exit_code = 128 + by
+
+
+class _Signalled(KeyboardInterrupt):
+    """Another signal than Ctrl-C, taken in the same way: whatever is being written is taken back."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
 
 
 def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], json: bool) -> None:
-    """Run the request and print its summary; Stopped after Ctrl-C, which leaves no file behind."""
+    """Run the request and print its summary; Stopped after Ctrl-C or SIGTERM, which leave no file behind."""
     try:
-        path = _dissect(request, protocol, load)
+        with _signals():
+            path = _dissect(request, protocol, load)
+    except _Signalled as e:
+        raise Stopped(e.signal) from None
     except KeyboardInterrupt:
-        raise Stopped("stopped; nothing was written", f"start again: {command()}") from None
+        raise Stopped(signal.SIGINT) from None
     _summary(path, json)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a lost connection, end the block with _Signalled; one that is ignored (nohup) stays so."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Signalled(number)
+
+    taken = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]
+    for s in taken:
+        signal.signal(s, stop)
+    try:
+        yield
+    finally:
+        for s in taken:
+            signal.signal(s, signal.SIG_DFL)
 
 
 def command() -> str:
@@ -60,36 +93,29 @@ def command() -> str:
 
 
 def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) -> Path:
-    from ndissect.engine.device import choose_device
-    from ndissect.engine.dissect import Settings, dissect, with_provenance
-    from ndissect.engine.layers import default_layers, list_layers, match_layers
-    from ndissect.engine.provenance import provenance
-    from ndissect.store.writer import estimated_size, write_store
-    from ndissect.tui.cli.progress import show_progress
-
     started = time.time()
-    if request.output is not None:  # what can be refused at once is refused before torch loads a network
+    if request.output is not None:  # what can be refused at once is refused before torch is imported
         check_writable(request.output, 0)
         output.confirm_replace(request.output, request.force)
+    dataset = _dataset(request.data)
+    from ndissect.engine.device import choose_device
+    from ndissect.engine.dissect import Settings, dissect, with_provenance
+    from ndissect.engine.layers import list_layers
+    from ndissect.engine.provenance import provenance
+    from ndissect.store.writer import write_store
+    from ndissect.tui.cli.progress import show_progress
+
     device = choose_device(request.device)
+    network = load()
+    for note in network.notes:
+        tell(f"note: {note}")
+    layers = _choose(request, list_layers(network, _image_size(dataset)))
+    path = request.output or Path(f"{network.name}-{dataset.name}{SUFFIX}")
+    _check_output(path, request, layers, dataset)
+    tell(f"{network.spec} on {dataset.name}: {len(dataset)} images, {_layer_list(layers)}, on {device}")
+    settings = Settings(device, request.batch, request.workers, request.top, request.skip_bad)
     with show_progress() as progress:
-        dataset = _dataset(request.data, progress)
-        network = load()
-        for note in network.notes:
-            tell(f"note: {note}")
-        first = dataset.read(0) if len(dataset) else None
-        infos = list_layers(network, first.image.shape[:2] if first else (224, 224))
-        names = (
-            match_layers(request.layers, infos, request.all_convs)
-            if request.layers or request.all_convs
-            else default_layers(infos)
-        )
-        chosen = [info for info in infos if info.name in set(names)]
-        path = request.output or Path(f"{network.name}-{dataset.name}{SUFFIX}")
-        _check_output(path, request, chosen, dataset, estimated_size)
-        settings = Settings(device, request.batch, request.workers, request.top, request.skip_bad)
-        tell(f"{network.spec} on {dataset.name}: {len(dataset)} images, {_layer_list(chosen)}, on {device}")
-        outcome = dissect(network, dataset, chosen, protocol, settings, progress)
+        outcome = dissect(network, dataset, layers, protocol, settings, progress)
     record = provenance(network, dataset, outcome, device, command(), started)
     write_store(path, with_provenance(outcome.dissection, record))
     seconds = ", ".join(f"{phase} {s:.1f} s" for phase, s in outcome.seconds.items())
@@ -99,14 +125,33 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
     return path
 
 
-def _dataset(name: str | None, progress: Any) -> ConceptDataset:
+def _dataset(name: str | None) -> ConceptDataset:
     from ndissect.engine.data.broden import find_dataset, open_dataset
 
-    if name is not None and name != "demo":
+    if name is not None and (name != "demo" or Path(name).is_dir()):
         return open_dataset(find_dataset(name))
     from ndissect.engine.demo import scenes
+    from ndissect.tui.cli.progress import show_progress
 
-    return open_dataset(scenes.ensure(progress=progress.step("making the demo's images")))
+    with show_progress() as progress:
+        return open_dataset(scenes.ensure(progress=progress.step("making the demo's images")))
+
+
+def _choose(request: Request, infos: list[LayerInfo]) -> list[LayerInfo]:
+    from ndissect.engine.layers import default_layers, match_layers
+
+    named = request.layers or request.all_convs
+    names = match_layers(request.layers, infos, request.all_convs) if named else default_layers(infos)
+    return [info for info in infos if info.name in set(names)]
+
+
+def _image_size(dataset: ConceptDataset) -> tuple[int, int]:
+    """The size of the first image that can be read; what is wrong with those before it, the reading tells later."""
+    for index in range(min(len(dataset), 100)):
+        with contextlib.suppress(NDError):
+            height, width = dataset.read(index).image.shape[:2]
+            return height, width
+    return 224, 224
 
 
 def _check_output(
@@ -114,8 +159,9 @@ def _check_output(
     request: Request,
     layers: Sequence[LayerInfo],
     dataset: ConceptDataset,
-    estimated_size: Callable[..., int],
 ) -> None:
+    from ndissect.store.writer import estimated_size
+
     units = [layer.units or 0 for layer in layers]
     sizes = [layer.map_size or (0, 0) for layer in layers]
     check_writable(path, estimated_size(units, sizes, len(dataset.concepts), request.top, len(dataset)))
