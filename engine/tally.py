@@ -117,6 +117,7 @@ class Tally:
         n, u, i, j = _active_cells(padded[images], limit)
         n = n + images.start
         flat, corner = padded.reshape(-1), ((n * U + u) * H2 + i) * W2 + j
+        flat_labels = labels.maps.reshape(-1)
         by_row, by_col = blocks
         step = max(1, _PIXELS_AT_ONCE // (by_row.longest * by_col.longest))
         for s in range(0, len(n), step):
@@ -127,8 +128,10 @@ class Tally:
             y, x = by_row.target[i[k], r], by_col.target[j[k], c]
             area += torch.bincount(n[k] * U + u[k], minlength=N * U)
             base = (labels.group[n[k]] * U + u[k]) * self._intersection.shape[2]
-            for m in range(labels.maps.shape[1]):
-                hits.add(base + labels.maps[n[k], m, y, x])
+            M, H, W = labels.maps.shape[1:]
+            pixel = (n[k] * M * H + y) * W + x
+            for m in range(M):
+                hits.add(base + flat_labels[pixel + m * H * W])
 
     def _commit(self, area: Tensor, hits: _Hits, labels: LabelBatch) -> None:
         hits.add_to(self._intersection.view(-1))
