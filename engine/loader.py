@@ -27,6 +27,8 @@ R = TypeVar("R")
 #: Decoded images are kept in memory up to this many bytes, so that a small data set is decoded once.
 CACHE_BYTES = 2 << 30
 _SHOW = 5
+# Labels are counted this many images at a time: a call for each would cost more than the counting.
+_COUNTED_TOGETHER = 64
 
 
 def in_order(work: Callable[[T], R], items: Sequence[T], workers: int, ahead: int) -> Iterator[R]:
@@ -89,6 +91,7 @@ class Loader:
         tally = ConceptTally(len(self.dataset.concepts))
         usable: list[int] = []
         bad: list[tuple[str, str]] = []
+        uncounted: list[Sample] = []
         digest = 0
         for index, sample in enumerate(in_order(self._try, range(len(self.dataset)), self.workers, 4 * self.workers)):
             progress.advance(1)
@@ -98,7 +101,12 @@ class Loader:
             usable.append(index)
             digest = (digest + sample.digest) % 2**128
             self._keep(sample)
-            tally.add(self.labels([sample]))
+            uncounted.append(sample)
+            if len(uncounted) == _COUNTED_TOGETHER:
+                tally.add(self.labels(uncounted))
+                uncounted = []
+        if uncounted:
+            tally.add(self.labels(uncounted))
         if bad and not skip_bad:
             listed = "; ".join(reason for _, reason in bad[:_SHOW])
             more = f"; and {len(bad) - _SHOW} more" if len(bad) > _SHOW else ""
