@@ -120,6 +120,13 @@ def test_a_run_over_broken_data_stops_before_it_counts(place: Path) -> None:
 # Tables that are wrong, and no data at all: said before torch is imported
 
 
+def without_torch(place: Path) -> Path:
+    """A folder for PYTHONPATH in which torch cannot be imported."""
+    (place / "no_torch" / "torch").mkdir(parents=True)
+    (place / "no_torch" / "torch" / "__init__.py").write_text("raise ImportError('torch was imported')")
+    return place / "no_torch"
+
+
 def test_tables_that_are_wrong(place: Path) -> None:
     index = place / "small" / "index.csv"
     whole = index.read_text()
@@ -131,9 +138,7 @@ def test_tables_that_are_wrong(place: Path) -> None:
         assert checked.returncode == 1
         assert said[-1] in checked.stdout
 
-    no_torch = place / "no_torch"
-    (no_torch / "torch").mkdir(parents=True)
-    (no_torch / "torch" / "__init__.py").write_text("raise SystemExit('torch was imported')")
+    no_torch = without_torch(place)
     drop_column(index, "sh")
     refused("index.csv", "sh")
     index.write_text(whole)
@@ -227,14 +232,17 @@ def test_a_download_that_cannot_be(place: Path, server: tuple[str, list[str]]) -
 
 
 def test_the_doctor_reports_what_it_found(place: Path) -> None:
-    done, as_json = cli.in_parallel(lambda args: cli.nd("doctor", *args, folder=place), [(), ("--json",)])
-    header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert header == ["", "what", "found"]
-    assert {state for state, *_ in rows} <= {"ok", "warn", "fail"}
-    assert done.returncode == int(any(state == "fail" for state, *_ in rows))
-    topics = " ".join(topic for _, topic, _ in rows).lower()
+    found = json.loads(cli.nd("doctor", "--json", folder=place).stdout)["findings"]
+    assert all(set(f) == {"topic", "state", "detail", "hint"} for f in found)
+    assert {f["state"] for f in found} <= {"ok", "warn", "fail"}
+    topics = " ".join(f["topic"] for f in found).lower()
     for topic in ("torch", "viewer", "disk"):
         assert topic in topics
-    found = json.loads(as_json.stdout)["findings"]
-    assert [f["topic"] for f in found] == [topic for _, topic, _ in rows]
-    assert all({"topic", "state", "detail", "hint"} <= set(f) for f in found)
+
+
+def test_the_doctor_ends_with_1_where_something_would_fail(place: Path) -> None:
+    done = cli.nd("doctor", folder=place, env={"PYTHONPATH": str(without_torch(place))})
+    assert done.returncode == 1
+    header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert header == ["", "what", "found"]
+    assert ["fail", "torch"] in [row[:2] for row in rows]

@@ -24,11 +24,6 @@ def place(tmp_path: Path) -> Path:
 # What a network, its weights or its layers can have wrong: each a run of its own, two at a time. There is more that can
 # be wrong (test_networks, test_weights and test_layers have it all); here is one of each kind, told by the command.
 
-FAILING = """
-def failing():
-    raise RuntimeError("no GPU here")
-"""
-
 
 class Evil:
     """A pickle that would leave a file."""
@@ -42,9 +37,7 @@ WRONG = {
     "a layer that is no map": (("-l", "pooled"), 2, ("pooled (AdaptiveAvgPool2d) cannot be dissected", "units")),
     "text as weights": (("--weights", "text.pt"), 1, ("text.pt is not a checkpoint", ".safetensors")),
     "code as weights": (("--weights", "evil.pt"), 1, ("evil.pt holds more than tensors", "could run code")),
-    "a factory that fails": (("odd.py:failing",), 1, ("no GPU here", "odd.py, line")),
-    "unknown factory": (("net.py:netwrok",), 2, ("no factory named 'netwrok'", "network")),
-    "unknown torchvision model": (("torchvision:resnet19@none",), 2, ("resnet19", "resnet18")),
+    "unknown network": (("nothing.here:net",), 2, ("no module named nothing.here", "torchvision:NAME")),
 }
 
 
@@ -56,7 +49,6 @@ def wrong_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Every run of WRONG in a folder of its own, and the files there before and after it."""
     top = tmp_path_factory.mktemp("wrong")
     made = cli.write_inputs(top / "made")
-    (made / "odd.py").write_text(FAILING)
     (made / "text.pt").write_text("lr: 0.1\n")
     (made / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from store_factory import assert_same, dissection, read_back, write_small
 
+from ndissect.store.disk import Disk
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import atomic, check_writable, human_bytes
 from ndissect.store.writer import write_store
@@ -34,7 +38,7 @@ def files(folder: Path) -> list[str]:
 # One parent that has imported everything forks a writer a time and kills it: the moments are then spread over the
 # write itself and not over the imports.
 KILLER = """
-import os, random, signal, sys, time
+import json, os, random, signal, sys, time
 from pathlib import Path
 from ndissect.store.writer import write_store
 from store_factory import assert_same, dissection, read_back
@@ -46,7 +50,7 @@ write_store(target, new)
 takes = time.monotonic() - start
 rng = random.Random(0)
 left = {"old": 0, "new": 0, "none": 0}
-for turn in range(60):
+for turn in range(40):
     target.unlink()
     if exists:
         write_store(target, old)
@@ -65,7 +69,7 @@ for turn in range(60):
     which = "new" if found.layers[0].counts.area.tolist() == new.layers[0].counts.area.tolist() else "old"
     assert_same(found, new if which == "new" else old)
     left[which] += 1
-print(left)
+print(json.dumps(left))
 """
 
 
@@ -73,7 +77,7 @@ print(left)
 def test_a_kill_at_any_moment_leaves_the_old_store_or_the_new_one(tmp_path: Path, before: str) -> None:
     done = run(KILLER, tmp_path / "a.nd.h5", before, check=False)
     assert done.returncode == 0, done.stderr
-    left = eval(done.stdout)
+    left = json.loads(done.stdout)
     assert left["none"] == 0 if before == "exists" else left["old"] == 0
     assert left["new"] > 0
     assert left["old"] + left["none"] > 0
@@ -124,11 +128,62 @@ def test_a_disk_that_is_full_at_any_byte_of_the_file(tmp_path: Path, exists: boo
     lines = done.stdout.splitlines()
     assert len(lines) == len(limits)
     for limit, line in zip(limits, lines, strict=True):
-        assert line.startswith(f"cannot write {path}: File too large | a file that was there before is unchanged"), (limit, line)
+        assert line.startswith(f"cannot write {path}: File too large | a file that was there before is unchanged"), (
+            limit,
+            line,
+        )
         assert "free some space" in line
     assert files(tmp_path) == (["a.nd.h5"] if exists else [])
     if exists:
         assert path.read_bytes() == before
+
+
+pieces = st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20)), max_size=12)
+
+
+@settings(deadline=None)
+@given(before=pieces, after=pieces, at=st.integers(0, 80), count=st.integers(1, 80))
+def test_what_the_disk_refused_is_read_back_until_the_end_and_then_reported(
+    tmp_path_factory: pytest.TempPathFactory, before: list, after: list, at: int, count: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "disk"
+    expected = bytearray(200)
+    path.write_bytes(b"")
+    for allowed, writes in ((os.O_RDWR, before), (os.O_RDONLY, after)):
+        fd = os.open(path, allowed)
+        disk = Disk(fd)
+        for where, data in writes:
+            disk.seek(where)
+            assert disk.write(data) == len(data)
+            assert disk.tell() == where + len(data)
+            expected[where : where + len(data)] = data
+        found = bytearray(b"?" * count)
+        disk.seek(at)
+        assert disk.readinto(found) == count
+        assert found == expected[at : at + count]
+        if allowed == os.O_RDONLY and writes:
+            disk.truncate(7)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                disk.check()
+        else:
+            disk.check()
+        os.close(fd)
+        if allowed == os.O_RDONLY:
+            assert path.stat().st_size == max((w + len(d) for w, d in before), default=0)
+
+
+def test_many_layers_on_a_full_disk(tmp_path: Path) -> None:
+    """So many that HDF5 reads descriptions back which the disk never took."""
+    code = LIMITED.replace('{"a": (300, (7, 7)), "b": (500, (4, 4))}', '{f"layer{i}": (2, (2, 2)) for i in range(150)}')
+    assert code != LIMITED
+    done = run(code, tmp_path / "a.nd.h5", 100_000, 700_000, 1_000_000_000, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.startswith("cannot write") and "File too large" in line for line in done.stdout.splitlines()] == [
+        True,
+        True,
+        False,
+    ]
+    assert files(tmp_path) == ["a.nd.h5"]
 
 
 def test_space_enough_is_enough(tmp_path: Path) -> None:

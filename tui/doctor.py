@@ -28,7 +28,18 @@ Environ = Mapping[str, str]
 GIB = 1024**3
 
 #: The libraries whose versions are told, in this order.
-LIBRARIES = "torch torchvision numpy h5py typer rich textual pillow platformdirs safetensors".split()
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "h5py",
+    "typer",
+    "rich",
+    "textual",
+    "pillow",
+    "platformdirs",
+    "safetensors",
+)
 #: Import names that differ from the distribution's.
 MODULES = {"pillow": "PIL"}
 

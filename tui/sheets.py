@@ -58,7 +58,7 @@ def _truth_row(view: LayerView, unit: int, concept: str | None) -> int:
     if concept is not None:
         rows = match_concepts(concepts, concept)
         if len(rows) != 1:
-            few = ", ".join(concepts.label(int(r)) for r in rows[:6]) or "none"
+            few = ", ".join(concepts.label(int(r)) for r in rows[:6])
             raise WrongUse(f"--concept '{concept}' matches {len(rows)} concepts: {few}", "nd concepts lists them")
         return int(rows[0])
     row = int(view.labels[0][unit])

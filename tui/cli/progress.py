@@ -98,7 +98,7 @@ class BarProgress(PlainProgress):
         super().start(phase, total)
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(phase, total=total, rate="", memory="")
+        self._task = self._bars.add_task(phase, total=total, rate="", memory=memory_used())
 
     def advance(self, images: int) -> None:
         self._done += images
