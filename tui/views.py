@@ -240,18 +240,27 @@ def summary_lines(view: LayerView) -> list[str]:
         f"{s['units']} units, {s['detectors']} detectors (IoU > {DETECTOR_IOU})",
         f"unique detectors: {s['unique_per_category']} per category ({by}); {s['unique_best_label']} by best label",
     ]
-    few = few_image_labels(view)
-    if few:
+    return lines + cautions([view])
+
+
+def cautions(views: Sequence[LayerView]) -> list[str]:
+    """What to beware of in these layers of a store: labels that rest on few images, dead units, NaN and infinities."""
+    lines = []
+    few = [few_image_labels(view) for view in views]
+    if views and None not in few and not views[0].store.protocol.min_images:
+        detectors = sum(int((view.labels[1] > DETECTOR_IOU).sum()) for view in views)
+        count = sum(n for n in few if n)
         lines.append(
-            f"detectors whose label rests on fewer than {FEW_IMAGES} images: {few}; such labels win by chance,"
-            " nd dissect --min-images leaves them out"
+            f"labels that rest on fewer than {FEW_IMAGES} images: {count} of {detectors} detectors'"
+            + ("; such labels win by chance, nd dissect --min-images leaves them out" if count else "")
         )
-    dead = int(view.statistics.dead.sum())
-    bad = int((view.statistics.nan + view.statistics.inf > 0).sum())
+    dead = sum(int(view.statistics.dead.sum()) for view in views)
+    broken = [view.statistics.nan + view.statistics.inf for view in views]
+    bad = sum(int((values > 0).sum()) for values in broken)
     if dead:
         lines.append(f"dead units (constant, or never above zero), which have no label: {dead}")
     if bad:
-        total = int((view.statistics.nan + view.statistics.inf).sum())
+        total = sum(int(values.sum()) for values in broken)
         lines.append(f"units with NaN or infinite activations: {bad} ({total} in all), which were left out")
     return lines
 

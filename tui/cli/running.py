@@ -110,7 +110,7 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
     for note in network.notes:
         tell(f"note: {note}")
     layers = _choose(request, list_layers(network, _image_size(dataset)))
-    path = request.output or Path(f"{network.name}-{dataset.name}{SUFFIX}")
+    path = request.output or Path(_store_name(network, dataset))
     _check_output(path, request, layers, dataset)
     tell(f"{network.spec} on {dataset.name}: {len(dataset)} images, {_layer_list(layers)}, on {device}")
     settings = Settings(device, request.batch, request.workers, request.top, request.skip_bad)
@@ -123,6 +123,12 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
     for name, why in outcome.survey.skipped:
         tell(f"skipped {name}: {why}")
     return path
+
+
+def _store_name(network: Network, dataset: ConceptDataset) -> str:
+    """``resnet18-broden1_224.nd.h5``; the demo network on the demo data is ``demo.nd.h5``."""
+    data = "demo" if dataset.name.startswith("demo-") else dataset.name
+    return f"{network.name}{SUFFIX}" if network.name == data else f"{network.name}-{data}{SUFFIX}"
 
 
 def _dataset(name: str | None) -> ConceptDataset:
@@ -180,7 +186,7 @@ def _layer_list(layers: Sequence[LayerInfo]) -> str:
 def _summary(path: Path, json: bool) -> None:
     from ndissect.store.concepts import report_order
     from ndissect.store.reader import Store
-    from ndissect.tui.views import best_unit, protocol_line, summary_lines
+    from ndissect.tui.views import best_unit, cautions, protocol_line
 
     with Store(find_store(path)) as store:
         views = [store.layer(name) for name in store.layer_names]
@@ -205,7 +211,7 @@ def _summary(path: Path, json: bool) -> None:
             by = [s["by_category"][c] for c in categories]
             rows.append([view.name, s["units"], s["detectors"], s["unique_per_category"], *by, best])
         notes = [protocol_line(store.protocol)]
-        notes += summary_lines(views[-1])[2:]
+        notes += cautions(views)
         last = views[-1].name
         notes.append(f"next: nd inspect {last}    nd overlay {last}:{best_unit(views[-1])[0] or 0}")
         output.print_table(Table(columns, rows, notes=notes))
