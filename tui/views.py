@@ -78,22 +78,21 @@ def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDAr
 
 
 def _order(view: LayerView, units: npt.NDArray[np.int64], sort: str) -> npt.NDArray[np.int64]:
-    label, value = view.labels
-    concepts = view.store.concepts
-    # Row -1, no label, takes the last entry: after every real one.
-    names = np.array([*(concepts.label(i) for i in range(len(concepts))), "\U0010ffff"])
-    place = {c: i for i, c in enumerate(report_order(concepts.categories))}
-    categories = np.array([*(place[concepts.category_of(i)] for i in range(len(concepts))), len(place)])
-    unit_label = label[units]
-    keys: dict[str, list[npt.NDArray[Any]]] = {  # np.lexsort: the last key counts first
-        "iou": [-value[units]],
-        "unit": [],
-        "label": [-value[units], names[unit_label]],
-        "category": [-value[units], categories[unit_label]],
-        "threshold": [-np.nan_to_num(view.statistics.threshold[units], nan=-np.inf)],
-        "report": _report_keys(unit_label, value[units], names, categories),
-    }
-    return np.lexsort([units, *keys[sort]])
+    label, value = view.labels[0][units], view.labels[1][units]
+    keys: list[npt.NDArray[Any]] = []  # of np.lexsort, which counts the last one first
+    if sort == "iou":
+        keys = [-value]
+    elif sort == "threshold":
+        keys = [-np.nan_to_num(view.statistics.threshold[units], nan=-np.inf)]
+    elif sort != "unit":
+        concepts = view.store.concepts
+        # Row -1, no label, takes the last entry: after every real one.
+        names = np.array([*(concepts.label(i) for i in range(len(concepts))), "\U0010ffff"])
+        place = {c: i for i, c in enumerate(report_order(concepts.categories))}
+        categories = np.array([*(place[concepts.category_of(i)] for i in range(len(concepts))), len(place)])
+        by = {"label": [-value, names[label]], "category": [-value, categories[label]]}
+        keys = by[sort] if sort in by else _report_keys(label, value, names, categories)
+    return np.lexsort([units, *keys])
 
 
 def _report_keys(

@@ -215,3 +215,6 @@ def _summary(path: Path, json: bool) -> None:
         last = views[-1].name
         notes.append(f"next: nd inspect {last}    nd overlay {last}:{best_unit(views[-1])[0] or 0}")
         output.print_table(Table(columns, rows, notes=notes))
+        if not output.on_terminal():  # tables in pipes have no notes, but what comes next belongs in every log
+            for note in notes:
+                tell(note)
