@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -19,6 +20,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         name = next(kind for kind, usable in there.items() if usable)
+    if name.partition(":")[0] not in DEFAULT_BATCH:
+        raise WrongUse(f"no device '{name}'", "use auto, cpu, cuda, cuda:1 or mps")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -39,8 +42,20 @@ def exact_arithmetic() -> None:
     """Full float32 on CUDA, and the same algorithm on every pass: thresholds and masks must see equal activations."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    newer: list[Any] = [torch.backends, torch.backends.cudnn, getattr(torch.backends.cudnn, "conv", None)]
+    for switch in newer:
+        if hasattr(switch, "fp32_precision"):  # which a network's own file may have set
+            switch.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the device had no memory left; cuDNN, cuBLAS and MPS say so in plain RuntimeErrors."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or "ALLOC_FAILED" in said)
+    )
 
 
 class Halving:

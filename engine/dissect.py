@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.data.dataset import ConceptDataset, Sample
-from ndissect.engine.device import DEFAULT_BATCH, Halving, exact_arithmetic
+from ndissect.engine.device import DEFAULT_BATCH, Halving, exact_arithmetic, out_of_memory
 from ndissect.engine.hooks import Capture
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.layers import LayerInfo
@@ -85,6 +85,11 @@ def dissect(
         clock.lap("thresholds")
         run.count()
         clock.lap("tally")
+    except torch.OutOfMemoryError as e:
+        raise NDError(
+            f"{settings.device} has not enough free memory: {str(e).strip().splitlines()[0]}",
+            "dissect fewer layers at a time, free the device, or use another --device",
+        ) from e
     finally:
         network.module.to("cpu")
     dissection = run.result(survey)
@@ -160,9 +165,9 @@ class _Run:
         inputs = torch.cat([self.network.preprocess.apply(images) for images in image_tensor(part)])
         try:
             capture.run(inputs.to(self.settings.device))
-        except torch.OutOfMemoryError:
-            raise
         except Exception as e:
+            if out_of_memory(e):
+                raise torch.OutOfMemoryError(str(e)) from e
             raise _network_failed(self.network, inputs, e) from e
         maps = [capture[name].to(self.counting) for name in capture.names]
         # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
@@ -172,7 +177,10 @@ class _Run:
                 def take(s: slice, i: int = number, x: Tensor = layer_maps, consume: Consumer = consume) -> None:
                     consume(i, x[s], part[s], part_labels[s] if part_labels else None)
 
-                Halving(len(part), self.progress).run(len(part), take)
+                inner = Halving(len(part), self.progress)
+                inner.run(len(part), take)
+                if inner.size < len(part):  # it will not fit the next batch either
+                    self.batch.size = min(self.batch.size, inner.size)
 
     def find_thresholds(self) -> None:
         """Fill ``statistics`` and ``tops``: the exact quantiles, and the images where units peak."""
@@ -204,15 +212,16 @@ class _Run:
         self.statistics = [q.result() for q in quantiles]
 
     def _feed(self, quantile: Quantile, i: int, maps: Tensor) -> None:
+        activations = maps.transpose(0, 1).reshape(maps.shape[1], -1)
         if self.protocol.quantile_over == "raw":
-            quantile.update(maps.transpose(0, 1).reshape(maps.shape[1], -1))
+            quantile.update(activations)
             return
         rows, cols = self.axes[i]
         dense = [
             upsample_dense(image[None], rows, cols, self.protocol.upsampling)[0].reshape(maps.shape[1], -1)
             for image in maps
         ]
-        quantile.update(torch.cat(dense, 1))
+        quantile.update(torch.cat(dense, 1), activations)
 
     def count(self) -> None:
         """Fill ``tallies``."""

@@ -186,9 +186,7 @@ def _run_once(
     except Exception as error:
         shape = " x ".join(map(str, x.shape))
         folder = network.origin.get("file", "").rpartition("/")[0]
-        hint = (
-            "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW."
-        )
+        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW."
         what = f"the network {network.name} fails on an input of {shape}"
         raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
     finally:

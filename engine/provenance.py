@@ -14,7 +14,13 @@ import torch
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import device_name
 from ndissect.engine.dissect import Outcome
+from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
+
+
+def _cudnn() -> int | None:
+    found: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return found
 
 
 def provenance(
@@ -53,12 +59,16 @@ def provenance(
             "batch": outcome.batch,
             "forward_passes": outcome.passes,
             "arithmetic": "float32",
+            "seed": FACTORY_SEED,
             "seconds": outcome.seconds,
         },
         "versions": {
             "python": platform.python_version(),
             "platform": platform.platform(),
             "hdf5": h5py.version.hdf5_version,
-            **{name: version(name) for name in ("ndissect", "torch", "torchvision", "numpy", "h5py", "pillow")},
+            **{name: version(name) for name in ("ndissect", "torchvision", "numpy", "h5py", "pillow")},
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": _cudnn() if device.type == "cuda" else None,
         },
     }

@@ -72,12 +72,17 @@ class Quantile:
         self._min = torch.full((units,), torch.inf, device=self._device)
         self._max = torch.full((units,), -torch.inf, device=self._device)
 
-    def update(self, values: Tensor) -> None:
-        """Take ``values`` (U, n) floating, in any order and cut; NaN and infinities are counted and left out."""
+    def update(self, values: Tensor, activations: Tensor | None = None) -> None:
+        """Take ``values`` (U, n) floating, in any order and cut; NaN and infinities are counted and left out.
+
+        Where the values are not the activations themselves but maps made of them, ``activations`` (U, m) says what
+        is counted as NaN, infinite, smallest and largest.
+        """
         if not values.shape[1]:
             return
         values = values.to(torch.float32)
-        low, high = values.aminmax(dim=1)  # NaN and infinities show in these
+        raw = values if activations is None else activations.to(torch.float32)
+        low, high = raw.aminmax(dim=1)  # NaN and infinities show in these
         whole = bool((torch.isfinite(low) & torch.isfinite(high)).all())
         # All that may run out of memory comes before the first change, so that a failed update can be repeated.
         seen = [
@@ -86,11 +91,11 @@ class Quantile:
             torch.zeros_like(self._inf),
         ]
         if not whole:
-            finite = torch.isfinite(values)
-            seen = [finite.sum(1), torch.isnan(values).sum(1), torch.isinf(values).sum(1)]
-            low = torch.where(finite, values, torch.inf).amin(1)
-            high = torch.where(finite, values, -torch.inf).amax(1)
-            values = torch.where(finite, values, torch.nan)
+            finite = torch.isfinite(raw)
+            low = torch.where(finite, raw, torch.inf).amin(1)
+            high = torch.where(finite, raw, -torch.inf).amax(1)
+            values = torch.where(torch.isfinite(values), values, torch.nan)
+            seen = [(~torch.isnan(values)).sum(1), torch.isnan(raw).sum(1), torch.isinf(raw).sum(1)]
         least, most = torch.minimum(self._min, low), torch.maximum(self._max, high)
         self._select.update(values)
         if self._first_pass:
@@ -155,16 +160,18 @@ class _Tail:
         for start in range(0, len(values), step):
             units = slice(start, start + step)
             batch = torch.where(values[units] > self._bound[units, None], values[units], -torch.inf)
-            largest.append(_largest(torch.cat([self._buffer[units], batch], 1), self._kept))
+            top = _largest(torch.cat([self._buffer[units], batch], 1), self._kept)
+            few = filled[units] < self._kept
+            if bool(few.any()):  # -inf still fills their rows up: their values must come first
+                top[few] = top[few].sort(dim=1, descending=True).values
+            largest.append(top)
         # Nothing was changed before this point, so that a merge that ran out of memory can be repeated.
         for number, top in enumerate(largest):
             self._buffer[number * step : number * step + len(top), : self._kept] = top
         self._buffer[:, self._kept :] = -torch.inf
         self._filled = filled.clamp(max=self._kept)
-        # -inf still, and so no bound, for a unit that has not seen as many values yet: its values come first.
+        # -inf still, and so no bound, for a unit that has not seen as many values yet.
         self._bound = self._buffer[:, : self._kept].amin(1)
-        few = self._filled < self._kept
-        self._buffer[few] = self._buffer[few].sort(1, descending=True).values
 
     def start(self, ranks: list[int], counts: Tensor) -> None:
         self._from_top = [int(n) - k for k, n in zip(ranks, counts, strict=True)]

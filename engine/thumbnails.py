@@ -31,8 +31,9 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
 def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
     """The table of the images at ``indices``, in that order."""
     thumbnails: list[bytes] = []
-    maps: list[npt.NDArray[np.uint16]] = []
+    maps: list[npt.NDArray[np.uint16] | None] = []
     labels: list[tuple[int, ...]] = []
+    M = 0
 
     def make(index: int) -> tuple[Sample, bytes]:
         sample = loader.read(index)
@@ -42,13 +43,15 @@ def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
         thumbnails.append(jpeg)
         maps.append(resize_labels(sample.maps, loader.grid))
         labels.append(sample.labels)
-    M = max((len(m) for m in maps), default=0)
+        M = max(M, len(sample.maps))
     L = max((len(x) for x in labels), default=0)
     label_maps = np.zeros((len(maps), M, *loader.grid), np.uint16)
     image_labels = np.zeros((len(maps), L), np.uint16)
     for row, (m, x) in enumerate(zip(maps, labels, strict=True)):
+        assert m is not None
         label_maps[row, : len(m)] = m
         image_labels[row, : len(x)] = x
+        maps[row] = None  # there may be tens of thousands: never hold them twice
     return ImageTable(
         index=np.array(indices, np.int64),
         name=tuple(loader.dataset.names[i] for i in indices),

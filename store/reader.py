@@ -244,6 +244,8 @@ class LayerView:
         else:
             area = np.full(C, g.counts("area", (G, U), at=row).sum(0))
         value = scores.iou(intersection, area, self.store.concept_counts.area.sum(0))
+        if self._group.read("dead", (self.units,), "iub", at=unit):
+            value[:] = 0  # a dead unit detects nothing, whatever its constant or negative maps cover
         return value, intersection, area
 
     def concept_ious(self, row: int) -> npt.NDArray[np.float64]:

@@ -72,12 +72,17 @@ def half_pixel_positions(n: int, size: int) -> list[Fraction]:
 def receptive_field_positions(n: int, size: int, field: Field, input_size: int) -> list[Fraction]:
     """Centres of n receptive fields on a grid of ``size`` pixels that shows an input of ``input_size`` pixels.
 
-    The 2017 code rounds centre and step down to whole label pixels, with a whole reduction r = iw // sw. Where the
-    step is no multiple of r, that code cannot place the samples; here they lie at the exact step.
+    The 2017 code has a whole reduction r = iw / sw (227 / 113 and 224 / 112 are 2) and rounds centre and step down to
+    whole label pixels. Where the step is no multiple of r, or r is no whole number, as for an input of 224 pixels on
+    a grid of 113, that code cannot place the samples; here they lie where they are.
     """
-    r = Fraction(input_size // size) if input_size >= size else Fraction(input_size, size)
-    start = (field.size // 2 + field.offset) // r
-    return [start + i * Fraction(field.step) / r for i in range(n)]
+    exact = Fraction(input_size, size)
+    whole = round(exact)
+    if whole and abs(whole * size - input_size) < whole:
+        start, r = Fraction((field.size // 2 + field.offset) // whole), Fraction(whole)
+    else:
+        start, r = (field.size // 2 + field.offset) / exact, exact
+    return [start + i * field.step / r for i in range(n)]
 
 
 def axis_from_positions(positions: list[Fraction], size: int) -> Axis:

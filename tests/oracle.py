@@ -32,9 +32,14 @@ def source(kind: str, n: int, size: int, t: int, field: Receptive | None = None)
         return (t + Fraction(1, 2)) * Fraction(n, size) - Fraction(1, 2)
     assert kind == "receptive-field"
     assert field is not None
-    r = field.input_size // size
-    first = (field.size // 2 + field.offset) // r
-    return (t - first) / Fraction(field.step, r)
+    centre = field.size // 2 + field.offset
+    if size in (field.input_size // 2, -(-field.input_size // 2)):  # half the input, rounded either way
+        return (t - Fraction(centre // 2)) / Fraction(field.step, 2)
+    if field.input_size % size == 0:
+        r = field.input_size // size
+        return (t - Fraction(centre // r)) / Fraction(field.step, r)
+    r = Fraction(field.input_size, size)
+    return (t - centre / r) / (field.step / r)
 
 
 def neighbours(

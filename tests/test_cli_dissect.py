@@ -22,7 +22,7 @@ def test_a_dissection_writes_one_store_named_after_network_and_data_and_sums_it_
     assert {f for f in cli.files_in(place) if not f.startswith("small")} == {"net.py", "net-small.nd.h5"}
     header, units, deep = [line.split("\t") for line in done.stdout.splitlines()]
     summary = dict(zip(header, units, strict=True))
-    assert (summary["layer"], summary["units"], summary["detectors"], summary["unique"]) == ("units", "4", "3", "4")
+    assert (summary["layer"], summary["units"], summary["detectors"], summary["unique/cat"]) == ("units", "4", "3", "4")
     assert {c: summary[c] for c in ("object", "scene", "part", "color")} == {
         "object": "1",
         "scene": "1",

@@ -15,10 +15,12 @@ from broden_factory import Concept, Picture, write_broden
 from networks_factory import CHANNELS, EXACT, write_network
 
 from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.device import out_of_memory
 from ndissect.engine.dissect import Outcome, Settings, dissect
 from ndissect.engine.layers import list_layers, match_layers
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.progress import Progress
+from ndissect.engine.tally import Tally
 from ndissect.store.errors import NDError
 from ndissect.store.model import Layer
 from ndissect.store.protocol import make_protocol
@@ -266,6 +268,18 @@ def test_dead_and_non_finite_units_are_marked_counted_and_not_labelled(data: Pat
     assert found.counts.area[0, 2] > 0, "the finite half still counts"
 
 
+def test_what_is_counted_of_activations_does_not_depend_on_where_the_quantile_is_taken(
+    data: Path, tmp_path: Path
+) -> None:
+    """Enlarging pads a constant unit with zeros, and makes many pixels of one infinite activation."""
+    file = write_network(tmp_path, CHANNELS)
+    found = layer(run(f"{file}:odd", data, ["units"], "pnas2020", grid="24"), "units").statistics
+    assert found.dead.tolist() == [True, True, False, False, False]
+    assert found.nan.tolist() == [0, 0, IMAGES * SIZE * SIZE // 2, 0, 0]
+    assert found.inf.tolist() == [0, 0, 0, IMAGES, 0]
+    assert found.maximum[:2].tolist() == [7.0, -1.0]
+
+
 def test_out_of_memory_halves_the_batch_says_so_and_changes_no_count(data: Path, tmp_path: Path) -> None:
     file, notes = write_network(tmp_path, CHANNELS), Notes()
     whole = run(f"{file}:network", data, ["units"], batch=4)
@@ -274,6 +288,32 @@ def test_out_of_memory_halves_the_batch_says_so_and_changes_no_count(data: Path,
     assert halved.batch == 4
     assert [n for n in notes.notes if "batches of 8" in n]
     assert [n for n in notes.notes if "batches of 4" in n]
+
+
+def test_memory_errors_of_libraries_below_torch_halve_the_batch_as_well() -> None:
+    assert out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"))
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert not out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_a_batch_that_was_too_large_for_counting_is_not_tried_again(
+    net: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for a GPU on which the maps of four images at a time can be counted."""
+    whole, notes, add = run(net, data, ["first"]), Notes(), Tally.add
+
+    def small_gpu(self: Tally, maps: torch.Tensor, *rest: object) -> None:
+        if len(maps) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        add(self, maps, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tally, "add", small_gpu)
+    halved = run(net, data, ["first"], progress=notes, batch=8)
+    same(layer(whole, "first"), layer(halved, "first"))
+    assert len(notes.notes) == 1
+    assert halved.batch == 4
 
 
 def test_one_image_that_does_not_fit_is_an_error_not_a_loop(data: Path, tmp_path: Path) -> None:

@@ -152,15 +152,27 @@ def test_a_constant_map_stays_constant_to_the_last_bit(kind):
 
 
 def test_a_map_of_the_grid_s_size_is_unchanged():
-    values = np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32)
+    values = np.random.default_rng(3).normal(size=(8, 8)).astype(np.float32)
     for kind in UPSAMPLINGS:
-        assert np.array_equal(enlarge(values, kind, (5, 8), Field(0, 1, 1), 8), values)
+        assert np.array_equal(enlarge(values, kind, (8, 8), Field(0, 1, 1), 8), values)
 
 
 def test_the_edge_continues_or_falls_to_zero():
     one = np.ones((1, 1), np.float32)
     assert enlarge(one, "half-pixel", (1, 4)).tolist() == [[1, 1, 1, 1]]
     assert enlarge(one, "half-pixel-zero", (1, 4)).tolist() == [[0.625, 0.875, 0.875, 0.625]]
+
+
+@pytest.mark.parametrize(
+    ("input_size", "size", "first", "step"),
+    [(n, size, 8 * size / n, 16 * size / n) for n, size in ((224, 113), (227, 112), (299, 112), (320, 112))],
+)
+def test_receptive_fields_spread_over_the_grid_where_it_is_no_whole_fraction_of_the_input(
+    input_size: int, size: int, first: float, step: float
+) -> None:
+    """conv5_3 of VGG16: the first unit looks at pixel 8 of the input, each next one 16 further on."""
+    axis = make_axis("receptive-field", 14, size, Field(-90, 196, 16), input_size)
+    np.testing.assert_allclose(axis.positions, first + step * np.arange(14))
 
 
 def test_receptive_field_upsampling_needs_a_field():

@@ -54,6 +54,9 @@ FALLBACK_FONTS = (
 )
 
 
+_SOFTWARE = "ndissect"
+
+
 @dataclass(frozen=True)
 class Panel:
     """One top image of a unit.
@@ -152,7 +155,7 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str]) -> None:
     if path.is_dir():
         raise NDError(f"Cannot write the picture {path}: it is a folder.", "Name a file, for example unit.png.")
     text = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
+    for key, value in {"Software": _SOFTWARE, **metadata}.items():
         text.add_itxt(key, value.replace("\0", " ").encode("utf-8", "backslashreplace").decode("utf-8"))
     temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")
     try:
@@ -167,6 +170,15 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str]) -> None:
         if not path.parent.is_dir():
             hint = f"Create the folder {path.parent} or name another one."
         raise NDError(f"Cannot write the picture {path}: {error.strerror or error}.", hint) from error
+
+
+def drawn_by_nd(path: Path) -> bool:
+    """Whether ``path`` is a picture of this program's, which may be drawn again, rather than someone's own."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return bool(image.info.get("Software") == _SOFTWARE)
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def shorten(text: str, size: int, width: int) -> str:

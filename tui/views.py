@@ -16,7 +16,17 @@ from ndissect.store.protocol import Protocol
 from ndissect.store.reader import LayerView
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 
+UNITS_FROM_0 = "units count from 0"
+#: What the two columns of unique detectors are; the papers' figures are the first.
+UNIQUE = (
+    "unique/cat: distinct winners of each category with IoU > 0.04, added up;"
+    " unique/best: distinct labels with IoU >= 0.04"
+)
 SORTS = ("iou", "unit", "label", "category", "threshold", "report")
+
+
+# Units that a caution lists by name.
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -254,13 +264,17 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
             + ("; such labels win by chance, nd dissect --min-images leaves them out" if count else "")
         )
     dead = sum(int(view.statistics.dead.sum()) for view in views)
-    broken = [view.statistics.nan + view.statistics.inf for view in views]
-    bad = sum(int((values > 0).sum()) for values in broken)
     if dead:
         lines.append(f"dead units (constant, or never above zero), which have no label: {dead}")
-    if bad:
-        total = sum(int(values.sum()) for values in broken)
-        lines.append(f"units with NaN or infinite activations: {bad} ({total} in all), which were left out")
+    broken = [
+        f"{view.name}:{u} ({view.statistics.nan[u]} NaN, {view.statistics.inf[u]} infinite)"
+        for view in views
+        for u in np.flatnonzero(view.statistics.nan + view.statistics.inf)
+    ]
+    if broken:
+        more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
+        named = ", ".join(broken[:_NAMED])
+        lines.append(f"units with NaN or infinite activations, which were left out: {named}{more}")
     return lines
 
 

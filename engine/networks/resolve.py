@@ -17,6 +17,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.isolate import Scope
 from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
@@ -203,7 +204,7 @@ def _run_factory(factory: Callable[[], object], what: str, scope: Scope) -> obje
             f"{FACTORY} Wrap it, e.g. def my_network(): return {what.rpartition(':')[2]}(...)",
         )
     with torch.random.fork_rng(devices=[]), _users_code(scope, f"the factory {what} failed"):
-        torch.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(FACTORY_SEED)
         return factory()
 
 

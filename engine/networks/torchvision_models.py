@@ -14,6 +14,7 @@ import torchvision
 from torch import nn
 from torchvision import models
 
+from ndissect.engine.networks import FACTORY_SEED
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 UNTRAINED = "none"
@@ -83,7 +84,7 @@ def _build(name: str, weights: Any) -> nn.Module:
         options["progress"] = sys.stderr.isatty()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about slow or changing initialisations that nobody asked for here
-        torch.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(FACTORY_SEED)
         module: nn.Module = models.get_model(name, **options)
     return module
 

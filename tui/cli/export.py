@@ -42,10 +42,9 @@ def export(
     from ndissect.store import table2017
     from ndissect.store.files import find_store
     from ndissect.store.reader import Store
+    from ndissect.tui.cli.output import confirm_replace, tell
 
     if to is not None:
-        from ndissect.tui.cli.output import confirm_replace
-
         confirm_replace(to, force)
     with Store(find_store(store)) as opened:
         names = [layer] if layer else list(opened.layer_names)
@@ -60,6 +59,7 @@ def export(
         text = io.StringIO()
         table2017.write_table(views[0], text)
         _write(to, text.getvalue())
+        tell("units count from 1, as in the 2017 tables")
 
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:

@@ -142,7 +142,7 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
         rows.append(
             [one["unit"], one["label"], one["category"], one["iou"], one["iou"], one["threshold"], int(one["dead"])]
         )
-    notes = [*views.summary_lines(view), views.protocol_line(view.store.protocol)]
+    notes = [*views.summary_lines(view), views.UNITS_FROM_0, views.protocol_line(view.store.protocol)]
     if len(shown) < total:
         notes.insert(0, f"{len(shown)} of {total} units; --limit 0 shows all")
     elif total < view.units:
@@ -163,6 +163,8 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
                 "layer": view.name,
                 "protocol": view.store.protocol.to_json(),
                 **views.unit_json(view, unit),
+                "nan": int(view.statistics.nan[unit]),
+                "inf": int(view.statistics.inf[unit]),
                 "best": views.best_json(view, unit),
                 "concepts": ranked,
                 "top_images": tops,
@@ -185,6 +187,9 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         for c in ranked
     ]
     notes = [f"threshold {output.number(one['threshold'])}"]
+    nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
+    if nan or infinite:
+        notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {view.name}:{unit}")

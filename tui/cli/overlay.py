@@ -37,12 +37,12 @@ def overlay(
     layer, _, number = unit.rpartition(":")
     if not layer or not number.isdigit():
         raise WrongUse(f"'{unit}' names no unit", "write LAYER:UNIT, for example layer4:17")
-    if to is not None:
-        output.confirm_replace(to, force)
+    path = to or Path(f"{layer}-{number}.png")
+    if to is not None or not drawing.drawn_by_nd(path):
+        output.confirm_replace(path, force)
     with Store(find_store(store)) as opened:
         view = opened.layer(layer)
         sheet = sheets.unit_sheet(view, int(number), images=images, truth=truth or concept is not None, concept=concept)
-        path = to or Path(f"{layer}-{number}.png")
         drawing.save_png(sheet.image, path, {"Title": sheet.title, "Source": str(opened.path)})
     if json:
         output.print_json({"path": str(path), "layer": layer, "unit": int(number), "title": sheet.title})

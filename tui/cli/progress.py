@@ -28,7 +28,7 @@ def memory_used() -> str:
 
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     torch = sys.modules.get("torch")
-    on_gpu = torch.cuda.memory_reserved() if torch and torch.cuda.is_available() else 0
+    on_gpu = sum(torch.cuda.memory_reserved(i) for i in range(torch.cuda.device_count())) if torch else 0
     return human_bytes(used) + (f" + {human_bytes(on_gpu)} GPU" if on_gpu else "")
 
 

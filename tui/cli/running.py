@@ -186,7 +186,7 @@ def _layer_list(layers: Sequence[LayerInfo]) -> str:
 def _summary(path: Path, json: bool) -> None:
     from ndissect.store.concepts import report_order
     from ndissect.store.reader import Store
-    from ndissect.tui.views import best_unit, cautions, protocol_line
+    from ndissect.tui.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, protocol_line
 
     with Store(find_store(path)) as store:
         views = [store.layer(name) for name in store.layer_names]
@@ -199,7 +199,8 @@ def _summary(path: Path, json: bool) -> None:
             Column("layer"),
             Column("units", right=True),
             Column("detectors", right=True),
-            Column("unique", right=True),
+            Column("unique/cat", right=True),
+            Column("unique/best", right=True),
             *(Column(c, output.count, right=True) for c in categories),
             Column("best unit"),
         ]
@@ -208,9 +209,10 @@ def _summary(path: Path, json: bool) -> None:
             s = view.summary()
             u, label, value_ = best_unit(view)
             best = "-" if u is None else f"{u} {label} {value_:.2f}"
+            unique = s["unique_per_category"], s["unique_best_label"]
             by = [s["by_category"][c] for c in categories]
-            rows.append([view.name, s["units"], s["detectors"], s["unique_per_category"], *by, best])
-        notes = [protocol_line(store.protocol)]
+            rows.append([view.name, s["units"], s["detectors"], *unique, *by, best])
+        notes = [UNIQUE, UNITS_FROM_0, protocol_line(store.protocol)]
         notes += cautions(views)
         last = views[-1].name
         notes.append(f"next: nd inspect {last}    nd overlay {last}:{best_unit(views[-1])[0] or 0}")
