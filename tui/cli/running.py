@@ -201,8 +201,8 @@ def _summary(path: Path, json: bool) -> None:
             Column("detectors", right=True),
             Column("unique/cat", right=True),
             Column("unique/best", right=True),
+            Column("best unit"),  # the last that 80 columns hold: the categories then stand in a table below
             *(Column(c, output.count, right=True) for c in categories),
-            Column("best unit"),
         ]
         rows = []
         for view in views:
@@ -211,7 +211,7 @@ def _summary(path: Path, json: bool) -> None:
             best = "-" if u is None else f"{u} {label} {value_:.2f}"
             unique = s["unique_per_category"], s["unique_best_label"]
             by = [s["by_category"][c] for c in categories]
-            rows.append([view.name, s["units"], s["detectors"], *unique, *by, best])
+            rows.append([view.name, s["units"], s["detectors"], *unique, best, *by])
         notes = [UNIQUE, UNITS_FROM_0, protocol_line(store.protocol)]
         notes += cautions(views)
         last = views[-1].name
