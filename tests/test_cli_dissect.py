@@ -108,6 +108,6 @@ def test_a_terminal_shows_the_progress_the_summary_and_the_next_commands(tmp_pat
         assert store.provenance["data"]["used"] == cli.IMAGES - 1
     # What stays on the screen, below the bar that was taken down: every column, none cut, none wrapped.
     table = seen.lines[-12:]
-    assert any(line.split() == ["units", *"43411110", "tree", "1.00"] for line in table), seen.text
+    assert any(line.split() == ["units", *"43430", "tree", "1.00", "1"] for line in table), seen.text
     assert "…" not in seen.text
     assert "next: nd inspect deep.pool    nd overlay deep.pool:" in seen.text

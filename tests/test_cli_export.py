@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> Path:
 
 def test_csv_has_the_columns_of_2017_with_units_from_1_the_best_first(place: Path) -> None:
     done = cli.nd("export", "units", folder=place)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "units count from 1, as in the 2017 tables\n")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0])[:4] == ["unit", "category", "label", "score"]
     assert list(rows[0])[4:9] == ["object-label", "object-truth", "object-activation", "object-intersect", "object-iou"]

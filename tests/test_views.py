@@ -369,7 +369,7 @@ def test_the_summary_in_words_says_what_the_numbers_say(view: LayerView) -> None
     assert f"{s['unique_best_label']} by best label" in text
     if view.has_counts:
         assert "dead units (constant, or never above zero), which have no label: 1" in text
-        assert "which were left out: features.0:3 (1 NaN, 1 infinite)" in text
+        assert "activations, left out: features.0:3 (1 NaN, 1 infinite)" in text
 
 
 def test_the_best_unit_of_a_layer(view: LayerView) -> None:

@@ -274,7 +274,7 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
     if broken:
         more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
         named = ", ".join(broken[:_NAMED])
-        lines.append(f"units with NaN or infinite activations, which were left out: {named}{more}")
+        lines.append(f"NaN or infinite activations, left out: {named}{more}")
     return lines
 
 

@@ -142,7 +142,7 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
         rows.append(
             [one["unit"], one["label"], one["category"], one["iou"], one["iou"], one["threshold"], int(one["dead"])]
         )
-    notes = [*views.summary_lines(view), views.UNITS_FROM_0, views.protocol_line(view.store.protocol)]
+    notes = [*views.summary_lines(view), f"{views.UNITS_FROM_0}; {views.protocol_line(view.store.protocol)}"]
     if len(shown) < total:
         notes.insert(0, f"{len(shown)} of {total} units; --limit 0 shows all")
     elif total < view.units:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ndissect.store.errors import NDError, WrongUse
 
 # Lines that stand around a table: title, header, notes and the next prompt.
-_AROUND = 13
+_AROUND = 14
 
 
 @dataclass(frozen=True)

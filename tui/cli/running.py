@@ -212,7 +212,7 @@ def _summary(path: Path, json: bool) -> None:
             unique = s["unique_per_category"], s["unique_best_label"]
             by = [s["by_category"][c] for c in categories]
             rows.append([view.name, s["units"], s["detectors"], *unique, best, *by])
-        notes = [UNIQUE, UNITS_FROM_0, protocol_line(store.protocol)]
+        notes = [UNIQUE, f"{UNITS_FROM_0}; {protocol_line(store.protocol)}"]
         notes += cautions(views)
         last = views[-1].name
         notes.append(f"next: nd inspect {last}    nd overlay {last}:{best_unit(views[-1])[0] or 0}")
