@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from ndissect.store.errors import WrongUse, nearest
+from ndissect.store.errors import WrongUse
 from ndissect.store.upsampling import UPSAMPLINGS, Upsampling
 
 _MAX_GRID = 8192
@@ -112,7 +112,7 @@ def make_protocol(
     choice replaced is called ``name+``, so that no table shows altered numbers under a paper's name.
     """
     if name not in PROTOCOLS:
-        raise WrongUse(f"unknown protocol '{name}'", f"known: {', '.join(nearest(name, [*PROTOCOLS]) or PROTOCOLS)}")
+        raise WrongUse(f"unknown protocol '{name}'", f"known: {', '.join(PROTOCOLS)}")
     if min_images < 0:
         raise WrongUse(f"--min-images {min_images}: the number of images cannot be negative", "use 0 or more")
     base = PROTOCOLS[name]

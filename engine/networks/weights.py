@@ -159,8 +159,8 @@ def _read_torch(path: Path, head: bytes) -> object:
             name = _refused_name(text)
             raise NDError(
                 f"{path} holds more than tensors{name}; reading it could run code, so it was not read",
-                "If you trust its source, keep only the tensors: "
-                'torch.save(torch.load(FILE, weights_only=False)["state_dict"], "weights.pt")',
+                "If you trust its source, torch.load it with weights_only=False and torch.save the tensors alone: "
+                'module.state_dict() of a whole module, checkpoint["state_dict"] of a checkpoint.',
             ) from error
         raise NDError(
             f"{path} is damaged or not a checkpoint: {_first_line(error)}", "Copy or download the weights again."

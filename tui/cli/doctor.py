@@ -26,6 +26,6 @@ def doctor(
     else:
         rows = [[f.state, f.topic, f.detail] for f in findings]
         hints = [f"{f.topic}: {f.hint}" for f in findings if f.hint and f.state != "ok"]
-        print_table(Table([Column(""), Column("what"), Column("found")], rows, notes=hints))
+        print_table(Table([Column(""), Column("what"), Column("found", wraps=True)], rows, notes=hints))
     if any(f.state == "fail" for f in findings):
         raise typer.Exit(1)

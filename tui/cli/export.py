@@ -87,7 +87,7 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
 
 
 def _write(to: Path | None, text: str) -> None:
-    from ndissect.tui.cli.output import emit
+    from ndissect.tui.cli.output import emit, tell
 
     if to is None:
         emit(text)
@@ -97,6 +97,7 @@ def _write(to: Path | None, text: str) -> None:
     check_writable(to, len(text))
     with atomic(to) as part:
         part.write_text(text, encoding="utf-8")
+    tell(f"wrote {to}")
 
 
 def import_table(

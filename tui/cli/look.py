@@ -172,7 +172,8 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         )
         return
     one = views.unit_json(view, unit)
-    about = f"{view.name}:{unit}  " + ("dead" if one["dead"] else f"{one['label'] or 'no label'}  IoU {one['iou']:.4f}")
+    about = f"{view.store.path}  {view.name}:{unit}  "
+    about += "dead" if one["dead"] else f"{one['label'] or 'no label'}  IoU {one['iou']:.4f}"
     columns = [
         Column("concept"),
         Column("category"),
@@ -261,4 +262,5 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
     notes = [f"{len(shown)} of {len(found)} units; --limit 0 shows all"] if len(shown) < len(found) else []
-    output.print_table(Table(columns, rows, title=f"{name} ({category})", notes=notes))
+    title = f"{layers[0].store.path}  {name} ({category})"
+    output.print_table(Table(columns, rows, title=title, notes=notes))

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,10 @@ def _draw_columns(console: Any, columns: Sequence[Column], cells: Sequence[Seque
 
 
 def tell(text: str = "") -> None:
-    """A line for people on the standard error, so that pipes stay clean."""
+    """A line for people on the standard error, so that pipes stay clean; a terminal breaks it between words."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) if len(text) > width else text
     print(text, file=sys.stderr)
 
 
