@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -304,8 +304,3 @@ def _layer_axes(
         )
         axes.append((rows, cols))
     return axes
-
-
-def with_provenance(dissection: Dissection, provenance: dict[str, object]) -> Dissection:
-    """The dissection with its provenance filled in."""
-    return replace(dissection, provenance=provenance)

@@ -22,13 +22,6 @@ class LayerCounts:
     area: Ints
     area_in_category: Ints
 
-    def __add__(self, other: LayerCounts) -> LayerCounts:
-        return LayerCounts(
-            self.intersection + other.intersection,
-            self.area + other.area,
-            self.area_in_category + other.area_in_category,
-        )
-
 
 @dataclass(frozen=True)
 class ConceptCounts:
@@ -36,6 +29,3 @@ class ConceptCounts:
 
     area: Ints
     images: Ints
-
-    def __add__(self, other: ConceptCounts) -> ConceptCounts:
-        return ConceptCounts(self.area + other.area, self.images + other.images)

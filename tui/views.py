@@ -187,6 +187,14 @@ def best_unit(view: LayerView) -> tuple[int | None, str, float]:
     return u, view.store.concepts.label(int(label[u])), float(value[u])
 
 
+def layer_row(view: LayerView) -> list[Any]:
+    """A layer in a table of layers: name, units, detectors, both counts of unique detectors, best unit."""
+    s = view.summary()
+    u, label, value = best_unit(view)
+    best = "-" if u is None else f"{u} {label} {value:.2f}"
+    return [view.name, s["units"], s["detectors"], s["unique_per_category"], s["unique_best_label"], best]
+
+
 def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], above: float) -> list[dict[str, Any]]:
     """For each concept: how many units in ``layers`` are its detectors, and the best of them; most detectors first."""
     if not layers:

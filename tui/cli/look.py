@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,28 +87,37 @@ def _split(text: str, store: Store) -> tuple[str, int | None]:
 
 
 def _layers(store: Store, json: bool) -> None:
-    from ndissect.tui.views import best_unit, protocol_line
+    from ndissect.tui.views import UNIQUE, protocol_line
 
-    rows, found = [], []
-    for name in store.layer_names:
-        view = store.layer(name)
-        s = view.summary()
-        found.append({"layer": name, "summary": s})
-        u, label, value = best_unit(view)
-        best = f"{u} {label} {value:.2f}" if u is not None else "-"
-        rows.append([name, s["units"], s["detectors"], s["unique_per_category"], s["unique_best_label"], best])
+    views = [store.layer(name) for name in store.layer_names]
     if json:
-        output.print_json({"store": str(store.path), "protocol": store.protocol.to_json(), "layers": found})
+        output.print_json(layers_json(store, views))
         return
+    columns, rows = layers_table(views)
+    output.print_table(Table(columns, rows, title=str(store.path), notes=[UNIQUE, protocol_line(store.protocol)]))
+
+
+def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
+    """The layers of a store with their summaries."""
+    layers = [{"layer": view.name, "summary": view.summary()} for view in views]
+    return {"store": str(store.path), "protocol": store.protocol.to_json(), "layers": layers}
+
+
+def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> tuple[list[Column], list[list[Any]]]:
+    """Columns and rows of a table of layers; with the unique detectors of each of ``categories`` at its end."""
+    from ndissect.tui.views import layer_row
+
     columns = [
         Column("layer"),
         Column("units", right=True),
         Column("detectors", right=True),
         Column("unique/cat", right=True),
         Column("unique/best", right=True),
-        Column("best unit"),
+        Column("best unit"),  # the last that 80 columns hold: the categories then stand in a table below
+        *(Column(c, output.count, right=True) for c in categories),
     ]
-    output.print_table(Table(columns, rows, title=str(store.path), notes=[protocol_line(store.protocol)]))
+    rows = [[*layer_row(view), *(view.summary()["by_category"][c] for c in categories)] for view in views]
+    return columns, rows
 
 
 def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json: bool) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import SUFFIX, check_writable, find_store, human_bytes
 from ndissect.store.protocol import Protocol
 from ndissect.tui.cli import output
-from ndissect.tui.cli.output import Column, Table, tell
+from ndissect.tui.cli.output import Table, tell
 
 if TYPE_CHECKING:
     from ndissect.engine.data.dataset import ConceptDataset
@@ -99,7 +99,7 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
         output.confirm_replace(request.output, request.force)
     dataset = _dataset(request.data)
     from ndissect.engine.device import choose_device
-    from ndissect.engine.dissect import Settings, dissect, with_provenance
+    from ndissect.engine.dissect import Settings, dissect
     from ndissect.engine.layers import list_layers
     from ndissect.engine.provenance import provenance
     from ndissect.store.writer import write_store
@@ -117,7 +117,7 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
     with show_progress() as progress:
         outcome = dissect(network, dataset, layers, protocol, settings, progress)
     record = provenance(network, dataset, outcome, device, command(), started)
-    write_store(path, with_provenance(outcome.dissection, record))
+    write_store(path, replace(outcome.dissection, provenance=record))
     seconds = ", ".join(f"{phase} {s:.1f} s" for phase, s in outcome.seconds.items())
     tell(f"{path} ({human_bytes(path.stat().st_size)}) in {time.time() - started:.1f} s: {seconds}")
     for name, why in outcome.survey.skipped:
@@ -186,36 +186,22 @@ def _layer_list(layers: Sequence[LayerInfo]) -> str:
 def _summary(path: Path, json: bool) -> None:
     from ndissect.store.concepts import report_order
     from ndissect.store.reader import Store
+    from ndissect.tui.cli.look import layers_json, layers_table
     from ndissect.tui.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, protocol_line
 
     with Store(find_store(path)) as store:
         views = [store.layer(name) for name in store.layer_names]
         if json:
-            value = [{"layer": v.name, "summary": v.summary()} for v in views]
-            output.print_json({"store": str(path), "protocol": store.protocol.to_json(), "layers": value})
+            output.print_json(layers_json(store, views))
             return
-        categories = report_order(store.concepts.categories)
-        columns = [
-            Column("layer"),
-            Column("units", right=True),
-            Column("detectors", right=True),
-            Column("unique/cat", right=True),
-            Column("unique/best", right=True),
-            Column("best unit"),  # the last that 80 columns hold: the categories then stand in a table below
-            *(Column(c, output.count, right=True) for c in categories),
+        columns, rows = layers_table(views, report_order(store.concepts.categories))
+        last = views[-1]
+        notes = [
+            UNIQUE,
+            f"{UNITS_FROM_0}; {protocol_line(store.protocol)}",
+            *cautions(views),
+            f"next: nd inspect {last.name}    nd overlay {last.name}:{best_unit(last)[0] or 0}",
         ]
-        rows = []
-        for view in views:
-            s = view.summary()
-            u, label, value_ = best_unit(view)
-            best = "-" if u is None else f"{u} {label} {value_:.2f}"
-            unique = s["unique_per_category"], s["unique_best_label"]
-            by = [s["by_category"][c] for c in categories]
-            rows.append([view.name, s["units"], s["detectors"], *unique, best, *by])
-        notes = [UNIQUE, f"{UNITS_FROM_0}; {protocol_line(store.protocol)}"]
-        notes += cautions(views)
-        last = views[-1].name
-        notes.append(f"next: nd inspect {last}    nd overlay {last}:{best_unit(views[-1])[0] or 0}")
         output.print_table(Table(columns, rows, notes=notes))
         if not output.on_terminal():  # tables in pipes have no notes, but what comes next belongs in every log
             for note in notes:
