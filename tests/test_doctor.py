@@ -213,9 +213,11 @@ def test_a_missing_folder_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     assert found["disk here"].state == "ok"
 
 
-def test_locks_work_on_a_local_disk(tmp_path: Path) -> None:
-    found = examined(tmp_path)["file locking"]
-    assert (found.state, found.detail.split(":")[0]) == ("ok", "works")
+def test_locks_work_on_a_local_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path()):  # the folder that `nd doctor` looks at by itself is the relative one
+        found = examined(folder)["file locking"]
+        assert (found.state, found.detail.split(":")[0]) == ("ok", "works")
 
 
 def test_locks_that_were_switched_off_are_told(tmp_path: Path) -> None:

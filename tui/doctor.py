@@ -338,7 +338,7 @@ def _locking(folder: Path, environ: Environ) -> Iterator[Finding]:
         return
     setting = f"{LOCKING}={environ[LOCKING]}" if LOCKING in environ else f"{LOCKING} unset"
     with tempfile.TemporaryDirectory(prefix=".nd-doctor-", dir=folder, ignore_cleanup_errors=True) as inside:
-        argv = [sys.executable, "-c", _WRITER, str(Path(inside) / "locking.h5")]
+        argv = [sys.executable, "-c", _WRITER, "locking.h5"]  # in its own folder: `inside` may be relative
         try:
             run = subprocess.run(
                 argv, env=dict(environ), capture_output=True, text=True, timeout=60, check=False, cwd=inside
