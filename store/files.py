@@ -38,6 +38,14 @@ def _newest(folder: Path) -> Path:
     return found[-1]
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept, a folder that may not exist yet: ``$ND_CACHE``, else the user's cache."""
+    import platformdirs  # noqa: PLC0415 - a look-up needs no cache
+
+    chosen = os.environ.get("ND_CACHE", "")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("ndissect", appauthor=False))
+
+
 def check_writable(target: Path, needed: int) -> None:
     """Refuse, before any work is done, a target whose folder is missing, read-only or short of ``needed`` bytes."""
     folder = target.parent
@@ -66,6 +74,21 @@ def check_writable(target: Path, needed: int) -> None:
         )
 
 
+def hidden(path: Path, ending: str) -> Path:
+    """``.<name>.<ending>`` beside ``path``; a name that would grow too long is cut, and kept apart by a digest."""
+    name = os.fsencode(path.name)
+    if len(name) <= 200:  # file systems take 255 bytes
+        return path.with_name(f".{path.name}.{ending}")
+    import hashlib  # noqa: PLC0415 - names are hardly ever so long
+
+    return path.with_name(f".{path.name[:32]}~{hashlib.sha256(name).hexdigest()[:16]}.{ending}")
+
+
+def being_written(path: Path, pid: int) -> Path:
+    """The name under which process ``pid`` writes ``path`` until it is whole."""
+    return hidden(path, f"{pid}.part")
+
+
 @contextlib.contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target`` that replaces it, synced to disk, when the block ends without an error.
@@ -73,7 +96,7 @@ def atomic(target: Path) -> Iterator[Path]:
     After an error or an interrupt the temporary file is gone and ``target`` is what it was. An OSError of the block
     becomes an NDError.
     """
-    part = target.with_name(f".{target.name[:32]}.{os.getpid()}.part")  # short: a long name leaves no room for more
+    part = being_written(target, os.getpid())
     try:
         yield part
         with part.open("rb+") as f:

@@ -19,10 +19,10 @@ import pytest
 from broden_factory import Concept, Picture, write_broden
 
 from ndissect.engine.data.broden import find_dataset, open_dataset
-from ndissect.engine.data.cache import cache_folder
 from ndissect.engine.data.download import Patience, download
 from ndissect.engine.data.unpack import BadArchive, unpack
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.files import cache_folder
 
 NAME = "broden1_224"
 QUICK = Patience(attempts=3, backoff=0.01, longest=0.02, timeout=2)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from ndissect.store.errors import NDError
+from ndissect.store.files import cache_folder
 from ndissect.tui.viewer import find_viewer
 
 State = Literal["ok", "warn", "fail"]
@@ -380,7 +381,7 @@ def _unlock_hint() -> str:
 
 
 def _disk(folder: Path, environ: Environ) -> Iterator[Finding]:
-    cache = importlib.import_module("ndissect.engine.data.cache").cache_folder()
+    cache = cache_folder()
     chosen = "ND_CACHE" if environ.get("ND_CACHE") else "the default; ND_CACHE changes it"
     yield _free("disk here", _existing(folder), 1, "")
     existing = _existing(cache)

@@ -9,12 +9,13 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.cache import DOWNLOADS, cache_folder
 from ndissect.engine.data.concepts import Concepts, category_order, read_concepts, read_coverage
 from ndissect.engine.data.dataset import ConceptDataset, Sample
 from ndissect.engine.data.images import BadFile, decode_image, decode_labels, read_file
+from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.tables import WHOLE, Report, Table, parse_table
 from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.files import cache_folder
 
 #: The columns of index.csv that are no category.
 FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")

@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from ndissect.engine.data.cache import DOWNLOADS, cache_folder
+from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.unpack import BadArchive, Progress, gigabytes, require_space, unpack
 from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.files import cache_folder
 
 #: Where the authors' scripts fetch Broden from; the environment variable ND_BRODEN_URL overrides it.
 BRODEN_URL = "http://netdissect.csail.mit.edu/data"

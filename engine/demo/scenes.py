@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ndissect.engine.data.cache import cache_folder
 from ndissect.engine.demo.broden_writer import SOURCE, Record, write_image, write_tables
 from ndissect.engine.demo.render import render
 from ndissect.store.errors import NDError
+from ndissect.store.files import cache_folder
 
 #: Changes whenever the same seed gives other files; part of the name of the cache folder.
 VERSION = "1"
