@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,17 +19,24 @@ from ndissect.engine.labels import LabelBatch
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.loader import Loader, Survey, image_tensor
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.progress import Progress
+from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.quantile import BUDGET, Quantile
 from ndissect.engine.receptive import trace_fields
-from ndissect.engine.tally import Tally, upsample_dense
+from ndissect.engine.tally import ConceptTally, Tally, upsample_dense
 from ndissect.engine.thumbnails import image_table
 from ndissect.engine.top import TopTracker
 from ndissect.store import protocol as protocols
 from ndissect.store import scores
+from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
-from ndissect.store.model import Dissection, Layer, TopImages, UnitStatistics
+from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
 from ndissect.store.upsampling import Axis, Field, make_axis
+
+#: Takes what is known after so many images: equal to a dissection of those alone, but for thresholds and top images,
+#: which are those of all.
+Publish = Callable[[Dissection, int], None]
+# Results so far take at most one part in this many of the tally's time.
+_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Settings:
     """How a dissection is run; none of it changes a count. 0 means: choose.
 
     ``batch``: images a forward pass; ``workers``: decoding threads; ``top``: top images kept for each unit;
-    ``skip_bad``: go on without unreadable images; ``threshold_bytes``: memory for exact thresholds in one pass.
+    ``skip_bad``: go on without unreadable images; ``threshold_bytes``: memory for exact thresholds in one pass;
+    ``publish_every``: seconds between results so far, more where making them takes long.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -46,6 +54,7 @@ class Settings:
     top: int = 10
     skip_bad: bool = False
     threshold_bytes: int = BUDGET
+    publish_every: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,18 @@ def dissect(
     protocol: protocols.Protocol,
     settings: Settings,
     progress: Progress,
+    publish: Publish | None = None,
 ) -> Outcome:
     """Dissect ``layers`` of ``network`` over ``dataset``: method.md sections 3 to 5 of the papers, exactly.
 
     Two forward passes, one for the thresholds and one for the tally; more where the thresholds do not fit their
-    budget. Memory does not grow with the number of images, beyond the budgets. NDError for unreadable images, layers
+    budget. Memory does not grow with the number of images, beyond the budgets. ``publish`` is handed what is known
+    after the thresholds, then now and again during the tally. NDError for unreadable images, layers
     that change their shape, networks that fail; KeyboardInterrupt passes through, nothing is left behind.
     """
     exact_arithmetic()
     clock = _Clock()
+    progress.plan(_phases(len(dataset), len(dataset), passes=1))
     loader = Loader(dataset, protocol, settings.workers)
     survey = loader.survey(progress, skip_bad=settings.skip_bad)
     clock.lap("read")
@@ -83,7 +95,9 @@ def dissect(
         network.module.to(settings.device)
         run.find_thresholds()
         clock.lap("thresholds")
-        run.count()
+        run.keep_images()
+        clock.lap("images")
+        run.count(publish)
         clock.lap("tally")
     except torch.OutOfMemoryError as e:
         raise NDError(
@@ -92,9 +106,13 @@ def dissect(
         ) from e
     finally:
         network.module.to("cpu")
-    dissection = run.result(survey)
-    clock.lap("images")
+    dissection = run.dissection(survey.concepts, {})
     return Outcome(dissection, survey, clock.seconds, run.passes, run.batch.size)
+
+
+def _phases(images: int, usable: int, *, passes: int) -> list[Phase]:
+    thresholds = [Phase("thresholds", usable, forward=True)] * passes
+    return [Phase("read", images), *thresholds, Phase("images"), Phase("tally", usable, forward=True)]
 
 
 class _Clock:
@@ -137,14 +155,26 @@ class _Run:
         self.axes = _layer_axes(network, network.preprocess.apply(first), layers, protocol, loader.grid)
         self.statistics: list[UnitStatistics] = []
         self.tops: list[TopTracker] = []
+        self.top: list[TopImages] = []
+        self.top_table: ImageTable | None = None
         self.tallies: list[Tally] = []
 
     def _map_size(self, layer: LayerInfo) -> tuple[int, int]:
         assert layer.map_size is not None  # a dissectable layer has a map
         return layer.map_size
 
-    def _each_batch(self, phase: str, consumers: Sequence[Consumer], *, labelled: bool) -> None:
-        """One forward pass over the data set: every consumer gets each layer's maps of each batch."""
+    def _each_batch(
+        self,
+        phase: str,
+        consumers: Sequence[Consumer],
+        *,
+        labelled: bool,
+        after: Callable[[LabelBatch], None] | None = None,
+    ) -> None:
+        """One forward pass over the data set: every consumer gets each layer's maps of each batch.
+
+        ``labelled``: and the batch's labels, which are then handed to ``after``, once a batch.
+        """
         self.passes += 1
         self.progress.start(phase, self.images)
         with Capture(self.network.module, [layer.name for layer in self.layers]) as capture:
@@ -152,6 +182,8 @@ class _Run:
                 labels = self.loader.labels(samples).to(self.counting) if labelled else None
                 self.batch.run(len(samples), partial(self._one_batch, capture, samples, labels, consumers))
                 self.progress.advance(len(samples))
+                if after and labels:
+                    after(labels)
 
     def _one_batch(
         self,
@@ -194,6 +226,7 @@ class _Run:
             self.tops.append(TopTracker(layer.units, count, self._map_size(layer), self.counting))
         pending = set(range(len(quantiles)))
         passes = max(q.passes for q in quantiles)
+        self.progress.plan(_phases(len(self.loader.dataset), self.images, passes=passes))
         if passes > 1:
             mib = self.settings.threshold_bytes >> 20
             self.progress.note(f"the thresholds do not fit {mib} MiB: {passes} forward passes instead of one")
@@ -223,8 +256,20 @@ class _Run:
         ]
         quantile.update(torch.cat(dense, 1), activations)
 
-    def count(self) -> None:
-        """Fill ``tallies``."""
+    def keep_images(self) -> None:
+        """Fill ``top`` and ``top_table``, and let go of ``tops``."""
+        self.progress.busy("images")
+        found = [tracker.result() for tracker in self.tops]
+        self.tops = []
+        distinct = np.unique(np.concatenate([image.ravel() for image, _, _ in found]))
+        distinct = distinct[distinct >= 0]
+        row_of = np.full(len(self.loader.dataset) + 1, -1, np.int32)
+        row_of[distinct] = np.arange(len(distinct))
+        self.top = [TopImages(row_of[image], peak, maps) for image, peak, maps in found]
+        self.top_table = image_table(self.loader, [int(i) for i in distinct])
+
+    def count(self, publish: Publish | None) -> None:
+        """Fill ``tallies``; ``publish`` what they hold on the way."""
         concepts = self.loader.dataset.concepts
         thresholds = [torch.from_numpy(s.threshold).to(self.counting) for s in self.statistics]
         self.tallies = [
@@ -236,41 +281,71 @@ class _Run:
             rows, cols = self.axes[i]
             self.tallies[i].add(maps, thresholds[i], rows, cols, self.protocol.upsampling, labels)
 
-        self._each_batch("tally", [tally], labelled=True)
+        so_far = _SoFar(self, publish) if publish else None
+        self._each_batch("tally", [tally], labelled=True, after=so_far.add if so_far else None)
 
-    def result(self, survey: Survey) -> Dissection:
-        """The dissection, complete but for its provenance."""
-        dataset = self.loader.dataset
-        found = [top.result() for top in self.tops]
-        distinct = np.unique(np.concatenate([image.ravel() for image, _, _ in found]))
-        distinct = distinct[distinct >= 0]
-        row_of = np.full(len(dataset) + 1, -1, np.int32)
-        row_of[distinct] = np.arange(len(distinct))
+    def dissection(self, concept_counts: ConceptCounts, provenance: Mapping[str, Any]) -> Dissection:
+        """What the tallies hold, beside ``concept_counts`` of the same images."""
+        concepts = self.loader.dataset.concepts
         layers = []
-        for info, stats, tally, axes, (image, peak, maps) in zip(
-            self.layers, self.statistics, self.tallies, self.axes, found, strict=True
+        for info, stats, tally, axes, top in zip(
+            self.layers, self.statistics, self.tallies, self.axes, self.top, strict=True
         ):
             counts = tally.counts()
             best = scores.best_per_category(
                 counts,
-                survey.concepts,
-                dataset.concepts.category,
-                len(dataset.concepts.categories),
+                concept_counts,
+                concepts.category,
+                len(concepts.categories),
                 self.protocol.union,
                 dead=stats.dead,
                 min_images=self.protocol.min_images,
             )
-            top = TopImages(row_of[image], peak, maps)
             layers.append(Layer(info.name, info.module_type, best, stats, self._map_size(info), counts, top, axes))
         return Dissection(
             protocol=self.protocol,
-            concepts=dataset.concepts,
-            concept_counts=survey.concepts,
+            concepts=concepts,
+            concept_counts=concept_counts,
             layers=tuple(layers),
-            images=image_table(self.loader, [int(i) for i in distinct]),
-            provenance={},
+            images=self.top_table,
+            provenance=provenance,
             grid=self.loader.grid,
         )
+
+
+class _SoFar:
+    """Hands out what a run's tallies hold, at once and now and then, until memory does not suffice for it."""
+
+    def __init__(self, run: _Run, publish: Publish) -> None:
+        self._run, self._publish = run, publish
+        self._concepts = ConceptTally(len(run.loader.dataset.concepts), device=run.counting)
+        self._images = 0
+        self._next = 0.0
+        self._fits = True
+        self.add(None)
+
+    def add(self, labels: LabelBatch | None) -> None:
+        """Take the labels of a batch that was tallied."""
+        if not self._fits:
+            return
+        try:
+            if labels:
+                self._concepts.add(labels)
+                self._images += len(labels.maps)
+            if self._images < self._run.images and time.monotonic() >= self._next:
+                self._hand_out()
+        except (RuntimeError, MemoryError) as e:
+            if not (isinstance(e, MemoryError) or out_of_memory(e)):
+                raise
+            self._fits = False
+            self._run.progress.note("not enough memory to show results before the end")
+
+    def _hand_out(self) -> None:
+        began = time.monotonic()
+        record = {"partial": {"images": self._images, "of": self._run.images}}
+        self._publish(self._run.dissection(self._concepts.counts(), record), self._images)
+        ended = time.monotonic()
+        self._next = ended + max(self._run.settings.publish_every, _SHARE * (ended - began))
 
 
 def _network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:

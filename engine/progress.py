@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run: ``total`` images, 0 where images are not what it counts; ``forward``: through the network."""
+
+    name: str
+    total: int = 0
+    forward: bool = False
+
 
 class Progress:
     """A listener that says nothing. Sub-class it to show a run's phases."""
+
+    def plan(self, phases: Sequence[Phase]) -> None:
+        """All the phases of the run in their order, told before the first, and again when more is known of the rest."""
 
     def start(self, phase: str, total: int) -> None:
         """A phase of ``total`` images begins; phases come one after another."""
 
     def advance(self, images: int) -> None:
         """``images`` more are done."""
+
+    def busy(self, phase: str) -> None:
+        """A phase begins that does not count images."""
 
     def note(self, text: str) -> None:
         """Something that the user should know, such as a smaller batch after the GPU ran out of memory."""

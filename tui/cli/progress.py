@@ -6,12 +6,16 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ndissect.engine.progress import Progress
+from ndissect.engine.progress import Phase, Progress
 from ndissect.store.files import human_bytes
 from ndissect.tui.cli.output import tell
+
+if TYPE_CHECKING:
+    from ndissect.store.live import RunWriter
 
 # Seconds between lines where no terminal shows a bar.
 _QUIET_SECONDS = 30.0
@@ -113,6 +117,72 @@ class BarProgress(PlainProgress):
 
     def end(self) -> None:
         self._bars.stop()
+
+
+class LiveProgress(Progress):
+    """Tells ``shown`` everything, and other processes, by way of ``run``, how far the run is and when it will end.
+
+    What an image takes is known of the phases that have run: of the others, those through the network take as long
+    an image as the last of their kind did. After the engine's phases comes one more, ``writing``.
+    """
+
+    def __init__(self, shown: Progress, run: RunWriter) -> None:
+        self._shown, self._run = shown, run
+        self._phases: Sequence[Phase] = ()
+        self._step, self._total, self._done = 0, 0, 0
+        self._since = time.monotonic()
+        self._forward_pace: float | None = None  # seconds an image
+
+    def plan(self, phases: Sequence[Phase]) -> None:
+        self._phases = [*phases, Phase("writing")]
+        self._shown.plan(phases)
+
+    def start(self, phase: str, total: int) -> None:
+        self._shown.start(phase, total)
+        self._begin(total)
+
+    def busy(self, phase: str) -> None:
+        self._shown.busy(phase)
+        self._begin(0)
+
+    def _begin(self, total: int) -> None:
+        self._step, self._total, self._done = self._step + 1, total, 0
+        self._since = time.monotonic()
+        self._update()
+
+    def advance(self, images: int) -> None:
+        self._shown.advance(images)
+        self._done += images
+        self._update()
+
+    def note(self, text: str) -> None:
+        self._shown.note(text)
+
+    def end(self) -> None:
+        self._shown.end()
+
+    def _update(self) -> None:
+        now, ahead = self._phases[self._step - 1], self._phases[self._step :]
+        pace = max(time.monotonic() - self._since, 1e-6) / self._done if self._done else None
+        if now.forward and pace:
+            self._forward_pace = pace
+        self._run.update(
+            now.name,
+            self._done,
+            self._total,
+            rate=1 / pace if pace else 0.0,
+            eta=self._left(pace, now, sum(p.total for p in ahead if p.forward)),
+            step=self._step,
+            steps=len(self._phases),
+        )
+
+    def _left(self, pace: float | None, now: Phase, ahead: int) -> float | None:
+        """Seconds to the end of the run, ``ahead`` images through the network after this phase; None while unknown."""
+        pace = pace or (self._forward_pace if now.forward else None)
+        if (pace is None and self._done < self._total) or (self._forward_pace is None and ahead):
+            return None
+        here = (self._total - self._done) * (pace or 0.0)
+        return here + ahead * (self._forward_pace or 0.0) + self._run.write_seconds
 
 
 @contextlib.contextmanager

@@ -20,8 +20,11 @@ from ndissect.tui.cli.output import Table, tell
 
 if TYPE_CHECKING:
     from ndissect.engine.data.dataset import ConceptDataset
+    from ndissect.engine.dissect import Publish
     from ndissect.engine.layers import LayerInfo
     from ndissect.engine.networks.resolve import Network
+    from ndissect.store.live import RunWriter
+    from ndissect.store.model import Dissection
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
     from ndissect.engine.dissect import Settings, dissect
     from ndissect.engine.layers import list_layers
     from ndissect.engine.provenance import provenance
+    from ndissect.store.live import RunWriter
     from ndissect.store.writer import write_store
-    from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.cli.progress import LiveProgress, show_progress
 
     device = choose_device(request.device)
     network = load()
@@ -111,18 +115,38 @@ def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) 
         tell(f"note: {note}")
     layers = _choose(request, list_layers(network, _image_size(dataset)))
     path = request.output or Path(_store_name(network, dataset))
-    _check_output(path, request, layers, dataset)
+    needed = _check_output(path, request, layers, dataset)
     tell(f"{network.spec} on {dataset.name}: {len(dataset)} images, {_layer_list(layers)}, on {device}")
     settings = Settings(device, request.batch, request.workers, request.top, request.skip_bad)
-    with show_progress() as progress:
-        outcome = dissect(network, dataset, layers, protocol, settings, progress)
-    record = provenance(network, dataset, outcome, device, command(), started)
-    write_store(path, replace(outcome.dissection, provenance=record))
+    names = [(layer.name, layer.units or 0) for layer in layers]
+    with RunWriter(path, command(), names, room=needed, note=lambda text: tell(f"note: {text}")) as live:
+        with show_progress() as shown:
+            progress = LiveProgress(shown, live)
+            publish = _publishing(live, network, dataset)
+            outcome = dissect(network, dataset, layers, protocol, settings, progress, publish)
+        progress.busy("writing")
+        live.make_room()
+        record = provenance(network, dataset, outcome, device, command(), started)
+        write_store(path, replace(outcome.dissection, provenance=record))
     seconds = ", ".join(f"{phase} {s:.1f} s" for phase, s in outcome.seconds.items())
     tell(f"{path} ({human_bytes(path.stat().st_size)}) in {time.time() - started:.1f} s: {seconds}")
     for name, why in outcome.survey.skipped:
         tell(f"skipped {name}: {why}")
     return path
+
+
+def _publishing(live: RunWriter, network: Network, dataset: ConceptDataset) -> Publish:
+    """Shows results so far with what a title needs of their origin; the rest of it is known at the end."""
+    origin = {
+        "command": command(),
+        "network": {"spec": network.spec, "name": network.name},
+        "data": {"name": dataset.name, "path": str(dataset.root), "images": len(dataset)},
+    }
+
+    def publish(dissection: Dissection, images: int) -> None:
+        live.publish(replace(dissection, provenance={**origin, **dissection.provenance}), images)
+
+    return publish
 
 
 def _store_name(network: Network, dataset: ConceptDataset) -> str:
@@ -165,14 +189,17 @@ def _check_output(
     request: Request,
     layers: Sequence[LayerInfo],
     dataset: ConceptDataset,
-) -> None:
+) -> int:
+    """The bytes that the store will take, about; NDError where it cannot be written."""
     from ndissect.store.writer import estimated_size
 
     units = [layer.units or 0 for layer in layers]
     sizes = [layer.map_size or (0, 0) for layer in layers]
-    check_writable(path, estimated_size(units, sizes, len(dataset.concepts), request.top, len(dataset)))
+    needed = estimated_size(units, sizes, len(dataset.concepts), request.top, len(dataset))
+    check_writable(path, needed)
     if request.output is None:
         output.confirm_replace(path, request.force)
+    return needed
 
 
 def _layer_list(layers: Sequence[LayerInfo]) -> str:

@@ -1,0 +1,384 @@
+"""A run that has not ended yet, as other processes see it: how far it is, and what it has counted so far.
+
+Beside the store that it will write, a run keeps two hidden files (FORMAT.md describes them): a small one that says how
+far it is, and a whole store of what is counted so far. Both go when it ends, whichever way; only a kill that no
+program can answer leaves them behind, and then ``Run.alive`` says so.
+
+    with RunWriter(target, command, layers, note=print) as run:
+        run.update("tally", 120, 1600, rate=55.0, eta=27.0, step=3, steps=4)
+        run.publish(dissection, 120)
+
+    run = read_run(target)
+    if run is not None and run.partial is not None: Store(run.partial)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ndissect.store.errors import NDError
+from ndissect.store.files import being_written, hidden
+from ndissect.store.hdf5 import clean_text
+
+if TYPE_CHECKING:
+    from ndissect.store.model import Dissection
+
+VERSION = "1.0"
+_KIND = "ndissect-run"
+# A run file is a few hundred bytes a layer; what is longer was written by something else.
+_MAX_BYTES = 1 << 20
+# Every number in a run file is smaller, so that whoever shows one can count on dates and ints that work.
+_LARGEST = 10**11
+# Seconds between two run files, and after how many a run on another machine counts as dead.
+_EVERY = 1.0
+_SILENT = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How far a run is.
+
+    ``target``: the store that it will write; ``started``, ``updated``: seconds since the epoch; ``phase``: ``read``,
+    ``thresholds``, ``images``, ``tally`` or ``writing``, number ``step`` of ``steps``, of whose ``total`` images
+    ``done`` are done at ``rate`` images a second (a phase that is not counted in images has a total of 0); ``eta``:
+    seconds left of the whole run, None while unknown; ``layers``: names and units; ``partial``: the store of what is
+    known so far, counted over ``images`` images, None where there is none. ``machine`` and ``began`` tell the process
+    ``pid`` from another one of that number.
+    """
+
+    target: Path
+    pid: int
+    host: str
+    command: str
+    started: float
+    updated: float
+    phase: str
+    done: int
+    total: int
+    rate: float
+    eta: float | None
+    step: int
+    steps: int
+    layers: tuple[tuple[str, int], ...]
+    images: int
+    partial: Path | None
+    machine: str
+    began: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether the run goes on, looked up now; on another machine: whether it wrote within the last minute."""
+        if (self.host, self.machine) != (platform.node(), _machine()):
+            return abs(time.time() - self.updated) < _SILENT
+        began = _began(self.pid)
+        return began is not None and (began == self.began or 0 in (began, self.began))
+
+
+def run_file(target: Path) -> Path:
+    """Where a run that will write ``target`` says how far it is: ``.<name>.run`` beside it."""
+    return hidden(target, "run")
+
+
+def partial_file(target: Path) -> Path:
+    """Where such a run keeps the store of what is known so far: ``.<name>.partial`` beside ``target``."""
+    return hidden(target, "partial")
+
+
+def read_run(target: Path) -> Run | None:
+    """The run that will write ``target``; None where there is none, or where its file is no run file."""
+    return _read(run_file(target))
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """All the runs that will write a store to ``folder``, the one begun last first; none where it cannot be read."""
+    try:
+        found = [_read(path) for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(".run")]
+    except OSError:
+        return []
+    return sorted((run for run in found if run is not None), key=lambda run: -run.started)
+
+
+# Whose process it is
+
+
+def _machine() -> str:
+    """Tells this boot of this machine, and the process numbers of this container, from others of the same host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text is no path
+    except OSError:
+        return ""
+
+
+def _began(pid: int) -> int | None:
+    """When process ``pid`` began, in ticks since the boot; 0 where it runs but that is unknown; None: it is dead."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Fields 3 and 22 of proc_pid_stat(5); field 2, the program's name, may itself hold spaces and parentheses.
+        rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if rest[0] in (b"Z", b"X") else int(rest[19])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:  # it is another user's
+        return 0
+    return 0
+
+
+# The file
+
+
+def _encode(run: Run) -> bytes:
+    record = {f.name: getattr(run, f.name) for f in fields(run)}
+    record |= {"encoding-type": _KIND, "encoding-version": VERSION, "target": run.target.name}
+    del record["partial"]  # it is there or not
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
+        try:
+            raw = os.read(fd, _MAX_BYTES + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+        return _decode(path, json.loads(raw)) if len(raw) <= _MAX_BYTES else None
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _decode(path: Path, record: dict[str, Any]) -> Run:
+    """The run that ``record`` describes; ValueError, TypeError, KeyError for what no run has written."""
+
+    def get(name: str, kind: type[T]) -> T:
+        return _checked(record[name], kind)
+
+    if record["encoding-type"] != _KIND or get("encoding-version", str).partition(".")[0] != "1":
+        raise ValueError
+    name, pid = get("target", str), get("pid", int)
+    target = path.with_name(name)  # ValueError for a path to elsewhere
+    if name == ".." or "\0" in name or len(os.fsencode(name)) > 255 or run_file(target) != path:
+        raise ValueError
+    if not 0 < pid < 1 << 31:
+        raise ValueError
+    partial = partial_file(target)
+    return Run(
+        target=target,
+        pid=pid,
+        host=clean_text(get("host", str)),
+        command=clean_text(get("command", str)),
+        started=get("started", float),
+        updated=get("updated", float),
+        phase=clean_text(get("phase", str)),
+        done=min(get("done", int), get("total", int)),
+        total=get("total", int),
+        rate=get("rate", float),
+        eta=None if record["eta"] is None else get("eta", float),
+        step=get("step", int),
+        steps=get("steps", int),
+        layers=tuple((clean_text(_checked(name, str)), _checked(n, int)) for name, n in get("layers", list)),
+        images=get("images", int),
+        partial=partial if partial.is_file() else None,
+        machine=get("machine", str),
+        began=get("began", int),
+    )
+
+
+def _checked(value: Any, kind: type[T]) -> T:
+    """``value``, a JSON value, if it is of ``kind`` and, as a number, is one that can be: finite, not below 0."""
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise TypeError
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and 0 <= value < _LARGEST):
+        raise ValueError
+    return value
+
+
+# Writing it
+
+
+def _unheard(text: str) -> None:
+    """Where nobody listens."""
+
+
+class RunWriter:
+    """Shows the run that will write ``target`` to other processes, from ``with`` to its end.
+
+    ``room``: bytes that the finished store will take; results so far are shown only where the disk has room for both.
+    Nothing in here stops the run: after the first failure its files go, ``note`` is told once why, and the rest does
+    nothing. A thread of its own writes the run file, once a second and at each new phase, so that a slow disk does
+    not hold the run up and other machines see that it goes on. Of two runs to one target the later is shown.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        command: str,
+        layers: Sequence[tuple[str, int]],
+        *,
+        room: int = 0,
+        note: Callable[[str], None] = _unheard,
+    ) -> None:
+        self._target, self._room, self._note = target, room, note
+        now, pid = time.time(), os.getpid()
+        self._run = Run(
+            target=target,
+            pid=pid,
+            host=platform.node(),
+            command=command,
+            started=now,
+            updated=now,
+            phase="read",
+            done=0,
+            total=0,
+            rate=0.0,
+            eta=None,
+            step=0,
+            steps=0,
+            layers=tuple(layers),
+            images=0,
+            partial=None,
+            machine=_machine(),
+            began=_began(pid) or 0,
+        )
+        self._failure: OSError | NDError | None = None
+        self._told = False
+        self._ended = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._keep_writing, name="nd-live", daemon=True)
+        #: How long the last partial store took to write, in seconds: about what the final one will take.
+        self.write_seconds = 0.0
+
+    def __enter__(self) -> RunWriter:
+        self._guarded(self._take_over)
+        self._thread.start()
+        return self
+
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
+        self._wake.set()
+        self._thread.join()
+        self._tell_failure()
+        self._remove()
+
+    def update(
+        self,
+        phase: str,
+        done: int = 0,
+        total: int = 0,
+        *,
+        rate: float = 0.0,
+        eta: float | None = None,
+        step: int = 0,
+        steps: int = 0,
+    ) -> None:
+        """Say how far the run is, in the terms of :class:`Run`; cheap enough for every image."""
+        new = (phase, step) != (self._run.phase, self._run.step)
+        self._run = replace(self._run, phase=phase, done=done, total=total, rate=rate, eta=eta, step=step, steps=steps)
+        if new:
+            self._wake.set()
+        self._tell_failure()
+
+    def publish(self, dissection: Dissection, images: int) -> None:
+        """Show ``dissection``, what is known after counting ``images`` images."""
+        self._guarded(lambda: self._publish(dissection, images))
+        self._tell_failure()
+
+    def make_room(self) -> None:
+        """Take the results so far away: the final store is about to be written, and may need their place."""
+        if self._shown_is_ours():
+            _unlink(partial_file(self._target))
+
+    def _publish(self, dissection: Dissection, images: int) -> None:
+        from ndissect.store.writer import write_store  # noqa: PLC0415 - who reads how far a run is needs no writer
+
+        if not self._shown_is_ours():
+            return
+        began = time.monotonic()
+        if shutil.disk_usage(self._target.parent).free < 2 * self._room:
+            raise NDError("the disk has too little room to show results before the end")
+        write_store(partial_file(self._target), dissection)
+        self.write_seconds = time.monotonic() - began
+        self._run = replace(self._run, images=images)
+        self._wake.set()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do ``work`` unless something failed before; a failure here is the last."""
+        if self._failure is not None:
+            return
+        try:
+            work()
+        except (OSError, NDError) as e:
+            self._failure = e
+        if self._failure is not None:  # in this thread or, meanwhile, in the other
+            self._remove()
+
+    def _tell_failure(self) -> None:
+        if self._failure is not None and not self._told:
+            self._told = True
+            why = self._failure.message if isinstance(self._failure, NDError) else self._failure.strerror
+            self._note(f"nd browse cannot show this run: {why}")
+
+    def _keep_writing(self) -> None:
+        while not self._ended.is_set():
+            self._wake.wait(_EVERY)
+            self._wake.clear()
+            self._guarded(self._write)
+
+    def _take_over(self) -> None:
+        """Put this run in the place of an earlier one, and remove what that one left if it was killed."""
+        there = read_run(self._target)
+        if there is not None and not there.alive:
+            for path in (self._target, partial_file(self._target), run_file(self._target)):
+                _unlink(being_written(path, there.pid))
+        self.make_room()
+        self._write()
+
+    def _write(self) -> None:
+        if not self._shown_is_ours():
+            return
+        path = run_file(self._target)
+        fresh = being_written(path, self._run.pid)
+        try:
+            fresh.write_bytes(_encode(replace(self._run, updated=time.time())))
+            fresh.replace(path)
+        finally:
+            _unlink(fresh)
+
+    def _shown_is_ours(self) -> bool:
+        """Whether the files beside the target are this run's, or may be: no later run that goes on has written them."""
+        there = read_run(self._target)
+        return there is None or _order(there) <= _order(self._run) or not there.alive
+
+    def _remove(self) -> None:
+        there = read_run(self._target)
+        ours = there is not None and _order(there) == _order(self._run)
+        if ours or not os.path.lexists(run_file(self._target)):
+            _unlink(partial_file(self._target))
+        if ours:
+            _unlink(run_file(self._target))
+
+
+def _order(run: Run) -> tuple[float, str, int]:
+    return run.started, run.host, run.pid
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it will be replaced, or at the worst seen to be dead
+        path.unlink()

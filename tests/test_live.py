@@ -1,0 +1,733 @@
+"""A run shows how far it is and what it knows so far, to other processes, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import cli
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_factory import dissection
+
+from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.dissect import Outcome, Publish, Settings, dissect
+from ndissect.engine.layers import list_layers
+from ndissect.engine.networks.resolve import load_network
+from ndissect.engine.progress import Phase, Progress
+from ndissect.store.files import atomic, being_written
+from ndissect.store.live import Run, RunWriter, find_runs, partial_file, read_run, run_file
+from ndissect.store.model import Dissection, Layer
+from ndissect.store.protocol import make_protocol
+from ndissect.store.reader import Store
+from ndissect.tui.cli.progress import LiveProgress
+
+LAYERS = (("units", 4), ("deep.pool", 4))
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def shown(target: Path) -> Run:
+    found = read_run(target)
+    assert found is not None
+    return found
+
+
+# What is known so far: an oracle that shares nothing with the product
+
+
+def by_hand(images: int, thresholds: np.ndarray) -> np.ndarray:
+    """(U, C): the IoU of channels 0 to 2 with each concept over the first ``images`` of cli.pictures()."""
+    numbers, categories = [c.number for c in cli.CONCEPTS], [c.category for c in cli.CONCEPTS]
+    both, concept = np.zeros((3, len(numbers))), np.zeros(len(numbers))
+    area = np.zeros_like(both)
+    for picture in cli.pictures()[:images]:
+        masks = [picture.pixels[..., u] > thresholds[u] for u in range(3)]
+        held = {n: np.zeros((cli.SIZE, cli.SIZE), bool) for n in numbers}
+        for number in numbers:
+            for labels in picture.maps.values():
+                held[number] |= labels == number
+            if number in picture.labels["scene"]:
+                held[number][:] = True
+        for c, number in enumerate(numbers):
+            concept[c] += held[number].sum()
+            inside = any(held[n].any() for n, k in zip(numbers, categories, strict=True) if k == categories[c])
+            for u, mask in enumerate(masks):
+                both[u, c] += (mask & held[number]).sum()
+                area[u, c] += mask.sum() if inside else 0
+    union = area + concept - both
+    return np.divide(both, union, out=np.zeros_like(union), where=(union > 0) & (concept > 0))
+
+
+@dataclass
+class Slow(Progress):
+    """Keeps what a run tells, and takes its time over each batch."""
+
+    pause: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    plans: list[list[Phase]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    def plan(self, phases: Any) -> None:
+        self.plans.append(list(phases))
+
+    def start(self, phase: str, total: int) -> None:
+        self.told.append(phase)
+
+    def busy(self, phase: str) -> None:
+        self.told.append(phase)
+
+    def advance(self, images: int) -> None:
+        time.sleep(self.pause if self.told[-1] == "tally" else 0)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cli.write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def run(inputs: Path, progress: Progress, publish: Publish | None, **changes: Any) -> Outcome:
+    network, dataset = load_network(f"{inputs / 'net.py'}:network"), open_dataset(inputs / "small")
+    infos = [i for i in list_layers(network, (cli.SIZE, cli.SIZE)) if i.name in ("units", "deep.pool")]
+    how = replace(Settings(batch=1, workers=2, top=3, publish_every=0.0), **changes)
+    return dissect(network, dataset, infos, make_protocol(q="0.2"), how, progress, publish)
+
+
+def same_layer(a: Layer, b: Layer, *, counts: bool) -> None:
+    assert a.counts is not None
+    assert b.counts is not None
+    assert a.top is not None
+    assert b.top is not None
+    for part in ("statistics", "top", *(["counts"] if counts else [])):
+        for f in fields(getattr(a, part)):
+            np.testing.assert_array_equal(getattr(getattr(a, part), f.name), getattr(getattr(b, part), f.name))
+
+
+def test_what_is_published_equals_a_dissection_of_the_images_counted_so_far(inputs: Path) -> None:
+    seen: list[tuple[Dissection, int]] = []
+    progress = Slow(pause=0.1)
+    outcome = run(inputs, progress, lambda d, n: seen.append((d, n)))
+    counted = [n for _, n in seen]
+    assert counted[0] == 0
+    assert counted == sorted(set(counted))
+    assert len(counted) >= 4
+    assert counted[-1] < cli.IMAGES
+    for found, n in seen:
+        assert found.provenance == {"partial": {"images": n, "of": cli.IMAGES}}
+        assert found.images is outcome.dissection.images, "made once"
+        for mine, final in zip(found.layers, outcome.dissection.layers, strict=True):
+            same_layer(mine, final, counts=False)
+            assert mine.counts is not None
+            if n == 0:
+                assert (mine.best.concept == -1).all()
+                assert mine.counts.intersection.sum() == 0
+        expected = by_hand(n, found.layers[0].statistics.threshold)
+        np.testing.assert_array_equal(ious(found), expected)
+        assert n == 0 or expected.max() > 0.1
+
+
+def ious(found: Dissection) -> np.ndarray:
+    """(3, C): the IoUs of the first layer's channels, from the counts in ``found``."""
+    counts, category = found.layers[0].counts, found.concepts.category
+    assert counts is not None
+    both, area = counts.intersection[0, :3], counts.area_in_category[0, :3][:, category]
+    union = area + found.concept_counts.area - both
+    held = np.broadcast_to(found.concept_counts.area > 0, union.shape)
+    return np.divide(both, union, out=np.zeros(union.shape), where=(union > 0) & held)
+
+
+def test_publishing_changes_nothing_of_the_result(inputs: Path) -> None:
+    with_it = run(inputs, Progress(), lambda d, n: None)
+    without = run(inputs, Progress(), None)
+    for a, b in zip(with_it.dissection.layers, without.dissection.layers, strict=True):
+        same_layer(a, b, counts=True)
+    assert with_it.dissection.provenance == {}
+    assert without.dissection.images is not None
+
+
+@pytest.mark.parametrize(("every", "cost"), [(1000.0, 0.0), (0.0, 0.5)], ids=["interval", "cost"])
+def test_publishing_is_neither_frequent_nor_dear(inputs: Path, every: float, cost: float) -> None:
+    seen: list[int] = []
+
+    def publish(d: Dissection, n: int) -> None:
+        time.sleep(cost)
+        seen.append(n)
+
+    run(inputs, Slow(pause=0.02), publish, publish_every=every)
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=type)
+def test_a_run_without_memory_for_it_goes_on_and_says_so_once(inputs: Path, error: Exception) -> None:
+    def publish(d: Dissection, n: int) -> None:
+        if n:
+            raise error
+
+    progress = Slow(pause=0.02)
+    outcome = run(inputs, progress, publish)
+    assert progress.notes == ["not enough memory to show results before the end"]
+    same_layer(outcome.dissection.layers[0], run(inputs, Progress(), None).dissection.layers[0], counts=True)
+
+
+def test_a_defect_in_publishing_is_not_hidden(inputs: Path) -> None:
+    def publish(d: Dissection, n: int) -> None:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(inputs, Progress(), publish)
+
+
+@pytest.mark.parametrize(("memory", "passes"), [(1 << 30, 1), (100, 3)])
+def test_the_phases_are_known_before_they_come(inputs: Path, memory: int, passes: int) -> None:
+    progress = Slow()
+    run(inputs, progress, None, threshold_bytes=memory)
+    first, *_, last = progress.plans
+    assert [p.name for p in first] == ["read", "thresholds", "images", "tally"]
+    assert [p.name for p in last] == ["read", *["thresholds"] * passes, "images", "tally"]
+    assert len(progress.told) == len(last)
+    assert [p.total for p in last if p.forward] == [cli.IMAGES] * (passes + 1)
+
+
+# The time left
+
+
+class Clock:
+    """Stands in for the time, so that rates are exact."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("ndissect.tui.cli.progress.time.monotonic", lambda: self.now)
+
+
+class Recorder(RunWriter):
+    """Keeps what it is told."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target, "nd dissect", LAYERS)
+        self.said: dict[str, Any] = {}
+
+    def update(self, phase: str, done: int = 0, total: int = 0, **more: Any) -> None:
+        self.said = {"phase": phase, "done": done, "total": total, **more}
+
+
+def test_the_time_left_is_that_of_this_phase_and_of_those_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, live = Clock(monkeypatch), Recorder(tmp_path / "a.nd.h5")
+    shown = Slow()
+    progress = LiveProgress(shown, live)
+    both = [Phase("thresholds", 100, forward=True)] * 2
+    progress.plan([Phase("read", 100), *both, Phase("images"), Phase("tally", 100, forward=True)])
+
+    def after(seconds: float, images: int) -> tuple[Any, ...]:
+        clock.now += seconds
+        progress.advance(images)
+        return tuple(live.said[k] for k in ("phase", "done", "rate", "eta", "step", "steps"))
+
+    progress.start("reading", 100)
+    assert after(1, 50) == ("read", 50, 50.0, None, 1, 6), "how fast the network is, nobody knows yet"
+    progress.start("thresholds 1/2", 100)
+    assert live.said["eta"] is None
+    assert after(10, 25) == ("thresholds", 25, 2.5, 30.0 + 80.0, 2, 6)
+    assert after(30, 75) == ("thresholds", 100, 2.5, 80.0, 2, 6)
+    progress.start("thresholds 2/2", 100)
+    assert live.said["eta"] == 80.0
+    assert after(100, 50) == ("thresholds", 50, 0.5, 100.0 + 200.0, 3, 6)
+    progress.busy("images")
+    assert (live.said["phase"], live.said["total"], live.said["eta"]) == ("images", 0, 200.0)
+    progress.start("tally", 100)
+    live.write_seconds = 7.0
+    assert after(10, 50) == ("tally", 50, 5.0, 10.0 + 7.0, 5, 6)
+    progress.busy("writing")
+    assert (live.said["phase"], live.said["eta"], live.said["step"]) == ("writing", 7.0, 6)
+    assert shown.told == ["reading", "thresholds 1/2", "thresholds 2/2", "images", "tally", "writing"]
+
+
+# The two files
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "net-small.nd.h5"
+
+
+def test_a_run_is_seen_from_its_first_moment_to_its_end(target: Path) -> None:
+    began = time.time()
+    with RunWriter(target, "nd dissect x", LAYERS) as live:
+        first = shown(target)
+        assert (first.target, first.pid, first.command, first.layers) == (target, os.getpid(), "nd dissect x", LAYERS)
+        assert first.host == platform.node()
+        assert began - 1 <= first.started <= first.updated <= time.time()
+        assert (first.images, first.partial, first.alive) == (0, None, True)
+        live.update("tally", 5, 12, rate=2.5, eta=2.8, step=3, steps=5)
+        wait_until(lambda: shown(target).step == 3)
+        found = shown(target)
+        assert (found.phase, found.done, found.total, found.rate, found.eta) == ("tally", 5, 12, 2.5, 2.8)
+        given = dissection()
+        live.publish(given, 5)
+        wait_until(lambda: shown(target).images == 5)
+        found = shown(target)
+        assert found.partial == partial_file(target)
+        with Store(found.partial) as store:
+            assert store.layer_names == tuple(layer.name for layer in given.layers)
+        assert [r.target for r in find_runs(target.parent)] == [target]
+        assert cli.files_in(target.parent) == {run_file(target).name, partial_file(target).name}
+        live.make_room()
+        assert shown(target).partial is None
+    assert cli.files_in(target.parent) == set()
+    assert read_run(target) is None
+    assert find_runs(target.parent) == []
+
+
+def test_the_file_is_written_once_a_second_and_at_each_phase_not_at_each_image(target: Path) -> None:
+    with RunWriter(target, "nd", ()) as live:
+        written = set()
+        end = time.monotonic() + 2.5
+        done = 0
+        while time.monotonic() < end:
+            done += 1
+            live.update("tally", done, 10**9)
+            written.add(run_file(target).stat().st_ino)
+            written.add(shown(target).updated)
+        assert done > 100
+        assert 4 <= len(written) <= 12
+        live.update("writing")
+        wait_until(lambda: shown(target).phase == "writing", 0.9)
+
+
+def test_an_update_costs_next_to_nothing(target: Path) -> None:
+    with RunWriter(target, "nd", ()) as live:
+        began = time.perf_counter()
+        for n in range(2000):
+            live.update("read", n, 2000, rate=1.0, step=1, steps=5)
+        assert (time.perf_counter() - began) / 2000 < 2e-4
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_whatever_ends_the_run_takes_the_files_away(target: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), RunWriter(target, "nd", ()) as live:
+        live.publish(dissection(), 1)
+        assert partial_file(target).exists()
+        raise error
+    assert cli.files_in(target.parent) == set()
+
+
+NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=80).filter(
+    lambda name: name not in (".", "..")
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=NAME, command=st.text(), layer=st.text(max_size=300), units=st.integers(0, 10**9))
+def test_names_of_any_script_come_back_without_what_a_terminal_would_obey(
+    tmp_path_factory: pytest.TempPathFactory, name: str, command: str, layer: str, units: int
+) -> None:
+    if len(os.fsencode(name)) > 255:
+        return
+    target = tmp_path_factory.mktemp("names") / name
+    with RunWriter(target, command, [(layer, units)]):
+        found = shown(target)
+        assert found.target == target
+        assert [r.target for r in find_runs(target.parent)] == [target]
+        for text, original in ((found.command, command), (found.layers[0][0], layer)):
+            assert len(text) == len(original)
+            assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
+        assert found.layers[0][1] == units
+
+
+def test_names_that_are_long_or_no_utf8_have_files_of_their_own(tmp_path: Path) -> None:
+    long = [tmp_path / ("n" * 240 + end) for end in ("a.nd.h5", "b.nd.h5")]
+    odd = tmp_path / os.fsdecode(b"na\xffme.nd.h5")
+    files = [f(t) for t in (*long, odd) for f in (run_file, partial_file)]
+    assert len(set(files)) == 6
+    for target in (*long, odd):
+        with RunWriter(target, "nd", ()) as live:
+            live.publish(dissection(), 1)
+            found = shown(target)
+            assert (found.target, found.partial) == (target, partial_file(target))
+            assert [r.target for r in find_runs(tmp_path)] == [target]
+    assert cli.files_in(tmp_path) == set()
+
+
+def test_the_runs_of_a_folder_newest_first(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "z.nd.h5", "nd", ()), RunWriter(tmp_path / "a.nd.h5", "nd", ()):
+        (tmp_path / ".other.run").write_text("not ours")
+        (tmp_path / "shown.run").write_bytes(run_file(tmp_path / "a.nd.h5").read_bytes())
+        assert [r.target.name for r in find_runs(tmp_path)] == ["a.nd.h5", "z.nd.h5"]
+    assert find_runs(tmp_path / "gone") == []
+    assert find_runs(tmp_path / ".other.run") == []
+
+
+# Files that nobody vouches for
+
+
+def record(target: Path) -> dict[str, Any]:
+    with RunWriter(target, "nd dissect", LAYERS):
+        found: dict[str, Any] = json.loads(run_file(target).read_bytes())
+    return found
+
+
+DAMAGE: dict[str, bytes] = {
+    "empty": b"",
+    "no JSON": b"\x89HDF\r\n",
+    "no UTF-8": b'{"pid": "\xff"}',
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "nothing in it": b"{}",
+    "deep": b"[" * 200_000,
+    "endless digits": b'{"pid": ' + b"9" * 100_000 + b"}",
+    "huge": b" " * (1 << 21) + b"{}",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_file_that_is_damaged_is_no_run(target: Path, name: str) -> None:
+    run_file(target).write_bytes(DAMAGE[name])
+    assert read_run(target) is None
+    assert find_runs(target.parent) == []
+
+
+HOSTILE: list[tuple[str, Any]] = [
+    *((key, value) for key in ("pid", "done", "total", "step", "images", "began") for value in (-1, 1.5, "1", True)),
+    *(("pid", value) for value in (0, 1 << 31, 1 << 64)),
+    *((key, value) for key in ("started", "updated", "rate", "eta") for value in (-1, "x", 1e300, [])),
+    *((key, float(value)) for key in ("started", "rate", "eta") for value in ("nan", "inf")),
+    *((key, value) for key in ("command", "phase", "host", "machine") for value in (None, 1, ["x"])),
+    *(("layers", value) for value in (None, {}, "ab", [["a"]], [["a", -1]], [[1, 1]], [["a", 1, 1]], ["ab"], [7])),
+    *(("target", v) for v in ("", ".", "..", "/etc/passwd", "../net-small.nd.h5", "x", None, "net-small.nd.h5\0")),
+    ("encoding-type", "ndissect-store"),
+    ("encoding-version", "2.0"),
+]
+
+
+def test_a_record_that_no_run_writes_is_no_run(target: Path) -> None:
+    good = record(target)
+    for key, value in HOSTILE:
+        run_file(target).write_text(json.dumps({**good, key: value}))
+        assert read_run(target) is None, (key, value)
+    for key in good:
+        run_file(target).write_text(json.dumps({k: v for k, v in good.items() if k != key}))
+        assert read_run(target) is None, key
+    more = {"later": [1], "eta": None, "phase": "a\x1b[2Jb", "done": 9, "total": 4, "encoding-version": "1.7"}
+    run_file(target).write_text(json.dumps({**good, **more}))
+    found = shown(target)
+    assert (found.eta, found.phase, found.done) == (None, "a\ufffd[2Jb", 4)
+
+
+def test_what_is_no_plain_file_is_no_run_and_holds_nobody_up(target: Path) -> None:
+    os.mkfifo(run_file(target))
+    assert read_run(target) is None
+    run_file(target).unlink()
+    run_file(target).mkdir()
+    descriptors = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(20):
+        assert read_run(target) is None
+    assert len(list(Path("/dev/fd").iterdir())) == descriptors
+    partial_file(target).mkdir()
+    run_file(target).rmdir()
+    run_file(target).write_text(json.dumps(record_of(target)))
+    found = shown(target)
+    assert found.partial is None
+
+
+def record_of(target: Path) -> dict[str, Any]:
+    """The record of a run for another target, moved to this one."""
+    return {**record(target.with_name("other.nd.h5")), "target": target.name}
+
+
+# Whether it goes on
+
+
+def changed(target: Path, **changes: Any) -> Run:
+    """The run of this process, with what its file says changed."""
+    run_file(target).write_text(json.dumps({**record_of(target), **changes}))
+    return shown(target)
+
+
+def test_a_run_is_dead_once_its_process_is(target: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert changed(target, pid=process.pid, began=0).alive
+        if Path("/proc/self/stat").exists():
+            assert not changed(target, pid=process.pid).alive, "another process has that number now"
+    finally:
+        process.kill()
+    if Path("/proc/self/stat").exists():
+        wait_until(lambda: not changed(target, pid=process.pid, began=0).alive)  # a zombie runs no more
+    process.communicate()
+    assert not changed(target, pid=process.pid, began=0).alive
+    assert changed(target).alive
+    assert changed(target, pid=1, began=0).alive, "another user's, perhaps"
+
+
+@pytest.mark.parametrize("key", ["host", "machine"])
+def test_on_another_machine_boot_or_container_a_run_is_dead_after_a_minute_of_silence(target: Path, key: str) -> None:
+    now = time.time()
+    assert changed(target, **{key: "elsewhere", "pid": 2**31 - 1, "updated": now - 30}).alive
+    assert not changed(target, **{key: "elsewhere", "updated": now - 61}).alive
+
+
+# When it cannot be written, and when two write
+
+
+def test_a_folder_that_goes_away_stops_no_run(tmp_path: Path) -> None:
+    notes: list[str] = []
+    folder = tmp_path / "there"
+    folder.mkdir()
+    with RunWriter(folder / "a.nd.h5", "nd", (), note=notes.append) as live:
+        folder.rename(tmp_path / "elsewhere")
+        live.publish(dissection(), 1)
+        live.publish(dissection(), 2)
+        live.update("tally", 3, 4)
+    assert len(notes) == 1
+    assert "nd browse cannot show this run" in notes[0]
+    assert "No such file" in notes[0]
+    with RunWriter(folder / "b.nd.h5", "nd", (), note=notes.append) as live:
+        live.update("read", 1, 2)
+    assert len(notes) == 2
+    assert not folder.exists()
+
+
+def test_results_so_far_never_take_the_place_that_the_store_needs(target: Path) -> None:
+    notes: list[str] = []
+    free = shutil.disk_usage(target.parent).free
+    with RunWriter(target, "nd", (), room=free, note=notes.append) as live:
+        live.publish(dissection(), 1)
+        assert cli.files_in(target.parent) == set(), "given up: what is there would not go on"
+    assert len(notes) == 1
+    assert "too little room" in notes[0]
+
+
+def test_of_two_runs_to_one_store_the_later_is_shown_and_neither_harms_the_other(target: Path) -> None:
+    with RunWriter(target, "earlier", ()) as earlier:
+        earlier.publish(dissection(), 1)
+        with RunWriter(target, "later", ()) as later:
+            assert shown(target).command == "later"
+            assert not partial_file(target).exists(), "what the earlier run knew is not what this one counts"
+            later.publish(dissection(), 7)
+            published = partial_file(target).read_bytes()
+            for n in range(3):
+                earlier.update("tally", n, 9, step=n)
+                earlier.publish(dissection(seed=5), n)
+                earlier.make_room()
+            time.sleep(1.2)
+            assert shown(target).command == "later"
+            assert partial_file(target).read_bytes() == published
+        wait_until(lambda: read_run(target) is not None)
+        assert shown(target).command == "earlier"
+    assert cli.files_in(target.parent) == set()
+
+
+def test_the_end_of_an_earlier_run_leaves_the_later_ones_files(target: Path) -> None:
+    earlier, later = RunWriter(target, "earlier", ()), RunWriter(target, "later", ())
+    with later:
+        with earlier:
+            later.publish(dissection(), 7)
+        assert shown(target).command == "later"
+        assert shown(target).partial is not None
+    assert cli.files_in(target.parent) == set()
+
+
+@pytest.mark.parametrize("name", ["a.nd.h5", f"{'network-' * 8}data.nd.h5", f"{'ü' * 110}.nd.h5"])
+def test_the_files_of_a_run_are_written_under_names_of_their_own(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    files = (target, run_file(target), partial_file(target))
+    parts = {being_written(path, 7) for path in files}
+    assert len(parts | set(files)) == 6
+    for path in parts:
+        path.touch()  # short enough for a file system
+
+
+def test_a_new_run_removes_what_a_killed_one_left(target: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    changed(target, pid=process.pid)
+    partial_file(target).write_bytes(b"left")
+    for path in (target, run_file(target), partial_file(target)):
+        with atomic(path) as part:
+            part.touch()
+            left = part.with_name(part.name.replace(f".{os.getpid()}.", f".{process.pid}."))
+        path.unlink()
+        left.touch()
+    changed(target, pid=process.pid)
+    (target.parent / f".somebody.nd.h5.{process.pid}.part").touch()
+    with RunWriter(target, "nd", ()):
+        assert cli.files_in(target.parent) == {run_file(target).name, f".somebody.nd.h5.{process.pid}.part"}
+
+
+# The whole of it: nd dissect, watched from outside
+
+SLOW = """
+import os, time
+from net import network as whole
+
+
+def network():
+    made, transform = whole()
+    calls = iter(range(1000))
+
+    def wait(*given):
+        if next(calls):  # the first looks at the layers
+            time.sleep(float(os.environ["PAUSE"]))
+
+    made.units.register_forward_hook(wait)
+    return made, transform
+"""
+ARGS = ("dissect", "slow.py:network", "--data", "small", "-l", "units", "-l", "deep.pool", "--quantile", "0.2")
+ARGS += ("-b", "1", "-o", "out.nd.h5")
+
+
+def start(folder: Path, pause: float) -> subprocess.Popen[str]:
+    (folder / "slow.py").write_text(SLOW)
+    return subprocess.Popen(
+        [str(cli.ND), *ARGS],
+        cwd=folder,
+        env=cli.environment(folder, {"PAUSE": str(pause)}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@dataclass
+class Watched:
+    """What was seen of a run: its states, copies of its partial stores by the images they cover, and its end."""
+
+    folder: Path
+    runs: list[Run]
+    partial: dict[int, Path]
+    ended: float
+    code: int
+    err: str
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = cli.write_inputs(tmp_path_factory.mktemp("watched") / "work")
+    copies = tmp_path_factory.mktemp("copies")
+    target = folder / "out.nd.h5"
+    runs: list[Run] = []
+    partial: dict[int, Path] = {}
+    process = start(folder, 0.6)
+    while process.poll() is None:
+        found = read_run(target)
+        if found is not None and (not runs or found != runs[-1]):
+            runs.append(found)
+            if found.partial is not None and found.images not in partial:
+                partial[found.images] = Path(shutil.copy(found.partial, copies / f"{found.images}.h5"))
+        time.sleep(0.02)
+    yield Watched(folder, runs, partial, time.time(), process.returncode, process.communicate()[1])
+
+
+def test_a_run_tells_its_phases_its_rate_and_when_it_ends(watched: Watched) -> None:
+    assert watched.code == 0, watched.err
+    steps = [(r.step, r.phase) for r in watched.runs if r.steps]
+    assert steps == sorted(steps, key=lambda s: s[0])
+    order = [(1, "read"), (2, "thresholds"), (3, "images"), (4, "tally"), (5, "writing")]
+    assert {(2, "thresholds"), (4, "tally")} <= set(steps) <= set(order)
+    assert {r.steps for r in watched.runs} - {0} == {5}
+    assert {r.layers for r in watched.runs} == {LAYERS}
+    assert {r.command for r in watched.runs} == {" ".join(["nd", *ARGS])}
+    assert [r.updated for r in watched.runs] == sorted(r.updated for r in watched.runs)
+    for phase in ("thresholds", "tally"):
+        seen = [r for r in watched.runs if r.phase == phase]
+        done = [r.done for r in seen]
+        assert len(set(done)) >= 5, "about once a second"
+        assert done == sorted(done)
+        assert {r.total for r in seen} == {cli.IMAGES}
+        assert all(0.3 < r.rate <= 1 / 0.6 for r in seen if r.done > 1), "12 images, 0.6 s each and a little more"
+        for r in seen:
+            if r.done > 2:
+                assert r.eta is not None
+                left = watched.ended - r.updated
+                assert 0.4 * left - 3 < r.eta < 1.5 * left + 3
+
+
+def test_a_run_shows_the_ious_of_the_images_counted_so_far(watched: Watched) -> None:
+    assert len(watched.partial) >= 2
+    assert 0 in watched.partial
+    for images, path in watched.partial.items():
+        with Store(path) as store:
+            assert store.provenance["partial"] == {"images": images, "of": cli.IMAGES}
+            assert store.provenance["network"]["name"] == "slow"
+            assert store.provenance["data"]["name"] == "small"
+            view = store.layer("units")
+            expected = by_hand(images, view.statistics.threshold)
+            for unit in range(3):
+                np.testing.assert_array_equal(view.unit_ious(unit)[0], expected[unit])
+            assert (view.labels[0][:3] >= 0).all() == (images > 0)
+            assert len(view.top(0).image) == 10, "final since the thresholds"
+    assert 0 < max(watched.partial) < cli.IMAGES
+
+
+def test_a_run_leaves_the_store_alone(watched: Watched) -> None:
+    left = {f for f in cli.files_in(watched.folder) if not f.startswith("small")}
+    assert left == {"net.py", "slow.py", "out.nd.h5"}
+    with Store(watched.folder / "out.nd.h5") as store:
+        assert "partial" not in store.provenance
+        view = store.layer("units")
+        expected = by_hand(cli.IMAGES, view.statistics.threshold)
+        assert [view.unit_ious(u)[0].tolist() for u in range(3)] == expected.tolist()
+
+
+def test_after_a_kill_the_files_stay_the_run_is_dead_and_the_next_one_takes_them_away(tmp_path: Path) -> None:
+    target = cli.write_inputs(tmp_path) / "out.nd.h5"
+    before = cli.files_in(tmp_path) | {"slow.py"}
+    process = start(tmp_path, 0.3)
+    wait_until(lambda: process.poll() is not None or ((r := read_run(target)) is not None and r.partial is not None))
+    found = shown(target)
+    assert found.alive
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    left = shown(target)
+    assert not left.alive
+    assert cli.files_in(tmp_path) - before >= {run_file(target).name, partial_file(target).name}
+
+    done = cli.nd(*ARGS, folder=tmp_path, env={"PAUSE": "0"})
+    assert done.returncode == 0, done.stderr
+    assert cli.files_in(tmp_path) == before | {"out.nd.h5"}
+
+
+def test_a_run_that_is_stopped_takes_its_files_away(tmp_path: Path) -> None:
+    target = cli.write_inputs(tmp_path) / "out.nd.h5"
+    before = cli.files_in(tmp_path) | {"slow.py"}
+    process = start(tmp_path, 0.3)
+    wait_until(lambda: process.poll() is not None or partial_file(target).exists())
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert cli.files_in(tmp_path) == before
+
+
+def test_a_run_whose_results_so_far_cannot_be_written_goes_on_with_one_note(tmp_path: Path) -> None:
+    target = cli.write_inputs(tmp_path) / "out.nd.h5"
+    (tmp_path / "slow.py").write_text(SLOW)
+    partial_file(target).mkdir()
+    done = cli.nd(*ARGS, folder=tmp_path, env={"PAUSE": "0"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("nd browse cannot show this run") == 1
+    assert not run_file(target).exists()
+    with Store(target) as store:
+        assert store.layer("units").labels[0][0] >= 0
