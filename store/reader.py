@@ -122,13 +122,16 @@ class Store:
         shape = (len(self.groups), len(self.concepts))
         return ConceptCounts(g.counts("area", shape), g.counts("images", shape, least=-1))
 
+    @cached_property
+    def _layers(self) -> Checked:
+        return self._root.group("layers", "ndissect-layers")
+
     def layer(self, name: str) -> LayerView:
         """The layer ``name``; WrongUse with the nearest names where the store has none of that name."""
         if name not in self.layer_names:
             close = nearest(name, list(self.layer_names)) or list(self.layer_names)[:8]
             raise WrongUse(f"no layer '{name}' in {self.path}", f"it has: {', '.join(close)}")
-        layers = self._root.group("layers", "ndissect-layers")
-        return LayerView(self, name, layers.group(member_name(name), "ndissect-layer"))
+        return LayerView(self, name, self._layers.group(member_name(name), "ndissect-layer"))
 
     @property
     def has_images(self) -> bool:
