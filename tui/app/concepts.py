@@ -1,0 +1,117 @@
+"""The Concepts table: every concept, the units that detect it and where the best of them is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ndissect.store.scores import DETECTOR_IOU
+from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
+from ndissect.tui.app.query import Fields, Texts, texts
+from ndissect.tui.app.session import Session
+from ndissect.tui.app.units import FULL_IOU
+
+
+def concepts_listing(session: Session) -> Listing:
+    """One row a concept: how many units are labelled with it as detectors, in which layers, and the best one's IoU."""
+    views, concepts = session.views, session.store.concepts
+    C = len(concepts)
+    by_layer = np.zeros((len(views), C), np.int64)
+    best_iou, best_layer, best_number = np.zeros(C), np.full(C, -1), np.full(C, -1)
+    for i, view in enumerate(views):
+        label, value = view.labels
+        by_layer[i] = np.bincount(label[value > DETECTOR_IOU], minlength=C)[:C]
+        order = np.lexsort([-np.arange(len(value)), value])  # the best unit of a label is the last one to be written
+        order = order[value[order] > 0]
+        best = np.full(C, -1)
+        best[label[order]] = order
+        better = (best >= 0) & (np.where(best >= 0, value[best], 0.0) > best_iou)
+        best_iou[better], best_layer[better], best_number[better] = value[best[better]], i, best[better]
+    detectors = by_layer.sum(0)
+    images, code = session.concept_images[:C], session.category_code[:C]
+
+    def where(row: int) -> str:
+        found = by_layer[:, row]
+        return "  ".join(f"{views[i].name} {found[i]}" for i in np.flatnonzero(found)[::-1])
+
+    def best_name(row: int) -> str:
+        return f"{views[best_layer[row]].name}:{best_number[row]}" if best_number[row] >= 0 else "-"
+
+    def cells(row: int) -> list[Cell]:
+        value = float(best_iou[row])
+        return [
+            session.labels[row],
+            session.categories[code[row]],
+            str(detectors[row]) if detectors[row] else "-",
+            f"{value:.3f}" if value > 0 else "-",
+            Bar(value / FULL_IOU),
+            best_name(row),
+            where(row),
+            str(images[row]) if images[row] >= 0 else "?",
+        ]
+
+    def plain(row: int) -> dict[str, Any]:
+        return {
+            "concept": session.labels[row],
+            "category": session.categories[code[row]],
+            "detectors": int(detectors[row]),
+            "best_unit": best_name(row) if best_number[row] >= 0 else None,
+            "iou": float(best_iou[row]),
+            "images": int(images[row]) if images[row] >= 0 else None,
+            **{view.name: int(n) for view, n in zip(views, by_layer[:, row], strict=True)},
+        }
+
+    def fields() -> Fields:
+        return Fields(
+            words=(texts(list(session.labels[:C])),),
+            numbers={
+                "iou": best_iou,
+                "detectors": detectors.astype(np.float64),
+                "images": images.astype(np.float64),
+            },
+            choices={
+                "cat": Texts(tuple(session.categories), code),
+                "layer": Texts((*(view.name for view in views), ""), best_layer % (len(views) + 1)),
+            },
+        )
+
+    alphabet = session.label_rank[:C]
+    # Most detectors first, among equals the best IoU, then by name: the order in which rows come is that.
+    rows = np.lexsort([alphabet, -best_iou, -detectors])
+    return Listing(
+        name="concepts",
+        subject="",
+        columns=(
+            Column("concept", 14, grows=True, most=session.longest_label, sort=lambda: alphabet[rows]),
+            Column("category", 8, drop=3, sort=lambda: code[rows]),
+            Column("detect", 6, right=True, sort=lambda: detectors[rows], descending=True),
+            Column("IoU", 5, right=True, sort=lambda: best_iou[rows], descending=True),
+            Column("", 8, drop=4, bar=True),
+            Column("best unit", 14, drop=1),
+            Column("detectors by layer", 18, drop=2),
+            Column("images", 6, right=True, drop=5, sort=lambda: images[rows], descending=True),
+        ),
+        count=C,
+        cells=lambda row: cells(rows[row]),
+        item=lambda row: Item("concept", concept=int(concepts.number[rows[row]])),
+        fields=lambda: _reordered(fields(), rows),
+        empty="this store has no concepts",
+        order=Order(2, descending=True),
+        faint=lambda row: not detectors[rows[row]],
+        plain=lambda row: plain(rows[row]),
+        copied=lambda row: f"{session.labels[rows[row]]}\t{best_name(rows[row])}\t{best_iou[rows[row]]:.6g}",
+        notes=("detect: units labelled with the concept, with an IoU above 0.04",),
+    )
+
+
+def _reordered(fields: Fields, rows: Any) -> Fields:
+    def moved(x: Texts) -> Texts:
+        return Texts(x.strings, x.code[rows])
+
+    return Fields(
+        tuple(moved(x) for x in fields.words),
+        {name: values[rows] for name, values in fields.numbers.items()},
+        {name: moved(x) for name, x in fields.choices.items()},
+        fields.flags,
+    )

@@ -1,0 +1,50 @@
+"""The few characters that are drawn besides text, for terminals with Unicode and without."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """The characters of one kind of terminal. ``eighths`` fill a cell from the left, the last of them fully."""
+
+    eighths: str
+    cursor: str
+    mark: str
+    rising: str
+    falling: str
+    ellipsis: str
+    crumb: str
+    border: str
+
+    def bar(self, share: float, width: int) -> str:
+        """``share`` (0 to 1) of ``width`` cells; a share above 0 shows at least as the thinnest piece."""
+        pieces = len(self.eighths)
+        filled = round(max(0.0, min(share, 1.0)) * width * pieces) if not math.isnan(share) else 0
+        if share > 0 and not filled and pieces > 1:
+            filled = 1
+        whole, rest = divmod(filled, pieces)
+        return self.eighths[-1] * whole + (self.eighths[rest - 1] if rest else "")
+
+    def cut(self, text: str, width: int) -> str:
+        """``text`` in exactly ``width`` cells: padded, or without its middle, so that its end can still be read."""
+        if text.isascii() and len(text) <= width:
+            return text.ljust(width)
+        if cell_len(text) <= width:
+            return set_cell_size(text, width)
+        room = width - len(self.ellipsis)
+        if room < 4:
+            return set_cell_size(text, width)
+        tail = room // 3
+        end = text[-tail:]
+        while cell_len(end) > tail:
+            end = end[1:]
+        return set_cell_size(text, room - cell_len(end)).rstrip("\0") + self.ellipsis + end
+
+
+UNICODE = Glyphs("▏▎▍▌▋▊▉█", "›", "●", "▲", "▼", "…", " › ", "solid")
+ASCII = Glyphs("#", ">", "*", "^", "v", "..", " > ", "ascii")

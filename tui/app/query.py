@@ -1,0 +1,224 @@
+"""The filter language: ``street !car cat:object,scene iou>0.1 unit:100-200 layer:layer4 dead``.
+
+Terms are separated by spaces, and a row passes if it passes all of them:
+
+    word            the row's text holds it, without case; "two words" in quotes
+    cat:object      the category begins so; with commas any of several; layer:layer4 likewise, and with * and ?
+    iou>0.1         a number compared, by > >= < <= =
+    unit:100-200    a number or a range of them; with commas any of several
+    dead            a property: dead, marked, detector
+    !term           not the term
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+
+# What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word.
+NUMBERS = ("iou", "unit", "threshold", "units", "detectors", "images", "peak")
+CHOICES = ("cat", "layer")
+FLAGS = ("dead", "marked", "detector")
+_LONGER = {"category": "cat", "u": "unit"}
+
+_COMPARE: dict[str, Callable[..., Bools]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+}
+_TERM = re.compile(r'\s*(?P<negative>!?)(?P<body>(?:"[^"]*"?|\S)+)')
+_COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", re.IGNORECASE)
+_CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
+_RANGE = re.compile(r"(?P<first>\d*)(?P<dash>-?)(?P<last>\d*)")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text for each row: ``code`` (N,) picks one of ``strings``, so that equal texts are looked at once."""
+
+    strings: tuple[str, ...]
+    code: npt.NDArray[np.int64]
+
+    def where(self, holds: Callable[[str], bool]) -> Bools:
+        """(N,) bool: the rows whose text ``holds`` accepts."""
+        return np.array([holds(s.lower()) for s in self.strings], bool)[self.code]
+
+
+def texts(strings: list[str]) -> Texts:
+    """One text a row."""
+    return Texts(tuple(strings), np.arange(len(strings)))
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a listing offers to filters: texts that words are looked for in, and its numbers, choices and flags."""
+
+    words: tuple[Texts, ...] = ()
+    numbers: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    choices: Mapping[str, Texts] = field(default_factory=dict)
+    flags: Mapping[str, Callable[[], Bools]] = field(default_factory=dict)
+
+
+class Mistake(ValueError):
+    """A filter that makes no sense; ``at`` is where in the text."""
+
+    def __init__(self, what: str, at: int) -> None:
+        super().__init__(what)
+        self.what = what
+        self.at = at
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term: ``test`` gives the rows that pass it before ``negative`` turns it around."""
+
+    test: Callable[[Fields, int], Bools]
+    negative: bool
+    at: int
+
+
+@dataclass(frozen=True)
+class Query:
+    """A filter that was understood; ``text`` as it was typed."""
+
+    text: str
+    terms: tuple[Term, ...]
+
+    def passes(self, fields: Fields, count: int) -> Bools:
+        """(count,) bool: the rows that pass every term. Raises Mistake for a field that this listing has not."""
+        kept = np.ones(count, bool)
+        for term in self.terms:
+            try:
+                kept &= term.test(fields, count) != term.negative
+            except LookupError as e:
+                raise Mistake(str(e.args[0]), term.at) from None
+        return kept
+
+
+EVERYTHING = Query("", ())
+
+
+def parse(text: str) -> Query:
+    """The filter that ``text`` says; Mistake where it says none."""
+    terms = []
+    for found in _TERM.finditer(text):
+        at, body = found.start("body"), found["body"]
+        if body == "!" or (found["negative"] and not body.strip('"')):
+            raise Mistake("! needs a term after it", at)
+        if not body.strip('"'):
+            continue  # a quote that was just opened
+        terms.append(Term(_test(body, at), bool(found["negative"]), at))
+    return Query(text, tuple(terms))
+
+
+def _test(body: str, at: int) -> Callable[[Fields, int], Bools]:
+    if body.startswith('"'):
+        return _word(body.strip('"'))
+    comparison = _COMPARISON.fullmatch(body)
+    if comparison:
+        return _comparison(comparison, at)
+    choice = _CHOICE.fullmatch(body)
+    if choice:
+        name = _LONGER.get(choice["name"].lower(), choice["name"].lower())
+        if name in CHOICES:
+            return _choice(name, choice["value"], at)
+        if name in NUMBERS:
+            return _numbers(name, choice["value"], at)
+        known = ", ".join(f"{n}:" for n in (*CHOICES, *NUMBERS))
+        raise Mistake(f"there is no {choice['name']}: but {known}; quotes make it a word", at)
+    if body.lower() in FLAGS:
+        return _flag(body.lower())
+    return _word(body.replace('"', ""))
+
+
+def _word(word: str) -> Callable[[Fields, int], Bools]:
+    wanted = word.lower()
+
+    def test(fields: Fields, count: int) -> Bools:
+        found = np.zeros(count, bool)
+        for some in fields.words:
+            found |= some.where(lambda s: wanted in s)
+        return found
+
+    return test
+
+
+def _flag(name: str) -> Callable[[Fields, int], Bools]:
+    def test(fields: Fields, count: int) -> Bools:
+        if name not in fields.flags:
+            raise LookupError(f'nothing here is {name}; in quotes, "{name}" is a word')
+        return fields.flags[name]()
+
+    return test
+
+
+def _choice(name: str, value: str, at: int) -> Callable[[Fields, int], Bools]:
+    wanted = [v.strip('"').lower() for v in value.split(",") if v.strip('"')]
+    if not wanted:
+        raise Mistake(f"{name}: needs a name after it", at)
+
+    def matches(text: str, pattern: str) -> bool:
+        return fnmatchcase(text, pattern) if any(c in pattern for c in "*?") else text.startswith(pattern)
+
+    def test(fields: Fields, count: int) -> Bools:
+        if name not in fields.choices:
+            raise LookupError(f"rows have no {name} here")
+        known = fields.choices[name]
+        for pattern in wanted:
+            if not any(matches(s.lower(), pattern) for s in known.strings):
+                listed = ", ".join(sorted({s for s in known.strings if s})[:8])
+                raise LookupError(f"no {name} begins with {pattern}; there is {listed}")
+        return known.where(lambda s: any(matches(s, pattern) for pattern in wanted))
+
+    return test
+
+
+def _number_field(fields: Fields, name: str) -> npt.NDArray[np.float64]:
+    if name not in fields.numbers:
+        known = ", ".join(fields.numbers) or "no numbers"
+        raise LookupError(f"rows have no {name} here, but {known}")
+    return fields.numbers[name]
+
+
+def _comparison(found: re.Match[str], at: int) -> Callable[[Fields, int], Bools]:
+    name = _LONGER.get(found["name"].lower(), found["name"].lower())
+    if name not in NUMBERS:
+        raise Mistake(f"there is no number {found['name']}, but {', '.join(NUMBERS)}; quotes make it a word", at)
+    try:
+        value = float(found["value"])
+    except ValueError:
+        raise Mistake(f"{name}{found['sign']} needs a number after it", at + found.start("value")) from None
+    compare = _COMPARE[found["sign"]]
+    return lambda fields, _: compare(_number_field(fields, name), value)
+
+
+def _numbers(name: str, text: str, at: int) -> Callable[[Fields, int], Bools]:
+    spans = []
+    for part in text.split(","):
+        found = _RANGE.fullmatch(part)
+        if not found or not (found["first"] or found["last"]):
+            raise Mistake(f"{name}: needs numbers after it, such as {name}:7 or {name}:100-200", at + len(name) + 1)
+        first = float(found["first"] or "-inf")
+        last = float(found["last"]) if found["last"] else np.inf if found["dash"] else first
+        if first > last:
+            raise Mistake(f"{name}:{part} ends before it begins", at + len(name) + 1)
+        spans.append((first, last))
+
+    def test(fields: Fields, count: int) -> Bools:
+        values = _number_field(fields, name)
+        kept = np.zeros(count, bool)
+        for first, last in spans:
+            kept |= (values >= first) & (values <= last)
+        return kept
+
+    return test

@@ -1,0 +1,68 @@
+"""Where a reader was in each store, so that `nd browse` opens there again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+# Stores whose places are kept; the ones looked at longest ago are forgotten.
+_KEPT = 200
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a store: which table is on the left, how many tables deep the reader is, and at what in each.
+
+    ``layer``: of the left table's cursor, or that the summary is of; ``concept``: its number, likewise.
+    """
+
+    root: str = "layers"
+    depth: int = 0
+    layer: str = ""
+    unit_layer: str = ""
+    unit: int = -1
+    concept: int = -1
+
+
+def _file() -> Path:
+    return Path(platformdirs.user_state_dir("ndissect", appauthor=False)) / "browse.json"
+
+
+def _all() -> dict[str, Any]:
+    """Every place that is kept; a file that cannot be read keeps none."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(_file().read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def last_place(store: Path) -> Place | None:
+    """Where the reader of ``store`` was last, if that is known."""
+    kept = _all().get(str(store.absolute()))
+    if not isinstance(kept, dict):
+        return None
+    with contextlib.suppress(TypeError, AttributeError):
+        place = Place(**kept)
+        if all(type(value) is type(getattr(Place(), name)) for name, value in asdict(place).items()):
+            return place
+    return None
+
+
+def remember(store: Path, place: Place) -> None:
+    """Keep ``place`` for the next time; where nothing can be written, nothing is kept."""
+    kept = _all()
+    kept.pop(str(store.absolute()), None)
+    kept[str(store.absolute())] = asdict(place)
+    text = json.dumps(dict(list(kept.items())[-_KEPT:]), indent=1)
+    part = _file().with_suffix(f".{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(_file())

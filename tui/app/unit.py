@@ -1,0 +1,146 @@
+"""The Unit table: the best concept of every category, the top images, and the runners-up of one unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
+from ndissect.tui.app.query import Fields, Texts, texts
+from ndissect.tui.app.session import Session
+from ndissect.tui.app.units import FULL_IOU
+
+#: How many concepts are listed beside the best of each category.
+RUNNERS_UP = 12
+
+
+def unit_listing(session: Session, layer: str, unit: int) -> Listing:
+    """The best concepts of ``layer``:``unit`` with the counts behind their IoU, its top images, other concepts.
+
+    Of an image the same columns tell the peak activation, and of the unit's label within that image the pixels in
+    both, in the mask, and with the label.
+    """
+    best, others = _concept_rows(session, layer, unit)
+    rows = [*best, *_image_rows(session, layer, unit), *others]
+    headings = frozenset(i for i, row in enumerate(rows) if row["heading"])
+
+    def copied(i: int) -> str:
+        return "\t".join([f"{layer}:{unit}", *(c for c in rows[i]["cells"] if isinstance(c, str))])
+
+    def fields() -> Fields:
+        return Fields(
+            words=(texts([str(row["cells"][0]) for row in rows]),),
+            numbers={"iou": np.array([row.get("iou", np.nan) for row in rows])},
+            choices={"cat": _categories(rows)},
+        )
+
+    return Listing(
+        name="unit",
+        subject=f"{layer}:{unit}",
+        columns=(
+            Column("best by category", 14, grows=True, most=48),
+            Column("category", 8, drop=1),
+            Column("IoU", 6, right=True),
+            Column("", 8, drop=2, bar=True),
+            Column("both", 11, right=True, drop=3),
+            Column("mask", 11, right=True, drop=4),
+            Column("concept", 11, right=True, drop=5),
+        ),
+        count=len(rows),
+        cells=lambda i: rows[i]["cells"],
+        item=lambda i: rows[i].get("item", NOTHING),
+        fields=fields,
+        empty="no concept has an IoU above 0 with this unit",
+        headings=headings,
+        plain=lambda i: rows[i]["plain"],
+        copied=copied,
+        notes=(_told(session, layer, unit),),
+    )
+
+
+def _categories(rows: list[dict[str, Any]]) -> Texts:
+    return texts([str(row["plain"].get("category", "")) if "plain" in row else "" for row in rows])
+
+
+def _told(session: Session, layer: str, unit: int) -> str:
+    """The unit in one line: label, IoU, threshold, and what is odd about it."""
+    view = session.view(layer)
+    label, value = view.labels
+    s = view.statistics
+    known = not np.isnan(s.threshold[unit])
+    said = [f"threshold {s.threshold[unit]:.4g}"] if known else []
+    if s.dead[unit]:
+        said.append("dead: constant or never above zero")
+    elif label[unit] >= 0:
+        images = int(session.concept_images[label[unit]])
+        said.append(f"{session.labels[label[unit]]} {value[unit]:.3f}" + (f" in {images} images" if images > 0 else ""))
+    odd = int(s.nan[unit]) + int(s.inf[unit])
+    if odd:
+        said.append(f"{odd} activations are NaN or infinite")
+    return "  ".join(said)
+
+
+def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The best concept of each category, and the next ones, each below a heading."""
+    view = session.view(layer)
+    value, intersection, area = view.unit_ious(unit)
+    concept_area = session.store.concept_counts.area.sum(0)
+    concepts = session.store.concepts
+    best = [int(row) for row in view.best.concept[unit]]
+    by_category = [best[concepts.categories.index(c)] for c in session.categories]
+    named = sorted((row for row in by_category if row >= 0), key=lambda row: -value[row])
+    shown = set(named)
+    order = np.argsort(-value, kind="stable")[: RUNNERS_UP + len(named)]
+    others = [int(row) for row in order if value[row] > 0 and row not in shown][:RUNNERS_UP]
+
+    def one(row: int) -> dict[str, Any]:
+        category = concepts.category_of(row)
+        numbers = (int(intersection[row]), int(area[row]), int(concept_area[row]))
+        iou = float(value[row])
+        cells: list[Cell] = [session.labels[row], category, f"{iou:.4f}", Bar(iou / FULL_IOU)]
+        return {
+            "heading": False,
+            "cells": [*cells, *(f"{n:,}" for n in numbers)],
+            "item": Item("concept", layer, concept=int(concepts.number[row])),
+            "iou": iou,
+            "plain": {
+                "concept": session.labels[row], "category": category, "iou": iou,
+                "intersection": numbers[0], "area": numbers[1], "concept_area": numbers[2],
+            },
+        }  # fmt: skip
+
+    found = [one(row) for row in named]
+    heading = _heading("next concepts", "", "IoU", "", "both", "mask", "concept")
+    return found, [heading, *map(one, others)] if others else []
+
+
+def _heading(*cells: str) -> dict[str, Any]:
+    return {"heading": True, "cells": cells}
+
+
+def _image_rows(session: Session, layer: str, unit: int) -> list[dict[str, Any]]:
+    view = session.view(layer)
+    if not view.has_top:
+        return [_heading("no top images in this store")]
+    top, masks = view.top(unit), view.masks(unit)
+    row = int(view.labels[0][unit])
+    number = int(session.store.concepts.number[row]) if row >= 0 else 0
+    highest = float(np.nanmax(top.peak, initial=0)) or 1.0
+    found = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
+    for rank, (image_row, peak, mask) in enumerate(zip(top.image, top.peak, masks, strict=True)):
+        image = session.store.image(int(image_row))
+        truth: npt.NDArray[np.bool_] = image.truth(number, mask.shape) if number else np.zeros_like(mask)
+        counts = (int((mask & truth).sum()), int(mask.sum()), int(truth.sum()))
+        cells: list[Cell] = [image.name, image.split, f"{peak:.4g}", Bar(float(peak) / highest)]
+        found.append({
+            "heading": False,
+            "cells": [*cells, *(f"{n:,}" for n in counts)],
+            "item": Item("image", layer, unit, name=str(rank)),
+            "plain": {
+                "image": image.name, "split": image.split, "peak": float(peak),
+                "intersection": counts[0], "area": counts[1], "label_area": counts[2],
+            },
+        })  # fmt: skip
+    return found
