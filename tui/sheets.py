@@ -33,15 +33,8 @@ def unit_sheet(
 
     ``concept`` shows another concept's truth than the label's. NDError where the store holds no images.
     """
-    top, masks = view.top(unit), view.masks(unit)
     row = _truth_row(view, unit, concept) if truth else None
-    grid = view.store.grid
-    assert grid is not None  # a store with top images has a grid
-    panels = []
-    for image_row, peak, mask in list(zip(top.image, top.peak, masks, strict=True))[:images]:
-        image = view.store.image(int(image_row))
-        there = None if row is None else image.truth(int(view.store.concepts.number[row]), grid)
-        panels.append(Panel(_decode(view, image.thumbnail), mask, there, f"{peak:.3g}  {image.name}"))
+    panels = unit_panels(view, unit, images=images, concept=row)
     one = unit_json(view, unit)
     label = "dead" if one["dead"] else one["label"] or "no label"
     title = f"{view.name}  unit {unit}  {label}"
@@ -51,6 +44,19 @@ def unit_sheet(
     if row is not None:
         subtitle = f"truth: {view.store.concepts.label(row)}.  {subtitle}"
     return Sheet(contact_sheet(panels, title, subtitle, columns=3 if row is not None else 5), title)
+
+
+def unit_panels(view: LayerView, unit: int, *, images: int = 10, concept: int | None = None) -> list[Panel]:
+    """The top ``images`` of ``unit`` with its masks and, where the row of a ``concept`` is given, with its truth."""
+    top, masks = view.top(unit), view.masks(unit)
+    grid = view.store.grid
+    assert grid is not None  # a store with top images has a grid
+    panels = []
+    for image_row, peak, mask in list(zip(top.image, top.peak, masks, strict=True))[:images]:
+        image = view.store.image(int(image_row))
+        there = None if concept is None else image.truth(int(view.store.concepts.number[concept]), grid)
+        panels.append(Panel(_decode(view, image.thumbnail), mask, there, f"{peak:.3g}  {image.name}"))
+    return panels
 
 
 def _truth_row(view: LayerView, unit: int, concept: str | None) -> int:

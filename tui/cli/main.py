@@ -8,9 +8,11 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import data, dissect, doctor, export, look, overlay
+from ndissect.tui.cli import browse, data, dissect, doctor, export, look, overlay
+from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 
 INTERRUPTED = 130
@@ -18,7 +20,7 @@ INTERRUPTED = 130
 # No Rich markup: drawing help in boxes would double the time that `nd --help` takes.
 app = typer.Typer(
     name="nd", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"]}, add_help_option=False, add_completion=False,
 )  # fmt: skip
 
 
@@ -36,6 +38,16 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of failures.")] = False,
+    help_: HelpOption = False,
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion", callback=install_callback, help="Install completion for the current shell."
+        ),
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show-completion", callback=show_callback, help="Print it, to be copied or changed.")
+    ] = False,
 ) -> None:
     """Network Dissection: which human concepts do the units of a vision network detect?
 
@@ -48,6 +60,12 @@ def root(
 app.command("dissect")(dissect.dissect)
 app.command("layers")(dissect.layers)
 app.command("inspect")(look.inspect)
+app.command(
+    "browse",
+    options_metavar="[STORE] [LAYER[:UNIT]] [OPTIONS]",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(browse.browse)
 app.command("concepts")(look.concepts)
 app.command("overlay")(overlay.overlay)
 app.command("export")(export.export)
@@ -65,6 +83,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
     _print_anything()
+    if "_ND_COMPLETE" in os.environ:  # a shell asks; Typer would prepare for that in every run, by way of pydantic
+        get_completion_inspect_parameters()
     # Beside other programs, OpenMP's threads would burn the cores waiting for each other: runs took four times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

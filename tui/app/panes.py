@@ -1,0 +1,377 @@
+"""The screen: up to three tables side by side, each opened from the one on its left, and the lines around them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.timer import Timer
+from textual.widgets import Input, Static
+
+from ndissect.store.errors import NDError
+from ndissect.tui.app import watch
+from ndissect.tui.app.actions import ACTIONS, BY_NAME, FOOTER, Action
+from ndissect.tui.app.glyphs import ASCII, UNICODE
+from ndissect.tui.app.help import shown
+from ndissect.tui.app.listing import NOTHING, Item, Listing
+from ndissect.tui.app.session import Session
+from ndissect.tui.app.shelf import Shelf
+from ndissect.tui.app.state import Place
+from ndissect.tui.app.strips import Line, Piece
+from ndissect.tui.app.table import Table
+from ndissect.tui.viewer import clipboard_sequence
+
+#: Columns from which two and three tables are shown.
+TWO, THREE = 120, 160
+# Seconds without a key after which the tables on the right follow the cursor.
+_FOLLOW = 0.06
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def told(method: M) -> M:
+    """``method``, whose NDErrors are told on the screen: a damaged piece of a store is no reason to stop."""
+
+    @functools.wraps(method)
+    def wrapped(self: Panes, *args: Any) -> Any:
+        try:
+            return method(self, *args)
+        except NDError as e:
+            self.say(e.message, e.hint)
+
+    return wrapped  # type: ignore[return-value]
+
+
+class Panes(App[None]):
+    """The tables and where the reader is among them.
+
+    ``root`` names the table on the left, ``depth`` (0 to 2) the table that keys move: it, the units, the unit.
+    ``covers`` are listings over all of them, such as the help; the last one has the keys.
+    """
+
+    CSS = """
+    Screen { background: ansi_default; color: ansi_default; }
+    #panes { height: 1fr; }
+    #run, #notice, #query, #cover, #picture { display: none; }
+    #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
+    #query { height: 1; }
+    #slash { width: 1; }
+    #filter, #filter:focus {
+        height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
+    }
+    #picture { height: 50%; }
+    #position { width: auto; min-width: 1; }
+    #bottom { height: 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key, f"do('{a.name}')", a.does, show=False) for a in ACTIONS for key in a.keys
+    ]
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = None
+
+    def __init__(self, unicode: bool = True) -> None:
+        super().__init__()
+        self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
+        self.glyphs = UNICODE if unicode else ASCII
+        self.shelf: Shelf | None = None
+        self.marks: list[Item] = []
+        self.root, self.depth, self.summary_of = "layers", 0, ""
+        self.covers: list[Listing] = []
+        self._timer: Timer | None = None
+        self._levels = tuple(Table(self.glyphs, self.is_marked, id=name) for name in ("root", "units", "unit"))
+        self._cover = Table(self.glyphs, self.is_marked, id="cover")
+        self._crumbs, self._run = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="run")
+        self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
+        self._position = Static("", id="position", markup=False)
+        self._notice = Static("", id="notice", markup=False)
+        self.input = Input(id="filter", compact=True, select_on_focus=False)
+        self.input.cursor_blink = False  # a blinking cursor sends bytes for ever
+        self._picture = Horizontal(id="picture")
+        self._slash = Static("/", id="slash", markup=False)
+
+    def compose(self) -> ComposeResult:
+        """Crumbs, the run, the tables, a message, notes or the filter, keys and position."""
+        border = (self.glyphs.border, "ansi_default")
+        for table in self._levels[1:]:
+            table.styles.border_left = border  # type: ignore[assignment]
+        yield self._crumbs
+        yield self._run
+        with Horizontal(id="panes"):
+            yield from self._levels
+            yield self._cover
+        yield self._picture
+        yield self._notice
+        yield self._info
+        with Horizontal(id="query"):
+            yield self._slash
+            yield self.input
+        with Horizontal(id="bottom"):
+            yield self._keys
+            yield self._position
+
+    # Where the reader is
+
+    @property
+    def session(self) -> Session | None:
+        """The open store, None while a run has published nothing."""
+        return self.shelf.session if self.shelf else None
+
+    @property
+    def table(self) -> Table:
+        """The table that keys move."""
+        return self._cover if self.covers else self._levels[self.depth]
+
+    @property
+    def listing(self) -> Listing | None:
+        """What that table shows."""
+        return self.table.listing
+
+    @property
+    def units_table(self) -> Table:
+        """The table in the middle."""
+        return self._levels[1]
+
+    def is_marked(self, item: Item) -> bool:
+        """Whether ``item`` is marked."""
+        return item in self.marks
+
+    def place(self) -> Place:
+        """Where the reader is, to come back to."""
+        root, units = self._levels[0].item, self._levels[1].item
+        if self.root == "stores":
+            return Place()
+        layer = root.layer if root.kind == "layer" else self.summary_of
+        unit_layer, unit = (units.layer, units.unit) if units.kind == "unit" else (layer, -1)
+        return Place(self.root, self.depth, layer, unit_layer, unit, root.concept)
+
+    @told
+    def go(self, place: Place) -> None:
+        """Show ``place``, as far as the store has it."""
+        assert self.shelf is not None
+        self.covers.clear()
+        self.root, self.depth, self.summary_of = place.root, 0, place.layer if place.root == "summary" else ""
+        item = Item("concept", self.summary_of, concept=place.concept) if place.concept >= 0 else NOTHING
+        if place.root == "layers" and place != Place():
+            item = Item("layer", place.layer)
+        self._levels[0].show(self.shelf.root(self.root, self.summary_of), item)
+        if place.depth > 0 and self._levels[0].item == item:
+            self._show_units(Item("unit", place.unit_layer, place.unit))
+            self.depth = 1 if self._levels[1].listing is not None else 0
+        if place.depth > 1 and self.depth == 1 and self._levels[1].item.unit == place.unit:
+            self._show_unit()
+            self.depth = 2 if self._levels[2].listing is not None else 1
+        self.arrange()
+
+    def _show_units(self, at: Item | None = None) -> None:
+        assert self.shelf is not None
+        listing = self.shelf.units(self._levels[0].item)
+        if listing is not self._levels[1].listing or at is not None:
+            self._levels[1].show(listing, at)
+
+    def _show_unit(self) -> None:
+        assert self.shelf is not None
+        listing = self.shelf.unit(self._levels[1].item)
+        if listing is not self._levels[2].listing:
+            self._levels[2].show(listing)
+
+    def cover(self, listing: Listing) -> None:
+        """Show ``listing`` over the tables; esc takes it away."""
+        self.covers.append(listing)
+        self._cover.show(listing)
+        self.arrange()
+
+    def uncover(self) -> None:
+        """Take the uppermost cover away."""
+        self.covers.pop()
+        self._cover.show(self.covers[-1] if self.covers else None)
+        self.arrange()
+
+    # What is shown
+
+    def arrange(self) -> None:
+        """Show the tables that fit, bring those to the right up to date, and give the keys to the one in use."""
+        count = 1 if self.size.width < TWO else 2 if self.size.width < THREE else 3
+        first = max(0, min(self.depth if count == 1 else self.depth - (self.depth == 2), 3 - count))
+        for level, table in enumerate(self._levels):
+            table.display = not self.covers and first <= level < first + count
+            table.styles.border_left = (self.glyphs.border, "ansi_default") if level > first else None  # type: ignore[assignment]
+        self._cover.display = bool(self.covers)
+        self.follow()
+        if not self.typing:
+            self.table.focus()
+        self.tell()
+
+    @told
+    def follow(self) -> None:
+        """Show in the tables on the right what the cursors on their left are on."""
+        self._timer = None
+        if self.covers or self.shelf is None:
+            return
+        if self.depth < 1 and self._levels[1].display:
+            self._show_units()
+        if self.depth < 2 and self._levels[2].display:
+            self._show_unit()
+        self.illustrate()
+        self.tell()
+
+    def illustrate(self) -> None:
+        """Nothing: what shows pictures of the unit that the reader is at overrides it."""
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """The cursor moved: tell where it is at once, follow it when it rests."""
+        if message.table is self.table:
+            self.tell()
+        level = self._levels.index(message.table) if message.table in self._levels else 2
+        if level >= self.depth and (self._picture.display or any(t.display for t in self._levels[level + 1 :])):
+            if self._timer is not None:
+                self._timer.stop()
+            self._timer = self.set_timer(_FOLLOW, self.follow)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """As many tables as fit."""
+        self.call_after_refresh(self.arrange)
+
+    @property
+    def typing(self) -> bool:
+        """Whether a filter is being typed."""
+        return self.query_one("#query").display
+
+    def tell(self) -> None:
+        """The lines around the tables: where this is, what the filter leaves, what can be done."""
+        self._crumbs.say(*self._where())
+        table, listing = self.table, self.listing
+        notes = listing.notes if listing else ()
+        if table.wanted.terms and not self.typing:
+            self._info.say(("/", "strong"), (table.wanted.text, "strong"))
+        else:
+            self._info.say((notes[0] if notes else "", "faint"))
+        self._keys.say(*self._footer())
+        of = f"{table.number}/{table.count}" + (f" of {table.total}" if table.wanted.terms else "")
+        marks = f"{len(self.marks)} marked  " if self.marks else ""
+        position = f" {marks}{of}"
+        if position != self._position.content:
+            self._position.update(position, layout=len(position) != len(str(self._position.content)))
+
+    def _where(self) -> list[Piece]:
+        crumb, shelf = self.glyphs.crumb, self.shelf
+        if shelf is None:
+            return [("nd", "strong")]
+        parts = [shelf.target.name]
+        if self.covers:
+            parts.append(self.covers[-1].name)
+        else:
+            item = self._levels[0].item
+            names = {"summary": f"summary of {self.summary_of}" if self.summary_of else "summary"}
+            if self.root != "layers" or self.depth == 0:
+                parts.append(names.get(self.root, self.root))
+            if self.depth > 0:
+                parts.append(self._named(item))
+            if self.depth > 1:
+                unit = self._levels[1].item
+                parts.append(self._named(unit).removeprefix(f"{item.layer}:"))
+        return [(crumb.join(parts), "strong")]
+
+    def _named(self, item: Item) -> str:
+        session = self.session
+        if session is None:
+            return ""
+        if item.kind == "layer":
+            return item.layer or "all layers"
+        if item.kind == "concept":
+            return session.labels[session.concept_row(item.concept)]
+        view = session.view(item.layer)
+        label = session.labels[view.labels[0][item.unit]]
+        return f"{item.layer}:{item.unit}" + (f" {label} {view.labels[1][item.unit]:.3f}" if label else "")
+
+    def _footer(self) -> list[Piece]:
+        """Help and quit, then as many other keys as there is room for; those that do nothing here stand back."""
+        found: list[Piece] = []
+        room = self.size.width - self._position.size.width - 4
+        for action in (BY_NAME[name] for name in FOOTER):
+            key = shown(action, self.glyphs is UNICODE).split()[0]
+            if len(key) + len(action.short) + 3 > room:
+                break
+            room -= len(key) + len(action.short) + 3
+            able = self.why_not(action) is None
+            found += [(key, "key" if able else "faint"), (f" {action.short}  ", "" if able else "faint")]
+        return found
+
+    def why_not(self, action: Action) -> str | None:
+        """Why ``action`` is impossible here and now, None where it is possible."""
+        ask = getattr(self, f"why_not_{action.name}", None)
+        return ask() if ask else None
+
+    # Keys
+
+    def action_do(self, name: str) -> None:
+        """Do the action ``name`` of the table in actions.py, or say why it is impossible."""
+        self.do(name)
+
+    @told
+    def do(self, name: str) -> None:
+        """Do the action ``name``; esc takes away a message first."""
+        action = BY_NAME[name]
+        if self.hush() and name == "back":
+            return
+        why = self.why_not(action)
+        if why is not None:
+            self.say(f"{action.shown.split()[0]}: {why}")
+            return
+        getattr(self, f"do_{name}")()
+        self.tell()
+
+    def to_clipboard(self, text: str) -> None:
+        """Put ``text`` on the clipboard of the reader's terminal, also through ssh and tmux."""
+        if self._driver is not None:
+            self._driver.write(clipboard_sequence(text, os.environ))
+
+    def do_down(self) -> None:
+        self.table.move(1)
+
+    def do_up(self) -> None:
+        self.table.move(-1)
+
+    def do_page_down(self) -> None:
+        self.table.move(self.table.page)
+
+    def do_page_up(self) -> None:
+        self.table.move(-self.table.page)
+
+    def do_half_down(self) -> None:
+        self.table.move(max(1, self.table.page // 2))
+
+    def do_half_up(self) -> None:
+        self.table.move(-max(1, self.table.page // 2))
+
+    def do_first(self) -> None:
+        self.table.move_to(0)
+
+    def do_last(self) -> None:
+        self.table.move_to(len(self.table.rows) - 1, -1)
+
+    # Messages
+
+    def say(self, message: str, hint: str = "") -> None:
+        """Show a message until the next key."""
+        text = f"{message}\n{hint}" if hint else message
+        self._notice.update(text)
+        self._notice.display = True
+
+    def hush(self) -> bool:
+        """Take the message away; whether there was one."""
+        there = bool(self._notice.display)
+        self._notice.display = False
+        return there
+
+    def show_run(self) -> None:
+        """The line about the run that will write this store, where there is one."""
+        run = self.shelf.run if self.shelf else None
+        self._run.display = run is not None
+        if run is not None:
+            self._run.say((watch.progress(run, self.session), "strong"))

@@ -1,0 +1,96 @@
+"""Text with styles as the strips that Textual draws, in the terminal's own colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ndissect.tui.app.glyphs import Glyphs
+
+# The terminal's palette decides: what its owner can read in the shell can be read here, on light or on dark.
+# Every piece has both colours: Textual 8.2.8 crashes over a strip without any where NO_COLOR is set.
+PLAIN = Style(color="default", bgcolor="default")
+STYLES = {
+    "": PLAIN,
+    "faint": PLAIN + Style(dim=True),
+    "strong": PLAIN + Style(bold=True),
+    "title": PLAIN + Style(bold=True, underline=True),
+    "bar": Style(color="cyan", bgcolor="default"),
+    "cursor": PLAIN + Style(reverse=True),
+    "here": PLAIN + Style(bold=True, underline=True),
+    "key": PLAIN + Style(bold=True),
+    "warning": PLAIN + Style(bold=True, reverse=True),
+}
+
+Piece = tuple[str, str]
+
+
+def strip(pieces: Iterable[Piece], width: int) -> Strip:
+    """``pieces`` of (text, style) in exactly ``width`` cells."""
+    segments, used, last = [], 0, ""
+    for text, style in pieces:
+        if not text:
+            continue
+        segments.append(Segment(text, STYLES[style]))
+        used += len(text) if text.isascii() else cell_len(text)
+        last = style
+    if used < width:
+        pad = " " * (width - used)
+        if segments and last == "":
+            segments[-1] = Segment(segments[-1].text + pad, PLAIN)
+        else:
+            segments.append(Segment(pad, PLAIN))
+        return Strip(segments, width)
+    found = Strip(segments, used)
+    return found if used == width else found.crop(0, width)
+
+
+class Line(Widget):
+    """One line of text that is drawn again only where it has changed."""
+
+    DEFAULT_CSS = "Line { height: 1; width: 1fr; }"
+
+    def __init__(self, glyphs: Glyphs, *, id: str) -> None:
+        super().__init__(id=id)
+        self.glyphs = glyphs
+        self._pieces: tuple[Piece, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the line says."""
+        return "".join(text for text, _ in self._pieces)
+
+    def say(self, *pieces: Piece) -> None:
+        """Show ``pieces``."""
+        if pieces != self._pieces:
+            self._pieces = pieces
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """The line, cut where the terminal is too narrow."""
+        room = self.size.width
+        return strip(fitted(self._pieces, room, self.glyphs), room)
+
+    def render(self) -> Any:
+        """Nothing: the line is drawn by ``render_line``."""
+        return ""
+
+
+def fitted(pieces: Iterable[Piece], room: int, glyphs: Glyphs) -> list[Piece]:
+    """The pieces that fit, the last of them cut."""
+    found: list[Piece] = []
+    for text, style in pieces:
+        width = cell_len(text)
+        if width > room:
+            if room > 0:
+                found.append((glyphs.cut(text, room), style))
+            break
+        found.append((text, style))
+        room -= width
+    return found

@@ -1,0 +1,398 @@
+"""The one table of the terminal UI: draws a listing a line at a time, whatever its length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ndissect.tui.app.glyphs import Glyphs
+from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing, Order, Rows, Stack
+from ndissect.tui.app.query import EVERYTHING, Mistake, Query
+from ndissect.tui.app.strips import Piece, strip
+
+# The cursor, the mark and a space stand before the first column.
+_GUTTER = 3
+_GAP = 1
+
+
+@dataclass
+class _Look:
+    """What is remembered of a listing: where the cursor was, how it was sorted and filtered."""
+
+    item: Item
+    order: Order
+    query: Query
+
+
+class Table(Widget, can_focus=True):
+    """Shows a listing: a header, the rows that pass the filter in the order asked for, and a cursor.
+
+    ``marked`` says whether an item is marked. Moved, sorted and filtered by its methods; posts ``Moved`` when the
+    cursor comes to another row, and ``Opened`` when a row is double-clicked.
+    """
+
+    DEFAULT_CSS = "Table { width: 1fr; height: 1fr; }"
+
+    class Moved(Message):
+        """The cursor is on another row."""
+
+        def __init__(self, table: Table) -> None:
+            super().__init__()
+            self.table = table
+
+    class Opened(Message):
+        """A row was double-clicked."""
+
+        def __init__(self, table: Table) -> None:
+            super().__init__()
+            self.table = table
+
+    class Clicked(Message):
+        """A row or the header was clicked: keys should go to this table."""
+
+        def __init__(self, table: Table) -> None:
+            super().__init__()
+            self.table = table
+
+    def __init__(self, glyphs: Glyphs, marked: Callable[[Item], bool], *, id: str) -> None:
+        super().__init__(id=id)
+        self.glyphs = glyphs
+        self.marked = marked
+        self.listing: Listing | None = None
+        self.order = Order()
+        self.wanted = EVERYTHING
+        self.rows: Rows = np.arange(0)
+        self.place = 0  # of the cursor, in ``rows``
+        self.top = 0  # the first row that is drawn
+        self._seen = False
+        self._looks: dict[tuple[str, str], _Look] = {}
+        self._widths: list[tuple[int, int]] = []  # (column, cells) as drawn
+        self._laid_out: tuple[int, int] = (0, -1)
+
+    # What is shown
+
+    def show(self, listing: Listing | None, at: Item | None = None) -> None:
+        """Show ``listing`` as it was left, with the cursor on ``at`` where that is given."""
+        self._remember()
+        self.listing = listing
+        self._laid_out = (0, -1)
+        if listing is None:
+            self.rows, self.place, self.top = np.arange(0), 0, 0
+            self.refresh()
+            return
+        look = self._looks.get(listing.key)
+        self.order = look.order if look and look.order.column < len(listing.columns) else listing.order
+        self.wanted = look.query if look else EVERYTHING
+        self._arrange(at or (look.item if look else None))
+
+    def _remember(self) -> None:
+        if self.listing is not None:
+            self._looks[self.listing.key] = _Look(self.item, self.order, self.wanted)
+
+    def forget(self) -> None:
+        """Forget how listings were left: another store is shown."""
+        self._looks.clear()
+        self.listing = None
+
+    def _arrange(self, at: Item | None) -> None:
+        """Sort and filter, and put the cursor on ``at``; where that is gone, on the row at the same place."""
+        listing = self.listing
+        assert listing is not None
+        try:
+            self.rows = listing.arrange(self.wanted, self.order, self.marked)
+        except Mistake:  # a remembered filter that does not fit what is listed now
+            self.wanted = EVERYTHING
+            self.rows = listing.arrange(self.wanted, self.order, self.marked)
+        row = listing.find(at) if at is not None and at != NOTHING else None
+        place = self.place
+        if row is not None:
+            found = np.flatnonzero(self.rows == row)
+            place = int(found[0]) if len(found) else place
+        elif at is None:
+            place = 0
+        self.place = self._selectable(min(place, max(len(self.rows) - 1, 0)), 1)
+        self._scroll_to_cursor()
+        self.refresh()
+        self.post_message(self.Moved(self))
+
+    @property
+    def row(self) -> int | None:
+        """The listing's row under the cursor."""
+        if self.listing is None or not len(self.rows):
+            return None
+        row = int(self.rows[self.place])
+        return None if row in self.listing.headings else row
+
+    @property
+    def item(self) -> Item:
+        """What is under the cursor."""
+        row = self.row
+        return NOTHING if row is None or self.listing is None else self.listing.item(row)
+
+    @property
+    def count(self) -> int:
+        """Rows that pass the filter, without headings."""
+        headings = self.listing.headings if self.listing else ()
+        return len(self.rows) - sum(int(row) in headings for row in self.rows) if headings else len(self.rows)
+
+    @property
+    def total(self) -> int:
+        """Rows there are, without headings."""
+        return self.listing.count - len(self.listing.headings) if self.listing else 0
+
+    @property
+    def number(self) -> int:
+        """The cursor's place among ``count``, from 1; 0 where there is none."""
+        if self.listing is None or self.row is None:
+            return 0
+        if not self.listing.headings:
+            return self.place + 1
+        return sum(int(row) not in self.listing.headings for row in self.rows[: self.place + 1])
+
+    # Moving
+
+    @property
+    def page(self) -> int:
+        """Rows of a page."""
+        return max(1, self.size.height - 1)
+
+    def move(self, by: int) -> None:
+        """Move the cursor ``by`` rows, as far as there are rows."""
+        self.move_to(self.place + by, 1 if by > 0 else -1)
+
+    def move_to(self, place: int, towards: int = 1) -> None:
+        """Move the cursor to ``place``, past a heading in the direction ``towards``."""
+        if not len(self.rows):
+            return
+        place = self._selectable(max(0, min(place, len(self.rows) - 1)), towards)
+        if place == self.place:
+            self._reveal_headings()
+            return
+        before, self.place, top = self.place, place, self.top
+        self._scroll_to_cursor()
+        if self.top == top:
+            width = self.size.width
+            self.refresh(*(Region(0, y - top + 1, width, 1) for y in (before, place)))
+        else:
+            self.refresh()
+        self.post_message(self.Moved(self))
+
+    def _selectable(self, place: int, towards: int) -> int:
+        """``place``, or the next one ``towards`` that is no heading; back the other way at the end."""
+        headings = self.listing.headings if self.listing else frozenset()
+        for step in (towards, -towards):
+            at = place
+            while 0 <= at < len(self.rows):
+                if int(self.rows[at]) not in headings:
+                    return at
+                at += step
+        return 0
+
+    def _scroll_to_cursor(self) -> None:
+        self.top = max(min(self.top, self.place), self.place - self.page + 1, 0)
+        self.top = max(0, min(self.top, len(self.rows) - self.page))
+        self._reveal_headings()
+
+    def _reveal_headings(self) -> None:
+        """Above the first row that the cursor can reach is a heading that nothing else would scroll to."""
+        headings = self.listing.headings if self.listing else frozenset()
+        if self.top and self.top == self.place and headings and int(self.rows[self.top - 1]) in headings:
+            self.top -= 1
+            self.refresh()
+
+    # Sorting, filtering, marking
+
+    def sort(self, order: Order) -> None:
+        """Sort by ``order``; the cursor stays on its row."""
+        at = self.item
+        self.order = order
+        self._laid_out = (0, -1)  # the header has other arrows
+        self._arrange(at)
+
+    def next_column(self) -> Order:
+        """The order by the next column that rows can be sorted by."""
+        assert self.listing is not None
+        columns = self.listing.sortable
+        later = [i for i in columns if i > self.order.column]
+        column = (later or list(columns))[0]
+        return Order(column, self.listing.columns[column].descending)
+
+    def filter(self, query: Query) -> None:
+        """Show only rows that pass ``query``; Mistake where it does not fit the listing, and nothing changes."""
+        assert self.listing is not None
+        rows = self.listing.arrange(query, self.order, self.marked)
+        at = self.item
+        self.wanted, self.rows = query, rows
+        row = self.listing.find(at) if at != NOTHING and len(rows) < self.listing.count else None
+        places = [] if row is None else np.flatnonzero(rows == row).tolist()
+        self.place = self._selectable(places[0] if places else 0, 1)
+        self._scroll_to_cursor()
+        self.refresh()
+        self.post_message(self.Moved(self))
+
+    def redraw_row(self) -> None:
+        """Draw the cursor's row again: its mark has changed."""
+        self.refresh(Region(0, self.place - self.top + 1, self.size.width, 1))
+
+    # Drawing
+
+    def on_resize(self) -> None:
+        """The cursor stays in sight."""
+        if not self._seen:  # until now nobody knew how many rows there is room for
+            self._seen, self.top = True, 0
+        self._scroll_to_cursor()
+        self.refresh()
+
+    def on_focus(self) -> None:
+        """The cursor is drawn as the one that keys move."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """The cursor stands back."""
+        self.refresh()
+
+    def render(self) -> str:
+        """Nothing: the table is drawn by ``render_line``."""
+        return ""
+
+    def render_line(self, y: int) -> Strip:
+        """The header, a row, or why there is none."""
+        width = self.size.width
+        if self.listing is None:
+            return strip((), width)
+        if self._laid_out != (width, id(self.listing)):
+            self._widths = fit(self.listing.columns, width - _GUTTER)
+            self._laid_out = (width, id(self.listing))
+        if y == 0:
+            return strip([(" " * _GUTTER, ""), (self._header(), "title")], width)
+        place = self.top + y - 1
+        if place < len(self.rows):
+            return self._row(place, width)
+        if y == 2 and not len(self.rows):
+            why = self.listing.empty if not self.listing.count else "nothing passes the filter; esc clears it"
+            return strip([(" " * _GUTTER, ""), (self.glyphs.cut(why, max(0, width - _GUTTER)), "faint")], width)
+        return strip((), width)
+
+    def _header(self) -> str:
+        assert self.listing is not None
+        titles = []
+        for i, cells in self._widths:
+            column = self.listing.columns[i]
+            title = column.title
+            if i == self.order.column and not self.listing.headings:
+                arrow = self.glyphs.falling if self.order.descending else self.glyphs.rising
+                title = title[: cells - 1] + arrow
+            title = title[:cells]
+            titles.append(title.rjust(cells) if column.right else title.ljust(cells))
+        return (" " * _GAP).join(titles)
+
+    def _row(self, place: int, width: int) -> Strip:
+        listing = self.listing
+        assert listing is not None
+        row = int(self.rows[place])
+        heading = row in listing.headings
+        here = place == self.place and not heading
+        marked = not heading and self.marked(listing.item(row))
+        gutter = (self.glyphs.cursor if here else " ") + (self.glyphs.mark if marked else " ") + " "
+        cells = listing.cells(row)
+        base = "strong" if heading else "faint" if listing.faint(row) else ""
+        if here:
+            base = "cursor" if self.has_focus else "here"
+        if heading and len(cells) == 1:
+            return strip([(gutter, ""), (self.glyphs.cut(str(cells[0]), width - _GUTTER), base)], width)
+        pieces: list[Piece] = []
+        text = gutter
+        for i, room in self._widths:
+            column = listing.columns[i]
+            drawn = self._cell(cells[i], room, column)
+            if column.bar and not here and drawn.strip():
+                pieces += [(text, base), (drawn, "bar")]
+                text = " " * _GAP
+            else:
+                text += drawn + " " * _GAP
+        pieces.append((text.rstrip() if not here else text.ljust(width), base))
+        return strip(pieces, width)
+
+    def _cell(self, cell: Cell, room: int, column: Column) -> str:
+        if isinstance(cell, Bar):
+            return self.glyphs.bar(cell.share, room).ljust(room)
+        if isinstance(cell, Stack):
+            return letters(cell, room)
+        if column.right and cell.isascii() and len(cell) <= room:
+            return cell.rjust(room)
+        return self.glyphs.cut(cell, room)
+
+    # The mouse
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Three rows down."""
+        event.stop()
+        self.move(3)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Three rows up."""
+        event.stop()
+        self.move(-3)
+
+    def on_click(self, event: events.Click) -> None:
+        """A row takes the cursor, a second click opens it; the header sorts."""
+        if self.listing is None:
+            return
+        self.post_message(self.Clicked(self))
+        if event.y == 0:
+            self._sort_at(event.x - _GUTTER)
+            return
+        place = self.top + event.y - 1
+        if 0 <= place < len(self.rows) and int(self.rows[place]) not in self.listing.headings:
+            self.move_to(place)
+            if event.chain == 2:
+                self.post_message(self.Opened(self))
+
+    def _sort_at(self, x: int) -> None:
+        assert self.listing is not None
+        for i, cells in self._widths:
+            if x < cells:
+                if i in self.listing.sortable:
+                    again = i == self.order.column
+                    down = not self.order.descending if again else self.listing.columns[i].descending
+                    self.sort(replace(self.order, column=i, descending=down))
+                return
+            x -= cells + _GAP
+
+
+def fit(columns: tuple[Column, ...], room: int) -> list[tuple[int, int]]:
+    """(column, cells) of the columns that fit into ``room`` cells; bars take what no other column has use for."""
+    shown = list(range(len(columns)))
+
+    def needed() -> int:
+        return sum(columns[i].width for i in shown) + _GAP * (len(shown) - 1)
+
+    while needed() > room and any(columns[i].drop for i in shown):
+        shown.remove(max(shown, key=lambda i: columns[i].drop))
+    widths = {i: columns[i].width for i in shown}
+    rest = room - needed()
+    growing = [i for i in shown if columns[i].grows]
+    bars = [i for i in shown if columns[i].bar]
+    if growing:
+        grown = max(min(widths[growing[0]] + rest, max(columns[growing[0]].most, widths[growing[0]])), 1)
+        rest -= grown - widths[growing[0]]
+        widths[growing[0]] = grown
+    if bars and rest > 0:
+        widths[bars[0]] += rest
+    return [(i, widths[i]) for i in shown]
+
+
+def letters(stack: Stack, room: int) -> str:
+    """The parts of ``stack`` as letters, ``full`` in ``room`` cells: each within half a cell of where it should end."""
+    text, total = "", 0
+    for letter, size in stack.parts:
+        total += size
+        text += letter * (round(total * room / max(stack.full, 1)) - len(text))
+    return text[:room].ljust(room)

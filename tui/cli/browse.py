@@ -1,0 +1,82 @@
+"""``nd browse``: the terminal UI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.tui.cli.options import HelpOption
+
+
+# Typer imports pydantic, a fifth of the time until the first screen, for every parameter that is no plain flag. So
+# STORE, LAYER and -s are read here.
+def browse(
+    context: typer.Context,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show images inside of the terminal from the start; p does it later.")
+    ] = False,
+    help_: HelpOption = False,
+) -> None:
+    """Browse a store by keyboard: layers, units, concepts, IoUs, top images.
+
+    STORE is a file or a folder, also given as -s STORE. Default: $ND_STORE, else the store that a run is writing here,
+    else the newest *.nd.h5 here. It opens at LAYER or LAYER:UNIT, for example layer4:107, else where it was left.
+    """
+    path, place_name = _arguments(context.args)
+    _check_terminal()
+    # Textual paints at most so often a second; at its default of 60 a key would wait for up to 16 ms.
+    os.environ.setdefault("TEXTUAL_FPS", "250")
+    # numpy's linear algebra, which nothing here uses, would start a thread for it, and that one spin for 0.1 s.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from ndissect.tui.app.app import Browser
+    from ndissect.tui.app.start import find_target, place_named
+
+    target = find_target(path)
+    place = place_named(target, place_name) if place_name else None
+    unicode = (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
+    app = Browser(target, place, unicode=unicode, preview=preview)
+    app.run()
+    for shown in app.paths:
+        print(shown)
+    if app.failure is not None:
+        raise app.failure
+    if app.return_code:
+        raise typer.Exit(app.return_code)
+
+
+def _arguments(words: list[str]) -> tuple[Path | None, str]:
+    """The store and the place that the command line names."""
+    store, place, waiting = None, "", iter(words)
+    for word in waiting:
+        option, sign, value = word.partition("=")
+        if word == "--":
+            continue
+        if option in ("-s", "--store"):
+            found = value if sign else next(waiting, "")
+            if not found:
+                raise WrongUse(f"{option} needs a file after it", "nd browse -s FILE [LAYER[:UNIT]]")
+            store = Path(found)
+        elif word.startswith("-") and not Path(word).exists():
+            raise WrongUse(f"there is no option {word}", "nd browse --help lists what there is")
+        elif store is None and (word.endswith((".h5", ".hdf5")) or os.sep in word or Path(word).exists()):
+            store = Path(word)
+        elif not place:
+            place = word
+        else:
+            raise WrongUse(f"'{word}' is one word too many", "nd browse [STORE] [LAYER[:UNIT]]")
+    return store, place
+
+
+def _check_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        raise WrongUse("nd browse needs a terminal, and this is none", "nd inspect LAYER prints tables to a pipe")
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        raise NDError(
+            f"nd browse moves the cursor, which a terminal of the kind TERM={os.environ.get('TERM', '')} cannot",
+            "nd inspect LAYER prints tables on any terminal; or set TERM, for example to xterm-256color",
+        )
