@@ -68,7 +68,7 @@ def concepts_listing(session: Session) -> Listing:
             numbers={
                 "iou": best_iou,
                 "detectors": detectors.astype(np.float64),
-                "images": images.astype(np.float64),
+                "images": np.where(images >= 0, images, np.nan),
             },
             choices={
                 "cat": Texts(tuple(session.categories), code),

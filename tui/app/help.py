@@ -15,7 +15,7 @@ LANGUAGE = (
     ("!street", "not that; before any term"),
     ("cat:object,part", "of one of these categories; the beginning of a name is enough"),
     ("layer:layer4*", "of these layers; * and ? stand for what may differ"),
-    ("iou>0.1", "numbers: iou unit threshold images detectors units, with > >= < <= ="),
+    ("iou>0.1", "numbers: iou unit threshold images detectors units peak, with > >= < <= ="),
     ("unit:100-200,300", "units in these ranges"),
     ("dead  detector  marked", "dead units; those with an IoU above 0.04; marked rows"),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from string import ascii_letters, digits
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, texts
@@ -16,8 +18,9 @@ def category_letters(categories: list[str]) -> dict[str, str]:
     """A letter for each category: its first one that no category before it has."""
     found: dict[str, str] = {}
     for category in categories:
-        free = [c for c in category if c not in found.values()]
-        found[category] = (free or ["?"])[0]
+        # Of one cell, or the bar would be too long; a category of which every letter is taken gets a digit.
+        letters = [c for c in category if cell_len(c) == 1 and c.strip()]
+        found[category] = next(c for c in [*letters, *digits, *ascii_letters] if c not in found.values())
     return found
 
 

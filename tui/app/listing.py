@@ -152,12 +152,13 @@ class Listing:
         if keys is None:
             return rows
         values = keys()[rows]
-        if values.dtype.kind == "f":
-            values = np.where(np.isnan(values), -np.inf if order.descending else np.inf, values)
-        if not order.descending:
-            return rows[np.argsort(values, kind="stable")]
-        # Reversed twice, so that rows of equal value stay in the order in which they come.
-        return rows[::-1][np.argsort(values[::-1], kind="stable")][::-1]
+        unknown = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(rows), bool)
+        known, values = rows[~unknown], values[~unknown]
+        if order.descending:  # reversed twice, so that rows of equal value stay in the order in which they come
+            known = known[::-1][np.argsort(values[::-1], kind="stable")][::-1]
+        else:
+            known = known[np.argsort(values, kind="stable")]
+        return np.concatenate([known, rows[unknown]])
 
     def _with_headings(self, passes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         kept = passes.copy()

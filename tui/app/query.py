@@ -38,6 +38,7 @@ _COMPARE: dict[str, Callable[..., Bools]] = {
 }
 _TERM = re.compile(r'\s*(?P<negative>!?)(?P<body>(?:"[^"]*"?|\S)+)')
 _COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", re.IGNORECASE)
+_UNEQUAL = re.compile("[a-z]+!=", re.IGNORECASE)
 _CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
 _RANGE = re.compile(r"(?P<first>\d*)(?P<dash>-?)(?P<last>\d*)")
 
@@ -51,7 +52,7 @@ class Texts:
 
     def where(self, holds: Callable[[str], bool]) -> Bools:
         """(N,) bool: the rows whose text ``holds`` accepts."""
-        return np.array([holds(s.lower()) for s in self.strings], bool)[self.code]
+        return np.array([holds(s.casefold()) for s in self.strings], bool)[self.code]
 
 
 def texts(strings: list[str]) -> Texts:
@@ -124,6 +125,10 @@ def parse(text: str) -> Query:
 def _test(body: str, at: int) -> Callable[[Fields, int], Bools]:
     if body.startswith('"'):
         return _word(body.strip('"'))
+    if body[0] in "<>=:!":
+        raise Mistake(f"no space before {body[0]}: write iou>0.1, cat:object, !car; quotes make it a word", at)
+    if _UNEQUAL.match(body):
+        raise Mistake(f"there is no !=; write !{body.replace('!=', '=', 1)}", at)
     comparison = _COMPARISON.fullmatch(body)
     if comparison:
         return _comparison(comparison, at)
@@ -133,7 +138,7 @@ def _test(body: str, at: int) -> Callable[[Fields, int], Bools]:
         if name in CHOICES:
             return _choice(name, choice["value"], at)
         if name in NUMBERS:
-            return _numbers(name, choice["value"], at)
+            return _numbers(name, choice["value"], at + choice.start("value"))
         known = ", ".join(f"{n}:" for n in (*CHOICES, *NUMBERS))
         raise Mistake(f"there is no {choice['name']}: but {known}; quotes make it a word", at)
     if body.lower() in FLAGS:
@@ -142,7 +147,7 @@ def _test(body: str, at: int) -> Callable[[Fields, int], Bools]:
 
 
 def _word(word: str) -> Callable[[Fields, int], Bools]:
-    wanted = word.lower()
+    wanted = word.casefold()
 
     def test(fields: Fields, count: int) -> Bools:
         found = np.zeros(count, bool)
@@ -163,19 +168,21 @@ def _flag(name: str) -> Callable[[Fields, int], Bools]:
 
 
 def _choice(name: str, value: str, at: int) -> Callable[[Fields, int], Bools]:
-    wanted = [v.strip('"').lower() for v in value.split(",") if v.strip('"')]
+    wanted = [v.strip('"').casefold() for v in value.split(",") if v.strip('"')]
     if not wanted:
         raise Mistake(f"{name}: needs a name after it", at)
 
     def matches(text: str, pattern: str) -> bool:
-        return fnmatchcase(text, pattern) if any(c in pattern for c in "*?") else text.startswith(pattern)
+        if not any(c in pattern for c in "*?"):
+            return text.startswith(pattern)
+        return fnmatchcase(text, pattern.replace("[", "[[]"))  # brackets in layers' names are no patterns
 
     def test(fields: Fields, count: int) -> Bools:
         if name not in fields.choices:
             raise LookupError(f"rows have no {name} here")
         known = fields.choices[name]
         for pattern in wanted:
-            if not any(matches(s.lower(), pattern) for s in known.strings):
+            if not any(matches(s.casefold(), pattern) for s in known.strings):
                 listed = ", ".join(sorted({s for s in known.strings if s})[:8])
                 raise LookupError(f"no {name} begins with {pattern}; there is {listed}")
         return known.where(lambda s: any(matches(s, pattern) for pattern in wanted))
@@ -207,11 +214,11 @@ def _numbers(name: str, text: str, at: int) -> Callable[[Fields, int], Bools]:
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
         if not found or not (found["first"] or found["last"]):
-            raise Mistake(f"{name}: needs numbers after it, such as {name}:7 or {name}:100-200", at + len(name) + 1)
+            raise Mistake(f"{name}: needs numbers after it, such as {name}:7 or {name}:100-200", at)
         first = float(found["first"] or "-inf")
         last = float(found["last"]) if found["last"] else np.inf if found["dash"] else first
         if first > last:
-            raise Mistake(f"{name}:{part} ends before it begins", at + len(name) + 1)
+            raise Mistake(f"{name}:{part} ends before it begins", at)
         spans.append((first, last))
 
     def test(fields: Fields, count: int) -> Bools:

@@ -90,10 +90,10 @@ class Session:
 
     @cached_property
     def concept_images(self) -> npt.NDArray[np.int64]:
-        """(C + 1,): images that hold each concept, -1 where that is not known; 0 for no concept."""
+        """(C + 1,): images that hold each concept, -1 where that is not known, and for no concept."""
         images = self.store.concept_counts.images
         known = np.where((images < 0).any(0), -1, images.sum(0))
-        return np.append(known, 0).astype(np.int64)
+        return np.append(known, -1).astype(np.int64)
 
     def concept_row(self, number: int) -> int:
         """The row of the concept ``number``; -1 where the store has none."""

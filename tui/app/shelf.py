@@ -15,8 +15,6 @@ from ndissect.tui.app.unit import unit_listing
 from ndissect.tui.app.units import concept_units, layer_units
 from ndissect.tui.app.watch import waiting_listing
 
-#: What the table on the left can show.
-ROOTS = ("layers", "concepts", "summary", "stores")
 # Listings that are kept beside those of the table on the left.
 _KEPT = 32
 
@@ -31,7 +29,7 @@ class Shelf:
         self._kept: dict[tuple[str, Item | str], Listing] = {}
 
     def root(self, name: str, layer: str = "") -> Listing:
-        """The table on the left: one of ``ROOTS``; ``layer`` narrows the summary. Raises NDError."""
+        """The table on the left: one of ``ROOTS`` in state.py; ``layer`` narrows the summary. Raises NDError."""
         session = self.session
         if name == "stores":  # never kept: files come and go
             from ndissect.tui.app.stores import stores_listing  # noqa: PLC0415 - few readers look at it

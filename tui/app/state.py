@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from ndissect.store.errors import NDError
+from ndissect.store.files import atomic
+
+#: What the table on the left can show.
+ROOTS = ("layers", "concepts", "summary", "stores")
 # Stores whose places are kept; the ones looked at longest ago are forgotten.
 _KEPT = 200
 
@@ -36,7 +40,7 @@ def _file() -> Path:
 
 def _all() -> dict[str, Any]:
     """Every place that is kept; a file that cannot be read keeps none."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(_file().read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
@@ -51,7 +55,7 @@ def last_place(store: Path) -> Place | None:
     with contextlib.suppress(TypeError, AttributeError):
         place = Place(**kept)
         if all(type(value) is type(getattr(Place(), name)) for name, value in asdict(place).items()):
-            return place
+            return place if place.root in ROOTS and 0 <= place.depth <= 2 else None
     return None
 
 
@@ -61,8 +65,7 @@ def remember(store: Path, place: Place) -> None:
     kept.pop(str(store.absolute()), None)
     kept[str(store.absolute())] = asdict(place)
     text = json.dumps(dict(list(kept.items())[-_KEPT:]), indent=1)
-    part = _file().with_suffix(f".{os.getpid()}.part")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, NDError):
         _file().parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(_file())
+        with atomic(_file()) as part:
+            part.write_text(text, encoding="utf-8")

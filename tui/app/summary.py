@@ -98,7 +98,7 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
         category = np.array([line.category for line in lines], np.int64)
         return Fields(
             words=(Texts(session.labels, np.where(row < 0, C, row)),),
-            numbers={"iou": np.append(best, 0.0)[row], "detectors": np.append(winners, 0)[row].astype(np.float64)},
+            numbers={"iou": np.append(best, np.nan)[row], "detectors": np.append(winners, np.nan)[row]},
             choices={"cat": Texts((*categories, ""), category)},
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def export(listing: Listing, rows: Rows, folder: Path, store: Path) -> Path:
 
 
 def _free(folder: Path, name: str) -> Path:
-    stem = re.sub(r"[^\w.-]+", "-", name)[:100].strip("-")
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-")
+    while len(os.fsencode(stem)) > 200:  # file systems take 255 bytes
+        stem = stem[:-1]
     path, number = folder / f"{stem}.csv", 1
-    while path.exists():
+    while os.path.lexists(path):
         number += 1
         path = folder / f"{stem}-{number}.csv"
     return path

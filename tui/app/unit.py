@@ -32,7 +32,10 @@ def unit_listing(session: Session, layer: str, unit: int) -> Listing:
     def fields() -> Fields:
         return Fields(
             words=(texts([str(row["cells"][0]) for row in rows]),),
-            numbers={"iou": np.array([row.get("iou", np.nan) for row in rows])},
+            numbers={
+                name: np.array([row["plain"].get(name, np.nan) if "plain" in row else np.nan for row in rows])
+                for name in ("iou", "peak")
+            },
             choices={"cat": _categories(rows)},
         )
 
@@ -104,7 +107,6 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[dict[st
             "heading": False,
             "cells": [*cells, *(f"{n:,}" for n in numbers)],
             "item": Item("concept", layer, concept=int(concepts.number[row])),
-            "iou": iou,
             "plain": {
                 "concept": session.labels[row], "category": category, "iou": iou,
                 "intersection": numbers[0], "area": numbers[1], "concept_area": numbers[2],

@@ -38,22 +38,22 @@ def open_session(target: Path, sight: Sight) -> Session | None:
 
 def progress(run: Run, session: Session | None) -> str:
     """The run in one line: phase, share done, images a second, time left, and what the tables below are made of."""
-    done = f"{run.done / run.total:.0%} of {run.phase}" if run.total else run.phase
-    parts = [f"{done} ({run.step}/{run.steps})"]
-    if not run.alive:
-        parts = [f"the run stopped at {parts[0]}: start it again"]
-    else:
-        if run.rate > 0:
-            parts.append(f"{run.rate:.0f} images/s")
-        if run.eta is not None:
-            parts.append(f"{duration(run.eta)} left")
+    at = f"{100 * run.done // run.total}% of {run.phase}" if run.total else run.phase
+    if run.steps:
+        at += f" ({run.step}/{run.steps})"
+    alive = run.alive
+    parts = [at if alive else f"the run stopped at {at}: start it again"]
+    if alive and run.rate > 0:
+        parts.append(f"{run.rate:.0f} images/s" if run.rate >= 10 else f"{run.rate:.2g} images/s")
+    if alive and run.eta is not None:
+        parts.append(f"{duration(run.eta)} left")
     if session is not None and session.path == session.target:
-        parts.append("this store will be replaced")
+        parts.append("this store will be replaced" if alive else "")
     elif session is not None and run.images:
         parts.append(f"counts of {run.images} images so far")
     else:
         parts.append("no counts yet")
-    return "  ".join(parts)
+    return "  ".join(filter(None, parts))
 
 
 def duration(seconds: float) -> str:
