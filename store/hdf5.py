@@ -88,9 +88,10 @@ def member_name(layer: str) -> str:
 class Checked:
     """A group of a store whose members are read only after a check; every error names file and member."""
 
-    def __init__(self, path: Path, group: h5py.Group) -> None:
+    def __init__(self, path: Path, group: h5py.Group, size: int) -> None:
         self.path = path
         self._group = group
+        self._size = size  # of the file as it was opened: one that was removed since can still be read
 
     def _where(self, name: str) -> str:
         return f"{self._group.name.rstrip('/')}/{name}"
@@ -115,7 +116,7 @@ class Checked:
         member = self._member(name)
         if not isinstance(member, h5py.Group):
             raise self.broken(name, "is not a group")
-        inner = Checked(self.path, member)
+        inner = Checked(self.path, member, self._size)
         if inner.text("encoding-type") != kind:
             raise self.broken(name, f"is not of encoding-type {kind}")
         return inner
@@ -194,7 +195,7 @@ class Checked:
         if not used <= _FILTERS:
             raise self.broken(name, "is packed by a filter that a store does not use")
         room = member.id.get_storage_size() * (_MAX_DEFLATE if used else 1)
-        longest = self.path.stat().st_size * (_MAX_DEFLATE if used else 1)
+        longest = self._size * (_MAX_DEFLATE if used else 1)
         if member.nbytes > room or max(found, default=0) > longest:
             raise self.broken(name, "is larger on paper than in the file")
 

@@ -51,7 +51,7 @@ class Store:
         self.path = path
         self._file = open_hdf5(path)
         try:
-            self._root = Checked(path, self._file)
+            self._root = Checked(path, self._file, self._file.id.get_filesize())
             self._check_version()
             self.layer_names = self._root.strings("layer_names")
             self.groups = self._root.strings("groups")

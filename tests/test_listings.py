@@ -206,7 +206,7 @@ def test_the_layers_with_their_units_detectors_and_unique_detectors(session: Ses
 
 def test_the_letters_of_the_bar_are_explained_below_the_layers(session: Session) -> None:
     notes = layers_listing(session).notes[0]
-    assert notes.startswith("o object, s scene, p part, m material, t texture, c color.")
+    assert notes.startswith("o object, s scene, p part, m material, t texture, c color")
 
 
 def test_the_layers_as_they_are_exported(session: Session) -> None:
@@ -1188,7 +1188,7 @@ def test_a_session_names_and_orders_what_a_store_holds(session: Session, importe
     assert session.longest_label == max(map(cell_len, LABELS)) == 16
     assert session.categories == list(REPORT)
     assert [(*REPORT, "")[k] for k in session.category_code] == [*(CATEGORY[x] for x in LABELS), ""]
-    assert session.concept_images.tolist() == [*(IMAGES_OF[x] for x in LABELS), 0]
+    assert session.concept_images.tolist() == [*(IMAGES_OF[x] for x in LABELS), -1]
     assert [session.concept_row(n) for n in (1, 7, 700, 0, 5, 10**6)] == [0, 4, 8, -1, -1, -1]
     assert [session.labels[i] for i in np.argsort(session.label_rank)] == [*sorted(LABELS, key=str.casefold), ""]
     assert set(imported.concept_images[:-1].tolist()) == {-1}

@@ -147,6 +147,7 @@ class Browser(Finding, Looking):
 
     def _root(self, name: str) -> None:
         assert self.shelf is not None
+        self._keep_place()
         self.covers.clear()
         self._cover.show(None)
         here = Item("store", name=str(self.shelf.target)) if name == "stores" else None
@@ -291,7 +292,10 @@ class Browser(Finding, Looking):
         self.show_run()
         session = self.session
         live = session is None or session.path != session.target
-        if live and (now.store is not None or now.partial != before.partial):
+        if live and now.run is None and now.store is None:
+            if before.run is not None:
+                self.say(f"the run that was to write {self.shelf.target.name} has ended without it")
+        elif live and (now.store is not None or now.partial != before.partial):
             self._reopen()
             if now.store is not None:
                 self.say("the run has ended: this is its store")

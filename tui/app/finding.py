@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.widgets import Input
 
 from ndissect.store.errors import NDError
@@ -47,7 +48,7 @@ class Finding(Panes):
             query = parse(text)
             self.table.filter(query)
         except Mistake as e:
-            self._keys.say((f"{' ' * (e.at + 1)}^ ", "strong"), (e.what, "strong"))
+            self._keys.say((" " * (cell_len(text[: e.at]) + 1) + "^ ", "strong"), (e.what, "strong"))
             return False
         if query.terms:
             self._last_query = query

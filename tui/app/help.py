@@ -13,11 +13,11 @@ LANGUAGE = (
     ("street", "rows that hold the word; several words: all of them"),
     ('"traffic light"', "the two words together"),
     ("!street", "not that; before any term"),
-    ("cat:object,part", "of one of these categories; the beginning of a name is enough"),
+    ("cat:object,part", "of these categories; beginnings of names will do"),
     ("layer:layer4*", "of these layers; * and ? stand for what may differ"),
-    ("iou>0.1", "numbers: iou unit threshold images detectors units peak, with > >= < <= ="),
+    ("iou>0.1  iou<=0.2", "iou unit threshold images detectors units peak"),
     ("unit:100-200,300", "units in these ranges"),
-    ("dead  detector  marked", "dead units; those with an IoU above 0.04; marked rows"),
+    ("dead  detector  marked", "dead units; IoU above 0.04; marked rows"),
 )
 
 

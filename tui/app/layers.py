@@ -101,5 +101,5 @@ def layers_listing(session: Session) -> Listing:
         order=Order(0),
         plain=plain,
         copied=lambda row: names[row],
-        notes=(f"{legend}.  /cat /best: unique detectors, per category and by best label",),
+        notes=(legend, "/cat /best: unique detectors, per category and by best label"),
     )

@@ -32,6 +32,9 @@ TWO, THREE = 120, 160
 # Seconds without a key after which the tables on the right follow the cursor.
 _FOLLOW = 0.06
 
+# What keys do that the filter has no use for; tab would leave it half-typed.
+WHILE_TYPING = ("back", "down", "up", "page_down", "page_up", "suspend", "quit")
+
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -155,7 +158,9 @@ class Panes(App[None]):
         """Show ``place``, as far as the store has it."""
         assert self.shelf is not None
         self.covers.clear()
-        self.root, self.depth, self.summary_of = place.root, 0, place.layer if place.root == "summary" else ""
+        known = self.session.store.layer_names if self.session else ()
+        summary_of = place.layer if place.root == "summary" and place.layer in known else ""
+        self.root, self.depth, self.summary_of = place.root, 0, summary_of
         item = Item("concept", self.summary_of, concept=place.concept) if place.concept >= 0 else NOTHING
         if place.root == "layers" and place != Place():
             item = Item("layer", place.layer)
@@ -183,6 +188,7 @@ class Panes(App[None]):
     def cover(self, listing: Listing) -> None:
         """Show ``listing`` over the tables; esc takes it away."""
         self.covers.append(listing)
+        self._cover.forget()
         self._cover.show(listing)
         self.arrange()
 
@@ -250,7 +256,7 @@ class Panes(App[None]):
         if table.wanted.terms and not self.typing:
             self._info.say(("/", "strong"), (table.wanted.text, "strong"))
         else:
-            self._info.say((notes[0] if notes else "", "faint"))
+            self._info.say(*((f"{note}  ", "faint") for note in notes))
         self._keys.say(*self._footer())
         of = f"{table.number}/{table.count}" + (f" of {table.total}" if table.wanted.terms else "")
         marks = f"{len(self.marks)} marked  " if self.marks else ""
@@ -313,10 +319,20 @@ class Panes(App[None]):
         """Do the action ``name`` of the table in actions.py, or say why it is impossible."""
         self.do(name)
 
+    def action_focus_next(self) -> None:
+        """Tab, which Textual's screen keeps for this, goes in like enter; what has the keys is never left to chance."""
+        self.do("enter")
+
+    def action_focus_previous(self) -> None:
+        """Shift+tab goes out."""
+        self.do("out")
+
     @told
     def do(self, name: str) -> None:
         """Do the action ``name``; esc takes away a message first."""
         action = BY_NAME[name]
+        if self.typing and name not in WHILE_TYPING:
+            return
         if self.hush() and name == "back":
             return
         why = self.why_not(action)
@@ -338,16 +354,16 @@ class Panes(App[None]):
         self.table.move(-1)
 
     def do_page_down(self) -> None:
-        self.table.move(self.table.page)
+        self.table.turn(self.table.page)
 
     def do_page_up(self) -> None:
-        self.table.move(-self.table.page)
+        self.table.turn(-self.table.page)
 
     def do_half_down(self) -> None:
-        self.table.move(max(1, self.table.page // 2))
+        self.table.turn(max(1, self.table.page // 2))
 
     def do_half_up(self) -> None:
-        self.table.move(-max(1, self.table.page // 2))
+        self.table.turn(-max(1, self.table.page // 2))
 
     def do_first(self) -> None:
         self.table.move_to(0)

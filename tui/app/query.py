@@ -3,7 +3,8 @@
 Terms are separated by spaces, and a row passes if it passes all of them:
 
     word            the row's text holds it, without case; "two words" in quotes
-    cat:object      the category begins so; with commas any of several; layer:layer4 likewise, and with * and ?
+    cat:object      the category is called so, or if none is begins so; with commas any of several; layer:layer4
+                    likewise; * and ? stand for any letters, or one
     iou>0.1         a number compared, by > >= < <= =
     unit:100-200    a number or a range of them; with commas any of several
     dead            a property: dead, marked, detector
@@ -40,7 +41,7 @@ _TERM = re.compile(r'\s*(?P<negative>!?)(?P<body>(?:"[^"]*"?|\S)+)')
 _COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", re.IGNORECASE)
 _UNEQUAL = re.compile("[a-z]+!=", re.IGNORECASE)
 _CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
-_RANGE = re.compile(r"(?P<first>\d*)(?P<dash>-?)(?P<last>\d*)")
+_RANGE = re.compile(r"(?P<first>\d*\.?\d*)(?P<dash>-?)(?P<last>\d*\.?\d*)")
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,12 @@ def _choice(name: str, value: str, at: int) -> Callable[[Fields, int], Bools]:
         if name not in fields.choices:
             raise LookupError(f"rows have no {name} here")
         known = fields.choices[name]
+        names = {s.casefold() for s in known.strings}
         for pattern in wanted:
-            if not any(matches(s.casefold(), pattern) for s in known.strings):
+            if not any(matches(s, pattern) for s in names):
                 listed = ", ".join(sorted({s for s in known.strings if s})[:8])
                 raise LookupError(f"no {name} begins with {pattern}; there is {listed}")
-        return known.where(lambda s: any(matches(s, pattern) for pattern in wanted))
+        return known.where(lambda s: any(s == p if p in names else matches(s, p) for p in wanted))
 
     return test
 
@@ -213,7 +215,7 @@ def _numbers(name: str, text: str, at: int) -> Callable[[Fields, int], Bools]:
     spans = []
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
-        if not found or not (found["first"] or found["last"]):
+        if not found or not any(c.isdigit() for c in part) or "." in (found["first"], found["last"]):
             raise Mistake(f"{name}: needs numbers after it, such as {name}:7 or {name}:100-200", at)
         first = float(found["first"] or "-inf")
         last = float(found["last"]) if found["last"] else np.inf if found["dash"] else first

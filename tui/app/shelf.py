@@ -26,6 +26,7 @@ class Shelf:
         self.target = target
         self.session = session
         self.run = run
+        self._waiting = waiting_listing(run)
         self._kept: dict[tuple[str, Item | str], Listing] = {}
 
     def root(self, name: str, layer: str = "") -> Listing:
@@ -37,8 +38,7 @@ class Shelf:
             folder = self.target.parent
             return stores_listing(folder, self.target, [run.target for run in find_runs(folder)])
         if session is None:
-            assert self.run is not None
-            return waiting_listing(self.run)
+            return self._waiting
         made: dict[str, Callable[[], Listing]] = {
             "layers": lambda: layers_listing(session),
             "concepts": lambda: concepts_listing(session),

@@ -104,6 +104,7 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
 
     where = layer or ("all layers" if len(views) != 1 else views[0].name)
     total = sum(view.units for view in views)
+    beware = () if lines else tuple(cautions(views))
     note = f"{where}: {total} units, {sum(distinct)} unique detectors per category"
     if len(views) == 1:
         note += f", {unique_best_label(views[0].best)} by best label"
@@ -125,5 +126,5 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
         headings=headings,
         plain=plain,
         copied=lambda i: "\t".join(str(v) for v in plain(i).values()),
-        notes=(note,),
+        notes=(note, *beware),
     )

@@ -160,7 +160,7 @@ class Table(Widget, can_focus=True):
 
     @property
     def page(self) -> int:
-        """Rows of a page."""
+        """Rows that there is room for."""
         return max(1, self.size.height - 1)
 
     def move(self, by: int) -> None:
@@ -184,6 +184,13 @@ class Table(Widget, can_focus=True):
             self.refresh()
         self.post_message(self.Moved(self))
 
+    def turn(self, by: int) -> None:
+        """Scroll by ``by`` rows, and the cursor with them."""
+        if len(self.rows):
+            self.top = max(0, min(self.top + by, len(self.rows) - self.page))
+            self.refresh()
+            self.move(by)
+
     def _selectable(self, place: int, towards: int) -> int:
         """``place``, or the next one ``towards`` that is no heading; back the other way at the end."""
         headings = self.listing.headings if self.listing else frozenset()
@@ -199,6 +206,9 @@ class Table(Widget, can_focus=True):
         self.top = max(min(self.top, self.place), self.place - self.page + 1, 0)
         self.top = max(0, min(self.top, len(self.rows) - self.page))
         self._reveal_headings()
+        headings = self.listing.headings if self.listing else frozenset()
+        if headings and all(int(row) in headings for row in self.rows[self.place + 1 :]):
+            self.top = max(self.top, min(len(self.rows) - self.page, self.place))  # what stands below the last row
 
     def _reveal_headings(self) -> None:
         """Above the first row that the cursor can reach is a heading that nothing else would scroll to."""
@@ -228,9 +238,8 @@ class Table(Widget, can_focus=True):
         """Show only rows that pass ``query``; Mistake where it does not fit the listing, and nothing changes."""
         assert self.listing is not None
         rows = self.listing.arrange(query, self.order, self.marked)
-        at = self.item
+        row = self.row
         self.wanted, self.rows = query, rows
-        row = self.listing.find(at) if at != NOTHING and len(rows) < self.listing.count else None
         places = [] if row is None else np.flatnonzero(rows == row).tolist()
         self.place = self._selectable(places[0] if places else 0, 1)
         self._scroll_to_cursor()

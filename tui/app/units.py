@@ -114,15 +114,16 @@ def _listing(session: Session, subject: str, found: _Units, *, with_layer: bool,
         return "\t".join([f"{p['layer']}:{p['unit']}", p["label"] or "", p["category"] or "", f"{p['iou']:.6g}"])
 
     def fields() -> Fields:
+        label, layer = Texts(labels, found.label % len(labels)), Texts(found.names, found.layer)
         return Fields(
-            words=(Texts(labels, found.label % len(labels)),),
+            words=(label, layer) if with_layer else (label,),
             numbers={
                 "iou": found.iou,
                 "unit": found.unit.astype(np.float64),
                 "threshold": found.threshold,
                 "images": np.where(images >= 0, images, np.nan),
             },
-            choices={"cat": Texts(categories, code), "layer": Texts(found.names, found.layer)},
+            choices={"cat": Texts(categories, code), "layer": layer},
             flags={"dead": lambda: found.dead, "detector": lambda: found.iou > DETECTOR_IOU},
         )
 

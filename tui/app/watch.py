@@ -64,17 +64,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def waiting_listing(run: Run) -> Listing:
-    """The layers of a run that has counted nothing yet."""
+def waiting_listing(run: Run | None) -> Listing:
+    """The layers of a run that has counted nothing yet, none without a run."""
+    layers = run.layers if run else ()
     return Listing(
         name="layers",
         subject="",
         columns=(Column("layer", 10, grows=True), Column("units", 6, right=True)),
-        count=len(run.layers),
-        cells=lambda row: (run.layers[row][0], str(run.layers[row][1])),
-        item=lambda row: Item("layer", run.layers[row][0]),
-        fields=lambda: Fields(words=(texts([name for name, _ in run.layers]),)),
+        count=len(layers),
+        cells=lambda row: (layers[row][0], str(layers[row][1])),
+        item=lambda row: Item("layer", layers[row][0]),
+        fields=lambda: Fields(words=(texts([name for name, _ in layers]),)),
         empty="the run has not chosen its layers yet",
-        copied=lambda row: run.layers[row][0],
-        plain=lambda row: {"layer": run.layers[row][0], "units": run.layers[row][1]},
+        copied=lambda row: layers[row][0],
+        plain=lambda row: {"layer": layers[row][0], "units": layers[row][1]},
     )
