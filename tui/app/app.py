@@ -79,13 +79,11 @@ class Browser(Finding, Looking):
             self.show_pictures(self.viewers[item.unit])
         elif item.kind == "store":
             self.open(Path(item.name))
-        elif item.kind == "category":
-            self.filter_by(f'cat:"{item.name}"' if " " in item.name else f"cat:{item.name}")
         elif item.kind == "image":
             self.do_overlay()
         elif self.covers:
             self._leave_for(item)
-        elif self.depth == 0 and item.kind in ("layer", "concept"):
+        elif self.depth == 0 and item.kind in ("layer", "concept", "category"):
             self._show_units()
             self.depth = 1
             self.arrange()
@@ -98,7 +96,7 @@ class Browser(Finding, Looking):
 
     def why_not_enter(self) -> str | None:
         item = self.table.item
-        if item.kind in ("layer", "concept") and self.session is None:
+        if item.kind in ("layer", "concept", "category") and self.session is None:
             return "the run has counted nothing yet"
         return "there is nothing to open here" if item.kind == "none" else None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from ndissect.store import scores
 from ndissect.store.concepts import report_order
@@ -182,8 +183,8 @@ def compare_units(a: tuple[Session, str, int], b: tuple[Session, str, int], curr
         name="compare",
         subject=_subject(a, b),
         columns=(
-            Column("concept", 14, grows=True, sort=alphabet),
-            Column("category", 8, drop=3, sort=lambda: np.array([place[row.category] for row in rows], np.int64)),
+            Column("concept", 14, grows=True, most=_longest([row.label for row in rows]), sort=alphabet),
+            Column("category", 9, drop=3, sort=lambda: np.array([place[row.category] for row in rows], np.int64)),
             Column("A IoU", 6, right=True, sort=lambda: iou[0], descending=True),
             bar,
             Column("B IoU", 6, right=True, sort=lambda: iou[1], descending=True),
@@ -322,7 +323,7 @@ def _listing(subject: str, rows: list[_Row], notes: list[str]) -> Listing:
         name="compare",
         subject=subject,
         columns=(
-            Column("", 19, grows=True),
+            Column("", 19, grows=True, most=_longest([str(row.cells[0]) for row in rows if not row.heading])),
             Column("category", 8, drop=4),
             Column("A", 6, right=True),
             bar,
@@ -344,8 +345,12 @@ def _listing(subject: str, rows: list[_Row], notes: list[str]) -> Listing:
     )
 
 
+def _longest(names: list[str]) -> int:
+    return max(map(cell_len, names), default=0)
+
+
 def _heading(name: str, more: str = "") -> _Row:
-    return _Row((name, "", "A", "", "B", "", "", *((f"A {more}", f"B {more}") if more else ("", ""))), heading=True)
+    return _Row((name, "", "", "", "", "", "", *((f"A {more}", f"B {more}") if more else ("", ""))), heading=True)
 
 
 def _row(

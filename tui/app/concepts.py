@@ -22,6 +22,8 @@ def concepts_listing(session: Session) -> Listing:
     for i, view in enumerate(views):
         label, value = view.labels
         by_layer[i] = np.bincount(label[value > DETECTOR_IOU], minlength=C)[:C]
+        if not len(value):
+            continue
         order = np.lexsort([-np.arange(len(value)), value])  # the best unit of a label is the last one to be written
         order = order[value[order] > 0]
         best = np.full(C, -1)
@@ -84,13 +86,13 @@ def concepts_listing(session: Session) -> Listing:
         subject="",
         columns=(
             Column("concept", 14, grows=True, most=session.longest_label, sort=lambda: alphabet[rows]),
-            Column("category", 8, drop=3, sort=lambda: code[rows]),
-            Column("detect", 6, right=True, sort=lambda: detectors[rows], descending=True),
+            Column("category", 9, drop=3, sort=lambda: code[rows]),
+            Column("detect", 7, right=True, sort=lambda: detectors[rows], descending=True),
             Column("IoU", 5, right=True, sort=lambda: best_iou[rows], descending=True),
             Column("", 8, drop=4, bar=True),
             Column("best unit", 14, drop=1),
-            Column("detectors by layer", 18, drop=2),
-            Column("images", 6, right=True, drop=5, sort=lambda: images[rows], descending=True),
+            Column("detectors by layer", 18, drop=2, cut_end=True),
+            Column("images", 7, right=True, drop=5, sort=lambda: images[rows], descending=True),
         ),
         count=C,
         cells=lambda row: cells(rows[row]),

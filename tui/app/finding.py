@@ -27,11 +27,6 @@ class Finding(Panes):
     def why_not_filter(self) -> str | None:
         return "there is nothing to filter" if not self.listing or not self.listing.count else None
 
-    def filter_by(self, text: str) -> None:
-        """Show the rows that the filter ``text`` lets pass."""
-        self._last_query = parse(text)
-        self.table.filter(self._last_query)
-
     def stop_typing(self) -> None:
         self.query_one("#query").display = False
         self._info.display = True
@@ -40,12 +35,12 @@ class Finding(Panes):
     def on_input_changed(self, message: Input.Changed) -> None:
         """Filter by what is typed so far; a mistake is shown below it, and the rows stay."""
         if self.typing:
-            self._filter(message.value)
+            self._filter(message.value, typing=True)
 
-    def _filter(self, text: str) -> bool:
+    def _filter(self, text: str, *, typing: bool) -> bool:
         """Show the rows that ``text`` lets pass; False where it says nothing that can be done."""
         try:
-            query = parse(text)
+            query = parse(text, typing=typing)
             self.table.filter(query)
         except Mistake as e:
             self._keys.say((" " * (cell_len(text[: e.at]) + 1) + "^ ", "strong"), (e.what, "strong"))
@@ -57,7 +52,7 @@ class Finding(Panes):
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         """Keep the filter; in the palette, do what the cursor is on."""
-        if not self._filter(message.value):
+        if not self._filter(message.value, typing=False):
             return
         self.stop_typing()
         if self.covers and self.covers[-1].name in ("palette", "viewers"):

@@ -19,7 +19,6 @@ class Glyphs:
     falling: str
     ellipsis: str
     crumb: str
-    border: str
 
     def bar(self, share: float, width: int) -> str:
         """``share`` (0 to 1) of ``width`` cells; a share above 0 shows at least as the thinnest piece."""
@@ -30,8 +29,8 @@ class Glyphs:
         whole, rest = divmod(filled, pieces)
         return self.eighths[-1] * whole + (self.eighths[rest - 1] if rest else "")
 
-    def cut(self, text: str, width: int) -> str:
-        """``text`` in exactly ``width`` cells: padded, or without its middle, so that its end can still be read."""
+    def cut(self, text: str, width: int, *, end: bool = False) -> str:
+        """``text`` in exactly ``width`` cells: padded, or without its middle (without its ``end`` if that is said)."""
         if text.isascii() and len(text) <= width:
             return text.ljust(width)
         if cell_len(text) <= width:
@@ -39,12 +38,14 @@ class Glyphs:
         room = width - len(self.ellipsis)
         if room < 4:
             return set_cell_size(text, width)
+        if end:
+            return set_cell_size(text, room) + self.ellipsis
         tail = room // 3
-        end = text[-tail:]
-        while cell_len(end) > tail:
-            end = end[1:]
-        return set_cell_size(text, room - cell_len(end)).rstrip("\0") + self.ellipsis + end
+        kept = text[-tail:]
+        while cell_len(kept) > tail:
+            kept = kept[1:]
+        return set_cell_size(text, room - cell_len(kept)) + self.ellipsis + kept
 
 
-UNICODE = Glyphs("▏▎▍▌▋▊▉█", "›", "●", "▲", "▼", "…", " › ", "solid")
-ASCII = Glyphs("#", ">", "*", "^", "v", "..", " > ", "ascii")
+UNICODE = Glyphs("▏▎▍▌▋▊▉█", "›", "●", "▲", "▼", "…", " › ")
+ASCII = Glyphs("#", ">", "*", "^", "v", "..", " > ")

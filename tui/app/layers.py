@@ -69,9 +69,8 @@ def layers_listing(session: Session) -> Listing:
     best_iou = np.array([iou for _, _, iou in bests] + [0.0] * all_units)
 
     def fields() -> Fields:
-        modules = [view.module for view in views] + [""] * all_units
         return Fields(
-            words=(texts(names), texts(modules)),
+            words=(texts(names),),
             numbers={
                 "units": key("units")().astype(np.float64),
                 "detectors": key("detectors")().astype(np.float64),
@@ -86,12 +85,12 @@ def layers_listing(session: Session) -> Listing:
         subject="",
         columns=(
             Column("layer", 10, grows=True, most=max(map(len, names), default=0), sort=lambda: np.arange(count)),
-            Column("units", 5, right=True, sort=key("units"), descending=True),
-            Column("detect", 6, right=True, sort=key("detectors"), descending=True),
-            Column("/cat", 4, right=True, drop=3, sort=key("unique_per_category"), descending=True),
-            Column("/best", 5, right=True, drop=4, sort=key("unique_best_label"), descending=True),
+            Column("units", 6, right=True, sort=key("units"), descending=True),
+            Column("detect", 7, right=True, sort=key("detectors"), descending=True),
+            Column("/cat", 5, right=True, drop=3, sort=key("unique_per_category"), descending=True),
+            Column("/best", 6, right=True, drop=4, sort=key("unique_best_label"), descending=True),
             Column("best unit", 18, drop=1, sort=lambda: best_iou, descending=True),
-            Column("by category", 16, drop=2, bar=True),
+            Column("by category", 12, drop=2, bar=True),
         ),
         count=count,
         cells=cells,

@@ -43,7 +43,8 @@ class Column:
 
     ``grows``: takes the room that is left, up to ``most`` cells; ``bar``: takes what is left then; ``drop``: columns
     with the highest go first where there is no room, 0 never goes; ``sort``: gives the (N,) keys by which rows are
-    sorted; ``descending``: which way is asked for first.
+    sorted; ``descending``: which way is asked for first; ``cut_end``: a text that is too long loses its end, not its
+    middle.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Column:
     sort: Callable[[], npt.NDArray[Any]] | None = None
     descending: bool = False
     bar: bool = False
+    cut_end: bool = False
 
 
 @dataclass(frozen=True)

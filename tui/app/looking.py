@@ -75,9 +75,8 @@ class Looking(Panes):
         try:
             path = await asyncio.to_thread(pictures.draw, view, unit.unit, truth=self._truth)
             if viewer.kind == "terminal":
-                with self.suspend():
+                with self.aside():
                     said = pictures.show_in_terminal(viewer, path)
-                self.refresh(layout=True)
             elif viewer.kind == "window":
                 said = await asyncio.to_thread(viewers.run_viewer, viewer, path)
             else:
@@ -106,7 +105,7 @@ class Looking(Panes):
     def do_preview(self) -> None:
         """Show the images of the unit that the cursor is on below the tables, or no longer."""
         if self._image is None:
-            with self.suspend():
+            with self.aside():
                 self.begin_preview()
         else:
             self._picture.display = not self._picture.display

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from textual import events
@@ -69,8 +70,8 @@ class Panes(App[None]):
         height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
     }
     #picture { height: 50%; }
-    #position { width: auto; min-width: 1; }
-    #bottom { height: 1; }
+    .beside { border-left: solid ansi_default; }
+    .ascii .beside { border-left: ascii ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key, f"do('{a.name}')", a.does, show=False) for a in ACTIONS for key in a.keys
@@ -79,7 +80,7 @@ class Panes(App[None]):
     AUTO_FOCUS = None
 
     def __init__(self, unicode: bool = True) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)
         self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
         self.glyphs = UNICODE if unicode else ASCII
         self.shelf: Shelf | None = None
@@ -91,7 +92,6 @@ class Panes(App[None]):
         self._cover = Table(self.glyphs, self.is_marked, id="cover")
         self._crumbs, self._run = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="run")
         self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
-        self._position = Static("", id="position", markup=False)
         self._notice = Static("", id="notice", markup=False)
         self.input = Input(id="filter", compact=True, select_on_focus=False)
         self.input.cursor_blink = False  # a blinking cursor sends bytes for ever
@@ -100,9 +100,7 @@ class Panes(App[None]):
 
     def compose(self) -> ComposeResult:
         """Crumbs, the run, the tables, a message, notes or the filter, keys and position."""
-        border = (self.glyphs.border, "ansi_default")
-        for table in self._levels[1:]:
-            table.styles.border_left = border  # type: ignore[assignment]
+        self.screen.set_class(self.glyphs is not UNICODE, "ascii")
         yield self._crumbs
         yield self._run
         with Horizontal(id="panes"):
@@ -114,9 +112,7 @@ class Panes(App[None]):
         with Horizontal(id="query"):
             yield self._slash
             yield self.input
-        with Horizontal(id="bottom"):
-            yield self._keys
-            yield self._position
+        yield self._keys
 
     # Where the reader is
 
@@ -204,14 +200,15 @@ class Panes(App[None]):
         """Show the tables that fit, bring those to the right up to date, and give the keys to the one in use."""
         count = 1 if self.size.width < TWO else 2 if self.size.width < THREE else 3
         first = max(0, min(self.depth if count == 1 else self.depth - (self.depth == 2), 3 - count))
-        for level, table in enumerate(self._levels):
-            table.display = not self.covers and first <= level < first + count
-            table.styles.border_left = (self.glyphs.border, "ansi_default") if level > first else None  # type: ignore[assignment]
-        self._cover.display = bool(self.covers)
-        self.follow()
-        if not self.typing:
-            self.table.focus()
-        self.tell()
+        with self.batch_update():  # one picture, not one for each change
+            for level, table in enumerate(self._levels):
+                table.display = not self.covers and first <= level < first + count
+                table.set_class(level > first, "beside")
+            self._cover.display = bool(self.covers)
+            self.follow()
+            if not self.typing:
+                self.table.focus()
+            self.tell()
 
     @told
     def follow(self) -> None:
@@ -257,12 +254,15 @@ class Panes(App[None]):
             self._info.say(("/", "strong"), (table.wanted.text, "strong"))
         else:
             self._info.say(*((f"{note}  ", "faint") for note in notes))
-        self._keys.say(*self._footer())
-        of = f"{table.number}/{table.count}" + (f" of {table.total}" if table.wanted.terms else "")
+        position = self.position()
+        self._keys.say(*self._footer(len(position)), right=position)
+
+    def position(self) -> str:
+        """How many rows are marked, and the cursor's row of those that pass the filter, of all."""
+        table = self.table
+        of = f" of {table.total}" if table.wanted.terms else ""
         marks = f"{len(self.marks)} marked  " if self.marks else ""
-        position = f" {marks}{of}"
-        if position != self._position.content:
-            self._position.update(position, layout=len(position) != len(str(self._position.content)))
+        return f" {marks}{table.number}/{table.count}{of}"
 
     def _where(self) -> list[Piece]:
         crumb, shelf = self.glyphs.crumb, self.shelf
@@ -289,16 +289,18 @@ class Panes(App[None]):
             return ""
         if item.kind == "layer":
             return item.layer or "all layers"
+        if item.kind == "category":
+            return item.name
         if item.kind == "concept":
             return session.labels[session.concept_row(item.concept)]
         view = session.view(item.layer)
         label = session.labels[view.labels[0][item.unit]]
         return f"{item.layer}:{item.unit}" + (f" {label} {view.labels[1][item.unit]:.3f}" if label else "")
 
-    def _footer(self) -> list[Piece]:
+    def _footer(self, taken: int) -> list[Piece]:
         """Help and quit, then as many other keys as there is room for; those that do nothing here stand back."""
         found: list[Piece] = []
-        room = self.size.width - self._position.size.width - 4
+        room = self.size.width - taken
         for action in (BY_NAME[name] for name in FOOTER):
             key = shown(action, self.glyphs is UNICODE).split()[0]
             if len(key) + len(action.short) + 3 > room:
@@ -341,6 +343,19 @@ class Panes(App[None]):
             return
         getattr(self, f"do_{name}")()
         self.tell()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """The terminal is another program's; it comes back after an error too, which Textual's own suspend forgets."""
+        failure: BaseException | None = None
+        with self.suspend():
+            try:
+                yield
+            except BaseException as e:
+                failure = e
+        self.refresh(layout=True)
+        if failure is not None:
+            raise failure
 
     def to_clipboard(self, text: str) -> None:
         """Put ``text`` on the clipboard of the reader's terminal, also through ssh and tmux."""

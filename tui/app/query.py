@@ -110,8 +110,11 @@ class Query:
 EVERYTHING = Query("", ())
 
 
-def parse(text: str) -> Query:
-    """The filter that ``text`` says; Mistake where it says none."""
+def parse(text: str, *, typing: bool = False) -> Query:
+    """The filter that ``text`` says; Mistake where it says none.
+
+    While it is ``typing``, a name at its end that asks for something to follow, such as iou, is no word yet.
+    """
     terms = []
     for found in _TERM.finditer(text):
         at, body = found.start("body"), found["body"]
@@ -119,6 +122,8 @@ def parse(text: str) -> Query:
             raise Mistake("! needs a term after it", at)
         if not body.strip('"'):
             continue  # a quote that was just opened
+        if typing and found.end() == len(text) and body.lower() in (*NUMBERS, *CHOICES, *_LONGER):
+            continue
         terms.append(Term(_test(body, at), bool(found["negative"]), at))
     return Query(text, tuple(terms))
 

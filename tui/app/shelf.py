@@ -12,7 +12,7 @@ from ndissect.tui.app.listing import Item, Listing
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.summary import summary_listing
 from ndissect.tui.app.unit import unit_listing
-from ndissect.tui.app.units import concept_units, layer_units
+from ndissect.tui.app.units import category_units, concept_units, layer_units
 from ndissect.tui.app.watch import waiting_listing
 
 # Listings that are kept beside those of the table on the left.
@@ -47,13 +47,16 @@ class Shelf:
         return self._keep((name, layer), made[name])
 
     def units(self, item: Item) -> Listing | None:
-        """The units of the layer or concept ``item``, None where it is neither. Raises NDError."""
+        """The units of the layer, concept or category ``item``, None where it is none of these. Raises NDError."""
         session = self.session
-        if session is None or item.kind not in ("layer", "concept"):
+        if session is None:
             return None
-        if item.kind == "layer":
-            return self._keep(("units", item), lambda: layer_units(session, item.layer))
-        return self._keep(("units", item), lambda: concept_units(session, item.concept, item.layer))
+        made: dict[str, Callable[[], Listing]] = {
+            "layer": lambda: layer_units(session, item.layer),
+            "concept": lambda: concept_units(session, item.concept, item.layer),
+            "category": lambda: category_units(session, item.name, item.layer),
+        }
+        return self._keep(("units", item), made[item.kind]) if item.kind in made else None
 
     def unit(self, item: Item) -> Listing | None:
         """The page of the unit ``item``, None where it is none. Raises NDError."""

@@ -60,22 +60,27 @@ class Line(Widget):
         super().__init__(id=id)
         self.glyphs = glyphs
         self._pieces: tuple[Piece, ...] = ()
+        self._right = ""
 
     @property
     def text(self) -> str:
         """What the line says."""
-        return "".join(text for text, _ in self._pieces)
+        return "".join(text for text, _ in self._pieces) + self._right
 
-    def say(self, *pieces: Piece) -> None:
-        """Show ``pieces``."""
-        if pieces != self._pieces:
-            self._pieces = pieces
+    def say(self, *pieces: Piece, right: str = "") -> None:
+        """Show ``pieces``, and ``right`` at the other end of the line."""
+        if (pieces, right) != (self._pieces, self._right):
+            self._pieces, self._right = pieces, right
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
         """The line, cut where the terminal is too narrow."""
-        room = self.size.width
-        return strip(fitted(self._pieces, room, self.glyphs), room)
+        width = self.size.width
+        room = max(0, width - cell_len(self._right))
+        pieces = fitted(self._pieces, room, self.glyphs)
+        if self._right:
+            pieces.append((" " * (room - sum(cell_len(text) for text, _ in pieces)) + self._right, ""))
+        return strip(pieces, width)
 
     def render(self) -> Any:
         """Nothing: the line is drawn by ``render_line``."""

@@ -78,7 +78,7 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
         line = lines[i]
         if line.concept >= 0:
             return Item("concept", layer, concept=int(concepts.number[line.concept]))
-        return Item("category", name=line.text)
+        return Item("category", layer, name=line.text)
 
     def plain(i: int) -> dict[str, Any]:
         line = lines[i]

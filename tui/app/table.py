@@ -336,7 +336,7 @@ class Table(Widget, can_focus=True):
             return letters(cell, room)
         if column.right and cell.isascii() and len(cell) <= room:
             return cell.rjust(room)
-        return self.glyphs.cut(cell, room)
+        return self.glyphs.cut(cell, room, end=column.cut_end)
 
     # The mouse
 
@@ -393,8 +393,8 @@ def fit(columns: tuple[Column, ...], room: int) -> list[tuple[int, int]]:
         grown = max(min(widths[growing[0]] + rest, max(columns[growing[0]].most, widths[growing[0]])), 1)
         rest -= grown - widths[growing[0]]
         widths[growing[0]] = grown
-    if bars and rest > 0:
-        widths[bars[0]] += rest
+    for i in bars:
+        widths[i] += max(rest, 0) // len(bars)  # each as much, so that all are on one scale
     return [(i, widths[i]) for i in shown]
 
 

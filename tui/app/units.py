@@ -1,4 +1,4 @@
-"""The Units tables: the units of a layer, of all layers, or those that a concept is found in."""
+"""The Units tables: the units of a layer, of all layers, of a category, or those that a concept is found in."""
 
 from __future__ import annotations
 
@@ -78,6 +78,21 @@ def concept_units(session: Session, concept: int, layer: str = "") -> Listing:
     )
 
 
+def category_units(session: Session, category: str, layer: str = "") -> Listing:
+    """The units labelled with a concept of ``category`` (one of the session's), best first."""
+    views = [session.view(layer)] if layer else session.views
+    found = _units(views, [view.labels[1] for view in views])
+    code = session.categories.index(category)
+    found = found[np.flatnonzero(session.category_code[found.label] == code)]
+    return _listing(
+        session,
+        f"category {category} {layer}".rstrip(),
+        found,
+        with_layer=True,
+        empty=f"no unit is labelled with a concept of the category {category}",
+    )
+
+
 def _listing(session: Session, subject: str, found: _Units, *, with_layer: bool, empty: str = "no units") -> Listing:
     labels, categories = session.labels, (*session.categories, "")
     code = session.category_code[found.label]
@@ -131,11 +146,11 @@ def _listing(session: Session, subject: str, found: _Units, *, with_layer: bool,
     columns = (
         Column("unit", 5, right=True, sort=lambda: found.unit),
         Column("label", 12, grows=True, most=session.longest_label, sort=lambda: session.label_rank[found.label]),
-        Column("category", 8, drop=2, sort=lambda: code),
+        Column("category", 9, drop=2, sort=lambda: code),
         Column("IoU", 5, right=True, sort=lambda: found.iou, descending=True),
         Column("", 10, drop=1, bar=True),
-        Column("threshold", 9, right=True, drop=3, sort=lambda: found.threshold, descending=True),
-        Column("images", 6, right=True, drop=5, sort=lambda: images, descending=True),
+        Column("threshold", 10, right=True, drop=3, sort=lambda: found.threshold, descending=True),
+        Column("images", 7, right=True, drop=5, sort=lambda: images, descending=True),
     )
     return Listing(
         name="units",

@@ -77,6 +77,6 @@ def _check_terminal() -> None:
         raise WrongUse("nd browse needs a terminal, and this is none", "nd inspect LAYER prints tables to a pipe")
     if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
         raise NDError(
-            f"nd browse moves the cursor, which a terminal of the kind TERM={os.environ.get('TERM', '')} cannot",
-            "nd inspect LAYER prints tables on any terminal; or set TERM, for example to xterm-256color",
+            f"nd browse moves the cursor, which TERM={os.environ.get('TERM', '')} cannot",
+            "nd inspect LAYER prints on any terminal; or set TERM, say to xterm-256color",
         )
