@@ -7,7 +7,7 @@ from textual.widgets import Input
 
 from ndissect.store.errors import NDError
 from ndissect.tui.app.listing import Order
-from ndissect.tui.app.panes import Panes
+from ndissect.tui.app.panes import Panes, told
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query, parse
 
 
@@ -22,7 +22,7 @@ class Finding(Panes):
         self.query_one("#query").display = True
         self.input.value = self.table.wanted.text
         self.input.cursor_position = len(self.input.value)
-        self.input.focus()
+        self.screen.set_focus(self.input)
 
     def why_not_filter(self) -> str | None:
         return "there is nothing to filter" if not self.listing or not self.listing.count else None
@@ -30,12 +30,12 @@ class Finding(Panes):
     def stop_typing(self) -> None:
         self.query_one("#query").display = False
         self._info.display = True
-        self.table.focus()
+        self.screen.set_focus(self.table)
 
     def on_input_changed(self, message: Input.Changed) -> None:
         """Filter by what is typed so far; a mistake is shown below it, and the rows stay."""
         if self.typing:
-            self._filter(message.value, typing=True)
+            self._filter(self.input.value, typing=True)
 
     def _filter(self, text: str, *, typing: bool) -> bool:
         """Show the rows that ``text`` lets pass; False where it says nothing that can be done."""
@@ -50,9 +50,10 @@ class Finding(Panes):
         self.tell()
         return True
 
-    def on_input_submitted(self, message: Input.Submitted) -> None:
+    @told
+    def submit(self, text: str) -> None:
         """Keep the filter; in the palette, do what the cursor is on."""
-        if not self._filter(message.value, typing=False):
+        if not self._filter(text, typing=False):
             return
         self.stop_typing()
         if self.covers and self.covers[-1].name in ("palette", "viewers"):

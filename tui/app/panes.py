@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -33,8 +34,8 @@ TWO, THREE = 120, 160
 # Seconds without a key after which the tables on the right follow the cursor.
 _FOLLOW = 0.06
 
-# What keys do that the filter has no use for; tab would leave it half-typed.
-WHILE_TYPING = ("back", "down", "up", "page_down", "page_up", "suspend", "quit")
+# Keys that the filter, while it is typed, has no use for.
+WHILE_TYPING = ("escape", "down", "up", "pagedown", "pageup", "ctrl+c", "ctrl+q", "ctrl+z")
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -50,6 +51,16 @@ def told(method: M) -> M:
             self.say(e.message, e.hint)
 
     return wrapped  # type: ignore[return-value]
+
+
+class FilterInput(Input):
+    """The line in which a filter is typed."""
+
+    async def action_submit(self) -> None:
+        """Enter ends the typing at once: a message about it would come after the keys that are already waiting."""
+        app = self.app
+        assert isinstance(app, Panes)
+        app.submit(self.value)
 
 
 class Panes(App[None]):
@@ -74,7 +85,10 @@ class Panes(App[None]):
     .ascii .beside { border-left: ascii ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key, f"do('{a.name}')", a.does, show=False) for a in ACTIONS for key in a.keys
+        # Priority: done before the next key is looked at. What follows a / is for the filter, however fast it comes.
+        Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)
+        for a in ACTIONS
+        for key in a.keys
     ]
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = None
@@ -93,7 +107,7 @@ class Panes(App[None]):
         self._crumbs, self._run = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="run")
         self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
         self._notice = Static("", id="notice", markup=False)
-        self.input = Input(id="filter", compact=True, select_on_focus=False)
+        self.input = FilterInput(id="filter", compact=True, select_on_focus=False)
         self.input.cursor_blink = False  # a blinking cursor sends bytes for ever
         self._picture = Horizontal(id="picture")
         self._slash = Static("/", id="slash", markup=False)
@@ -207,7 +221,7 @@ class Panes(App[None]):
             self._cover.display = bool(self.covers)
             self.follow()
             if not self.typing:
-                self.table.focus()
+                self.screen.set_focus(self.table)
             self.tell()
 
     @told
@@ -317,24 +331,23 @@ class Panes(App[None]):
 
     # Keys
 
-    def action_do(self, name: str) -> None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether a key does what it does now, or is typed into the filter."""
+        return action != "do" or not self.typing or parameters[1] in WHILE_TYPING
+
+    def action_do(self, name: str, key: str) -> None:
         """Do the action ``name`` of the table in actions.py, or say why it is impossible."""
         self.do(name)
 
     def action_focus_next(self) -> None:
-        """Tab, which Textual's screen keeps for this, goes in like enter; what has the keys is never left to chance."""
-        self.do("enter")
+        """Nothing: tab is a key of its own, and what has the keys is never left to chance."""
 
-    def action_focus_previous(self) -> None:
-        """Shift+tab goes out."""
-        self.do("out")
+    action_focus_previous = action_focus_next
 
     @told
     def do(self, name: str) -> None:
         """Do the action ``name``; esc takes away a message first."""
         action = BY_NAME[name]
-        if self.typing and name not in WHILE_TYPING:
-            return
         if self.hush() and name == "back":
             return
         why = self.why_not(action)
@@ -385,6 +398,18 @@ class Panes(App[None]):
 
     def do_last(self) -> None:
         self.table.move_to(len(self.table.rows) - 1, -1)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Handle an event; after a key for the filter, wait until the filter has taken it."""
+        await super().on_event(event)
+        if isinstance(event, events.Key) and self.typing:
+            for _ in range(100):  # however it is: never for long
+                await asyncio.sleep(0)
+                if self.input._message_queue.empty():
+                    break
+
+    def submit(self, text: str) -> None:
+        """The filter ``text`` was entered; what filters overrides it."""
 
     # Messages
 
