@@ -83,7 +83,8 @@ class Looking(Panes):
                 self.paths.append(path)
                 self.to_clipboard(str(path))
                 said = f"no image viewer was found: the path is copied, and printed when nd ends\n{path}"
-            self.say(said)
+            if said:
+                self.say(said)
         except NDError as e:
             self.say(e.message, e.hint)
         finally:

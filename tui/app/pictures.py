@@ -12,12 +12,15 @@ import termios
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import cache_folder
 from ndissect.store.reader import LayerView
 from ndissect.tui.viewer import Viewer, run_viewer
 
+# No colour, main screen, visible cursor, no mouse: what a viewer may have left behind.
+_ORDER = "\x1b[0m\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
 # Pictures that are kept; drawn again when asked for again.
 _KEPT = 200
 
@@ -55,41 +58,72 @@ def _prune(folder: Path) -> None:
             old.unlink()
 
 
+class _Ended(BaseException):
+    """A signal asks nd to end while another program has the terminal."""
+
+
 def show_in_terminal(viewer: Viewer, path: Path) -> str:
     """Run a viewer that draws in the terminal, wait for a key, and return what was done; the UI must be suspended.
 
-    Ctrl-C ends a viewer that hangs, and not nd. Raises NDError where the viewer fails.
+    Ctrl-C ends a viewer that hangs, and not nd. A signal that is to end nd ends the viewer too, and the waiting; what
+    it does to nd is left to the event loop, which gets it as well. Raises NDError where the viewer fails.
     """
-    stdout = sys.__stdout__
-    with _interrupts_for_the_viewer():
-        said = run_viewer(viewer, path, os.environ, stdout)
-        sys.__stderr__.write("\r\npress a key to return to nd ") if sys.__stderr__ else None
-        if sys.__stderr__:
-            sys.__stderr__.flush()
-        _any_key()
+    terminal = sys.__stdout__
+    with _signals(), _terminal_kept():
+        try:
+            said = run_viewer(viewer, path, os.environ, terminal)
+            if terminal is not None:
+                terminal.write("\r\npress a key to return to nd ")
+                terminal.flush()
+            _any_key()
+        except _Ended:
+            return ""
     return said
 
 
 @contextlib.contextmanager
-def _interrupts_for_the_viewer() -> Iterator[None]:
+def _signals() -> Iterator[None]:
     """Ctrl-C reaches every process of the terminal: here it does nothing, while in the viewer it does what it does."""
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the viewer would inherit
+
+    def end(*_: object) -> None:
+        raise _Ended
+
+    # Not SIG_IGN, which the viewer would inherit.
+    taken: dict[signal.Signals, Any] = {signal.SIGINT: lambda *_: None, signal.SIGTERM: end, signal.SIGHUP: end}
+    before = {number: signal.signal(number, handler) for number, handler in taken.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """The terminal as it was before, whatever the viewer did to it."""
+    fd = _stdin()
+    before = termios.tcgetattr(fd) if fd is not None else None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, termios.error):  # there may be no terminal any more
+            if fd is not None and before is not None:
+                termios.tcsetattr(fd, termios.TCSADRAIN, before)
+                if sys.__stdout__ is not None:
+                    sys.__stdout__.write(_ORDER)
+                    sys.__stdout__.flush()
+
+
+def _stdin() -> int | None:
+    return sys.__stdin__.fileno() if sys.__stdin__ is not None and sys.__stdin__.isatty() else None
 
 
 def _any_key() -> None:
-    stdin = sys.__stdin__
-    if stdin is None or not stdin.isatty():
+    fd = _stdin()
+    if fd is None:
         return
-    fd = stdin.fileno()
-    before = termios.tcgetattr(fd)
-    try:
+    with contextlib.suppress(OSError, termios.error):
         tty.setraw(fd)
         termios.tcflush(fd, termios.TCIFLUSH)  # what was typed at the viewer is not meant for nd
-        if select.select([fd], [], [])[0]:
-            os.read(fd, 1024)
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        select.select([fd], [], [])
+        os.read(fd, 1024)
