@@ -7,6 +7,7 @@ the terminal, and offer a choice.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shlex
 import shutil
@@ -181,11 +182,23 @@ def _run_in_terminal(viewer: Viewer, argv: list[str], environ: Mapping[str, str]
     except OSError:  # not a file: the viewer draws where the process writes
         output = None
     try:
-        code = subprocess.run(argv, env=dict(environ), stdout=output, check=False).returncode
+        with subprocess.Popen(argv, env=dict(environ), stdout=output) as process:
+            try:
+                code = _waited_for(process)
+            except BaseException:
+                process.kill()
+                raise
     except OSError as error:
         raise _not_started(viewer, argv, error) from error
     if code:
         raise _failed(viewer, argv, code, "")
+
+
+def _waited_for(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of ``process``. It is looked at again and again: a signal may come just before the waiting."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(GRACE_S)
 
 
 def _start_window(viewer: Viewer, argv: list[str], environ: Mapping[str, str]) -> None:

@@ -50,6 +50,7 @@ class Browser(Finding, Looking):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop, number)
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.show_run()
         self.go(self._wanted or last_place(self.shelf.target) or Place())
         self.set_interval(_WATCH, self._watch)
@@ -64,7 +65,7 @@ class Browser(Finding, Looking):
 
     def _fatal_error(self) -> None:
         # Textual would print a traceback over the restored screen; the command line says it in two lines instead.
-        self.failure = self._exception
+        self.failure = getattr(self._exception, "error", self._exception)  # what is inside a WorkerFailed
         self._close_messages_no_wait()
 
     # Going in and out

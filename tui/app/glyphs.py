@@ -10,7 +10,10 @@ from rich.cells import cell_len, set_cell_size
 
 @dataclass(frozen=True)
 class Glyphs:
-    """The characters of one kind of terminal. ``eighths`` fill a cell from the left, the last of them fully."""
+    """The characters of one kind of terminal. ``eighths`` fill a cell from the left, the last of them fully.
+
+    ``encoding`` is the terminal's: a letter that it lacks is written as an escape, and takes that much room.
+    """
 
     eighths: str
     cursor: str
@@ -19,6 +22,7 @@ class Glyphs:
     falling: str
     ellipsis: str
     crumb: str
+    encoding: str = "utf-8"
 
     def bar(self, share: float, width: int) -> str:
         """``share`` (0 to 1) of ``width`` cells; a share above 0 shows at least as the thinnest piece."""
@@ -29,8 +33,15 @@ class Glyphs:
         whole, rest = divmod(filled, pieces)
         return self.eighths[-1] * whole + (self.eighths[rest - 1] if rest else "")
 
+    def written(self, text: str) -> str:
+        """``text`` with escapes for what the terminal cannot show."""
+        if text.isascii() or self.encoding == "utf-8":
+            return text
+        return text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+
     def cut(self, text: str, width: int, *, end: bool = False) -> str:
         """``text`` in exactly ``width`` cells: padded, or without its middle (without its ``end`` if that is said)."""
+        text = self.written(text)
         if text.isascii() and len(text) <= width:
             return text.ljust(width)
         if cell_len(text) <= width:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ndissect.store.errors import NDError
 from ndissect.tui import viewer as viewers
 from ndissect.tui.app import pictures
+from ndissect.tui.app.glyphs import UNICODE
 from ndissect.tui.app.help import viewers_listing
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.panes import Panes
@@ -91,6 +92,8 @@ class Looking(Panes):
             self._busy = False
 
     def why_not_preview(self) -> str | None:
+        if self.glyphs is not UNICODE:
+            return "images need a terminal with Unicode; o opens a viewer"
         return None if self._image is not None else self.why_not_overlay()
 
     def begin_preview(self) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from textual import events
@@ -56,8 +58,16 @@ def told(method: M) -> M:
 class FilterInput(Input):
     """The line in which a filter is typed."""
 
+    async def _on_key(self, event: events.Key) -> None:
+        # Textual looks for an input's own keys (enter, backspace) when nobody else wanted them: after the keys that
+        # are already waiting.
+        for binding in self._bindings.key_to_bindings.get(event.key, ()):
+            event.stop()
+            event.prevent_default()
+            await self.run_action(binding.action)
+
     async def action_submit(self) -> None:
-        """Enter ends the typing at once: a message about it would come after the keys that are already waiting."""
+        """Enter ends the typing at once: a message about it would come too late as well."""
         app = self.app
         assert isinstance(app, Panes)
         app.submit(self.value)
@@ -96,7 +106,8 @@ class Panes(App[None]):
     def __init__(self, unicode: bool = True) -> None:
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
-        self.glyphs = UNICODE if unicode else ASCII
+        encoding = sys.__stderr__.encoding if sys.__stderr__ else "ascii"  # Textual draws there
+        self.glyphs = UNICODE if unicode else replace(ASCII, encoding=encoding)
         self.shelf: Shelf | None = None
         self.marks: list[Item] = []
         self.root, self.depth, self.summary_of = "layers", 0, ""
@@ -400,13 +411,13 @@ class Panes(App[None]):
         self.table.move_to(len(self.table.rows) - 1, -1)
 
     async def on_event(self, event: events.Event) -> None:
-        """Handle an event; after a key for the filter, wait until the filter has taken it."""
+        """Handle an event; after a key for the filter, wait until the filter has done with it."""
+        for_filter = isinstance(event, events.Key) and self.typing
         await super().on_event(event)
-        if isinstance(event, events.Key) and self.typing:
-            for _ in range(100):  # however it is: never for long
-                await asyncio.sleep(0)
-                if self.input._message_queue.empty():
-                    break
+        if for_filter:
+            done = asyncio.Event()
+            self.input.call_later(done.set)
+            await done.wait()
 
     def submit(self, text: str) -> None:
         """The filter ``text`` was entered; what filters overrides it."""

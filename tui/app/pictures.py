@@ -19,8 +19,10 @@ from ndissect.store.files import cache_folder
 from ndissect.store.reader import LayerView
 from ndissect.tui.viewer import Viewer, run_viewer
 
-# No colour, main screen, visible cursor, no mouse: what a viewer may have left behind.
-_ORDER = "\x1b[0m\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
+# No colour, visible cursor, no mouse: a viewer may leave it otherwise. Not the main screen, whose cursor would jump.
+_ORDER = "\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
+# Seconds between looks at whether a signal has come.
+_LOOK = 0.2
 # Pictures that are kept; drawn again when asked for again.
 _KEPT = 200
 
@@ -72,9 +74,6 @@ def show_in_terminal(viewer: Viewer, path: Path) -> str:
     with _signals(), _terminal_kept():
         try:
             said = run_viewer(viewer, path, os.environ, terminal)
-            if terminal is not None:
-                terminal.write("\r\npress a key to return to nd ")
-                terminal.flush()
             _any_key()
         except _Ended:
             return ""
@@ -119,11 +118,16 @@ def _stdin() -> int | None:
 
 
 def _any_key() -> None:
-    fd = _stdin()
-    if fd is None:
+    fd, terminal = _stdin(), sys.__stdout__
+    if fd is None or terminal is None:
         return
     with contextlib.suppress(OSError, termios.error):
         tty.setraw(fd)
         termios.tcflush(fd, termios.TCIFLUSH)  # what was typed at the viewer is not meant for nd
-        select.select([fd], [], [])
+        terminal.write("\r\npress a key to return to nd ")
+        terminal.flush()
+        while not select.select([fd], [], [], _LOOK)[0]:  # again and again: a signal may come just before it waits
+            pass
         os.read(fd, 1024)
+        terminal.write("\r\n")
+        terminal.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from typing import cast
 
@@ -24,6 +25,8 @@ def image_widget() -> Callable[[Image.Image], Widget]:
 
     The library asks the terminal what it can draw when it is imported: the UI must not be reading keys meanwhile.
     """
+    # Where a terminal does not answer, the library logs tracebacks, which would land on the screen.
+    logging.getLogger("textual_image").setLevel(logging.CRITICAL)
     try:
         module = importlib.import_module("textual_image.widget")
     except ImportError as e:

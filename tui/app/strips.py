@@ -91,6 +91,7 @@ def fitted(pieces: Iterable[Piece], room: int, glyphs: Glyphs) -> list[Piece]:
     """The pieces that fit, the last of them cut."""
     found: list[Piece] = []
     for text, style in pieces:
+        text = glyphs.written(text)  # noqa: PLW2901 - the same text, as it will be seen
         width = cell_len(text)
         if width > room:
             if room > 0:
