@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -69,8 +70,13 @@ class Line(Widget):
 
     def say(self, *pieces: Piece, right: str = "") -> None:
         """Show ``pieces``, and ``right`` at the other end of the line."""
-        if (pieces, right) != (self._pieces, self._right):
-            self._pieces, self._right = pieces, right
+        if (pieces, right) == (self._pieces, self._right):
+            return
+        only_right = pieces == self._pieces and cell_len(right) == cell_len(self._right)
+        self._pieces, self._right = pieces, right
+        if only_right:  # a cursor that moves changes a number or two: few bytes on a slow link
+            self.refresh(Region(self.size.width - cell_len(right), 0, cell_len(right), 1))
+        else:
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
