@@ -1147,7 +1147,7 @@ def test_o_draws_the_units_picture_and_shows_it_by_the_viewer(store: Path, feh: 
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert f"{FIRST}-{BEST.unit}" in picture.name
         visit.press("enter", "o")
-        visit.wait(lambda: len(feh.read_text().split()) == 2)
+        visit.wait(lambda: len(feh.read_text().split()) == 2 and "Opened" in visit.notice)
         assert f"{FIRST}-{OF_FIRST[1].unit}" in feh.read_text().split()[1]
 
 

@@ -91,6 +91,7 @@ class Panes(App[None]):
         height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
     }
     #picture { height: 50%; }
+    #bottom { height: 1; }
     .beside { border-left: solid ansi_default; }
     .ascii .beside { border-left: ascii ansi_default; }
     """
@@ -117,6 +118,7 @@ class Panes(App[None]):
         self._cover = Table(self.glyphs, self.is_marked, id="cover")
         self._crumbs, self._run = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="run")
         self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
+        self._position, self._room = Line(self.glyphs, id="position"), 0
         self._notice = Static("", id="notice", markup=False)
         self.input = FilterInput(id="filter", compact=True, select_on_focus=False)
         self.input.cursor_blink = False  # a blinking cursor sends bytes for ever
@@ -137,7 +139,9 @@ class Panes(App[None]):
         with Horizontal(id="query"):
             yield self._slash
             yield self.input
-        yield self._keys
+        with Horizontal(id="bottom"):
+            yield self._keys
+            yield self._position
 
     # Where the reader is
 
@@ -280,7 +284,11 @@ class Panes(App[None]):
         else:
             self._info.say(*((f"{note}  ", "faint") for note in notes))
         position = self.position()
-        self._keys.say(*self._footer(len(position)), right=position)
+        # A line of its own: a cursor that moves then changes a few cells, and not the keys beside them. It only grows.
+        self._room = max(self._room, len(position))
+        self._position.styles.width = self._room
+        self._position.say((position.rjust(self._room), ""))
+        self._keys.say(*self._footer(self._room))
 
     def position(self) -> str:
         """How many rows are marked, and the cursor's row of those that pass the filter, of all."""

@@ -8,7 +8,6 @@ from typing import Any
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -61,32 +60,22 @@ class Line(Widget):
         super().__init__(id=id)
         self.glyphs = glyphs
         self._pieces: tuple[Piece, ...] = ()
-        self._right = ""
 
     @property
     def text(self) -> str:
         """What the line says."""
-        return "".join(text for text, _ in self._pieces) + self._right
+        return "".join(text for text, _ in self._pieces)
 
-    def say(self, *pieces: Piece, right: str = "") -> None:
-        """Show ``pieces``, and ``right`` at the other end of the line."""
-        if (pieces, right) == (self._pieces, self._right):
-            return
-        only_right = pieces == self._pieces and cell_len(right) == cell_len(self._right)
-        self._pieces, self._right = pieces, right
-        if only_right:  # a cursor that moves changes a number or two: few bytes on a slow link
-            self.refresh(Region(self.size.width - cell_len(right), 0, cell_len(right), 1))
-        else:
+    def say(self, *pieces: Piece) -> None:
+        """Show ``pieces``."""
+        if pieces != self._pieces:
+            self._pieces = pieces
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
         """The line, cut where the terminal is too narrow."""
-        width = self.size.width
-        room = max(0, width - cell_len(self._right))
-        pieces = fitted(self._pieces, room, self.glyphs)
-        if self._right:
-            pieces.append((" " * (room - sum(cell_len(text) for text, _ in pieces)) + self._right, ""))
-        return strip(pieces, width)
+        room = self.size.width
+        return strip(fitted(self._pieces, room, self.glyphs), room)
 
     def render(self) -> Any:
         """Nothing: the line is drawn by ``render_line``."""
