@@ -18,7 +18,7 @@ from ndissect.store.model import Dissection, Layer
 from ndissect.store.protocol import Protocol
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
-from ndissect.tui.app import compare as compare_module
+from ndissect.tui.app import compare_units as compare_module
 from ndissect.tui.app.compare import compare, compare_layers, compare_stores, compare_units
 from ndissect.tui.app.listing import NOTHING, Bar, Item, Listing
 from ndissect.tui.app.query import Mistake, parse

@@ -7,11 +7,12 @@ from textual.widgets import Input
 
 from ndissect.store.errors import NDError
 from ndissect.tui.app.listing import Order
-from ndissect.tui.app.panes import Panes, told
+from ndissect.tui.app.moving import Moving
+from ndissect.tui.app.panes import told
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query, parse
 
 
-class Finding(Panes):
+class Finding(Moving):
     """Panes whose rows can be filtered and sorted."""
 
     _last_query: Query = EVERYTHING

@@ -16,11 +16,12 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from ndissect.store.errors import NDError
 from ndissect.tui.app import watch
 from ndissect.tui.app.actions import ACTIONS, BY_NAME, FOOTER, Action
+from ndissect.tui.app.filter_line import FilterLine
 from ndissect.tui.app.glyphs import ASCII, UNICODE
 from ndissect.tui.app.help import shown
 from ndissect.tui.app.listing import NOTHING, Item, Listing
@@ -53,24 +54,6 @@ def told(method: M) -> M:
             self.say(e.message, e.hint)
 
     return wrapped  # type: ignore[return-value]
-
-
-class FilterInput(Input):
-    """The line in which a filter is typed."""
-
-    async def _on_key(self, event: events.Key) -> None:
-        # Textual looks for an input's own keys (enter, backspace) when nobody else wanted them: after the keys that
-        # are already waiting.
-        for binding in self._bindings.key_to_bindings.get(event.key, ()):
-            event.stop()
-            event.prevent_default()
-            await self.run_action(binding.action)
-
-    async def action_submit(self) -> None:
-        """Enter ends the typing at once: a message about it would come too late as well."""
-        app = self.app
-        assert isinstance(app, Panes)
-        app.submit(self.value)
 
 
 class Panes(App[None]):
@@ -120,8 +103,7 @@ class Panes(App[None]):
         self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
         self._position, self._room = Line(self.glyphs, id="position"), 0
         self._notice = Static("", id="notice", markup=False)
-        self.input = FilterInput(id="filter", compact=True, select_on_focus=False)
-        self.input.cursor_blink = False  # a blinking cursor sends bytes for ever
+        self.input = FilterLine(self.submit, id="filter")
         self._picture = Horizontal(id="picture")
         self._slash = Static("/", id="slash", markup=False)
 
@@ -393,30 +375,6 @@ class Panes(App[None]):
         """Put ``text`` on the clipboard of the reader's terminal, also through ssh and tmux."""
         if self._driver is not None:
             self._driver.write(clipboard_sequence(text, os.environ))
-
-    def do_down(self) -> None:
-        self.table.move(1)
-
-    def do_up(self) -> None:
-        self.table.move(-1)
-
-    def do_page_down(self) -> None:
-        self.table.turn(self.table.page)
-
-    def do_page_up(self) -> None:
-        self.table.turn(-self.table.page)
-
-    def do_half_down(self) -> None:
-        self.table.turn(max(1, self.table.page // 2))
-
-    def do_half_up(self) -> None:
-        self.table.turn(-max(1, self.table.page // 2))
-
-    def do_first(self) -> None:
-        self.table.move_to(0)
-
-    def do_last(self) -> None:
-        self.table.move_to(len(self.table.rows) - 1, -1)
 
     async def on_event(self, event: events.Event) -> None:
         """Handle an event; after a key for the filter, wait until the filter has done with it."""
