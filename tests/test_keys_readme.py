@@ -84,7 +84,7 @@ def test_keys_are_shown_as_people_write_them() -> None:
 def test_the_bindings_of_the_app_are_the_actions_and_no_others(store: Path) -> None:
     own = [b for b in Browser.BINDINGS if isinstance(b, Binding)]
     assert len(own) == len(Browser.BINDINGS)
-    assert {(b.key, b.action) for b in own} == {(key, f"do('{a.name}')") for a in ACTIONS for key in a.keys}
+    assert {(b.key, b.action) for b in own} == {(key, f"do('{a.name}', '{key}')") for a in ACTIONS for key in a.keys}
     with Visit(store) as visit:
         # Textual's own: copying what the mouse selected, which leaves ctrl+c to quit where nothing is selected.
         others = {key: b.binding.action for key, b in visit.app.active_bindings.items() if key not in BOUND}

@@ -342,6 +342,8 @@ def word_term(word: str, quoted: bool) -> Asked:
 def choice_term(name: str, wanted: list[str], rows: tuple[Row, ...]) -> Asked:
     def one(row: Row, pattern: str) -> bool:
         value = str(getattr(row, name)).lower()
+        if any(str(getattr(other, name)).lower() == pattern.lower() for other in rows):
+            return value == pattern.lower()  # a name in full is that one alone
         if "*" in pattern or "?" in pattern:
             return fnmatchcase(value, pattern.lower())
         return value[: len(pattern)] == pattern.lower()

@@ -383,7 +383,9 @@ class Panes(App[None]):
         if for_filter:
             done = asyncio.Event()
             self.input.call_later(done.set)
-            await done.wait()
+            with contextlib.suppress(TimeoutError):  # it may be on its way out
+                async with asyncio.timeout(1):
+                    await done.wait()
 
     def submit(self, text: str) -> None:
         """The filter ``text`` was entered; what filters overrides it."""
