@@ -16,7 +16,10 @@ from ndissect.store.errors import NDError
 # Named one by one: Pillow also opens formats that start other programs.
 _PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # What Pillow's decoders raise on damaged files, as found by feeding them such files.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, TypeError, KeyError, AttributeError,
+    ZeroDivisionError, struct.error, zlib.error,
+)  # fmt: skip
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
 
