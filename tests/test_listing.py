@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ndissect.tui.app.glyphs import ASCII, UNICODE, Glyphs
 from ndissect.tui.app.listing import NOTHING, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, Mistake, parse, texts
 from ndissect.tui.app.table import fit, letters
+from ndissect.tui.glyphs import ASCII, UNICODE, Glyphs
 
 
 def listing(keys: list[Any], labels: list[str] | None = None, **more: Any) -> Listing:

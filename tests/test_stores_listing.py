@@ -22,9 +22,10 @@ from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
 from ndissect.tui.app import stores as stores_module
 from ndissect.tui.app.listing import Item, Listing
+from ndissect.tui.app.origin import origin
 from ndissect.tui.app.query import parse
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.stores import origin, stores_listing
+from ndissect.tui.app.stores import stores_listing
 from ndissect.tui.app.taking import export
 
 NOW = 1_700_000_000.0

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ndissect.tui.app import taking, watch
 from ndissect.tui.app.finding import Finding
-from ndissect.tui.app.glyphs import UNICODE
 from ndissect.tui.app.help import help_listing, palette_listing
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.looking import Looking
@@ -18,6 +17,7 @@ from ndissect.tui.app.session import Session
 from ndissect.tui.app.shelf import Shelf
 from ndissect.tui.app.state import Place, last_place, remember
 from ndissect.tui.app.table import Table
+from ndissect.tui.glyphs import UNICODE
 
 # Seconds between looks at the file.
 _WATCH = 1.0

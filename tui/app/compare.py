@@ -20,9 +20,9 @@ from ndissect.store.scores import DETECTOR_IOU, Best
 from ndissect.tui.app.compare_units import compare_units
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.matching import Matched, longest, matched, opens, subject
+from ndissect.tui.app.origin import differences
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.stores import differences
 from ndissect.tui.views import UNIQUE
 
 _EXPLAINED = (

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from ndissect.store.errors import NDError
 from ndissect.tui import viewer as viewers
 from ndissect.tui.app import pictures
-from ndissect.tui.app.glyphs import UNICODE
 from ndissect.tui.app.help import viewers_listing
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.panes import Panes
+from ndissect.tui.glyphs import UNICODE
 
 if TYPE_CHECKING:
     from pathlib import Path

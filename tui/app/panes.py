@@ -22,7 +22,6 @@ from ndissect.store.errors import NDError
 from ndissect.tui.app import watch
 from ndissect.tui.app.actions import ACTIONS, BY_NAME, FOOTER, Action
 from ndissect.tui.app.filter_line import FilterLine
-from ndissect.tui.app.glyphs import ASCII, UNICODE
 from ndissect.tui.app.help import shown
 from ndissect.tui.app.listing import NOTHING, Item, Listing
 from ndissect.tui.app.session import Session
@@ -30,6 +29,7 @@ from ndissect.tui.app.shelf import Shelf
 from ndissect.tui.app.state import Place
 from ndissect.tui.app.strips import Line, Piece
 from ndissect.tui.app.table import Table
+from ndissect.tui.glyphs import ASCII, UNICODE
 from ndissect.tui.viewer import clipboard_sequence
 
 #: Columns from which two and three tables are shown.

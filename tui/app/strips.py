@@ -11,7 +11,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ndissect.tui.app.glyphs import Glyphs
+from ndissect.tui.glyphs import Glyphs
 
 # The terminal's palette decides: what its owner can read in the shell can be read here, on light or on dark.
 # Every piece has both colours: Textual 8.2.8 crashes over a strip without any where NO_COLOR is set.

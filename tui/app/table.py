@@ -12,10 +12,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ndissect.tui.app.glyphs import Glyphs
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing, Order, Rows, Stack
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query
 from ndissect.tui.app.strips import Piece, strip
+from ndissect.tui.glyphs import Glyphs
 
 # The cursor, the mark and a space stand before the first column.
 _GUTTER = 3
