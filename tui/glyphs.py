@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
+#: An IoU that fills a bar.
+FULL_IOU = 0.4
+
 
 @dataclass(frozen=True)
 class Glyphs:

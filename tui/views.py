@@ -136,7 +136,7 @@ def best_json(view: LayerView, unit: int) -> dict[str, Any]:
     for category in report_order(concepts.categories):
         k = concepts.categories.index(category)
         row = int(best.concept[unit, k])
-        found[category] = None if row < 0 else _concept_json(
+        found[category] = None if row < 0 else concept_json(
             concepts, row, best.iou[unit, k], best.intersection[unit, k], best.area[unit, k], area[row]
         )  # fmt: skip
     return found
@@ -153,10 +153,11 @@ def ranked_concepts(
     rows = match_concepts(concepts, wanted.concept, wanted.categories)
     rows = rows[(value[rows] > 0) & (value[rows] >= wanted.min_iou)]
     order = rows[np.argsort(-value[rows], kind="stable")][:count]
-    return [_concept_json(concepts, int(c), value[c], intersection[c], area[c], concept_area[c]) for c in order]
+    return [concept_json(concepts, int(c), value[c], intersection[c], area[c], concept_area[c]) for c in order]
 
 
-def _concept_json(concepts: ConceptTable, row: int, value: Any, i: Any, a: Any, c: Any) -> dict[str, Any]:
+def concept_json(concepts: ConceptTable, row: int, value: Any, i: Any, a: Any, c: Any) -> dict[str, Any]:
+    """A concept with its IoU ``value`` with a unit, and the counts behind it: I, A and C."""
     return {
         "concept": concepts.label(row),
         "category": concepts.category_of(row),
@@ -195,31 +196,52 @@ def layer_row(view: LayerView) -> list[Any]:
     return [view.name, s["units"], s["detectors"], s["unique_per_category"], s["unique_best_label"], best]
 
 
+@dataclass(frozen=True)
+class ConceptDetectors:
+    """What the units of L layers detect of C concepts.
+
+    ``units`` (L, C): units of each layer labelled with the concept, with an IoU above what was asked for; ``iou`` (C,):
+    the best IoU of any unit labelled so; ``layer``, ``unit`` (C,): that unit, the first of equals; -1 where none is.
+    """
+
+    units: npt.NDArray[np.int64]
+    iou: npt.NDArray[np.float64]
+    layer: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int64]
+
+
+def concept_detectors(layers: Sequence[LayerView], concepts: int, above: float = DETECTOR_IOU) -> ConceptDetectors:
+    """Which units of ``layers`` detect each of the store's ``concepts`` with an IoU above ``above``."""
+    C = concepts
+    units = np.zeros((len(layers), C), np.int64)
+    iou, layer, unit = np.zeros(C), np.full(C, -1), np.full(C, -1)
+    for i, view in enumerate(layers):
+        label, value = view.labels
+        units[i] = np.bincount(label[value > above], minlength=C)[:C]
+        order = np.lexsort([-np.arange(len(value)), value])
+        order = order[value[order] > 0]
+        here, found = np.zeros(C), np.full(C, -1)
+        here[label[order]], found[label[order]] = value[order], order  # what is written last, the best, stays
+        better = here > iou
+        iou[better], layer[better], unit[better] = here[better], i, found[better]
+    return ConceptDetectors(units, iou, layer, unit)
+
+
 def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], above: float) -> list[dict[str, Any]]:
     """For each concept: how many units in ``layers`` are its detectors, and the best of them; most detectors first."""
     if not layers:
         return []
     store = layers[0].store
-    C = len(store.concepts)
-    detectors = np.zeros(C + 1, np.int64)
-    best = np.zeros(C + 1)
-    where = [""] * (C + 1)
-    for view in layers:
-        label, value = view.labels
-        detectors += np.bincount(label[value > above], minlength=C + 1)[: C + 1]
-        order = np.argsort(value, kind="stable")
-        for u in order[value[order] > 0]:
-            if value[u] > best[label[u]]:
-                best[label[u]], where[label[u]] = value[u], f"{view.name}:{u}"
-    images = store.concept_counts.images.sum(0)
+    detect = concept_detectors(layers, len(store.concepts), above)
+    units, images = detect.units.sum(0), store.concept_counts.images.sum(0)
     found = [
         {
             "concept": store.concepts.label(int(c)),
             "category": store.concepts.category_of(int(c)),
             "images": int(images[c]),
-            "detectors": int(detectors[c]),
-            "best_unit": where[c] or None,
-            "iou": float(best[c]),
+            "detectors": int(units[c]),
+            "best_unit": f"{layers[detect.layer[c]].name}:{detect.unit[c]}" if detect.unit[c] >= 0 else None,
+            "iou": float(detect.iou[c]),
         }
         for c in rows
     ]

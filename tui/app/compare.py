@@ -16,14 +16,14 @@ from ndissect.store import scores
 from ndissect.store.concepts import report_order
 from ndissect.store.errors import WrongUse
 from ndissect.store.reader import LayerView
-from ndissect.store.scores import DETECTOR_IOU, Best
+from ndissect.store.scores import Best
 from ndissect.tui.app.compare_units import compare_units
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.matching import Matched, longest, matched, opens, subject
 from ndissect.tui.app.origin import differences
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.views import UNIQUE
+from ndissect.tui.views import UNIQUE, concept_detectors
 
 _EXPLAINED = (
     "concepts: units labelled with them, with an IoU above 0.04, and the best IoU of a unit labelled so",
@@ -92,21 +92,18 @@ def _side(session: Session, views: Sequence[LayerView]) -> _Side:
         np.concatenate([nothing, *(view.best.iou for view in views)]),
     )
     per_category = scores.unique_per_category(best)
-    label, value = scores.label_units(best)
-    units = np.bincount(label[value > DETECTOR_IOU], minlength=len(concepts))
-    highest = np.zeros(len(concepts))
-    np.maximum.at(highest, label[label >= 0], value[label >= 0])
+    detect = concept_detectors(views, len(concepts))
     keys = matched(session)
     return _Side(
         summary={
-            "units": len(label),
+            "units": len(best.concept),
             "detectors": int(scores.detectors(best).sum()),
             "unique/cat": int(per_category.sum()),
             "unique/best": scores.unique_best_label(best),
         },
         by_category={c: int(n) for c, n in zip(categories, per_category, strict=True)},
-        units=dict(zip(keys, units.tolist(), strict=True)),
-        best=dict(zip(keys, highest.tolist(), strict=True)),
+        units=dict(zip(keys, detect.units.sum(0).tolist(), strict=True)),
+        best=dict(zip(keys, detect.iou.tolist(), strict=True)),
     )
 
 

@@ -6,39 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.units import FULL_IOU
+from ndissect.tui.glyphs import FULL_IOU
+from ndissect.tui.views import concept_detectors
 
 
 def concepts_listing(session: Session) -> Listing:
     """One row a concept: how many units are labelled with it as detectors, in which layers, and the best one's IoU."""
     views, concepts = session.views, session.store.concepts
     C = len(concepts)
-    by_layer = np.zeros((len(views), C), np.int64)
-    best_iou, best_layer, best_number = np.zeros(C), np.full(C, -1), np.full(C, -1)
-    for i, view in enumerate(views):
-        label, value = view.labels
-        by_layer[i] = np.bincount(label[value > DETECTOR_IOU], minlength=C)[:C]
-        if not len(value):
-            continue
-        order = np.lexsort([-np.arange(len(value)), value])  # the best unit of a label is the last one to be written
-        order = order[value[order] > 0]
-        best = np.full(C, -1)
-        best[label[order]] = order
-        better = (best >= 0) & (np.where(best >= 0, value[best], 0.0) > best_iou)
-        best_iou[better], best_layer[better], best_number[better] = value[best[better]], i, best[better]
-    detectors = by_layer.sum(0)
+    detect = concept_detectors(views, C)
+    detectors, best_iou = detect.units.sum(0), detect.iou
     images, code = session.concept_images[:C], session.category_code[:C]
 
     def where(row: int) -> str:
-        found = by_layer[:, row]
+        found = detect.units[:, row]
         return "  ".join(f"{views[i].name} {found[i]}" for i in np.flatnonzero(found)[::-1])
 
     def best_name(row: int) -> str:
-        return f"{views[best_layer[row]].name}:{best_number[row]}" if best_number[row] >= 0 else "-"
+        return f"{views[detect.layer[row]].name}:{detect.unit[row]}" if detect.unit[row] >= 0 else "-"
 
     def cells(row: int) -> list[Cell]:
         value = float(best_iou[row])
@@ -58,10 +46,10 @@ def concepts_listing(session: Session) -> Listing:
             "concept": session.labels[row],
             "category": session.categories[code[row]],
             "detectors": int(detectors[row]),
-            "best_unit": best_name(row) if best_number[row] >= 0 else None,
+            "best_unit": best_name(row) if detect.unit[row] >= 0 else None,
             "iou": float(best_iou[row]),
             "images": int(images[row]) if images[row] >= 0 else None,
-            **{view.name: int(n) for view, n in zip(views, by_layer[:, row], strict=True)},
+            **{view.name: int(n) for view, n in zip(views, detect.units[:, row], strict=True)},
         }
 
     def fields() -> Fields:
@@ -74,7 +62,7 @@ def concepts_listing(session: Session) -> Listing:
             },
             choices={
                 "cat": Texts(tuple(session.categories), code),
-                "layer": Texts((*(view.name for view in views), ""), best_layer % (len(views) + 1)),
+                "layer": Texts((*(view.name for view in views), ""), detect.layer % (len(views) + 1)),
             },
         )
 

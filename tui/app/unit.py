@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, Texts, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.units import FULL_IOU
+from ndissect.tui.glyphs import FULL_IOU
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12

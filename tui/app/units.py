@@ -15,9 +15,7 @@ from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts
 from ndissect.tui.app.session import Session
-
-#: An IoU that fills a bar.
-FULL_IOU = 0.4
+from ndissect.tui.glyphs import FULL_IOU
 
 
 @dataclass(frozen=True)

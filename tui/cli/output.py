@@ -191,12 +191,11 @@ def iou(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def bar(value: float, width: int = 12, full: float = 0.4) -> str:
-    """``value`` as a bar of eighths of a character, ``width`` characters for ``full`` and above."""
-    eighths = round(max(0.0, min(value / full, 1.0)) * width * 8) if not math.isnan(value) else 0
-    if not _unicode():
-        return "#" * (eighths // 8)
-    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).rstrip()
+def bar(iou: float, width: int = 12) -> str:
+    """``iou`` as a bar, ``width`` characters for FULL_IOU and above."""
+    from ndissect.tui.glyphs import ASCII, FULL_IOU, UNICODE
+
+    return (UNICODE if _unicode() else ASCII).bar(iou / FULL_IOU, width)
 
 
 def count(value: int) -> str:
