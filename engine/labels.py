@@ -10,29 +10,46 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+# The widest word that one look-up fetches: four labels of 16 bits.
+_WORD_BYTES = 8
+
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Labels of N images on the label grid, as concept rows + 1 so that 0 is "no concept".
+    """Labels of N images on a grid of H x W, as concept rows + 1 so that 0 is "no concept".
 
-    ``maps`` (N, M, H, W) int32; ``image_level`` (N, L) int32, padded with 0: labels that cover every pixel;
-    ``present`` (N, K) bool: the image holds at least one label of the category; ``group`` (N,) int64: the image group
-    that the counts go to.
+    ``pixels`` (N, H W, M) int16, or int32 where there are more concepts: the labels of each pixel side by side, so
+    that a mask pixel finds all of them in one place; ``image_level`` (N, L) int32, padded with 0: labels that cover
+    every pixel; ``area`` (N, C + 1) int64: pixels of each concept in each image; ``present`` (N, K) bool: the image
+    holds at least one label of the category; ``group`` (N,) int64: the image group that the counts go to.
     """
 
-    maps: Tensor
+    pixels: Tensor
     image_level: Tensor
+    area: Tensor
     present: Tensor
     group: Tensor
 
+    def words(self) -> Tensor:
+        """``pixels`` as (N H W, words), with as many labels in a word as fit."""
+        size = min(_WORD_BYTES, self.pixels.shape[2] * self.pixels.element_size())
+        word = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+        return self.pixels.reshape(-1).view(word).view(self.pixels.shape[0] * self.pixels.shape[1], -1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory taken, but for what is small."""
+        return self.pixels.nbytes + self.area.nbytes
+
     def to(self, device: torch.device | str) -> LabelBatch:
         """The same labels on ``device``."""
-        return LabelBatch(
-            self.maps.to(device), self.image_level.to(device), self.present.to(device), self.group.to(device)
-        )
+        return LabelBatch(*(t.to(device) for t in self._tensors()))
 
     def __getitem__(self, images: slice) -> LabelBatch:
-        return LabelBatch(self.maps[images], self.image_level[images], self.present[images], self.group[images])
+        return LabelBatch(*(t[images] for t in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.pixels, self.image_level, self.area, self.present, self.group
 
 
 def label_batch(
@@ -51,34 +68,53 @@ def label_batch(
     of each concept. With ``once`` a pixel counts once for a concept, however many maps, or the whole image's label,
     name it (the 2020 code); without, once for each (2017, NetDissect-Lite).
     """
-    N, M = len(maps), max(len(m) for m in maps)
+    N, C = len(maps), len(category)
+    most = max(len(m) for m in maps)
     L = max((len(labels) for labels in image_level), default=0)
     H, W = maps[0].shape[-2:]
-    stacked = np.zeros((N, M, H, W), np.int32)
+    kind = np.int16 if C < 2**15 else np.int32
+    stacked = np.zeros((N, _whole_words(most, np.dtype(kind).itemsize), H * W), kind)
     whole = np.zeros((N, L), np.int32)
-    present = np.zeros((N, categories), bool)
-    seen = np.zeros(len(category) + 1, bool)
     for n, (layers, labels) in enumerate(zip(maps, image_level, strict=True)):
-        stacked[n, : len(layers)] = layers
+        stacked[n, : len(layers)] = layers.reshape(len(layers), H * W)
         whole[n, : len(labels)] = labels
-        seen[:] = False
-        seen[stacked[n].ravel()] = True
-        seen[list(labels)] = True
-        present[n, category[np.flatnonzero(seen[1:])]] = True
-        if once:
-            _count_once(stacked[n, : len(layers)], labels)
+    by_map, everywhere = torch.from_numpy(stacked).to(device), torch.from_numpy(whole).to(device)
+    if once:
+        _count_once(by_map, most, everywhere)
+    area = _areas(by_map, everywhere, C + 1)
+    in_category = torch.zeros((C + 1, categories), dtype=torch.float32)
+    in_category[torch.arange(1, C + 1), torch.from_numpy(category.astype(np.int64))] = 1
     return LabelBatch(
-        torch.from_numpy(stacked),
-        torch.from_numpy(whole),
-        torch.from_numpy(present),
-        torch.tensor([0] * N if group is None else list(group), dtype=torch.int64),
-    ).to(device)
+        by_map.transpose(1, 2).contiguous(),
+        everywhere,
+        area,
+        (area > 0).float() @ in_category.to(device) > 0,
+        torch.tensor([0] * N if group is None else list(group), dtype=torch.int64, device=device),
+    )
 
 
-def _count_once(layers: npt.NDArray[np.int32], labels: Sequence[int]) -> None:
+def _whole_words(maps: int, size: int) -> int:
+    """The number of maps, padded so that a pixel's labels fill whole words."""
+    per_word = _WORD_BYTES // size
+    return next((n for n in (1, 2, 4) if maps <= n <= per_word), -(-maps // per_word) * per_word)
+
+
+def _count_once(by_map: Tensor, maps: int, everywhere: Tensor) -> None:
     """Blank, in place, what an earlier map or the image's own label already says of a pixel."""
-    for label in labels:
-        layers[layers == label] = 0
-    for m in range(1, len(layers)):
+    for level in everywhere.T:
+        # Where an image has fewer labels, level is 0, and so is what is blanked.
+        by_map.masked_fill_(by_map == level[:, None, None], 0)
+    for m in range(1, maps):
         for earlier in range(m):
-            layers[m][layers[m] == layers[earlier]] = 0
+            by_map[:, m].masked_fill_(by_map[:, m] == by_map[:, earlier], 0)
+
+
+def _areas(by_map: Tensor, everywhere: Tensor, columns: int) -> Tensor:
+    """(N, columns) int64: how many pixels of each image each label has; column 0 is 0."""
+    N, _, HW = by_map.shape
+    first = torch.arange(N, device=by_map.device, dtype=torch.int32)[:, None] * columns
+    area = torch.bincount((first + by_map.view(N, -1)).view(-1), minlength=N * columns).view(N, columns)
+    for level in everywhere.T.long():
+        area.scatter_add_(1, level[:, None], torch.full((N, 1), HW, device=area.device))
+    area[:, 0] = 0
+    return area

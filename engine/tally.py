@@ -1,24 +1,23 @@
 """Counting, exactly: mask pixels by unit and concept, with work in proportion to what fires.
 
-A linear interpolation never exceeds its largest corner, so a cell of the padded map without a corner above T holds no
-mask pixel (ndissect.store.upsampling says why this holds in float32 too). By definition about half a percent of
-locations lie above T: only the cells around those are enlarged, compared, and looked up in the label maps.
+Only the cells around what fires (ndissect.engine.cells) are enlarged, compared, and looked up in the label maps.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ndissect.engine.cells import Cells, active_cells, pad_maps
 from ndissect.engine.labels import LabelBatch
 from ndissect.store.counts import ConceptCounts, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
 
-# Interpolated values, and cells, that are held at once: they bound the tally's memory to a few hundred MB.
-_PIXELS_AT_ONCE = 1 << 22
-_CELLS_AT_ONCE = 1 << 22
+# Interpolated values that are held at once, on a GPU and (to stay in its caches) on a CPU, and cells that are looked
+# for at once: they bound the tally's memory.
+_PIXELS_AT_ONCE = (1 << 24, 1 << 20)
+_CELLS_AT_ONCE = 1 << 24
 # Up to this many bins, counting into all of them is cheaper than sorting the hits.
 _DENSE_BINS = 1 << 20
 
@@ -35,13 +34,6 @@ def finite_or_nan(values: Tensor) -> Tensor:
     return torch.where(torch.isfinite(values), values, torch.nan)
 
 
-def pad_maps(maps: Tensor, upsampling: Upsampling) -> Tensor:
-    """(N, U, h, w) -> (N, U, h + 2, w + 2), as ndissect.store.upsampling.pad_map."""
-    if upsampling == "half-pixel-zero":
-        return F.pad(maps, (1, 1, 1, 1))
-    return F.pad(maps, (1, 1, 1, 1), mode="replicate")
-
-
 def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling) -> Tensor:
     """(N, U, h, w) -> (N, U, H, W) float32: for quantiles over enlarged maps, where every pixel counts."""
     p = pad_maps(finite_or_nan(maps.to(torch.float32)), upsampling)
@@ -55,19 +47,33 @@ def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling)
     return lerp(lerp(p, rows, 2), cols, 3)
 
 
-class _Blocks:
-    """Along one axis, the target pixels of each cell as rows of a rectangular table, padded with weight NaN."""
+class Placement:
+    """How a layer's cells lie on the label grid, as tables for look-ups on ``device``.
 
-    def __init__(self, axis: Axis, cells: int, device: torch.device) -> None:
-        per_cell = np.bincount(axis.cell, minlength=cells)
-        self.longest = int(per_cell.max())
-        target = np.zeros((cells, self.longest), np.int64)
-        weight = np.full((cells, self.longest), np.nan, np.float32)
-        place = np.arange(len(axis.cell)) - (np.cumsum(per_cell) - per_cell)[axis.cell]
-        target[axis.cell, place] = np.arange(len(axis.cell))
-        weight[axis.cell, place] = axis.weight
-        self.target = torch.from_numpy(target).to(device)
-        self.weight = torch.from_numpy(weight).to(device)
+    Along each axis a cell covers up to R (or S) target pixels. ``wy`` (h + 1, R), ``wx`` (w + 1, S): their weights, NaN
+    beyond a cell's last pixel; ``pixel`` ((h + 1) (w + 1), R S): each cell's target pixels as places on the grid, of
+    ``pixels`` altogether.
+    """
+
+    def __init__(self, rows: Axis, cols: Axis, device: torch.device | str = "cpu") -> None:
+        W = len(cols.cell)
+        self.pixels = len(rows.cell) * W
+        y, wy = _blocks(rows)
+        x, wx = _blocks(cols)
+        pixel = y[:, None, :, None] * W + x[None, :, None, :]
+        self.wy, self.wx = torch.from_numpy(wy).to(device), torch.from_numpy(wx).to(device)
+        self.pixel = torch.from_numpy(pixel.reshape(-1, y.shape[1] * x.shape[1])).to(device)
+
+
+def _blocks(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """Target pixels of each cell of an axis and their weights, as rows padded with 0 and NaN: (n + 1, longest)."""
+    per_cell = np.bincount(axis.cell, minlength=len(axis.positions) + 1)
+    target = np.zeros((len(per_cell), int(per_cell.max())), np.int64)
+    weight = np.full(target.shape, np.nan, np.float32)
+    place = np.arange(len(axis.cell)) - (np.cumsum(per_cell) - per_cell)[axis.cell]
+    target[axis.cell, place] = np.arange(len(axis.cell))
+    weight[axis.cell, place] = axis.weight
+    return target, weight
 
 
 class Tally:
@@ -81,6 +87,7 @@ class Tally:
         self._intersection = torch.zeros((groups, units, concepts + 1), dtype=torch.int64, device=self._device)
         self._area = torch.zeros((groups, units), dtype=torch.int64, device=self._device)
         self._in_category = torch.zeros((groups, units, categories), dtype=torch.int64, device=self._device)
+        self._placed: tuple[Axis, Axis, Placement] | None = None
 
     def add(
         self, maps: Tensor, threshold: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling, labels: LabelBatch
@@ -91,50 +98,28 @@ class Tally:
         for want of memory.
         """
         N, U, h, w = maps.shape
-        limit = compare_at(threshold).to(self._device)
-        padded = pad_maps(maps.to(torch.float32), upsampling)
-        blocks = _Blocks(rows, h + 1, self._device), _Blocks(cols, w + 1, self._device)
-        area = torch.zeros(N * U, dtype=torch.int64, device=self._device)
-        hits = _Hits(self._intersection.numel(), self._device)
+        limit, count = compare_at(threshold).to(self._device), self._count(N, rows, cols)
         # A few images at a time, so that memory stays bounded even where nearly everything fires.
         step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
         for start in range(0, N, step):
-            self._add_images(padded, slice(start, start + step), limit, blocks, labels, area, hits)
-        self._commit(area.view(N, U), hits, labels)
+            images = slice(start, start + step)
+            count.add(active_cells(maps[images], limit, upsampling), limit, labels[images], start)
+        self._commit(count, labels)
 
-    def _add_images(
-        self,
-        padded: Tensor,
-        images: slice,
-        limit: Tensor,
-        blocks: tuple[_Blocks, _Blocks],
-        labels: LabelBatch,
-        area: Tensor,
-        hits: _Hits,
-    ) -> None:
-        """Count a few images into ``area`` (N U,) and ``hits``, by flat index of the intersection."""
-        N, U, H2, W2 = padded.shape
-        n, u, i, j = _active_cells(padded[images], limit)
-        n = n + images.start
-        flat, corner = padded.reshape(-1), ((n * U + u) * H2 + i) * W2 + j
-        flat_labels = labels.maps.reshape(-1)
-        by_row, by_col = blocks
-        step = max(1, _PIXELS_AT_ONCE // (by_row.longest * by_col.longest))
-        for s in range(0, len(n), step):
-            cells = slice(s, s + step)
-            value = _enlarge(flat, corner[cells], W2, by_row.weight[i[cells]], by_col.weight[j[cells]])
-            k, r, c = (value > limit[u[cells]][:, None, None]).nonzero(as_tuple=True)
-            k = k + s
-            y, x = by_row.target[i[k], r], by_col.target[j[k], c]
-            area += torch.bincount(n[k] * U + u[k], minlength=N * U)
-            base = (labels.group[n[k]] * U + u[k]) * self._intersection.shape[2]
-            M, H, W = labels.maps.shape[1:]
-            pixel = (n[k] * M * H + y) * W + x
-            for m in range(M):
-                hits.add(base + flat_labels[pixel + m * H * W])
+    def add_cells(self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch) -> None:
+        """The same, of cells among which are all that hold a mask pixel."""
+        limit, count = compare_at(threshold).to(self._device), self._count(cells.shape[0], rows, cols)
+        count.add(cells.above(limit), limit, labels, 0)
+        self._commit(count, labels)
 
-    def _commit(self, area: Tensor, hits: _Hits, labels: LabelBatch) -> None:
-        hits.add_to(self._intersection.view(-1))
+    def _count(self, images: int, rows: Axis, cols: Axis) -> _Count:
+        if self._placed is None or self._placed[0] is not rows or self._placed[1] is not cols:
+            self._placed = (rows, cols, Placement(rows, cols, self._device))
+        return _Count(images, self._intersection, self._placed[2])
+
+    def _commit(self, count: _Count, labels: LabelBatch) -> None:
+        count.hits.add_to(self._intersection.view(-1))
+        area = count.area.view(-1, self._area.shape[1])
         self._area.index_add_(0, labels.group, area)
         for k in range(self._in_category.shape[2]):
             self._in_category[:, :, k].index_add_(0, labels.group, area * labels.present[:, k, None])
@@ -151,20 +136,50 @@ class Tally:
             self._in_category.cpu().numpy().copy(),
         )
 
+    def state(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` needs to go on from here; additive, tensor by tensor."""
+        return {"intersection": self._intersection, "area": self._area, "in_category": self._in_category}
 
-def _active_cells(padded: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Indices (image, unit, row, column) of the cells of the padded maps that have a corner above the limit."""
-    fires = padded > limit[None, :, None, None]
-    either = fires[:, :, :-1] | fires[:, :, 1:]
-    n, u, i, j = (either[..., :-1] | either[..., 1:]).nonzero(as_tuple=True)
-    return n, u, i, j
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the ``state`` of another tally of the same size."""
+        for name, mine in self.state().items():
+            mine.copy_(state[name])
 
 
-def _enlarge(flat: Tensor, corner: Tensor, stride: int, wy: Tensor, wx: Tensor) -> Tensor:
-    """(M, R, C) float32: the pixels of M cells, rows first; NaN where a cell has fewer than R rows or C columns."""
-    a, b, c, d = (
-        finite_or_nan(flat[corner + step])[:, None] for step in (0, 1, stride, stride + 1)
-    )  # the four corners
+class _Count:
+    """Mask pixels of N images on their way into a tally: ``area`` (N U,), and ``hits`` of the flat intersection."""
+
+    def __init__(self, images: int, intersection: Tensor, placement: Placement) -> None:
+        _, self._units, self._columns = intersection.shape
+        self._at = placement
+        self.area = torch.zeros(images * self._units, dtype=torch.int64, device=intersection.device)
+        self.hits = _Hits(intersection.numel(), intersection.device)
+
+    def add(self, cells: Cells, limit: Tensor, labels: LabelBatch, first: int) -> None:
+        """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch."""
+        at, (_, U, rows, cols) = self._at, cells.shape
+        words = labels.words()
+        step = max(1, _PIXELS_AT_ONCE[limit.device.type == "cpu"] // at.pixel.shape[1])
+        for s in range(0, len(cells), step):
+            index = cells.index[s : s + step].long()
+            which, place = index // (rows * cols), index % (rows * cols)
+            n, u = which // U, which % U
+            value = enlarge(cells.corners[:, s : s + step], at.wy[place // cols], at.wx[place % cols])
+            mask = (value > limit[u][:, None, None]).view(len(index), -1)
+            per_cell = mask.sum(1)
+            self.area.index_add_(0, which + first * U, per_cell)
+            hit = mask.view(-1).nonzero()[:, 0]
+            pixel = (n[:, None] * at.pixels + at.pixel[place]).view(-1).index_select(0, hit)
+            base = torch.repeat_interleave((labels.group[n] * U + u) * self._columns, per_cell)
+            # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
+            found = words[:, 0].index_select(0, pixel) if words.shape[1] == 1 else words.index_select(0, pixel)
+            label = found.view(labels.pixels.dtype).view(len(hit), labels.pixels.shape[2])
+            self.hits.add((base[:, None] + label).view(-1))
+
+
+def enlarge(corners: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
+    """(M, R, S) float32: the pixels of M cells, rows first, from ``corners`` (4, M); NaN where a weight is NaN."""
+    a, b, c, d = finite_or_nan(corners)[:, :, None]
     left = a + wy * (c - a)
     right = b + wy * (d - b)
     return left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
@@ -184,7 +199,7 @@ class _Hits:
             self._dense += torch.bincount(index, minlength=self._bins)
             return
         self._sparse.append(torch.unique(index, return_counts=True))
-        if sum(len(distinct) for distinct, _ in self._sparse) > _CELLS_AT_ONCE:
+        if sum(len(distinct) for distinct, _ in self._sparse) > _DENSE_BINS:
             distinct, inverse = torch.unique(torch.cat([i for i, _ in self._sparse]), return_inverse=True)
             count = torch.zeros_like(distinct).index_add_(0, inverse, torch.cat([c for _, c in self._sparse]))
             self._sparse = [(distinct, count)]
@@ -206,14 +221,17 @@ class ConceptTally:
 
     def add(self, labels: LabelBatch) -> None:
         """Count N images' labels."""
-        N, (H, W), C1 = len(labels.maps), labels.maps.shape[-2:], self._area.shape[1]
-        image = torch.arange(N, device=self._device)[:, None]
-        pixels = (image * C1 + labels.maps.view(N, -1)).view(-1)
-        area = torch.bincount(pixels, minlength=N * C1).view(N, C1)
-        whole = (image * C1 + labels.image_level).view(-1).long()
-        area.view(-1).index_add_(0, whole, torch.full_like(whole, H * W))
-        self._area.index_add_(0, labels.group, area)
-        self._images.index_add_(0, labels.group, (area > 0).long())
+        self._area.index_add_(0, labels.group, labels.area)
+        self._images.index_add_(0, labels.group, (labels.area > 0).long())
+
+    def state(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` needs to go on from here; additive, tensor by tensor."""
+        return {"area": self._area, "images": self._images}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the ``state`` of another tally of the same size."""
+        for name, mine in self.state().items():
+            mine.copy_(state[name])
 
     def counts(self) -> ConceptCounts:
         """What was counted so far."""

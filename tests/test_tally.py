@@ -259,7 +259,7 @@ def test_the_layout_of_the_maps_in_memory_does_not_matter_and_nothing_is_changed
     placement = place("half-pixel", (7, 7), (20, 20))
     laid = maps.clone().to(memory_format=memory)
     some, rows_cols = batch(labels, device), placement.axes
-    before = some.maps.clone(), some.image_level.clone(), some.present.clone()
+    before = some.pixels.clone(), some.image_level.clone(), some.present.clone()
     layer = Tally(6, len(labels.category), labels.categories, device=device)
     on_device = laid.to(device)
     limit = torch.from_numpy(limits).to(device)
@@ -267,7 +267,7 @@ def test_the_layout_of_the_maps_in_memory_does_not_matter_and_nothing_is_changed
     np.testing.assert_array_equal(layer.counts().intersection, dense(maps, limits, placement, labels).intersection)
     assert torch.equal(on_device.cpu(), maps)
     assert torch.equal(limit.cpu(), torch.from_numpy(limits))
-    for kept, now in zip(before, (some.maps, some.image_level, some.present), strict=True):
+    for kept, now in zip(before, (some.pixels, some.image_level, some.present), strict=True):
         assert torch.equal(kept, now)
 
 
@@ -355,16 +355,18 @@ def test_a_label_batch_holds_what_its_description_says(device):
     rng = np.random.default_rng(29)
     labels = random_labels(rng, 5, (6, 7), groups=3)
     some = batch(labels, device)
-    assert some.maps.shape[0] == 5
-    assert some.maps.shape[2:] == (6, 7)
-    assert some.maps.dtype == some.image_level.dtype == torch.int32
+    assert some.pixels.shape[:2] == (5, 6 * 7)
+    assert (some.pixels.dtype, some.image_level.dtype) == (torch.int16, torch.int32)
     assert some.image_level.shape[0] == 5
     assert some.present.dtype == torch.bool
     assert some.group.dtype == torch.int64
     assert some.group.tolist() == labels.group
-    assert {t.device.type for t in (some.maps, some.image_level, some.present, some.group)} == {device}
+    assert {t.device.type for t in (some.pixels, some.image_level, some.present, some.group)} == {device}
     expected = oracle.count(np.zeros((5, 1, 1, 1), np.float32), np.zeros(1), "half-pixel", labels, 3)
     np.testing.assert_array_equal(some.present.cpu().numpy(), expected.present)
+    held = (some.area[:, 1:] > 0).cpu().numpy()
+    by_group = [held[np.array(labels.group) == g].sum(0) for g in range(3)]
+    np.testing.assert_array_equal(by_group, expected.images)
     assert label_batch(labels.maps, labels.image_level, labels.category, 3).group.tolist() == [0] * 5
 
 
