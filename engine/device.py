@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import torch
 
 from ndissect.engine.progress import Progress
 from ndissect.store.errors import NDError, WrongUse
 
+#: The arithmetic of the forward pass; counting is exact in any.
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 #: Images a batch when none is asked for.
 DEFAULT_BATCH = {"cuda": 256, "mps": 64, "cpu": 32}
 
@@ -48,6 +51,22 @@ def exact_arithmetic() -> None:
             switch.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+@contextlib.contextmanager
+def computing(precision: Precision, device: torch.device) -> Iterator[None]:
+    """The arithmetic of a forward pass for the block: full float32, or what ``precision`` asks for instead."""
+    if precision in ("bf16", "fp16"):
+        with torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16):
+            yield
+        return
+    if precision == "tf32":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        if precision == "tf32":
+            exact_arithmetic()
 
 
 def out_of_memory(error: Exception) -> bool:

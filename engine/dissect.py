@@ -1,51 +1,63 @@
-"""One dissection, from a network and labelled images to counts: read, thresholds, tally, top images."""
+"""One dissection, from a network and labelled images to counts.
+
+One forward pass gathers thresholds, top images and what may fire (ndissect.engine.gathering); the tally then counts
+what does. Images for which memory did not suffice go through the network a second time.
+"""
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.dataset import ConceptDataset, Sample
-from ndissect.engine.device import DEFAULT_BATCH, Halving, exact_arithmetic, out_of_memory
-from ndissect.engine.hooks import Capture
-from ndissect.engine.labels import LabelBatch
+from ndissect.engine.counting import Counting
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.device import Precision, exact_arithmetic, out_of_memory
+from ndissect.engine.extremes import Extremes
+from ndissect.engine.forward import Consumer, Forward
+from ndissect.engine.gathering import Gathering, Place, Survey, as_tensor, from_tensor, within
+from ndissect.engine.kept import Piece, may_fire
 from ndissect.engine.layers import LayerInfo
-from ndissect.engine.loader import Loader, Survey, image_tensor
+from ndissect.engine.loader import Batch, Loader, image_tensor
+from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.progress import Phase, Progress
-from ndissect.engine.quantile import BUDGET, Quantile
 from ndissect.engine.receptive import trace_fields
-from ndissect.engine.tally import ConceptTally, Tally, upsample_dense
-from ndissect.engine.thumbnails import image_table
-from ndissect.engine.top import TopTracker
+from ndissect.engine.saved import Saved
+from ndissect.engine.timing import Clock
+from ndissect.engine.together import ALONE, Together
 from ndissect.store import protocol as protocols
-from ndissect.store import scores
-from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
-from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
+from ndissect.store.files import human_bytes
+from ndissect.store.model import Dissection
 from ndissect.store.upsampling import Axis, Field, make_axis
 
-#: Takes what is known after so many images: equal to a dissection of those alone, but for thresholds and top images,
-#: which are those of all.
+#: Takes what is known after so many images: equal to a dissection of those alone, but where a second forward pass is
+#: needed, when thresholds and top images are those of all.
 Publish = Callable[[Dissection, int], None]
-# Results so far take at most one part in this many of the tally's time.
+# Results so far take at most one part in this many of a pass's time.
 _SHARE = 20
+
+
+def _never() -> BaseException | None:
+    return None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a dissection is run; none of it changes a count. 0 means: choose.
+    """How a dissection is run; none of it but ``precision`` changes a count. 0 means: choose.
 
     ``batch``: images a forward pass; ``workers``: decoding threads; ``top``: top images kept for each unit;
-    ``skip_bad``: go on without unreadable images; ``threshold_bytes``: memory for exact thresholds in one pass;
-    ``publish_every``: seconds between results so far, more where making them takes long.
+    ``skip_bad``: go on without unreadable images; ``memory``: for thresholds and what may fire; ``precision``: of the
+    forward pass; ``publish_every``: seconds between results so far, more where making them takes long; ``save_every``:
+    seconds between two savings of what was counted; ``stop``: asked after every batch, gives what to raise once that
+    is saved.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -53,18 +65,25 @@ class Settings:
     workers: int = 0
     top: int = 10
     skip_bad: bool = False
-    threshold_bytes: int = BUDGET
+    memory: Budget = field(default_factory=lambda: Budget(4 << 30, 4 << 30))
+    precision: Precision = "fp32"
     publish_every: float = 5.0
+    save_every: float = 30.0
+    stop: Callable[[], BaseException | None] = _never
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A dissection and how it went: ``survey`` of the data, ``seconds`` by phase, forward passes over the data."""
+    """A dissection, of rank 0 alone, and how it went.
 
-    dissection: Dissection
+    ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the last
+    may be of a part of it; ``batch``: images a forward pass in the end.
+    """
+
+    dissection: Dissection | None
     survey: Survey
     seconds: dict[str, float]
-    passes: int
+    passes: float
     batch: int
 
 
@@ -76,29 +95,22 @@ def dissect(
     settings: Settings,
     progress: Progress,
     publish: Publish | None = None,
+    *,
+    saved: Saved | None = None,
+    together: Together = ALONE,
 ) -> Outcome:
     """Dissect ``layers`` of ``network`` over ``dataset``: method.md sections 3 to 5 of the papers, exactly.
 
-    Two forward passes, one for the thresholds and one for the tally; more where the thresholds do not fit their
-    budget. Memory does not grow with the number of images, beyond the budgets. ``publish`` is handed what is known
-    after the thresholds, then now and again during the tally. NDError for unreadable images, layers
-    that change their shape, networks that fail; KeyboardInterrupt passes through, nothing is left behind.
+    ``publish`` is handed what is known now and then; ``saved``: where what was counted is kept, and gone on from;
+    ``together``: the processes that share the work, each of which returns the same. NDError for unreadable images,
+    layers that change their shape, networks that fail; what ``settings.stop`` gives and KeyboardInterrupt pass through.
     """
     exact_arithmetic()
-    clock = _Clock()
-    progress.plan(_phases(len(dataset), len(dataset), passes=1))
-    loader = Loader(dataset, protocol, settings.workers)
-    survey = loader.survey(progress, skip_bad=settings.skip_bad)
-    clock.lap("read")
-    run = _Run(network, loader, layers, protocol, settings, progress)
+    run = _Run(network, dataset, layers, protocol, settings, progress, publish, saved, together)
     try:
         network.module.to(settings.device)
-        run.find_thresholds()
-        clock.lap("thresholds")
-        run.keep_images()
-        clock.lap("images")
-        run.count(publish)
-        clock.lap("tally")
+        run.gather()
+        return run.count()
     except torch.OutOfMemoryError as e:
         raise NDError(
             f"{settings.device} has not enough free memory: {str(e).strip().splitlines()[0]}",
@@ -106,30 +118,32 @@ def dissect(
         ) from e
     finally:
         network.module.to("cpu")
-    dissection = run.dissection(survey.concepts, {})
-    return Outcome(dissection, survey, clock.seconds, run.passes, run.batch.size)
 
 
-def _phases(images: int, usable: int, *, passes: int) -> list[Phase]:
-    thresholds = [Phase("thresholds", usable, forward=True)] * passes
-    return [Phase("read", images), *thresholds, Phase("images"), Phase("tally", usable, forward=True)]
+def gather_part(
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
+    protocol: protocols.Protocol,
+    settings: Settings,
+    progress: Progress,
+    *,
+    saved: Saved,
+    part: range,
+    record: Callable[[Survey, dict[str, float], int], dict[str, Any]],
+) -> None:
+    """The first half of a dissection for the images ``part``, left in ``saved`` for :func:`engine.merge.merge`.
 
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.seconds[phase] = round(now - self._since, 3)
-        self._since = now
-
-
-class Consumer(Protocol):
-    """Takes one layer's maps (N, U, h, w) of N images; after running out of memory it must be as it was before."""
-
-    def __call__(self, i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None, /) -> None: ...
+    ``record``: what is put beside it, given the survey, seconds and batch. NDError where the thresholds would take more
+    than one forward pass, or what may fire more memory than there is.
+    """
+    exact_arithmetic()
+    run = _Run(network, dataset, layers, protocol, settings, progress, None, saved, ALONE, part)
+    try:
+        network.module.to(settings.device)
+        run.gather_alone(record)
+    finally:
+        network.module.to("cpu")
 
 
 class _Run:
@@ -138,244 +152,379 @@ class _Run:
     def __init__(
         self,
         network: Network,
-        loader: Loader,
+        dataset: ConceptDataset,
         layers: Sequence[LayerInfo],
         protocol: protocols.Protocol,
         settings: Settings,
         progress: Progress,
+        publish: Publish | None,
+        saved: Saved | None,
+        together: Together,
+        part: range | None = None,
     ) -> None:
-        self.network, self.loader, self.layers = network, loader, layers
-        self.protocol, self.settings, self.progress = protocol, settings, progress
-        # Counting needs 64-bit integers and float64 comparisons, which MPS lacks: there the CPU counts.
-        self.counting = torch.device("cpu") if settings.device.type == "mps" else settings.device
-        self.batch = Halving(settings.batch or DEFAULT_BATCH.get(settings.device.type, 32), progress)
-        self.images = len(loader.usable)
-        self.passes = 0
-        first = image_tensor([loader.read(loader.usable[0])])[0]
-        self.axes = _layer_axes(network, network.preprocess.apply(first), layers, protocol, loader.grid)
-        self.statistics: list[UnitStatistics] = []
-        self.tops: list[TopTracker] = []
-        self.top: list[TopImages] = []
-        self.top_table: ImageTable | None = None
-        self.tallies: list[Tally] = []
-
-    def _map_size(self, layer: LayerInfo) -> tuple[int, int]:
-        assert layer.map_size is not None  # a dissectable layer has a map
-        return layer.map_size
-
-    def _each_batch(
-        self,
-        phase: str,
-        consumers: Sequence[Consumer],
-        *,
-        labelled: bool,
-        after: Callable[[LabelBatch], None] | None = None,
-    ) -> None:
-        """One forward pass over the data set: every consumer gets each layer's maps of each batch.
-
-        ``labelled``: and the batch's labels, which are then handed to ``after``, once a batch.
-        """
-        self.passes += 1
-        self.progress.start(phase, self.images)
-        with Capture(self.network.module, [layer.name for layer in self.layers]) as capture:
-            for samples in self.loader.batches(self.batch.size):
-                labels = self.loader.labels(samples).to(self.counting) if labelled else None
-                self.batch.run(len(samples), partial(self._one_batch, capture, samples, labels, consumers))
-                self.progress.advance(len(samples))
-                if after and labels:
-                    after(labels)
-
-    def _one_batch(
-        self,
-        capture: Capture,
-        samples: list[Sample],
-        labels: LabelBatch | None,
-        consumers: Sequence[Consumer],
-        piece: slice,
-    ) -> None:
-        part, part_labels = samples[piece], labels[piece] if labels else None
-        inputs = torch.cat([self.network.preprocess.apply(images) for images in image_tensor(part)])
-        try:
-            capture.run(inputs.to(self.settings.device))
-        except Exception as e:
-            if out_of_memory(e):
-                raise torch.OutOfMemoryError(str(e)) from e
-            raise _network_failed(self.network, inputs, e) from e
-        maps = [capture[name].to(self.counting) for name in capture.names]
-        # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
-        for number, layer_maps in enumerate(maps):
-            for consume in consumers:
-
-                def take(s: slice, i: int = number, x: Tensor = layer_maps, consume: Consumer = consume) -> None:
-                    consume(i, x[s], part[s], part_labels[s] if part_labels else None)
-
-                inner = Halving(len(part), self.progress)
-                inner.run(len(part), take)
-                if inner.size < len(part):  # it will not fit the next batch either
-                    self.batch.size = min(self.batch.size, inner.size)
-
-    def find_thresholds(self) -> None:
-        """Fill ``statistics`` and ``tops``: the exact quantiles, and the images where units peak."""
-        upsampled = self.protocol.quantile_over == "upsampled"
-        share = self.settings.threshold_bytes // len(self.layers)
-        quantiles = []
-        for layer in self.layers:
-            h, w = self.loader.grid if upsampled else self._map_size(layer)
-            quantiles.append(Quantile(layer.units, self.images * h * w, self.protocol.q, self.counting, share))
-            count = min(self.settings.top, self.images)
-            self.tops.append(TopTracker(layer.units, count, self._map_size(layer), self.counting))
-        pending = set(range(len(quantiles)))
-        passes = max(q.passes for q in quantiles)
-        self.progress.plan(_phases(len(self.loader.dataset), self.images, passes=passes))
-        if passes > 1:
-            mib = self.settings.threshold_bytes >> 20
-            self.progress.note(f"the thresholds do not fit {mib} MiB: {passes} forward passes instead of one")
-
-        def thresholds(i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None) -> None:
-            if i in pending:
-                self._feed(quantiles[i], i, maps)
-
-        def tops(i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None) -> None:
-            self.tops[i].update(maps, torch.tensor([s.index for s in part]))
-
-        for number in range(passes):
-            phase = "thresholds" if passes == 1 else f"thresholds {number + 1}/{passes}"
-            self._each_batch(phase, [thresholds, tops] if number == 0 else [thresholds], labelled=False)
-            pending -= {i for i in pending if not quantiles[i].end_pass()}
-        self.statistics = [q.result() for q in quantiles]
-
-    def _feed(self, quantile: Quantile, i: int, maps: Tensor) -> None:
-        activations = maps.transpose(0, 1).reshape(maps.shape[1], -1)
-        if self.protocol.quantile_over == "raw":
-            quantile.update(activations)
-            return
-        rows, cols = self.axes[i]
-        dense = [
-            upsample_dense(image[None], rows, cols, self.protocol.upsampling)[0].reshape(maps.shape[1], -1)
-            for image in maps
-        ]
-        quantile.update(torch.cat(dense, 1), activations)
-
-    def keep_images(self) -> None:
-        """Fill ``top`` and ``top_table``, and let go of ``tops``."""
-        self.progress.busy("images")
-        found = [tracker.result() for tracker in self.tops]
-        self.tops = []
-        distinct = np.unique(np.concatenate([image.ravel() for image, _, _ in found]))
-        distinct = distinct[distinct >= 0]
-        row_of = np.full(len(self.loader.dataset) + 1, -1, np.int32)
-        row_of[distinct] = np.arange(len(distinct))
-        self.top = [TopImages(row_of[image], peak, maps) for image, peak, maps in found]
-        self.top_table = image_table(self.loader, [int(i) for i in distinct])
-
-    def count(self, publish: Publish | None) -> None:
-        """Fill ``tallies``; ``publish`` what they hold on the way."""
-        concepts = self.loader.dataset.concepts
-        thresholds = [torch.from_numpy(s.threshold).to(self.counting) for s in self.statistics]
-        self.tallies = [
-            Tally(layer.units, len(concepts), len(concepts.categories), device=self.counting) for layer in self.layers
-        ]
-
-        def tally(i: int, maps: Tensor, part: list[Sample], labels: LabelBatch | None) -> None:
-            assert labels is not None
-            rows, cols = self.axes[i]
-            self.tallies[i].add(maps, thresholds[i], rows, cols, self.protocol.upsampling, labels)
-
-        so_far = _SoFar(self, publish) if publish else None
-        self._each_batch("tally", [tally], labelled=True, after=so_far.add if so_far else None)
-
-    def dissection(self, concept_counts: ConceptCounts, provenance: Mapping[str, Any]) -> Dissection:
-        """What the tallies hold, beside ``concept_counts`` of the same images."""
-        concepts = self.loader.dataset.concepts
-        layers = []
-        for info, stats, tally, axes, top in zip(
-            self.layers, self.statistics, self.tallies, self.axes, self.top, strict=True
-        ):
-            counts = tally.counts()
-            best = scores.best_per_category(
-                counts,
-                concept_counts,
-                concepts.category,
-                len(concepts.categories),
-                self.protocol.union,
-                dead=stats.dead,
-                min_images=self.protocol.min_images,
-            )
-            layers.append(Layer(info.name, info.module_type, best, stats, self._map_size(info), counts, top, axes))
-        return Dissection(
-            protocol=self.protocol,
-            concepts=concepts,
-            concept_counts=concept_counts,
-            layers=tuple(layers),
-            images=self.top_table,
-            provenance=provenance,
-            grid=self.loader.grid,
+        self.settings, self.progress, self.saved, self.together = settings, progress, saved, together
+        self.clock = Clock()
+        self.loader = Loader(dataset, protocol, settings.workers, pin=settings.device.type == "cuda")
+        self.mine = together.part(len(dataset)) if part is None else part
+        self.forward = Forward(
+            network,
+            [layer.name for layer in layers],
+            settings.device,
+            batch=settings.batch,
+            precision=settings.precision,
+            progress=progress,
+            clock=self.clock,
         )
+        self.places = _places(network, self._first_image(network), layers, protocol, self.loader.grid)
+        self.gathering = Gathering(
+            self.places,
+            protocol,
+            dataset.concepts,
+            self.loader.grid,
+            total=len(dataset),
+            top=min(settings.top, len(dataset)),
+            budget=settings.memory,
+            device=self.forward.counting,
+        )
+        self._publisher = _Publisher(self, publish) if publish else None
+        self._saving = time.monotonic()
+        self._start = self._find_start()
+
+    def _first_image(self, network: Network) -> Tensor:
+        """The first image that can be read, as the network's input: for the layers' receptive fields."""
+        dataset = self.loader.dataset
+        for index in range(len(dataset)):
+            try:
+                pixels = image_tensor([dataset.read(index)])[0]
+            except NDError:
+                if not self.settings.skip_bad:
+                    self.loader.refuse(range(index, len(dataset)))
+                continue
+            return network.preprocess.apply(pixels)
+        raise NDError(f"{dataset.root} holds no image that can be used", "nd data check says why")
+
+    # Going on where an earlier run stopped
+
+    def _find_start(self) -> _Start:
+        """Where to begin: the last phase that all processes have reached and saved."""
+        mine = self.saved.phases() if self.saved else []
+        phase = min(max(phases, default=-1) for phases in self.together.gather(mine))
+        if self.saved is None or phase < 0:
+            return _Start()
+        found = self.saved.load(phase)
+        if found is None and self.together.size > 1:
+            raise NDError(f"what was saved in {self.saved.folder} cannot be read", "--restart throws it away")
+        if found is None:
+            self.progress.note("what was saved before cannot be read: starting from the beginning")
+            self.saved.clear()
+            return _Start()
+        return _Start(phase, *found)
+
+    def _save(self, phase: int, done: int, state: Callable[[], dict[str, Tensor]], *, keep: bool, now: bool) -> None:
+        """Save what was counted, if it is time."""
+        stop = self.settings.stop()
+        due = time.monotonic() - self._saving >= self.settings.save_every
+        if self.saved is not None and (due or now or stop):
+            kept = self.gathering.kept if keep else None
+            record = {"done": done, "full": self.gathering.kept.full, "batch": self.forward.batch.size}
+            try:
+                with self.clock.during("save"):
+                    self.saved.save(phase, record, state(), kept)
+            except NDError as e:
+                self._not_saved(e)
+            self._saving = time.monotonic()
+        if stop is not None:
+            raise stop
+
+    def _not_saved(self, error: NDError) -> None:
+        assert self.saved is not None
+        if shutil.disk_usage(self.saved.folder).free < self.saved.room:
+            raise error  # nor will the disk take the store: what was saved before is worth more than going on
+        self.progress.note(f"{error.message}; the run goes on, but a kill would lose what it has counted since")
+
+    # The first pass
+
+    def gather(self) -> None:
+        """All that the thresholds, the top images and, where memory allows, the masks need."""
+        g = self.gathering
+        for number in range(max(self._start.phase, 0), g.passes):  # none where only the second pass is left
+            self._plan(number)
+            self._gather_pass(number)
+            for quantile in g.quantiles:
+                if number < quantile.passes:
+                    quantile.end_pass(self.together)
+
+    def _gather_pass(self, number: int) -> None:
+        g, first = self.gathering, number == 0
+        done = self._restore() if self._start.phase == number else 0
+        phase = "thresholds" if g.passes == 1 else f"thresholds {number + 1}/{g.passes}"
+        self.progress.start(phase, len(self.mine), done)
+
+        def thresholds(i: int, maps: Tensor, known: Extremes, images: slice) -> None:
+            if number < g.quantiles[i].passes:
+                g.feed(i, maps, known)
+
+        with self.forward.captured() as capture:
+            for batch in self._batches(self.mine[done:]):
+                taken = _Taken(batch)
+                consumers: list[Consumer] = [thresholds, partial(self._tops, batch)] if first else [thresholds]
+                self.forward.run(capture, batch, consumers, partial(self._keep, taken) if first else None)
+                if first:
+                    self._read(batch, taken)
+                done += len(batch) + len(batch.bad)
+                self.progress.advance(len(batch) + len(batch.bad))
+                self._save(number, done, g.state, keep=first, now=False)
+                if first and self._publisher and done < len(self.mine):
+                    self._publisher.gathered()
+        self._save(number, done, g.state, keep=first, now=self.together.size > 1 and self.saved is not None)
+
+    def _restore(self) -> int:
+        """Take up what was saved of a pass; how many images it had done."""
+        g, record = self.gathering, self._start.record
+        g.restore(self._start.state)
+        if self.saved and g.keeps:
+            g.kept.restore(self.saved.pieces(record), g.bounds())
+            g.kept.full = g.kept.full or bool(record["full"])
+        self.forward.batch.size = min(self.forward.batch.size, int(record["batch"]))
+        self.progress.note(f"going on after {record['done']} of {len(self.mine)} images")
+        return int(record["done"])
+
+    def _batches(self, images: Sequence[int]) -> Iterator[Batch]:
+        """Batches of these images; what it takes to wait for them is timed."""
+        batches = self.loader.batches(images, self.forward.batch.size, skip_bad=self.settings.skip_bad)
+        try:
+            while True:
+                with self.clock.during("decode"):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            batches.close()
+
+    def _tops(self, batch: Batch, i: int, maps: Tensor, known: Extremes, images: slice) -> None:
+        self.gathering.tops[i].update(maps, torch.tensor(batch.images[images]), known)
+
+    def _keep(self, taken: _Taken, maps: Sequence[Tensor], known: Sequence[Extremes], images: slice) -> None:
+        """What may fire of these maps, which come after their thresholds' update."""
+        g = self.gathering
+        if not g.keeps:
+            return
+        try:
+            layers = [
+                may_fire(x, bound, self.loader.protocol.upsampling, e.peak if e.clean else None)
+                for x, bound, e in zip(maps, g.bounds(), known, strict=True)
+            ]
+        except (RuntimeError, MemoryError):
+            taken.pieces.append(None)
+            return
+        taken.pieces.append(Piece(taken.batch.images[images], layers))
+
+    def _read(self, batch: Batch, taken: _Taken) -> None:
+        """Take the batch's labels, and keep its pieces with them."""
+        g = self.gathering
+        with self.clock.during("labels", self.forward.counting):
+            labels = self.loader.labels(batch, self.forward.counting) if len(batch) else None
+            g.reading.add(batch, labels)
+            if not g.keeps:
+                return
+            start = 0
+            for piece in taken.pieces:
+                if piece is None:
+                    g.kept.full = True
+                    continue
+                assert labels is not None
+                start = batch.images.index(piece.images[0])
+                piece.labels = labels[start : start + len(piece.images)]
+                g.kept.add(piece, g.bounds())
+
+    def gather_alone(self, record: Callable[[Survey, dict[str, float], int], dict[str, Any]]) -> None:
+        """Gather for others to count: everything must have been kept."""
+        g = self.gathering
+        if not g.keeps:
+            need, have = human_bytes(2 * g.threshold_bytes), human_bytes(self.settings.memory.on(self.forward.counting))
+            raise NDError(
+                f"the thresholds of these layers need {need} of memory in one pass, --memory is {have}",
+                "give more --memory, or dissect fewer layers at a time",
+            )
+        self._plan(0)
+        self._gather_pass(0)
+        if g.kept.full:
+            raise NDError(
+                "what may fire does not fit --memory: it must all be kept for nd merge",
+                "give more --memory, or dissect fewer layers at a time",
+            )
+        assert self.saved is not None
+        survey = g.reading.survey(self.loader.dataset.names)
+        whole = record(survey, self.clock.seconds(), self.forward.batch.size)
+        done = {"done": len(self.mine), "full": False, "batch": self.forward.batch.size, "complete": whole}
+        self.saved.save(0, done, g.state(), g.kept)
+
+    # The tally
+
+    def count(self) -> Outcome:
+        """Count what fires, and put it all together."""
+        g, together = self.gathering, self.together
+        passes = g.passes
+        if self._start.phase >= passes:  # the second pass had begun: it needs no more of the first than its result
+            state = self._start.state
+            counting = Counting.resumed(
+                self.loader, self.places, state, self.forward.counting, self.clock, self.progress
+            )
+            g.reading.restore(within(state, "reading"))
+            missing, done = from_tensor(state["missing"]), int(self._start.record["done"])
+            survey = g.reading.survey(self.loader.dataset.names, together)
+            pieces: list[Piece] = []
+        else:
+            survey = g.reading.survey(self.loader.dataset.names, together)
+            statistics, tops = [q.result() for q in g.quantiles], [t.result(together) for t in g.tops]
+            counting = Counting(
+                self.loader, self.places, statistics, tops, self.forward.counting, self.clock, self.progress
+            )
+            pieces, done = g.kept.pieces, 0
+            out = g.kept.images() | {number for number, _ in g.reading.bad}
+            missing = [i for i in self.mine if i not in out]
+        self._say_passes(len(missing))
+        if together.rank == 0:
+            self.progress.busy("images")
+            counting.keep_images()
+        if pieces:
+            self.progress.start("tally", len(self.mine) - len(missing))
+            counting.count_pieces(pieces, tell=True)
+            pieces.clear()
+        if missing:
+            self._second_pass(counting, missing, done)
+        counting.share(together)
+        dissection = counting.dissection(survey.concepts, {}) if together.rank == 0 else None
+        share = len(missing) / max(len(self.mine), 1)
+        return Outcome(dissection, survey, self.clock.seconds(), passes + share, self.forward.batch.size)
+
+    def _second_pass(self, counting: Counting, missing: list[int], done: int) -> None:
+        def tally(i: int, maps: Tensor, known: Extremes, images: slice) -> None:
+            counting.count_maps(i, maps, labels[images])
+
+        def state() -> dict[str, Tensor]:
+            reading = {f"reading.{name}": t for name, t in self.gathering.reading.state().items()}
+            return counting.state() | reading | {"missing": as_tensor(missing)}
+
+        phase = self.gathering.passes
+        self.progress.start("tally", len(missing), done)
+        with self.forward.captured() as capture:
+            for batch in self._batches(missing[done:]):
+                labels = self.loader.labels(batch, self.forward.counting)
+                self.forward.run(capture, batch, [tally])
+                counting.concepts.add(labels)
+                done += len(batch)
+                self.progress.advance(len(batch))
+                self._save(phase, done, state, keep=False, now=False)
+                if self._publisher and done < len(missing):
+                    self._publisher.counted(counting)
+
+    def _plan(self, number: int) -> None:
+        """Say what is ahead: as far as is known, everything that may fire can be kept."""
+        passes, images = self.gathering.passes, len(self.mine)
+        ahead = [Phase("thresholds", images, forward=True)] * passes
+        self.progress.plan([*ahead, Phase("images"), Phase("tally", images, forward=not self.gathering.keeps)])
+        if number == 0 and passes > 1:
+            need, have = human_bytes(self.gathering.threshold_bytes), self.settings.memory
+            self.progress.note(
+                f"one pass would need {need} for the thresholds, more than half of --memory {have}: {passes} forward "
+                "passes for the thresholds and one for the tally"
+            )
+
+    def _say_passes(self, missing: int) -> None:
+        images, g = len(self.mine), self.gathering
+        phases = [Phase("thresholds", images, forward=True)] * g.passes + [Phase("images")]
+        phases += [Phase("tally", images - missing)] * (missing < images)
+        phases += [Phase("tally", missing, forward=True)] * (missing > 0)
+        self.progress.plan(phases)
+        if g.keeps and missing:
+            self.progress.note(
+                f"--memory {self.settings.memory} did not suffice to keep what may fire in {missing} of {images} "
+                "images: a second forward pass over those"
+            )
 
 
-class _SoFar:
-    """Hands out what a run's tallies hold, at once and now and then, until memory does not suffice for it."""
+@dataclass
+class _Taken:
+    """A batch, and what of it may fire, piece by piece; None where memory did not suffice for one."""
+
+    batch: Batch
+    pieces: list[Piece | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a run begins: the phase, -1 for the beginning, with what was saved of it."""
+
+    phase: int = -1
+    record: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Publisher:
+    """Hands out what a run has found so far, now and then, until memory does not suffice for it."""
 
     def __init__(self, run: _Run, publish: Publish) -> None:
         self._run, self._publish = run, publish
-        self._concepts = ConceptTally(len(run.loader.dataset.concepts), device=run.counting)
-        self._images = 0
         self._next = 0.0
         self._fits = True
-        self.add(None)
 
-    def add(self, labels: LabelBatch | None) -> None:
-        """Take the labels of a batch that was tallied."""
-        if not self._fits:
+    def gathered(self) -> None:
+        """During the first pass: a dissection of the images so far, where all that may fire is kept."""
+        g = self._run.gathering
+        if g.keeps and not g.kept.full and g.kept.pieces:
+            self._now_and_then(self._of_gathered)
+
+    def counted(self, counting: Counting) -> None:
+        """During the second pass."""
+        self._now_and_then(lambda: counting)
+
+    def _of_gathered(self) -> Counting:
+        run, g = self._run, self._run.gathering
+        statistics, tops = [q.so_far() for q in g.quantiles], [t.result() for t in g.tops]
+        counting = Counting(run.loader, run.places, statistics, tops, run.forward.counting, Clock(), Progress())
+        counting.keep_images()
+        counting.count_pieces(g.kept.pieces, tell=False)
+        return counting
+
+    def _now_and_then(self, find: Callable[[], Counting]) -> None:
+        began = time.monotonic()
+        if not self._fits or began < self._next:
             return
         try:
-            if labels:
-                self._concepts.add(labels)
-                self._images += len(labels.maps)
-            if self._images < self._run.images and time.monotonic() >= self._next:
-                self._hand_out()
+            counting = find()
+            images, of = counting.images, len(self._run.loader.dataset)
+            record = {"partial": {"images": images, "of": of}}
+            self._publish(counting.dissection(counting.concepts.counts(), record), images)
         except (RuntimeError, MemoryError) as e:
             if not (isinstance(e, MemoryError) or out_of_memory(e)):
                 raise
             self._fits = False
             self._run.progress.note("not enough memory to show results before the end")
-
-    def _hand_out(self) -> None:
-        began = time.monotonic()
-        record = {"partial": {"images": self._images, "of": self._run.images}}
-        self._publish(self._run.dissection(self._concepts.counts(), record), self._images)
         ended = time.monotonic()
         self._next = ended + max(self._run.settings.publish_every, _SHARE * (ended - began))
 
 
-def _network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
-    if isinstance(error, NDError):
-        return error
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return NDError(
-        f"{network.spec} failed on a batch of shape {tuple(inputs.shape)}: {reason}",
-        "the factory's transform must give what the network takes; --debug shows the traceback",
-    )
-
-
-def _layer_axes(
+def _places(
     network: Network, inputs: Tensor, layers: Sequence[LayerInfo], protocol: protocols.Protocol, grid: tuple[int, int]
-) -> list[tuple[Axis, Axis]]:
-    """For each layer, how the rows and the columns of its maps lie on the grid."""
+) -> list[Place]:
+    """The layers with how the rows and the columns of their maps lie on the grid."""
     fields: dict[str, tuple[Field, Field] | str] = {}
     if protocol.upsampling == "receptive-field":
         fields = trace_fields(network.module, inputs, [layer.name for layer in layers])
-    axes = []
+    places = []
     for layer in layers:
-        assert layer.map_size is not None
+        assert layer.map_size is not None  # a dissectable layer has a map
+        assert layer.units is not None
         field = fields.get(layer.name)
         if isinstance(field, str):
             raise NDError(
                 f"the receptive field of {layer.name} cannot be traced: {field}", "use --upsampling half-pixel"
             )
-        rows, cols = (
+        axes: list[Axis] = [
             make_axis(protocol.upsampling, n, size, field[d] if field else None, inputs.shape[2 + d])
             for d, (n, size) in enumerate(zip(layer.map_size, grid, strict=True))
-        )
-        axes.append((rows, cols))
-    return axes
+        ]
+        places.append(Place(layer.name, layer.module_type, layer.units, layer.map_size, (axes[0], axes[1])))
+    return places

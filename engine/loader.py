@@ -1,165 +1,206 @@
-"""Reading a labelled data set: once to see that all of it is sound, then batch by batch as often as needed."""
+"""Reading a labelled data set: batch by batch, decoded by threads while the network works."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
-from ndissect.engine.progress import Progress
-from ndissect.engine.tally import ConceptTally
-from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import resize_labels
 
 T = TypeVar("T")
-R = TypeVar("R")
 
-#: Decoded images are kept in memory up to this many bytes, so that a small data set is decoded once.
-CACHE_BYTES = 2 << 30
 _SHOW = 5
-# Labels are counted this many images at a time: a call for each would cost more than the counting.
-_COUNTED_TOGETHER = 64
+# Batches that are put together before the network asks for them.
+_AHEAD = 2
 
 
-def in_order(work: Callable[[T], R], items: Sequence[T], workers: int, ahead: int) -> Iterator[R]:
-    """``work`` of every item, in order, by ``workers`` threads that run at most ``ahead`` items before the reader."""
-    with ThreadPoolExecutor(workers) as pool:
-        running: deque[Future[R]] = deque()
+def prefetched(items: Iterator[T], ahead: int = _AHEAD) -> Generator[T, None, None]:
+    """The same items, made by a thread of their own, ``ahead`` before they are asked for."""
+    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
+    ended = threading.Event()
+
+    def put(item: T | None, error: BaseException | None) -> bool:
+        while not ended.is_set():
+            try:
+                made.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
         try:
             for item in items:
-                running.append(pool.submit(work, item))
-                if len(running) > ahead:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
+                if not put(item, None):
+                    break
+            else:
+                put(None, StopIteration())
+        except BaseException as e:  # whatever it is, it is the reader's
+            put(None, e)
+
+    thread = threading.Thread(target=make, name="nd-batches", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            assert item is not None
+            yield item
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What one reading of the whole data set found.
+class Batch:
+    """Some images, decoded: their numbers in the data set, and ``bad``, (number, what is wrong) of those left out.
 
-    ``usable``: positions of the images that can be read; ``skipped``: (name, reason) of the others; ``digest``: of
-    the names and bytes of all that was read, the same for any order.
+    ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``maps``: label maps
+    on the grid as concept rows + 1, an array (M, H, W) an image; ``levels``: the image-level labels, likewise;
+    ``digest``: of all that was read, to be added up mod 2**128.
     """
 
-    usable: tuple[int, ...]
-    skipped: tuple[tuple[str, str], ...]
-    concepts: ConceptCounts
-    digest: str
+    images: list[int]
+    bad: list[tuple[int, NDError]]
+    pixels: list[Tensor]
+    maps: list[npt.NDArray[np.integer]]
+    levels: list[list[int]]
+    digest: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    sample: Sample
+    rows: npt.NDArray[np.integer]
+    levels: list[int]
 
 
 class Loader:
     """A data set as batches of images and labels on the protocol's grid."""
 
-    def __init__(
-        self, dataset: ConceptDataset, protocol: Protocol, workers: int = 0, cache_bytes: int = CACHE_BYTES
-    ) -> None:
+    def __init__(self, dataset: ConceptDataset, protocol: Protocol, workers: int = 0, *, pin: bool = False) -> None:
         self.dataset = dataset
         self.protocol = protocol
         self.workers = workers or min(16, os.cpu_count() or 1)
         self.grid = protocol.grid or dataset.grid
-        self.usable: tuple[int, ...] = tuple(range(len(dataset)))
-        self._cache: dict[int, Sample] = {}
-        self._room = cache_bytes
+        self._pin = pin
         # Concept number -> concept row + 1; label maps hold 16-bit numbers.
-        self._row = np.zeros(1 << 16, np.int32)
+        kind = np.int16 if len(dataset.concepts) < 2**15 else np.int32
+        self._row = np.zeros(1 << 16, kind)
         self._row[dataset.concepts.number] = np.arange(1, len(dataset.concepts) + 1)
 
     def read(self, index: int) -> Sample:
-        """Image ``index``, decoded, from memory where it is kept."""
-        return self._cache.get(index) or self.dataset.read(index)
+        """Image ``index``, decoded."""
+        return self.dataset.read(index)
 
-    def survey(self, progress: Progress, *, skip_bad: bool = False) -> Survey:
-        """Read everything once; NDError on unreadable images unless ``skip_bad`` leaves them out.
+    def batches(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Batch, None, None]:
+        """These images in order, ``size`` at a time.
 
-        A broken file is found here, before hours of work, and the counts of the labels are taken on the way.
+        NDError at the first that cannot be read, which names the others of ``images`` too, unless ``skip_bad``.
         """
-        progress.start("reading", len(self.dataset))
-        tally = ConceptTally(len(self.dataset.concepts))
-        usable: list[int] = []
-        bad: list[tuple[str, str]] = []
-        uncounted: list[Sample] = []
-        digest = 0
-        for index, sample in enumerate(in_order(self._try, range(len(self.dataset)), self.workers, 4 * self.workers)):
-            progress.advance(1)
-            if isinstance(sample, NDError):
-                bad.append((self.dataset.names[index], sample.message))
-                continue
-            usable.append(index)
-            digest = (digest + sample.digest) % 2**128
-            self._keep(sample)
-            uncounted.append(sample)
-            if len(uncounted) == _COUNTED_TOGETHER:
-                tally.add(self.labels(uncounted))
-                uncounted = []
-        if uncounted:
-            tally.add(self.labels(uncounted))
-        if bad and not skip_bad:
-            listed = "; ".join(reason for _, reason in bad[:_SHOW])
-            more = f"; and {len(bad) - _SHOW} more" if len(bad) > _SHOW else ""
-            raise NDError(
-                f"{len(bad)} of {len(self.dataset)} images cannot be used: {listed}{more}",
-                f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images",
-            )
-        if not usable:
-            raise NDError(f"{self.dataset.root} holds no image that can be used", "nd data check says why")
-        self.usable = tuple(usable)
-        return Survey(self.usable, tuple(bad), tally.counts(), f"{digest:032x}")
+        return prefetched(self._batches(images, size, skip_bad))
 
-    def _try(self, index: int) -> Sample | NDError:
+    def _batches(self, images: Sequence[int], size: int, skip_bad: bool) -> Iterator[Batch]:
+        some: list[_Decoded] = []
+        bad: list[tuple[int, NDError]] = []
+        rest = 0
+        for number, found in enumerate(in_order(self._try, images, self.workers, 2 * size)):
+            if not isinstance(found, NDError):
+                some.append(found)
+            elif skip_bad:
+                bad.append((images[number], found))
+            else:
+                self.refuse(images[number:])
+            rest += 1
+            if rest == size:
+                yield self._batch(some, bad)
+                some, bad, rest = [], [], 0
+        if rest:
+            yield self._batch(some, bad)
+
+    def _try(self, index: int) -> _Decoded | NDError:
         try:
-            return self.dataset.read(index)
+            sample = self.dataset.read(index)
         except NDError as e:
             return e
+        return _Decoded(sample, self._rows(sample.maps), [int(self._row[n]) for n in sample.labels])
 
-    def _keep(self, sample: Sample) -> None:
-        size = sample.image.nbytes + sample.maps.nbytes
-        if size <= self._room:
-            self._cache[sample.index] = sample
-            self._room -= size
+    def _rows(self, maps: npt.NDArray[np.uint16]) -> npt.NDArray[np.integer]:
+        return np.asarray(self._row[resize_labels(maps, self.grid)])
 
-    def batches(self, size: int) -> Iterator[list[Sample]]:
-        """The usable images in order, ``size`` at a time."""
-        batch: list[Sample] = []
-        for sample in in_order(self.read, self.usable, self.workers, 2 * size):
-            batch.append(sample)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def rows(self, sample: Sample) -> np.ndarray:
-        """The label maps of one image on the grid, as concept rows + 1: (M, H, W) int32."""
-        return self._row[resize_labels(sample.maps, self.grid)]
-
-    def labels(self, samples: Sequence[Sample]) -> LabelBatch:
-        """The labels of a batch."""
-        concepts = self.dataset.concepts
-        return label_batch(
-            [self.rows(s) for s in samples],
-            [[int(self._row[number]) for number in s.labels] for s in samples],
-            concepts.category,
-            len(concepts.categories),
-            once=self.protocol.maps == "once",
+    def _batch(self, some: list[_Decoded], bad: list[tuple[int, NDError]]) -> Batch:
+        return Batch(
+            [d.sample.index for d in some],
+            bad,
+            image_tensor([d.sample for d in some], pin=self._pin),
+            [d.rows for d in some],
+            [d.levels for d in some],
+            sum(d.sample.digest for d in some),
         )
 
+    def refuse(self, images: Sequence[int]) -> NoReturn:
+        """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
+        reasons = [e.message for e in in_order(self._try, images, self.workers, 64) if isinstance(e, NDError)]
+        listed = "; ".join(reasons[:_SHOW])
+        more = f"; and {len(reasons) - _SHOW} more" if len(reasons) > _SHOW else ""
+        raise NDError(
+            f"{len(reasons)} of {len(self.dataset)} images cannot be used: {listed}{more}",
+            f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images",
+        )
 
-def image_tensor(samples: Sequence[Sample]) -> list[torch.Tensor]:
-    """The images as uint8 tensors (n, 3, H, W): one tensor where all have one size, else one an image."""
-    if len({s.image.shape for s in samples}) == 1:
-        return [torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)]
-    return [torch.from_numpy(s.image.copy()).permute(2, 0, 1)[None] for s in samples]
+    def labels(self, batch: Batch, device: torch.device | str = "cpu") -> LabelBatch:
+        """The labels of a batch."""
+        return self._labels(batch.maps, batch.levels, device)
+
+    def read_labels(self, pieces: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Iterator[LabelBatch]:
+        """The labels of the images of each piece, read ahead; images that were read before, and are sound."""
+        flat = [image for piece in pieces for image in piece]
+        found = in_order(self._read_rows, flat, self.workers, 256)
+        for piece in pieces:
+            rows = [next(found) for _ in piece]
+            yield self._labels([r for r, _ in rows], [levels for _, levels in rows], device)
+
+    def _read_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:
+        labels = self.dataset.read_labels(index)
+        return self._rows(labels.maps), [int(self._row[n]) for n in labels.labels]
+
+    def _labels(
+        self, maps: Sequence[npt.NDArray[np.integer]], levels: Sequence[Sequence[int]], device: torch.device | str
+    ) -> LabelBatch:
+        concepts = self.dataset.concepts
+        once = self.protocol.maps == "once"
+        return label_batch(maps, levels, concepts.category, len(concepts.categories), once=once, device=device)
+
+
+def image_tensor(samples: Sequence[Sample], *, pin: bool = False) -> list[Tensor]:
+    """The images as uint8 tensors (n, 3, H, W): one tensor where all have one size, else one an image.
+
+    ``pin``: in page-locked memory, from which a GPU copies while it computes.
+    """
+    shapes = {s.image.shape for s in samples}
+    if len(shapes) != 1:
+        return [torch.from_numpy(s.image.copy()).permute(2, 0, 1)[None] for s in samples]
+    H, W, _ = next(iter(shapes))
+    whole = torch.empty((len(samples), H, W, 3), dtype=torch.uint8, pin_memory=pin)
+    np.stack([s.image for s in samples], out=whole.numpy())
+    return [whole.permute(0, 3, 1, 2)]

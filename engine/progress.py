@@ -21,8 +21,8 @@ class Progress:
     def plan(self, phases: Sequence[Phase]) -> None:
         """All the phases of the run in their order, told before the first, and again when more is known of the rest."""
 
-    def start(self, phase: str, total: int) -> None:
-        """A phase of ``total`` images begins; phases come one after another."""
+    def start(self, phase: str, total: int, done: int = 0) -> None:
+        """A phase of ``total`` images begins, ``done`` of them before a stop; phases come one after another."""
 
     def advance(self, images: int) -> None:
         """``images`` more are done."""

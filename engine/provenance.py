@@ -49,7 +49,7 @@ def provenance(
             "name": dataset.name,
             "path": str(dataset.root),
             "images": len(dataset),
-            "used": len(survey.usable),
+            "used": survey.images,
             "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
             "tables_digest": dataset.tables_digest(),
             "content_digest": survey.digest,

@@ -10,18 +10,23 @@ down by some bits of their pattern each pass, in memory that depends on the numb
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ndissect.engine.extremes import Extremes
+from ndissect.engine.together import ALONE, Together
 from ndissect.store.model import UnitStatistics
 
 #: Bytes that thresholds may take, unless told otherwise.
 BUDGET = 2 << 30
 # Values that a merge handles at once; it takes some 12 bytes for each.
 _MERGED_AT_ONCE = 1 << 23
+# Units whose tails are searched at once: a histogram takes a megabyte a unit.
+_UNITS_TOGETHER = 64
 _BITS = 32
 _SIGN = 1 << 31
 
@@ -57,10 +62,9 @@ class Quantile:
         self, units: int, total: int, q: Fraction, device: torch.device | str = "cpu", budget: int = BUDGET
     ) -> None:
         self._q, self._device, self._units = q, torch.device(device), units
-        self._kept = min(total, math.ceil(q * total + Fraction(1, 2)))
         self._select: _Tail | _Radix
-        if 4 * 2 * units * self._kept <= budget:
-            self._select = _Tail(units, self._kept, self._device)
+        if self.one_pass_bytes(units, total, q) <= budget:
+            self._select = _Tail(units, _tail_length(total, q), self._device)
             self.passes = 1
         else:
             bits = 16 if 16 * units * 2**16 <= budget else 11
@@ -71,6 +75,11 @@ class Quantile:
         self._nan, self._inf = torch.zeros_like(self._values), torch.zeros_like(self._values)
         self._min = torch.full((units,), torch.inf, device=self._device)
         self._max = torch.full((units,), -torch.inf, device=self._device)
+
+    @staticmethod
+    def one_pass_bytes(units: int, total: int, q: Fraction) -> int:
+        """The bytes that one pass takes: two tails of each unit's values, of four bytes each."""
+        return 4 * 2 * units * _tail_length(total, q)
 
     def update(self, values: Tensor, activations: Tensor | None = None) -> None:
         """Take ``values`` (U, n) floating, in any order and cut; NaN and infinities are counted and left out.
@@ -103,12 +112,54 @@ class Quantile:
             for total, new in zip((self._values, self._nan, self._inf), seen, strict=True):
                 total.add_(new)
 
-    def end_pass(self) -> bool:
-        """True when all the values must be fed once more."""
+    def update_maps(self, maps: Tensor, extremes: Extremes) -> None:
+        """Take maps (N, U, h, w) floating, of which ``extremes`` are known: the same as :meth:`update`, and faster."""
+        if not (extremes.clean and isinstance(self._select, _Tail)):
+            self.update(maps.transpose(0, 1).reshape(maps.shape[1], -1))
+            return
+        N, _, h, w = maps.shape
+        least = torch.minimum(self._min, extremes.low.amin(0))
+        most = torch.maximum(self._max, extremes.peak.amax(0))
+        self._select.update_maps(maps.to(torch.float32), extremes.peak)
+        self._min, self._max = least, most
+        self._values += N * h * w
+
+    @property
+    def bound(self) -> Tensor | None:
+        """(U,) float32: no threshold will be below; None where one pass is not enough to know."""
+        return self._select.bound if isinstance(self._select, _Tail) else None
+
+    def so_far(self) -> UnitStatistics:
+        """The result if no more values came; only where one pass is enough."""
+        self._start()
+        return self.result()
+
+    def _start(self) -> None:
+        self._select.start([hazen_position(int(n), self._q)[0] if n else 0 for n in self._values], self._values)
+
+    def end_pass(self, together: Together = ALONE) -> bool:
+        """True when all the values must be fed once more; ``together``: other processes took the other values."""
         if self._first_pass:
             self._first_pass = False
-            self._select.start([hazen_position(int(n), self._q)[0] if n else 0 for n in self._values], self._values)
-        return self._select.end_pass()
+            for total in (self._values, self._nan, self._inf):
+                together.sum(total)
+            together.least(self._min)
+            together.most(self._max)
+            self._start()
+        return self._select.end_pass(together)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` needs to go on from here."""
+        mine = {"values": self._values, "nan": self._nan, "inf": self._inf, "min": self._min, "max": self._max}
+        return mine | {"first_pass": torch.tensor(self._first_pass)} | self._select.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the ``state`` of another quantile of the same units, total and budget."""
+        for tensor, name in zip((self._values, self._nan, self._inf), ("values", "nan", "inf"), strict=True):
+            tensor.copy_(state[name])
+        self._min, self._max = state["min"].to(self._device), state["max"].to(self._device)
+        self._first_pass = bool(state["first_pass"])
+        self._select.restore(state)
 
     def result(self) -> UnitStatistics:
         """Thresholds, NaN for a unit without a finite value, and what else the values say of the units."""
@@ -129,6 +180,11 @@ class Quantile:
         )
 
 
+def _tail_length(total: int, q: Fraction) -> int:
+    """How many of the largest of ``total`` values can matter to the threshold."""
+    return min(total, math.ceil(q * total + Fraction(1, 2)))
+
+
 class _Tail:
     """The ``kept`` largest values of each unit, in a buffer that is cut back to them whenever it is full.
 
@@ -138,28 +194,46 @@ class _Tail:
 
     def __init__(self, units: int, kept: int, device: torch.device) -> None:
         self._kept = kept
-        self._bound = torch.full((units,), -torch.inf, device=device)
+        #: No threshold will be below: the ``kept``-th largest value so far, -inf before there are as many.
+        self.bound = torch.full((units,), -torch.inf, device=device)
         self._buffer = torch.full((units, 2 * kept), -torch.inf, device=device)
         self._filled = torch.zeros(units, dtype=torch.int64, device=device)
+        self._found: tuple[np.ndarray, np.ndarray] | None = None
 
     def update(self, values: Tensor) -> None:
-        u, at = (values > self._bound[:, None]).nonzero(as_tuple=True)
-        fresh = torch.bincount(u, minlength=len(values))
-        filled = self._filled + fresh
-        if int(filled.max()) > self._buffer.shape[1]:
+        u, at = (values > self.bound[:, None]).nonzero(as_tuple=True)
+        filled = self._filled + torch.bincount(u, minlength=len(values))
+        if not self._add(u, values[u, at], filled):
             self._merge(values, filled)
-            return
-        # nonzero lists unit after unit, so a candidate's rank within its unit follows from the units' counts.
-        rank = torch.arange(len(u), device=u.device) - (fresh.cumsum(0) - fresh)[u]
-        self._buffer[u, self._filled[u] + rank] = values[u, at]
+
+    def update_maps(self, maps: Tensor, peak: Tensor) -> None:
+        """Take maps (N, U, h, w) float32 with the largest value of each, ``peak`` (N, U)."""
+        u, n = (peak.T > self.bound[:, None]).nonzero(as_tuple=True)
+        values = maps[n, u].flatten(1)
+        # Unit after unit, as nonzero lists them.
+        p, at = (values > self.bound[u, None]).nonzero(as_tuple=True)
+        u = u[p]
+        filled = self._filled + torch.bincount(u, minlength=maps.shape[1])
+        if not self._add(u, values[p, at], filled):
+            self._merge(maps.transpose(0, 1).reshape(maps.shape[1], -1), filled)
+
+    def _add(self, u: Tensor, values: Tensor, filled: Tensor) -> bool:
+        """Put ``values`` of the units ``u``, which rise, into the buffer, ``filled`` afterwards; False: no room."""
+        if len(filled) and int(filled.max()) > self._buffer.shape[1]:
+            return False
+        # Rising units: a value's rank within its unit follows from the units' counts.
+        before = (filled - self._filled).cumsum(0) - (filled - self._filled)
+        rank = torch.arange(len(u), device=u.device) - before[u]
+        self._buffer[u, self._filled[u] + rank] = values
         self._filled = filled
+        return True
 
     def _merge(self, values: Tensor, filled: Tensor) -> None:
         """Cut the buffer and a batch back to each unit's ``kept`` largest values."""
         largest, step = [], max(1, _MERGED_AT_ONCE // (self._buffer.shape[1] + values.shape[1]))
         for start in range(0, len(values), step):
             units = slice(start, start + step)
-            batch = torch.where(values[units] > self._bound[units, None], values[units], -torch.inf)
+            batch = torch.where(values[units] > self.bound[units, None], values[units], -torch.inf)
             top = _largest(torch.cat([self._buffer[units], batch], 1), self._kept)
             few = filled[units] < self._kept
             if bool(few.any()):  # -inf still fills their rows up: their values must come first
@@ -171,16 +245,31 @@ class _Tail:
         self._buffer[:, self._kept :] = -torch.inf
         self._filled = filled.clamp(max=self._kept)
         # -inf still, and so no bound, for a unit that has not seen as many values yet.
-        self._bound = self._buffer[:, : self._kept].amin(1)
+        self.bound = self._buffer[:, : self._kept].amin(1)
+
+    def state(self) -> dict[str, Tensor]:
+        filled = torch.arange(self._buffer.shape[1], device=self.bound.device) < self._filled[:, None]
+        return {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        device = self.bound.device
+        self._filled, self.bound = state["filled"].to(device), state["bound"].to(device)
+        self._buffer.fill_(-torch.inf)
+        filled = torch.arange(self._buffer.shape[1], device=device) < self._filled[:, None]
+        self._buffer[filled] = state["tail"].to(device)
 
     def start(self, ranks: list[int], counts: Tensor) -> None:
         self._from_top = [int(n) - k for k, n in zip(ranks, counts, strict=True)]
 
-    def end_pass(self) -> bool:
+    def end_pass(self, together: Together) -> bool:
+        if together.size > 1:
+            self._found = selected([self.state()], self._from_top, together)
         return False
 
     def order_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """x[k] and x[k + 1] (or x[k] again, at the top) of each unit, float32; 0 for a unit without values."""
+        if self._found is not None:
+            return self._found
         low, high = np.zeros(len(self._filled), np.float32), np.zeros(len(self._filled), np.float32)
         for u, (row, filled, from_top) in enumerate(
             zip(self._buffer.cpu().numpy(), self._filled.tolist(), self._from_top, strict=True)
@@ -201,6 +290,32 @@ def _largest(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.partition(values.numpy(), values.shape[1] - count, axis=1)[:, -count:])
 
 
+def selected(
+    tails: Sequence[dict[str, Tensor]], from_top: Sequence[int], together: Together = ALONE
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``from_top``-th largest value of each unit, (U,) float32, and the next larger one (or itself, at the top).
+
+    ``tails``: states of :class:`_Tail` over different parts of the values; of this process, the others have theirs.
+    The tails' histograms add up, so none has to leave its process.
+    """
+    counts = together.sum(torch.stack([tail["filled"] for tail in tails]).sum(0).cpu())
+    ends = [torch.cat([torch.zeros(1, dtype=torch.int64), tail["filled"].cpu().cumsum(0)]).tolist() for tail in tails]
+    low, high = [], []
+    for start in range(0, len(counts), _UNITS_TOGETHER):
+        units = range(start, min(start + _UNITS_TOGETHER, len(counts)))
+        radix = _Radix(len(units), 16, torch.device("cpu"))
+        radix.start([max(int(counts[u]) - from_top[u], 0) for u in units], counts[start : units.stop])
+        again = True
+        while again:
+            for tail, end in zip(tails, ends, strict=True):
+                radix.update_rows([tail["tail"][end[u] : end[u + 1]].cpu() for u in units])
+            again = radix.end_pass(together)
+        x0, x1 = radix.order_statistics()
+        low.append(x0)
+        high.append(x1)
+    return np.concatenate(low), np.concatenate(high)
+
+
 class _Radix:
     """Two order statistics of each unit, narrowed by ``bits`` bits a pass from histograms of their next digit."""
 
@@ -219,7 +334,15 @@ class _Radix:
 
     def update(self, values: Tensor) -> None:
         u, at = (~torch.isnan(values)).nonzero(as_tuple=True)
-        key = ordered(values[u, at])
+        self._count(u, values[u, at])
+
+    def update_rows(self, rows: Sequence[Tensor]) -> None:
+        """Take values of different number for each unit."""
+        lengths = torch.tensor([len(row) for row in rows])
+        self._count(torch.repeat_interleave(torch.arange(len(rows)), lengths), torch.cat(list(rows)))
+
+    def _count(self, u: Tensor, values: Tensor) -> None:
+        key = ordered(values)
         digit = (key >> self._shift) & ((1 << self._width) - 1)
         found = []
         for tracker in range(2):
@@ -228,13 +351,24 @@ class _Radix:
             found.append(torch.bincount(bins, minlength=self._units << self._width))
         self._histogram += torch.stack(found)
 
+    def state(self) -> dict[str, Tensor]:
+        rank = np.zeros((2, 0), np.int64) if self._rank is None else self._rank
+        place = torch.tensor([self._shift, self._width])
+        return {"prefix": self._prefix, "rank": torch.from_numpy(rank), "place": place, "histogram": self._histogram}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        rank = state["rank"].cpu().numpy()
+        self._prefix, self._rank = state["prefix"].to(self._device), rank if rank.shape[1] else None
+        self._shift, self._width = state["place"].tolist()
+        self._histogram = state["histogram"].to(self._device)
+
     def start(self, ranks: list[int], counts: Tensor) -> None:
         k = np.array(ranks, np.int64)
         self._rank = np.stack([k, np.minimum(k + 1, np.maximum(counts.cpu().numpy() - 1, 0))])
 
-    def end_pass(self) -> bool:
+    def end_pass(self, together: Together) -> bool:
         assert self._rank is not None
-        histogram = self._histogram.view(2, self._units, -1).cpu().numpy()
+        histogram = together.sum(self._histogram).view(2, self._units, -1).cpu().numpy()
         below = np.cumsum(histogram, 2)
         digit = (below <= self._rank[:, :, None]).sum(2)
         digit = np.minimum(digit, histogram.shape[2] - 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ndissect.engine.cells import Cells, active_cells, pad_maps
 from ndissect.engine.labels import LabelBatch
+from ndissect.engine.together import Together
 from ndissect.store.counts import ConceptCounts, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
 
@@ -182,7 +183,8 @@ def enlarge(corners: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
     a, b, c, d = finite_or_nan(corners)[:, :, None]
     left = a + wy * (c - a)
     right = b + wy * (d - b)
-    return left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
+    found: Tensor = left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
+    return found
 
 
 class _Hits:
@@ -222,7 +224,14 @@ class ConceptTally:
     def add(self, labels: LabelBatch) -> None:
         """Count N images' labels."""
         self._area.index_add_(0, labels.group, labels.area)
-        self._images.index_add_(0, labels.group, (labels.area > 0).long())
+        held = (labels.area > 0).long()
+        held[:, 0] = 1  # column 0 counts the images themselves
+        self._images.index_add_(0, labels.group, held)
+
+    @property
+    def counted(self) -> int:
+        """How many images were counted."""
+        return int(self._images[:, 0].sum())
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` needs to go on from here; additive, tensor by tensor."""
@@ -232,6 +241,14 @@ class ConceptTally:
         """Go on from the ``state`` of another tally of the same size."""
         for name, mine in self.state().items():
             mine.copy_(state[name])
+
+    def shared(self, together: Together) -> ConceptTally:
+        """What all processes have counted, in a tally of its own."""
+        found = ConceptTally(self._area.shape[1] - 1, len(self._area))
+        found.restore(self.state())
+        for total in found.state().values():
+            together.sum(total)
+        return found
 
     def counts(self) -> ConceptCounts:
         """What was counted so far."""

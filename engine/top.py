@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from ndissect.engine.extremes import Extremes
+from ndissect.engine.extremes import extremes as find_extremes
+from ndissect.engine.together import ALONE, Together
+
+
+@dataclass(frozen=True)
+class Top:
+    """``image`` (U, n) int64: numbers in the data set, -1 for none; their ``peak``; ``maps`` (U, n, h, w) raw."""
+
+    image: npt.NDArray[np.int64]
+    peak: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32]
 
 
 class TopTracker:
@@ -22,11 +38,15 @@ class TopTracker:
         self._image = torch.full((units, count), -1, dtype=torch.int64, device=device)
         self._maps = torch.zeros((units, count, *map_size), device=device)
 
-    def update(self, maps: Tensor, images: Tensor) -> None:
-        """Take ``maps`` (N, U, h, w) of the images numbered ``images`` (N,) int64 in the data set."""
-        maps = maps.to(torch.float32)
-        peak, finite = maps.amax((2, 3)).T, maps
-        if not bool(torch.isfinite(peak).all()):
+    def update(self, maps: Tensor, images: Tensor, extremes: Extremes | None = None) -> None:
+        """Take ``maps`` (N, U, h, w) of the images numbered ``images`` (N,) int64 in the data set.
+
+        ``extremes``: of the maps, where they are known.
+        """
+        known = extremes or find_extremes(maps)
+        peak, finite = known.peak.T, maps
+        if not known.clean:
+            maps = maps.to(torch.float32)
             finite = torch.where(torch.isfinite(maps), maps, -torch.inf)
             peak = finite.amax((2, 3)).T
         rival = (peak >= self._peak[:, -1:]) & torch.isfinite(peak)
@@ -34,22 +54,59 @@ class TopTracker:
         if not len(units):
             return
         numbers = images.to(peak.device).expand(len(units), -1)
-        means = finite[:, units].clamp(min=-torch.finfo(torch.float32).max).mean((2, 3)).T
+        means = finite[:, units].to(torch.float32).clamp(min=-torch.finfo(torch.float32).max).mean((2, 3)).T
         all_peaks = torch.cat([self._peak[units], torch.where(rival[units], peak[units], -torch.inf)], 1)
         all_means = torch.cat([self._mean[units], means], 1)
         all_images = torch.cat([self._image[units], torch.where(rival[units], numbers, -1)], 1)
 
-        order = all_images.argsort(1)
-        for key in (all_means, all_peaks):  # the last sort counts most; each keeps the order of equals
+        def maps_of(order: Tensor) -> Tensor:
+            found = self._maps[units[:, None], order.clamp(max=self._count - 1)]
+            fresh = order >= self._count
+            taken = maps[order[fresh] - self._count, units[:, None].expand_as(order)[fresh]]
+            found[fresh] = taken.to(torch.float32)
+            return found
+
+        self._keep_best(units, all_peaks, all_means, all_images, maps_of)
+
+    def _keep_best(
+        self, units: Tensor, peaks: Tensor, means: Tensor, images: Tensor, maps_of: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Of each unit's candidates (units, n) keep the best; ``maps_of``: from the chosen (units, count) to their maps."""
+        order = images.argsort(1)
+        for key in (means, peaks):  # the last sort counts most; each keeps the order of equals
             order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
         order = order[:, : self._count]
-        kept = self._maps[units[:, None], order.clamp(max=self._count - 1)]
-        fresh = order >= self._count
-        kept[fresh] = maps[order[fresh] - self._count, units[:, None].expand_as(order)[fresh]]
-        self._peak[units], self._mean[units] = all_peaks.gather(1, order), all_means.gather(1, order)
-        self._image[units], self._maps[units] = all_images.gather(1, order), kept
+        maps = maps_of(order)
+        self._peak[units], self._mean[units] = peaks.gather(1, order), means.gather(1, order)
+        self._image[units], self._maps[units] = images.gather(1, order), maps
 
-    def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Image numbers (U, count), -1 for none; their peaks, and the raw maps (U, count, h, w)."""
-        image, peak = self._image.cpu().numpy(), self._peak.cpu().numpy()
-        return image, np.where(image < 0, np.float32(np.nan), peak), self._maps.cpu().numpy()
+    def state(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` and :meth:`merge` need."""
+        return {"peak": self._peak, "mean": self._mean, "image": self._image, "maps": self._maps}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the ``state`` of another tracker of the same size."""
+        for name, mine in self.state().items():
+            mine.copy_(state[name])
+
+    def merge(self, state: dict[str, Tensor]) -> None:
+        """Take what another tracker found in other images."""
+        there = {name: t.to(self._peak.device) for name, t in state.items()}
+        self._keep_best(
+            torch.arange(len(self._peak), device=self._peak.device),
+            torch.cat([self._peak, there["peak"]], 1),
+            torch.cat([self._mean, there["mean"]], 1),
+            torch.cat([self._image, there["image"]], 1),
+            lambda order: torch.cat([self._maps, there["maps"]], 1)[torch.arange(len(order))[:, None], order],
+        )
+
+    def result(self, together: Together = ALONE) -> Top:
+        """What was found, by all processes."""
+        found = self
+        if together.size > 1:
+            found = TopTracker(len(self._peak), self._count, (self._maps.shape[2], self._maps.shape[3]))
+            mine = {name: t.cpu() for name, t in self.state().items()}
+            for state in together.gather(mine):
+                found.merge(state)
+        image, peak = found._image.cpu().numpy(), found._peak.cpu().numpy()
+        return Top(image, np.where(image < 0, np.float32(np.nan), peak), found._maps.cpu().numpy())

@@ -89,7 +89,7 @@ class Slow(Progress):
     def plan(self, phases: Any) -> None:
         self.plans.append(list(phases))
 
-    def start(self, phase: str, total: int) -> None:
+    def start(self, phase: str, total: int, done: int = 0) -> None:
         self.told.append(phase)
 
     def busy(self, phase: str) -> None:

@@ -1,0 +1,178 @@
+"""What the first forward pass gathers: thresholds, top images, what the labels hold, and what may fire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ndissect.engine.extremes import Extremes
+from ndissect.engine.kept import Kept
+from ndissect.engine.labels import LabelBatch
+from ndissect.engine.loader import Batch
+from ndissect.engine.memory import Budget
+from ndissect.engine.quantile import Quantile
+from ndissect.engine.tally import ConceptTally, upsample_dense
+from ndissect.engine.together import ALONE, Together
+from ndissect.engine.top import TopTracker
+from ndissect.store.concepts import ConceptTable
+from ndissect.store.counts import ConceptCounts
+from ndissect.store.protocol import Protocol
+from ndissect.store.upsampling import Axis
+
+# The part of the budget that thresholds may take; the rest is for what may fire.
+_FOR_THRESHOLDS = 0.5
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer, as far as counting needs to know it: its name, units, map size, and how its maps lie on the grid."""
+
+    name: str
+    module: str
+    units: int
+    map_size: tuple[int, int]
+    axes: tuple[Axis, Axis]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of the whole data set found.
+
+    ``images``: how many can be used; ``skipped``: (name, reason) of the others; ``digest``: of the names and bytes of
+    all that was read, the same for any order.
+    """
+
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+    concepts: ConceptCounts
+    digest: str
+
+
+class Reading:
+    """What the images and labels hold that were read so far."""
+
+    def __init__(self, concepts: int, device: torch.device | str = "cpu") -> None:
+        self.concepts = ConceptTally(concepts, device=device)
+        self.images = 0
+        self.bad: list[tuple[int, str]] = []
+        self._digest = 0
+
+    def add(self, batch: Batch, labels: LabelBatch | None) -> None:
+        """Take a batch with its labels, None where no image of it can be used."""
+        if labels is not None:
+            self.concepts.add(labels)
+        self.images += len(batch)
+        self.bad += [(number, error.message) for number, error in batch.bad]
+        self._digest = (self._digest + batch.digest) % 2**128
+
+    def state(self) -> dict[str, Tensor]:
+        """All that :meth:`restore` needs to go on from here."""
+        record = {"images": self.images, "bad": self.bad, "digest": f"{self._digest:x}"}
+        return {"record": as_tensor(record)} | self.concepts.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the ``state`` of another reading."""
+        record = from_tensor(state["record"])
+        self.images, self.bad = record["images"], [(int(n), str(why)) for n, why in record["bad"]]
+        self._digest = int(record["digest"], 16)
+        self.concepts.restore(state)
+
+    def survey(self, names: Sequence[str], together: Together = ALONE) -> Survey:
+        """What was found, by all processes."""
+        everyone = together.gather((self.images, self.bad, self._digest))
+        concepts = self.concepts.shared(together)
+        bad = sorted(one for _, some, _ in everyone for one in some)
+        return Survey(
+            sum(images for images, _, _ in everyone),
+            tuple((names[number], why) for number, why in bad),
+            concepts.counts(),
+            f"{sum(digest for _, _, digest in everyone) % 2**128:032x}",
+        )
+
+
+def as_tensor(record: Any) -> Tensor:
+    """JSON values as uint8, to lie beside tensors in one file."""
+    return torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+
+
+def from_tensor(data: Tensor) -> Any:
+    """The inverse of :func:`as_tensor`."""
+    return json.loads(bytes(data.cpu().numpy()))
+
+
+class Gathering:
+    """All that one process gathers of ``total`` images, its own among them."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        protocol: Protocol,
+        concepts: ConceptTable,
+        grid: tuple[int, int],
+        *,
+        total: int,
+        top: int,
+        budget: Budget,
+        device: torch.device,
+    ) -> None:
+        self.places, self._protocol = places, protocol
+        self.reading = Reading(len(concepts), device)
+        sizes = [grid if protocol.quantile_over == "upsampled" else place.map_size for place in places]
+        needs = [
+            Quantile.one_pass_bytes(p.units, total * h * w, protocol.q) for p, (h, w) in zip(places, sizes, strict=True)
+        ]
+        allowed = int(_FOR_THRESHOLDS * budget.on(device))
+        shares = needs if sum(needs) <= allowed else [allowed // len(places)] * len(places)
+        self.quantiles = [
+            Quantile(p.units, total * h * w, protocol.q, device, share)
+            for p, (h, w), share in zip(places, sizes, shares, strict=True)
+        ]
+        self.tops = [TopTracker(p.units, top, p.map_size, device) for p in places]
+        self.passes = max(q.passes for q in self.quantiles)
+        self.threshold_bytes = sum(needs)
+        left = Budget(budget.host - (device.type == "cpu") * sum(needs), max(budget.gpu - sum(needs), 0))
+        self.kept = Kept(left, device, protocol.upsampling)
+        #: Whether what may fire can be told before the thresholds are known.
+        self.keeps = self.passes == 1
+
+    def bounds(self) -> list[Tensor]:
+        """Of each layer (U,): no threshold will be below."""
+        found = [q.bound for q in self.quantiles]
+        return [b for b in found if b is not None]
+
+    def feed(self, i: int, maps: Tensor, extremes: Extremes) -> None:
+        """Take the maps (N, U, h, w) of layer ``i`` for its thresholds."""
+        if self._protocol.quantile_over == "raw":
+            self.quantiles[i].update_maps(maps, extremes)
+            return
+        rows, cols = self.places[i].axes
+        dense = [
+            upsample_dense(image[None], rows, cols, self._protocol.upsampling)[0].reshape(maps.shape[1], -1)
+            for image in maps
+        ]
+        self.quantiles[i].update(torch.cat(dense, 1), maps.transpose(0, 1).reshape(maps.shape[1], -1))
+
+    def state(self) -> dict[str, Tensor]:
+        """All but what is kept: tensors by name."""
+        found = {f"reading.{name}": t for name, t in self.reading.state().items()}
+        for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
+            found |= {f"{i}.quantile.{name}": t for name, t in quantile.state().items()}
+            found |= {f"{i}.top.{name}": t for name, t in top.state().items()}
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the ``state`` of another gathering of the same layers and images."""
+        self.reading.restore(within(state, "reading"))
+        for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
+            quantile.restore(within(state, f"{i}.quantile"))
+            top.restore(within(state, f"{i}.top"))
+
+
+def within(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of a state whose names begin with ``part.``, without it."""
+    return {name.removeprefix(f"{part}."): t for name, t in state.items() if name.startswith(f"{part}.")}

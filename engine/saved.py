@@ -1,0 +1,247 @@
+"""What a run has counted so far, on the disk, so that the same command goes on after a kill.
+
+A hidden folder beside the store holds ``run.json``, which says by contents what the run is of; a file for each phase
+of each process, replaced as a whole; and the pieces of what may fire (ndissect.engine.kept), written once. Nothing is
+pickled. The folder goes when the store is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ndissect.engine.cells import Cells
+from ndissect.engine.data.alone import alone
+from ndissect.engine.kept import Kept, Piece
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.files import hidden
+
+_KIND, _VERSION = "ndissect-saved-run", "1"
+_RESTART = "--restart throws away what was saved; -o names another output"
+_SHOWN = 60
+
+State = dict[str, Tensor]
+
+
+def saved_folder(target: Path) -> Path:
+    """Where a run that will write ``target`` saves itself: ``.<name>.saved`` beside it."""
+    return hidden(target, "saved")
+
+
+class Saved:
+    """The saved state of the run that writes ``target``; ``key``: JSON values that tell what it is of.
+
+    ``process``: which of several this one is; ``room``: bytes that the store will take on the same disk.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any], process: int = 0, room: int = 0) -> None:
+        self.folder, self._key, self._process, self.room = folder, json.loads(json.dumps(key)), process, room
+        self._parts: list[str] = []
+
+    @contextlib.contextmanager
+    def held(self, *, restart: bool = False) -> Iterator[None]:
+        """Hold the folder for this run, made where it is missing; it stays where something was saved.
+
+        WrongUse where it is of other work, NDError where another run holds it. ``restart``: throw away what is there.
+        """
+        busy = f"another run is writing to {self.folder.parent / self._target_name()}"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with alone(self.folder / "lock", busy):
+                if restart:
+                    self.clear()
+                self.check()
+                yield
+        except OSError as e:
+            raise NDError(f"cannot use the folder {self.folder}: {e.strerror or e}", "-o names another output") from e
+        finally:
+            self._tidy()
+
+    def _target_name(self) -> str:
+        return self.folder.name.removeprefix(".").removesuffix(".saved")
+
+    def check(self) -> None:
+        """WrongUse where what was saved is of other work than ``key``."""
+        there = read_key(self.folder)
+        if there is None:
+            return
+        differ = differences(there, self._key)
+        if differ:
+            what = f"an unfinished run to {self._target_name()} was of other work: {differ}"
+            raise WrongUse(what, _RESTART)
+
+    def phases(self) -> list[int]:
+        """The phases that this process has saved."""
+        names = (p.name.split(".") for p in self.folder.glob(f"{self._process}.phase*.safetensors"))
+        return sorted(int(n[1].removeprefix("phase")) for n in names if n[1].removeprefix("phase").isdigit())
+
+    def load(self, phase: int) -> tuple[dict[str, Any], State] | None:
+        """The record and the tensors of ``phase``, None where none can be read."""
+        try:
+            return _load(self._file(phase))
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+
+    def save(self, phase: int, record: Mapping[str, Any], state: State, kept: Kept | None = None) -> None:
+        """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays."""
+        if read_key(self.folder) is None:
+            whole = {"encoding-type": _KIND, "encoding-version": _VERSION, "key": self._key}
+            _write(self.folder / "run.json", json.dumps(whole).encode())
+        fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []
+        parts = list(self._parts)
+        if fresh:
+            parts.append(f"{self._process}.kept{len(parts)}.safetensors")
+            _store(self.folder / parts[-1], _tensors(fresh), {"images": [piece.images for piece in fresh]})
+        _store(self._file(phase), state, {**record, "parts": parts})
+        self._parts = parts
+        for piece in fresh:
+            piece.saved = True
+
+    def pieces(self, record: Mapping[str, Any]) -> Iterator[Piece]:
+        """What may fire, as it was saved with ``record``, part after part."""
+        self._parts = [str(name) for name in record["parts"]]
+        for name in self._parts:
+            yield from load_pieces(self.folder / name)
+
+    def clear(self) -> None:
+        """Throw away everything that was saved."""
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+        self._parts = []
+
+    def remove(self) -> None:
+        """The run is over: nothing of it need be saved any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, phase: int) -> Path:
+        return self.folder / f"{self._process}.phase{phase}.safetensors"
+
+    def _tidy(self) -> None:
+        """Remove the folder again where nothing was saved."""
+        with contextlib.suppress(OSError):
+            if {path.name for path in self.folder.iterdir()} <= {"lock"}:
+                self.remove()
+
+
+def read_key(folder: Path) -> dict[str, Any] | None:
+    """What the run saved in ``folder`` is of; None where there is none, or it was written by something else."""
+    try:
+        whole = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        known = whole["encoding-type"] == _KIND and whole["encoding-version"] == _VERSION
+        return dict(whole["key"]) if known else {"format": whole["encoding-version"]}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"format": "unknown"}
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words what differs: ``layers: layer3 then, layer4 now``; "" where nothing does."""
+    said = []
+    for name in dict.fromkeys([*saved, *now]):
+        a, b = saved.get(name), now.get(name)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            inner = [n for n in dict.fromkeys([*a, *b]) if a.get(n) != b.get(n)]
+            said += [f"{name} {n}: {_short(a.get(n))} then, {_short(b.get(n))} now" for n in inner]
+        else:
+            said.append(f"{name}: {_short(a)} then, {_short(b)} now")
+    return "; ".join(said)
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def load_pieces(path: Path) -> list[Piece]:
+    """The pieces of one file; NDError where it cannot be read."""
+    try:
+        record, tensors = _load(path)
+        return [
+            Piece([int(i) for i in images], _layers(tensors, number), saved=True)
+            for number, images in enumerate(record["images"])
+        ]
+    except (OSError, SafetensorError, ValueError, KeyError) as e:
+        raise NDError(f"what was saved in {path.parent} cannot be read: {e}", _RESTART) from e
+
+
+def _tensors(pieces: list[Piece]) -> State:
+    found: State = {}
+    for number, piece in enumerate(pieces):
+        for i, layer in enumerate(piece.layers):
+            if isinstance(layer, Cells):
+                found[f"{number}.{i}.index"], found[f"{number}.{i}.corners"] = layer.index, layer.corners
+                found[f"{number}.{i}.shape"] = torch.tensor(layer.shape)
+            else:
+                found[f"{number}.{i}.maps"] = layer
+    return found
+
+
+def _layers(tensors: State, number: int) -> list[Cells | Tensor]:
+    layers: list[Cells | Tensor] = []
+    while True:
+        name = f"{number}.{len(layers)}"
+        if f"{name}.maps" in tensors:
+            layers.append(tensors[f"{name}.maps"])
+        elif f"{name}.index" in tensors:
+            a, b, c, d = tensors[f"{name}.shape"].tolist()
+            layers.append(Cells((a, b, c, d), tensors[f"{name}.index"], tensors[f"{name}.corners"]))
+        else:
+            return layers
+
+
+# Files
+
+
+def _load(path: Path) -> tuple[dict[str, Any], State]:
+    with safe_open(str(path), framework="pt") as f:
+        return json.loads(f.metadata()["record"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+
+
+def _store(path: Path, state: State, record: Mapping[str, Any]) -> None:
+    fresh = path.with_name(f"{path.name}.part")
+    on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
+    try:
+        save_file(on_host, str(fresh), {"record": json.dumps(record)})
+        _put(fresh, path)
+    except (OSError, SafetensorError) as e:
+        fresh.unlink(missing_ok=True)
+        why = "the disk is full" if "os error 28" in str(e) or "No space" in str(e) else str(e)
+        raise NDError(
+            f"cannot save to {path.parent}: {why}", "free some space, or choose another output with -o"
+        ) from e
+
+
+def _write(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.part")
+    try:
+        fresh.write_bytes(data)
+        _put(fresh, path)
+    except OSError as e:
+        fresh.unlink(missing_ok=True)
+        raise NDError(f"cannot save to {path.parent}: {e.strerror or e}", "choose another output with -o") from e
+
+
+def _put(fresh: Path, path: Path) -> None:
+    with fresh.open("rb+") as f:
+        os.fsync(f.fileno())
+    fresh.replace(path)
+    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
