@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.engine.progress import Progress
 from ndissect.engine.tally import ConceptTally
@@ -21,30 +19,11 @@ from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import resize_labels
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 #: Decoded images are kept in memory up to this many bytes, so that a small data set is decoded once.
 CACHE_BYTES = 2 << 30
 _SHOW = 5
 # Labels are counted this many images at a time: a call for each would cost more than the counting.
 _COUNTED_TOGETHER = 64
-
-
-def in_order(work: Callable[[T], R], items: Sequence[T], workers: int, ahead: int) -> Iterator[R]:
-    """``work`` of every item, in order, by ``workers`` threads that run at most ``ahead`` items before the reader."""
-    with ThreadPoolExecutor(workers) as pool:
-        running: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                running.append(pool.submit(work, item))
-                if len(running) > ahead:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.engine.data.dataset import Sample
-from ndissect.engine.loader import Loader, in_order
+from ndissect.engine.in_order import in_order
+from ndissect.engine.loader import Loader
 from ndissect.store.model import ImageTable
 from ndissect.store.upsampling import resize_labels
 

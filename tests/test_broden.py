@@ -97,6 +97,22 @@ def test_an_image_without_any_label_has_no_map(data: Path) -> None:
     assert sample.labels == ()
 
 
+def test_labels_are_read_without_the_photograph(data: Path) -> None:
+    dataset = open_dataset(data)
+    samples = [dataset.read(index) for index in range(3)]
+    for name in dataset.names:
+        (data / "images" / name).unlink()
+    for sample in samples:
+        found = dataset.read_labels(sample.index)
+        assert (found.index, found.labels) == (sample.index, sample.labels)
+        assert found.maps.dtype == np.uint16
+        assert np.array_equal(found.maps, sample.maps)
+        assert found.maps.shape == sample.maps.shape
+    save_map(data / "images" / "dtd" / "two_object_0.png", halves(0, 77))
+    with pytest.raises(BadFile, match=r"dtd/two_object_0.png: holds 77, not in label.csv"):
+        dataset.read_labels(1)
+
+
 def test_concepts_are_sorted_by_number_with_their_categories(data: Path) -> None:
     header, *rows = read_csv(data / "label.csv")
     write_csv(data / "label.csv", header, rows[::-1])

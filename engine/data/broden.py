@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.concepts import Concepts, category_order, read_concepts, read_coverage
-from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
 from ndissect.engine.data.images import BadFile, decode_image, decode_labels, read_file
 from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.tables import WHOLE, Report, Table, parse_table
@@ -128,23 +128,31 @@ class Broden:
 
     def read(self, index: int) -> Sample:
         """Decode image ``index`` with its labels; BadFile (an NDError) names the file and what is wrong with it."""
-        name, paths = self.names[index], self.maps_of(index)
-        labels = {self.check_label(index, column, number) for column, number in self.labels_of(index)}
+        labels = self._read_labels(index)
         digest = hashlib.blake2b(digest_size=16)
-        for text in (name, *(f"{c}={cell}" for c, cell in zip(self.columns, self._cells[index], strict=True))):
+        cells = (f"{c}={cell}" for c, cell in zip(self.columns, self._cells[index], strict=True))
+        for text in (self.names[index], *cells):
             _update(digest, text.encode())
         image, data = self.read_image(index)
         _update(digest, data)
-        maps = np.empty((len(paths), *self.grid), np.uint16)
-        for row, path in enumerate(paths):
-            maps[row], data = self.read_map(path)
+        maps, files = self._read_maps(index)
+        for data in files:
             _update(digest, data)
-        return Sample(index, name, image, maps, tuple(sorted(labels)), int.from_bytes(digest.digest(), "big"))
+        return Sample(index, self.names[index], image, maps, labels, int.from_bytes(digest.digest(), "big"))
+
+    def read_labels(self, index: int) -> Labels:
+        """Decode the labels of image ``index`` alone; BadFile (an NDError) as for ``read``."""
+        labels = self._read_labels(index)
+        return Labels(index, self._read_maps(index)[0], labels)
+
+    def image_path(self, index: int) -> Path:
+        """Where the photograph of image ``index`` lies."""
+        return self.root / "images" / self.names[index]
 
     def read_image(self, index: int) -> tuple[npt.NDArray[np.uint8], bytes]:
         """(ih, iw, 3) uint8 RGB of image ``index``, and the bytes of its file."""
         file = f"images/{self.names[index]}"
-        data = read_file(self.root / file, file)
+        data = read_file(self.image_path(index), file)
         ih, iw = self.image_sizes[index].tolist()
         return decode_image(data, file, (ih, iw)), data
 
@@ -166,6 +174,19 @@ class Broden:
             what = f"row {self.rows[index]}, column {column}: {self.names[index]} has label {number}, not in label.csv"
             raise BadFile("index.csv", what, _CHECK)
         return number
+
+    def _read_labels(self, index: int) -> tuple[int, ...]:
+        """The image-level labels of image ``index``, sorted, all of them known."""
+        return tuple(sorted({self.check_label(index, column, number) for column, number in self.labels_of(index)}))
+
+    def _read_maps(self, index: int) -> tuple[npt.NDArray[np.uint16], list[bytes]]:
+        """(M, sh, sw) uint16: the label maps of image ``index``, and the bytes of their files."""
+        paths = self.maps_of(index)
+        maps, files = np.empty((len(paths), *self.grid), np.uint16), []
+        for row, path in enumerate(paths):
+            maps[row], data = self.read_map(path)
+            files.append(data)
+        return maps, files
 
     def _keep_concepts(self, found: Concepts) -> None:
         self.concepts, self.frequency, self.coverage = found.table, found.frequency, found.coverage

@@ -29,6 +29,15 @@ class Sample:
     digest: int
 
 
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one image without its photograph, as in Sample."""
+
+    index: int
+    maps: npt.NDArray[np.uint16]
+    labels: tuple[int, ...]
+
+
 class ConceptDataset(Protocol):
     """A densely labelled data set: sized, indexable, safe to read from several threads."""
 
@@ -46,6 +55,10 @@ class ConceptDataset(Protocol):
 
     def read(self, index: int) -> Sample:
         """Decode image ``index`` with its labels; NDError names the file and what is wrong with it."""
+        ...
+
+    def read_labels(self, index: int) -> Labels:
+        """The labels of image ``index``, whatever its photograph is like; NDError as for ``read``."""
         ...
 
     def tables_digest(self) -> str:

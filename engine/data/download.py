@@ -5,7 +5,6 @@ The archives are about 1 GB each, no checksum of them is published, and the host
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -16,11 +15,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ndissect.engine.data.alone import alone
 from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.unpack import BadArchive, Progress, gigabytes, require_space, unpack
 from ndissect.store.errors import NDError, WrongUse, nearest
@@ -92,7 +92,7 @@ def download(
         raise WrongUse(f"{url} is no http or https address.", "Correct the environment variable ND_BRODEN_URL.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f"{name}.lock"):
+        with alone(folder / f"{name}.lock", f"Another process is downloading to {folder}."):
             if not _is_complete(target):
                 _fetch_and_unpack(url, folder, name, _Talk(progress, notice), patience)
     except OSError as error:
@@ -109,27 +109,6 @@ class _Talk:
 
 def _is_complete(target: Path) -> bool:
     return (target / "index.csv").is_file() and (target / "label.csv").is_file()
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold ``lock``: two processes that add to one partial file would spoil it."""
-    with lock.open("w") as held:
-        _lock(held.fileno(), lock.parent)
-        yield
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise NDError(f"Another process is downloading to {folder}.", "Wait until it ends, then try again.") from None
-    except OSError:
-        return  # a network file system without locks: better to go on without one than not at all
 
 
 def _fetch_and_unpack(url: str, folder: Path, name: str, talk: _Talk, patience: Patience) -> None:
