@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.data.dataset import ConceptDataset, Sample, unusable
 from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.engine.progress import Progress
@@ -21,7 +21,6 @@ from ndissect.store.upsampling import resize_labels
 
 #: Decoded images are kept in memory up to this many bytes, so that a small data set is decoded once.
 CACHE_BYTES = 2 << 30
-_SHOW = 5
 # Labels are counted this many images at a time: a call for each would cost more than the counting.
 _COUNTED_TOGETHER = 64
 
@@ -87,12 +86,8 @@ class Loader:
         if uncounted:
             tally.add(self.labels(uncounted))
         if bad and not skip_bad:
-            listed = "; ".join(reason for _, reason in bad[:_SHOW])
-            more = f"; and {len(bad) - _SHOW} more" if len(bad) > _SHOW else ""
-            raise NDError(
-                f"{len(bad)} of {len(self.dataset)} images cannot be used: {listed}{more}",
-                f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images",
-            )
+            hint = f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images"
+            raise unusable([reason for _, reason in bad], len(self.dataset), hint)
         if not usable:
             raise NDError(f"{self.dataset.root} holds no image that can be used", "nd data check says why")
         self.usable = tuple(usable)
