@@ -439,6 +439,14 @@ def test_a_cache_that_cannot_be_written(data: Path, cache: Path) -> None:
     assert isinstance(open_data(data), Broden)
 
 
+def test_a_cache_that_cannot_even_be_looked_into(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ND_CACHE", "x" * 300)
+    not_found(data, "cannot be read", "File name too long")
+    assert plan(Broden(data)).done == 0
+    with pytest.raises(NDError, match="cannot be written: File name too long"):
+        pack(Broden(data))
+
+
 def test_a_wrong_map_is_not_packed(data: Path) -> None:
     save_map(data / "images" / "made" / "0000_part_0.png", np.full(GRID, 77))
     with pytest.raises(NDError, match=r"holds 77, not in label\.csv"):

@@ -28,7 +28,6 @@ from ndissect.engine.data.packed import (
     KIND,
     ROW,
     VERSION,
-    Note,
     Packable,
     Rows,
     Unusable,
@@ -65,14 +64,13 @@ class Plan:
 def plan(dataset: Packable) -> Plan:
     """The size of the pack of ``dataset``, from its tables, and how much of it is there already."""
     folder = pack_folder(dataset)
-    there = next(p for p in folder.parents if p.exists())
+    there = next(p for p in folder.parents if os.path.exists(p))  # noqa: PTH110 - Path.exists raises, as for long names
     return Plan(folder, len(dataset), len(_begun(dataset)), _size(dataset), shutil.disk_usage(there).free)
 
 
 def pack(
     dataset: Packable,
     progress: Progress | None = None,
-    note: Note | None = None,
     *,
     force: bool = False,
     workers: int = 0,

@@ -77,17 +77,20 @@ def open_data(path: Path, note: Note | None = None) -> ConceptDataset:
 def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | None:
     """The pack of ``dataset``; None where there is none that can be used, and then ``note`` is told why."""
     folder = pack_folder(dataset)
-    why = ""
-    if folder.exists():
-        try:
+    try:
+        if folder.exists():
             return _open(dataset, folder, note)
-        except Unusable as fault:
-            why = f"it {fault}"
-        except (OSError, ValueError) as fault:
-            why = f"it is damaged ({fault})"
-    elif changed := [p for p in other_packs(dataset) if not p.name.startswith(".")]:
+        changed = [p for p in other_packs(dataset) if not p.name.startswith(".")]
+        if not changed:
+            return None
         folder, why = changed[0], "the tables have changed since"
-    if why and note:
+    except Unusable as fault:
+        why = f"it {fault}"
+    except OSError as fault:
+        why = f"it cannot be read ({fault})"
+    except ValueError as fault:
+        why = f"it is damaged ({fault})"
+    if note:
         note(f"the pack {folder} is not used: {why}; pack again with `nd data pack {dataset.root}`")
     return None
 
@@ -201,10 +204,11 @@ class PackedDataset:
         """Whether the CRC of an array is that of ``index``, which is looked at once: images are read several times."""
         if not self._sound[index, which]:
             self._sound[index, which] = zlib.crc32(array.data) == self._rows[index]["crc"][which]
-        if not self._sound[index, which] and self._note:
-            again = f"pack again with `nd data pack {self.root} --force`"
-            self._note(f"the pack {self.folder} is damaged: {self.names[index]} is decoded from its files; {again}")
-            self._note = None
+        if not self._sound[index, which]:
+            note, self._note = self._note, None
+            if note:
+                again = f"pack again with `nd data pack {self.root} --force`"
+                note(f"the pack {self.folder} is damaged: {self.names[index]} is decoded from its files; {again}")
         return bool(self._sound[index, which])
 
 
