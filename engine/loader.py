@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.dataset import ConceptDataset, Sample
+from ndissect.engine.data.dataset import ConceptDataset, Sample, unusable
 from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.store.errors import NDError
@@ -23,7 +23,6 @@ from ndissect.store.upsampling import resize_labels
 
 T = TypeVar("T")
 
-_SHOW = 5
 # Batches that are put together before the network asks for them.
 _AHEAD = 2
 
@@ -161,12 +160,8 @@ class Loader:
     def refuse(self, images: Sequence[int]) -> NoReturn:
         """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
         reasons = [e.message for e in in_order(self._try, images, self.workers, 64) if isinstance(e, NDError)]
-        listed = "; ".join(reasons[:_SHOW])
-        more = f"; and {len(reasons) - _SHOW} more" if len(reasons) > _SHOW else ""
-        raise NDError(
-            f"{len(reasons)} of {len(self.dataset)} images cannot be used: {listed}{more}",
-            f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images",
-        )
+        hint = f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images"
+        raise unusable(reasons, len(self.dataset), hint)
 
     def labels(self, batch: Batch, device: torch.device | str = "cpu") -> LabelBatch:
         """The labels of a batch."""

@@ -62,7 +62,7 @@ def test_look_ups_import_the_store_alone(place: Path) -> None:
 
 
 def test_overlays_and_data_sets_need_no_torch(place: Path) -> None:
-    commands = (("overlay", "units:0"), ("data", "info", "small"), ("data", "check", "small"))
+    commands = (("overlay", "units:0"), *(("data", what, "small") for what in ("info", "check", "pack")))
     for args, modules in zip(commands, all_imported(commands, place), strict=True):
         assert not modules & {"torch", "torchvision", "textual"}, args
 
@@ -136,7 +136,7 @@ def test_the_shell_completes_commands_options_values_and_layers(place: Path) -> 
     asked = [("ins",), ("data", ""), ("inspect", "--m"), ("inspect", "--sort", ""), ("inspect", "d"), ("overlay", "un")]
     command, data, option, sort, layer, unit = cli.in_parallel(lambda words: completions(place, *words), asked)
     assert command == ["inspect"]
-    assert set(data) == {"info", "check", "download"}
+    assert set(data) == {"info", "check", "download", "pack"}
     assert "--min-iou" in option
     assert {"iou", "unit", "label", "report"} <= set(sort)
     assert layer == ["deep.pool"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.concepts import ConceptTable
+from ndissect.store.errors import NDError
+
+_SHOW = 5
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,10 @@ class ConceptDataset(Protocol):
     def tables_digest(self) -> str:
         """Hex digest of the tables (index, labels, categories) that define the data set."""
         ...
+
+
+def unusable(reasons: Sequence[str], images: int, hint: str) -> NDError:
+    """The error that so many of ``images`` cannot be used, with the first few of the ``reasons``."""
+    listed = "; ".join(reasons[:_SHOW])
+    more = f"; and {len(reasons) - _SHOW} more" if len(reasons) > _SHOW else ""
+    return NDError(f"{len(reasons)} of {images} images cannot be used: {listed}{more}", hint)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.packed import Note, find_pack
 from ndissect.store.concepts import report_order
 
 
@@ -38,12 +39,21 @@ class ConceptInfo:
 
 
 @dataclass(frozen=True)
+class PackInfo:
+    """The pack of a data set: its folder, its size in bytes, and when it was packed (ISO 8601)."""
+
+    path: str
+    bytes: int
+    packed: str
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """A data set in figures; ``dataclasses.asdict`` of it is plain JSON.
 
     ``splits``, ``sources`` (the first folder of an image's name) and ``image_sizes`` (``"ih x iw"``) count images;
     ``map_size``: (sh, sw); ``most`` and ``least``: the most and least frequent concepts, those of unknown
-    frequency left out; ``digest``: of the tables.
+    frequency left out; ``digest``: of the tables; ``pack``: None where there is none that can be used.
     """
 
     path: str
@@ -58,14 +68,17 @@ class DataInfo:
     most: tuple[ConceptInfo, ...]
     least: tuple[ConceptInfo, ...]
     digest: str
+    pack: PackInfo | None
 
 
-def describe(dataset_path: Path, n: int = 10) -> DataInfo:
+def describe(dataset_path: Path, n: int = 10, note: Note | None = None) -> DataInfo:
     """The figures of the data set in ``dataset_path`` with its ``n`` most and least frequent concepts.
 
-    Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty.
+    Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty;
+    ``note`` is told why a pack cannot be used.
     """
     dataset = Broden(dataset_path)
+    pack = find_pack(dataset, note)
     known = np.flatnonzero(dataset.frequency >= 0)
     # Equal frequencies: the lower number first, at both ends.
     rising = known[np.argsort(dataset.frequency[known], kind="stable")].tolist()
@@ -85,6 +98,7 @@ def describe(dataset_path: Path, n: int = 10) -> DataInfo:
         most=tuple(_concept(dataset, row) for row in falling[:n]),
         least=tuple(_concept(dataset, row) for row in rising[:n]),
         digest=dataset.tables_digest(),
+        pack=None if pack is None else PackInfo(str(pack.folder), pack.bytes, pack.packed),
     )
 
 

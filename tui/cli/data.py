@@ -1,17 +1,22 @@
-"""``nd data``: what a labelled data set holds, what is wrong with it, and fetching one."""
+"""``nd data``: what a labelled data set holds, what is wrong with it, fetching one, and packing it."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ndissect.store.errors import NDError, WrongUse
 from ndissect.tui.cli.options import JsonOption
 
-app = typer.Typer(help="Labelled image data: info, check, download.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from ndissect.engine.data.broden import Broden
+
+app = typer.Typer(help="Labelled image data: info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None)
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
@@ -29,6 +34,12 @@ def find(name: str) -> Path:
     return scenes.ensure()
 
 
+def _note(text: str) -> None:
+    from ndissect.tui.cli.output import tell
+
+    tell(f"note: {text}")
+
+
 @app.command()
 def info(
     path: DataArgument,
@@ -38,9 +49,10 @@ def info(
     """Images, concepts by category, coverage, and the most and least frequent concepts."""
     from ndissect.engine.data.info import describe
     from ndissect.store.concepts import display_name
+    from ndissect.store.files import human_bytes
     from ndissect.tui.cli.output import Column, Table, number, print_json, print_table
 
-    d = describe(find(path), count)
+    d = describe(find(path), count, _note)
     if json:
         print_json(asdict(d))
         return
@@ -51,6 +63,8 @@ def info(
         f"{d.images} images ({splits}); {sizes} pixels, label maps {d.map_size[0]} x {d.map_size[1]}",
         f"sources: {sources}",
     ]
+    if d.pack:
+        about.append(f"packed: {d.pack.path}, {human_bytes(d.pack.bytes)}, {d.pack.packed}")
     columns = [
         Column("category"),
         Column("concepts", right=True),
@@ -133,3 +147,77 @@ class _Transfer:
     def end(self) -> None:
         if sys.stderr.isatty():
             sys.stderr.write("\r" + " " * 60 + "\r")
+
+
+@app.command()
+def pack(
+    path: DataArgument,
+    force: Annotated[bool, typer.Option("--force", help="Pack again what is packed already.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the pack.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", min=0, help="Threads that decode; 0: one a core, up to 16.")
+    ] = 0,
+) -> None:
+    """Decode every image and label map once, for all networks; later runs use the pack by themselves.
+
+    Goes on where it was when it is stopped, and run again.
+    """
+    from ndissect.engine.data.broden import Broden
+    from ndissect.tui.cli.output import emit
+
+    if force and remove:
+        raise WrongUse("--force packs and --remove deletes", "choose one of them")
+    dataset = Broden(find(path))
+    if remove:
+        _remove_pack(dataset)
+        return
+    folder = _pack(dataset, force, workers)
+    emit(f"{folder}\n")
+
+
+def _pack(dataset: Broden, force: bool, workers: int) -> Path:
+    from ndissect.engine.data.pack import pack, plan
+    from ndissect.engine.data.packed import find_pack
+    from ndissect.store.files import human_bytes
+    from ndissect.tui.cli.output import tell
+    from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.cli.running import command
+
+    there = find_pack(dataset, _note)
+    if there is not None and not force:
+        tell(f"{dataset.name} is packed already ({human_bytes(there.bytes)}, {there.packed}); --force packs again")
+        return there.folder
+    size = plan(dataset)
+    free = human_bytes(size.free)
+    tell(f"{dataset.name}: {size.images} images, about {human_bytes(size.bytes)} in {size.folder}; {free} free")
+    done = 0 if there else size.done
+    if done:
+        tell(f"goes on after the {done} images that are packed")
+    started = time.monotonic()
+    try:
+        with show_progress() as progress:
+            folder = pack(dataset, progress, force=force, workers=workers)
+    except KeyboardInterrupt:
+        packed = f"{plan(dataset).done} of {size.images} images are packed"
+        raise _Stopped(f"stopped; {packed}", f"go on where it was: {command()}") from None
+    seconds = time.monotonic() - started
+    rate = (size.images - done) / max(seconds, 1e-6)
+    tell(f"{size.images} images packed, {human_bytes(size.bytes)} in {seconds:.1f} s, {rate:.0f} images/s")
+    tell("later runs use it by themselves")
+    return folder
+
+
+class _Stopped(NDError):
+    exit_code = 130
+
+
+def _remove_pack(dataset: Broden) -> None:
+    from ndissect.engine.data.pack import remove_pack
+    from ndissect.store.files import human_bytes
+    from ndissect.tui.cli.output import tell
+
+    removed = remove_pack(dataset)
+    for folder, size in removed:
+        tell(f"removed {folder}, {human_bytes(size)}")
+    if not removed:
+        tell(f"{dataset.name} is not packed")

@@ -156,15 +156,17 @@ def _store_name(network: Network, dataset: ConceptDataset) -> str:
 
 
 def _dataset(name: str | None) -> ConceptDataset:
-    from ndissect.engine.data.broden import find_dataset, open_dataset
+    from ndissect.engine.data.broden import find_dataset
+    from ndissect.engine.data.packed import open_data
 
     if name is not None and (name != "demo" or Path(name).is_dir()):
-        return open_dataset(find_dataset(name))
+        return open_data(find_dataset(name), note=lambda text: tell(f"note: {text}"))
     from ndissect.engine.demo import scenes
     from ndissect.tui.cli.progress import show_progress
 
     with show_progress() as progress:
-        return open_dataset(scenes.ensure(progress=progress.step("making the demo's images")))
+        folder = scenes.ensure(progress=progress.step("making the demo's images"))
+    return open_data(folder, note=lambda text: tell(f"note: {text}"))
 
 
 def _choose(request: Request, infos: list[LayerInfo]) -> list[LayerInfo]:

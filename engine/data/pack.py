@@ -1,0 +1,288 @@
+"""Packing a data set: every image and label map decoded once, for all networks. ndissect.engine.data.packed reads it.
+
+A pack grows in a hidden folder, file by file as it will be, and index.bin names an image only when its data is on the
+disk: a kill at any moment costs the last images, and packing again goes on behind the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ndissect.engine.data.alone import alone
+from ndissect.engine.data.dataset import Sample, unusable
+from ndissect.engine.data.packed import (
+    ABOUT,
+    FILES,
+    INDEX,
+    KIND,
+    ROW,
+    VERSION,
+    Packable,
+    Rows,
+    Unusable,
+    changed_image,
+    ends,
+    find_pack,
+    other_packs,
+    pack_folder,
+    part_folder,
+    read_about,
+)
+from ndissect.engine.data.unpack import require_space
+from ndissect.engine.in_order import in_order
+from ndissect.engine.progress import Progress
+from ndissect.store.errors import NDError
+
+# A kill loses up to so many images; waiting for the disk after each one would take longer than decoding it.
+_TOGETHER = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What packing takes: ``bytes`` in ``folder``, on a disk that has ``free`` bytes; ``done``: how many of the
+    ``images`` an earlier packing that was interrupted has packed.
+    """
+
+    folder: Path
+    images: int
+    done: int
+    bytes: int
+    free: int
+
+
+def plan(dataset: Packable) -> Plan:
+    """The size of the pack of ``dataset``, from its tables, and how much of it is there already."""
+    folder = pack_folder(dataset)
+    there = next(p for p in folder.parents if os.path.exists(p))  # noqa: PTH110 - Path.exists raises, as for long names
+    return Plan(folder, len(dataset), len(_begun(dataset)), _size(dataset), shutil.disk_usage(there).free)
+
+
+def pack(
+    dataset: Packable,
+    progress: Progress | None = None,
+    *,
+    force: bool = False,
+    workers: int = 0,
+) -> Path:
+    """The folder of the pack of ``dataset``, written unless it is there and of use; ``force`` writes it anew.
+
+    It takes its name when it is whole. After a kill, an error or an interrupt the same call goes on where it was.
+    NDError where images cannot be read, the disk is too small or cannot be written, or another process is packing.
+    """
+    folder, part = pack_folder(dataset), part_folder(dataset)
+    try:
+        with _alone(dataset):
+            if not force and find_pack(dataset):
+                return folder
+            if folder.exists():
+                _discard(part)  # begun before the pack that is to be replaced
+            begun = _begun(dataset)
+            held = _used(folder) + int(ends(begun, dataset.grid)[-1].sum())
+            require_space(folder.parent, _size(dataset) - held, f"pack {dataset.name}")
+            _discard(folder)
+            if not len(begun):
+                _discard(part)
+                part.mkdir()
+                _write_about(part, dataset, {})
+            _write(dataset, begun, progress or Progress(), workers or min(16, os.cpu_count() or 1))
+            _finish(dataset)
+            for old in other_packs(dataset):
+                _discard(old)
+    except OSError as error:
+        hint = "What was packed is kept: free some space, then run the same command again; ND_CACHE moves the cache."
+        raise NDError(f"{folder} cannot be written: {error.strerror or error}.", hint) from error
+    return folder
+
+
+def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
+    """Delete every pack of ``dataset``, whole or not, old ones as well: the folders that were there, and their bytes.
+
+    NDError where another process is packing, or where one cannot be deleted.
+    """
+    removed = []
+    try:
+        with _alone(dataset):
+            for folder in (pack_folder(dataset), part_folder(dataset), *other_packs(dataset)):
+                if folder.exists():
+                    removed.append((folder, _used(folder)))
+                    _discard(folder)
+    except OSError as error:
+        raise NDError(f"The pack cannot be removed: {error}.", f"Delete {pack_folder(dataset)} yourself.") from error
+    return removed
+
+
+@contextlib.contextmanager
+def _alone(dataset: Packable) -> Iterator[None]:
+    folder = pack_folder(dataset)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(folder.with_name(f".{folder.name}.lock"), f"Another process is packing {dataset.name} into {folder}."):
+        yield
+
+
+def _size(dataset: Packable) -> int:
+    """Bytes of the whole pack; the few image-level labels are not counted."""
+    pixels = int(dataset.image_sizes.astype(np.int64).prod(1).sum())
+    maps = sum(len(dataset.maps_of(index)) for index in range(len(dataset)))
+    return 3 * pixels + 2 * dataset.grid[0] * dataset.grid[1] * maps + len(dataset) * ROW.itemsize
+
+
+def _begun(dataset: Packable) -> Rows:
+    """The images that an interrupted packing has packed, none where its files do not bear it out."""
+    part, none = part_folder(dataset), np.empty(0, ROW)
+    try:
+        if read_about(part).get("tables_digest") != dataset.tables_digest():
+            return none
+        data = (part / INDEX).read_bytes()
+        sizes = [(part / file).stat().st_size for file in FILES]
+    except (Unusable, OSError, ValueError):
+        return none
+    rows = np.frombuffer(data, ROW, min(len(dataset), len(data) // ROW.itemsize))
+    whole = (ends(rows, dataset.grid)[1:] <= sizes).all(1)
+    whole &= (rows["size"] == dataset.image_sizes[: len(rows)]).all(1)
+    rows = rows[: int(np.argmin(np.append(whole, False)))]
+    return none if changed_image(dataset, rows) else rows
+
+
+class _Writer:
+    """Adds images to the files of a pack, behind the ``begun`` ones; what commit() returned from outlives a kill."""
+
+    def __init__(self, folder: Path, begun: Rows, grid: tuple[int, int]) -> None:
+        self._files = [(folder / file).open("ab") for file in FILES]
+        self._index = (folder / INDEX).open("ab")
+        self._rows: list[bytes] = []
+        for file, end in zip((*self._files, self._index), (*ends(begun, grid)[-1].tolist(), begun.nbytes), strict=True):
+            file.truncate(end)
+
+    def add(self, sample: Sample, row: bytes) -> None:
+        for file, part in zip(self._files, (*_parts(sample), np.array(sample.labels, "<u2").data), strict=True):
+            file.write(part)
+        self._rows.append(row)
+        if len(self._rows) == _TOGETHER:
+            self.commit()
+
+    def commit(self) -> None:
+        rows, self._rows = self._rows, []  # first: after an interrupt they must not be written twice
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        self._index.write(b"".join(rows))
+        self._index.flush()
+        os.fsync(self._index.fileno())
+
+    def close(self) -> None:
+        for file in (*self._files, self._index):
+            with contextlib.suppress(OSError):  # the error that led here says more
+                file.close()
+
+
+def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> None:
+    """Pack what is not in ``begun``; after a bad image the others are only read, to tell of all the bad ones."""
+
+    def read(index: int) -> tuple[Sample, bytes] | NDError:
+        try:
+            sample = dataset.read(index)
+        except NDError as error:
+            return error
+        return sample, _row(sample, dataset.image_path(index).stat().st_size)
+
+    rest = range(len(begun), len(dataset))
+    bad: list[str] = []
+    progress.start("packing", len(rest))
+    writer = _Writer(part_folder(dataset), begun, dataset.grid)
+    try:
+        for found in in_order(read, rest, workers, 4 * workers):
+            if isinstance(found, NDError):
+                bad.append(found.message)
+            elif not bad:
+                writer.add(*found)
+            progress.advance(1)
+    finally:
+        try:
+            writer.commit()
+        finally:
+            writer.close()
+    if bad:
+        raise unusable(bad, len(dataset), f"nd data check {dataset.root} lists every fault; nothing bad is packed")
+
+
+def _parts(sample: Sample) -> tuple[memoryview, memoryview]:
+    """The bytes of the pixels and of the label maps."""
+    return np.ascontiguousarray(sample.image).data, np.ascontiguousarray(sample.maps, "<u2").data
+
+
+def _row(sample: Sample, file_bytes: int) -> bytes:
+    row = np.zeros((), ROW)
+    row["size"] = sample.image.shape[:2]
+    row["maps"], row["labels"] = len(sample.maps), len(sample.labels)
+    row["file_bytes"] = file_bytes
+    row["crc"] = [zlib.crc32(part) for part in _parts(sample)]
+    row["digest"] = np.frombuffer(sample.digest.to_bytes(16, "big"), np.uint8)
+    return row.tobytes()
+
+
+def _finish(dataset: Packable) -> None:
+    """Give the pack its description, then its name."""
+    part, folder = part_folder(dataset), pack_folder(dataset)
+    index = (part / INDEX).read_bytes()
+    rows = np.frombuffer(index, ROW)
+    digest = sum(int.from_bytes(row.tobytes(), "big") for row in rows["digest"]) % 2**128
+    known = {
+        "content_digest": f"{digest:032x}",
+        "images": len(rows),
+        "bytes": sum((part / file).stat().st_size for file in (*FILES, INDEX)),
+        "index_crc": zlib.crc32((part / FILES[2]).read_bytes(), zlib.crc32(index)),
+        "packed": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    _write_about(part, dataset, known)
+    part.rename(folder)
+    _sync(folder.parent)
+
+
+def _write_about(folder: Path, dataset: Packable, known: dict[str, Any]) -> None:
+    about = {
+        "encoding-type": KIND,
+        "encoding-version": VERSION,
+        "name": dataset.name,
+        "root": str(dataset.root.resolve()),
+        "tables_digest": dataset.tables_digest(),
+        **known,
+    }
+    new = folder / f"{ABOUT}.new"
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(about, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(folder / ABOUT)
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _used(folder: Path) -> int:
+    """Bytes in the files of ``folder``, 0 where it is not there."""
+    return sum(p.stat().st_size for p in folder.glob("*") if p.is_file())
+
+
+def _discard(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)

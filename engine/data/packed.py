@@ -1,0 +1,244 @@
+"""A packed data set: its decoded images and label maps in flat files, which are mapped into memory instead of decoded.
+
+A pack is a folder of the cache that is named after the data set and the digest of its tables. ``images.bin`` holds
+the pixels of all images, one after another, uint8 (ih, iw, 3); ``maps.bin`` their label maps, uint16 (M, sh, sw);
+``labels.bin`` their image-level labels, uint16; ``index.bin`` a ROW each, little-endian like all of it. ``pack.json``
+says what was packed. ndissect.engine.data.pack writes packs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.store.files import cache_folder
+
+#: What index.bin holds of an image: its height and width, the number of its label maps and of its image-level labels,
+#: the size of its file, the CRC-32 of its pixels and of its maps, and Sample.digest, most significant byte first.
+ROW = np.dtype(
+    [
+        ("size", "<u2", (2,)),
+        ("maps", "<u2"),
+        ("labels", "<u2"),
+        ("file_bytes", "<u8"),
+        ("crc", "<u4", (2,)),
+        ("digest", "u1", (16,)),
+    ]
+)
+Rows = npt.NDArray[np.void]
+
+KIND, VERSION = "ndissect-pack", "1.0"
+ABOUT, INDEX = "pack.json", "index.bin"
+FILES = ("images.bin", "maps.bin", "labels.bin")
+
+# So many image files are looked at to see whether they are still those that were packed.
+_LOOKED_AT = 512
+_MOST_ABOUT = 1 << 16
+
+Note = Callable[[str], None]
+
+
+class Unusable(Exception):
+    """A pack that must not be used; the message completes a sentence about it."""
+
+
+class Packable(ConceptDataset, Protocol):
+    """A data set whose size is known before it is read: what packing and finding a pack need of one."""
+
+    image_sizes: npt.NDArray[np.int32]
+    """(N, 2): the height and width of every image."""
+
+    def maps_of(self, index: int) -> list[str]:
+        """The label maps of image ``index``."""
+        ...
+
+    def image_path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        ...
+
+
+def open_data(path: Path, note: Note | None = None) -> ConceptDataset:
+    """The data set in the folder ``path``, by its pack where there is one; ``note`` is told why one is of no use."""
+    dataset = Broden(path)
+    packed = find_pack(dataset, note)
+    return dataset if packed is None else packed
+
+
+def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | None:
+    """The pack of ``dataset``; None where there is none that can be used, and then ``note`` is told why."""
+    folder = pack_folder(dataset)
+    try:
+        if folder.exists():
+            return _open(dataset, folder, note)
+        changed = [p for p in other_packs(dataset) if not p.name.startswith(".")]
+        if not changed:
+            return None
+        folder, why = changed[0], "the tables have changed since"
+    except Unusable as fault:
+        why = f"it {fault}"
+    except OSError as fault:
+        why = f"it cannot be read ({fault})"
+    except ValueError as fault:
+        why = f"it is damaged ({fault})"
+    if note:
+        note(f"the pack {folder} is not used: {why}; pack again with `nd data pack {dataset.root}`")
+    return None
+
+
+def pack_folder(dataset: ConceptDataset) -> Path:
+    """Where the pack of ``dataset`` lies, or would."""
+    # Cut, as a file system takes 255 bytes: the digest alone tells data sets apart.
+    return _home() / f"{dataset.name[:50]}-{dataset.tables_digest()[:16]}"
+
+
+def part_folder(dataset: ConceptDataset) -> Path:
+    """Where the pack of ``dataset`` lies until it is whole."""
+    folder = pack_folder(dataset)
+    return folder.with_name(f".{folder.name}.part")
+
+
+def other_packs(dataset: ConceptDataset) -> list[Path]:
+    """The packs, whole or not, of what the tables in the folder of ``dataset`` were at another time."""
+    name, mine = glob.escape(dataset.name[:50]), (pack_folder(dataset), part_folder(dataset))
+    found = []
+    for folder in sorted([*_home().glob(f"{name}-*"), *_home().glob(f".{name}-*.part")]):
+        with contextlib.suppress(Unusable, OSError, ValueError):
+            about = read_about(folder)
+            if folder not in mine and about.get("root") == str(dataset.root.resolve()):
+                found.append(folder)
+    return found
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What pack.json says; Unusable, OSError or ValueError where it is not that of a pack."""
+    with (folder / ABOUT).open("rb") as file:
+        data = file.read(_MOST_ABOUT)
+    try:
+        about = json.loads(data)
+    except RecursionError:
+        about = None
+    if not isinstance(about, dict) or about.get("encoding-type") != KIND:
+        raise Unusable("is no pack")
+    version = about.get("encoding-version")
+    if str(version).partition(".")[0] != VERSION.partition(".")[0]:
+        raise Unusable(f"is of version {version!s:.20}, which this nd does not read")
+    return about
+
+
+def ends(rows: Rows, grid: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """(n + 1, 3): where each of n images ends in each of FILES, in bytes, after a row of zeros."""
+    height, width = rows["size"].astype(np.int64).T
+    maps, labels = rows["maps"].astype(np.int64), rows["labels"].astype(np.int64)
+    sizes = np.stack([3 * height * width, 2 * grid[0] * grid[1] * maps, 2 * labels], 1)
+    return np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(sizes, 0)])
+
+
+def changed_image(dataset: Packable, rows: Rows) -> str:
+    """The name of an image whose file is not of the size that was packed, empty if there is none.
+
+    Up to 512 files, spread over the data set, are looked at. One that is gone has not changed.
+    """
+    for index in np.linspace(0, len(rows) - 1, min(len(rows), _LOOKED_AT)).astype(int).tolist():
+        with contextlib.suppress(OSError):
+            if dataset.image_path(index).stat().st_size != rows[index]["file_bytes"]:
+                return str(dataset.names[index])
+    return ""
+
+
+class PackedDataset:
+    """A data set by its pack: equal to the one it was packed from, its arrays read-only views of mapped files.
+
+    ``folder``: of the pack, ``bytes``: its size, ``packed``: when, as ISO 8601. What is damaged in a mapped file is
+    found when an image is first read; the image is then decoded from its own files, and ``note`` is told once.
+    """
+
+    def __init__(self, dataset: Packable, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
+        self.root, self.name, self.concepts = dataset.root, dataset.name, dataset.concepts
+        self.names, self.splits, self.grid = dataset.names, dataset.splits, dataset.grid
+        self.folder, self.packed = folder, packed
+        self._source, self._rows, self._note = dataset, rows, note
+        self._ends = ends(rows, self.grid)
+        self.bytes = int(self._ends[-1].sum()) + rows.nbytes
+        images, maps, labels = (folder / file for file in FILES)
+        self._images, self._maps, self._labels = _map(images, np.uint8), _map(maps, "<u2"), _map(labels, "<u2")
+        self._sound = np.zeros((len(rows), 2), bool)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def tables_digest(self) -> str:
+        """Hex digest of the tables of the data set."""
+        return self._source.tables_digest()
+
+    def read(self, index: int) -> Sample:
+        """Image ``index`` with its labels, as it was decoded when it was packed."""
+        row, (start, _, _), (end, _, _) = self._rows[index], self._ends[index], self._ends[index + 1]
+        image = self._images[start:end].reshape(*row["size"].tolist(), 3)
+        labels = self._view_labels(index)
+        if not (self._is_sound(index, 0, image) and self._is_sound(index, 1, labels.maps)):
+            return self._source.read(index)
+        digest = int.from_bytes(row["digest"].tobytes(), "big")
+        return Sample(index, self.names[index], image, labels.maps, labels.labels, digest)
+
+    def read_labels(self, index: int) -> Labels:
+        """The labels of image ``index``, as they were decoded when it was packed."""
+        labels = self._view_labels(index)
+        return labels if self._is_sound(index, 1, labels.maps) else self._source.read_labels(index)
+
+    def _view_labels(self, index: int) -> Labels:
+        _, maps, labels = (slice(a // 2, b // 2) for a, b in zip(self._ends[index], self._ends[index + 1], strict=True))
+        count = int(self._rows[index]["maps"])
+        return Labels(index, self._maps[maps].reshape(count, *self.grid), tuple(self._labels[labels].tolist()))
+
+    def _is_sound(self, index: int, which: int, array: npt.NDArray[Any]) -> bool:
+        """Whether the CRC of an array is that of ``index``, which is looked at once: images are read several times."""
+        if not self._sound[index, which]:
+            self._sound[index, which] = zlib.crc32(array.data) == self._rows[index]["crc"][which]
+        if not self._sound[index, which]:
+            note, self._note = self._note, None
+            if note:
+                again = f"pack again with `nd data pack {self.root} --force`"
+                note(f"the pack {self.folder} is damaged: {self.names[index]} is decoded from its files; {again}")
+        return bool(self._sound[index, which])
+
+
+def _home() -> Path:
+    return cache_folder() / "packed"
+
+
+def _open(dataset: Packable, folder: Path, note: Note | None) -> PackedDataset:
+    """The pack in ``folder``, after comparing every size; Unusable, OSError or ValueError where it is of no use."""
+    about = read_about(folder)
+    if about.get("tables_digest") != dataset.tables_digest():
+        raise Unusable("is of other tables")
+    _check_size(folder / INDEX, len(dataset) * ROW.itemsize)
+    data = (folder / INDEX).read_bytes()
+    rows = np.frombuffer(data, ROW)
+    for file, size in zip(FILES, ends(rows, dataset.grid)[-1].tolist(), strict=True):
+        _check_size(folder / file, size)
+    if zlib.crc32((folder / FILES[2]).read_bytes(), zlib.crc32(data)) != about.get("index_crc"):
+        raise Unusable(f"is damaged (the CRC of {INDEX} and {FILES[2]})")
+    if name := changed_image(dataset, rows):
+        raise Unusable(f"is out of date, images/{name} has changed since")
+    return PackedDataset(dataset, folder, rows, str(about.get("packed", "")), note)
+
+
+def _check_size(path: Path, size: int) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise Unusable(f"is damaged ({path.name} has {found} bytes instead of {size})")
+
+
+def _map(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The file as a read-only array; an empty one cannot be mapped."""
+    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
