@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ class Counting:
         with self.clock.during("images"):
             self._images = image_table(self.loader, [int(i) for i in distinct])
 
-    def count_pieces(self, pieces: Sequence[Piece], *, tell: bool) -> None:
-        """Count what was kept of some images; ``tell``: let the progress know."""
+    def count_pieces(self, pieces: Sequence[Piece], *, tell: bool, after: Callable[[], None] | None = None) -> None:
+        """Count what was kept of some images; ``tell``: let the progress know; ``after``: to do after each piece."""
         unlabelled = [piece.images for piece in pieces if piece.labels is None]
         read = self.loader.read_labels(unlabelled)
         for piece in pieces:
@@ -81,6 +81,8 @@ class Counting:
                         self._count_whole(i, layer, labels)
             if tell:
                 self._progress.advance(len(piece.images))
+            if after:
+                after()
 
     def _count_whole(self, i: int, maps: Tensor, labels: LabelBatch) -> None:
         """Count whole maps, in pieces that fit the device."""

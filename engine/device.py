@@ -18,13 +18,18 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 DEFAULT_BATCH = {"cuda": 256, "mps": 64, "cpu": 32}
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device called ``name``; ``auto`` takes CUDA, else MPS, else the CPU. WrongUse where it is not there."""
+def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """The device called ``name``; ``auto`` takes CUDA, else MPS, else the CPU. WrongUse where it is not there.
+
+    Of several processes on a machine each takes a GPU of its own, by its ``local_rank``, unless one is named.
+    """
     if name == "auto":
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         name = next(kind for kind, usable in there.items() if usable)
     if name.partition(":")[0] not in DEFAULT_BATCH:
         raise WrongUse(f"no device '{name}'", "use auto, cpu, cuda, cuda:1 or mps")
+    if name == "cuda" and local_rank:
+        name = f"cuda:{local_rank % max(torch.cuda.device_count(), 1)}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

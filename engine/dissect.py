@@ -130,18 +130,18 @@ def gather_part(
     *,
     saved: Saved,
     part: range,
-    record: Callable[[Survey, dict[str, float], int], dict[str, Any]],
-) -> None:
+    record: Callable[[Outcome, Sequence[Place]], dict[str, Any]],
+) -> Outcome:
     """The first half of a dissection for the images ``part``, left in ``saved`` for :func:`engine.merge.merge`.
 
-    ``record``: what is put beside it, given the survey, seconds and batch. NDError where the thresholds would take more
-    than one forward pass, or what may fire more memory than there is.
+    ``record``: what is to be saved beside it. NDError where the thresholds would take more than one forward pass, or
+    what may fire more memory than there is.
     """
     exact_arithmetic()
     run = _Run(network, dataset, layers, protocol, settings, progress, None, saved, ALONE, part)
     try:
         network.module.to(settings.device)
-        run.gather_alone(record)
+        return run.gather_alone(record)
     finally:
         network.module.to("cpu")
 
@@ -338,7 +338,7 @@ class _Run:
                 piece.labels = labels[start : start + len(piece.images)]
                 g.kept.add(piece, g.bounds())
 
-    def gather_alone(self, record: Callable[[Survey, dict[str, float], int], dict[str, Any]]) -> None:
+    def gather_alone(self, record: Callable[[Outcome, Sequence[Place]], dict[str, Any]]) -> Outcome:
         """Gather for others to count: everything must have been kept."""
         g = self.gathering
         if not g.keeps:
@@ -356,9 +356,11 @@ class _Run:
             )
         assert self.saved is not None
         survey = g.reading.survey(self.loader.dataset.names)
-        whole = record(survey, self.clock.seconds(), self.forward.batch.size)
+        outcome = Outcome(None, survey, self.clock.seconds(), 1, self.forward.batch.size)
+        whole = record(outcome, self.places)
         done = {"done": len(self.mine), "full": False, "batch": self.forward.batch.size, "complete": whole}
         self.saved.save(0, done, g.state(), g.kept)
+        return outcome
 
     # The tally
 
@@ -390,7 +392,7 @@ class _Run:
             counting.keep_images()
         if pieces:
             self.progress.start("tally", len(self.mine) - len(missing))
-            counting.count_pieces(pieces, tell=True)
+            counting.count_pieces(pieces, tell=True, after=self._piece_counted)
             pieces.clear()
         if missing:
             self._second_pass(counting, missing, done)
@@ -398,6 +400,12 @@ class _Run:
         dissection = counting.dissection(survey.concepts, {}) if together.rank == 0 else None
         share = len(missing) / max(len(self.mine), 1)
         return Outcome(dissection, survey, self.clock.seconds(), passes + share, self.forward.batch.size)
+
+    def _piece_counted(self) -> None:
+        """Save the first pass, all of it, if it is time: with it the tally starts anew."""
+        if self.together.size == 1:  # several have saved theirs at its end
+            g = self.gathering
+            self._save(g.passes - 1, len(self.mine), g.state, keep=True, now=False)
 
     def _second_pass(self, counting: Counting, missing: list[int], done: int) -> None:
         def tally(i: int, maps: Tensor, known: Extremes, images: slice) -> None:

@@ -82,6 +82,15 @@ class Reading:
         self._digest = int(record["digest"], 16)
         self.concepts.restore(state)
 
+    def merge(self, state: dict[str, Tensor]) -> None:
+        """Take what another reading found in other images."""
+        record = from_tensor(state["record"])
+        self.images += record["images"]
+        self.bad += [(int(n), str(why)) for n, why in record["bad"]]
+        self._digest = (self._digest + int(record["digest"], 16)) % 2**128
+        for name, mine in self.concepts.state().items():
+            mine.add_(state[name].to(mine.device))
+
     def survey(self, names: Sequence[str], together: Together = ALONE) -> Survey:
         """What was found, by all processes."""
         everyone = together.gather((self.images, self.bad, self._digest))

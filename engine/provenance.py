@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import device_name
-from ndissect.engine.dissect import Outcome
+from ndissect.engine.dissect import Outcome, Settings
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
+from ndissect.store.protocol import Protocol
 
 
 def _cudnn() -> int | None:
@@ -23,11 +25,31 @@ def _cudnn() -> int | None:
     return found
 
 
+def identity(
+    network: Network, dataset: ConceptDataset, layers: Sequence[str], protocol: Protocol, settings: Settings
+) -> dict[str, Any]:
+    """What a run is of, by contents, as JSON values: runs that agree in it count the same."""
+    return {
+        "program": version("ndissect"),
+        "network": {
+            "name": network.name,
+            "weights": network.digest,
+            "preprocessing": network.preprocess.describe(),
+        },
+        "data": {"name": dataset.name, "tables": dataset.tables_digest(), "images": len(dataset)},
+        "layers": list(layers),
+        "protocol": protocol.to_json(),
+        "top images": settings.top,
+        "precision": settings.precision,
+        "device": settings.device.type,
+    }
+
+
 def provenance(
     network: Network,
     dataset: ConceptDataset,
     outcome: Outcome,
-    device: torch.device,
+    settings: Settings,
     command: str,
     started: float,
 ) -> dict[str, Any]:
@@ -55,10 +77,10 @@ def provenance(
             "content_digest": survey.digest,
         },
         "run": {
-            "device": device_name(device),
+            "device": device_name(settings.device),
             "batch": outcome.batch,
             "forward_passes": outcome.passes,
-            "arithmetic": "float32",
+            "arithmetic": settings.precision,
             "seed": FACTORY_SEED,
             "seconds": outcome.seconds,
         },
@@ -69,6 +91,6 @@ def provenance(
             **{name: version(name) for name in ("ndissect", "torchvision", "numpy", "h5py", "pillow")},
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
-            "cudnn": _cudnn() if device.type == "cuda" else None,
+            "cudnn": _cudnn() if settings.device.type == "cuda" else None,
         },
     }

@@ -160,24 +160,40 @@ class Quantile:
         self._min, self._max = state["min"].to(self._device), state["max"].to(self._device)
         self._first_pass = bool(state["first_pass"])
         self._select.restore(state)
+        if not self._first_pass and isinstance(self._select, _Tail):
+            self._start()
 
     def result(self) -> UnitStatistics:
         """Thresholds, NaN for a unit without a finite value, and what else the values say of the units."""
-        low, high = self._select.order_statistics()
-        n = self._values.cpu().numpy()
-        f = np.array([hazen_position(int(v), self._q)[1] if v else np.nan for v in n])
-        x0, x1 = low.astype(np.float64), high.astype(np.float64)
-        threshold = np.where(f == 0, x0, x0 + f * (x1 - x0))
-        minimum, maximum = self._min.cpu().numpy(), self._max.cpu().numpy()
-        none = n == 0
-        return UnitStatistics(
-            threshold=np.where(none, np.nan, threshold),
-            dead=none | (minimum == maximum) | (maximum <= 0),
-            nan=self._nan.cpu().numpy(),
-            inf=self._inf.cpu().numpy(),
-            minimum=np.where(none, np.float32(np.nan), minimum),
-            maximum=np.where(none, np.float32(np.nan), maximum),
-        )
+        extremes = self._nan, self._inf, self._min, self._max
+        return _statistics(self._q, self._select.order_statistics(), self._values, *extremes)
+
+
+def merged(states: Sequence[dict[str, Tensor]], q: Fraction) -> UnitStatistics:
+    """What the quantiles say together whose ``states``, after one pass each, are given."""
+    values, nan, inf = (torch.stack([s[name] for s in states]).sum(0) for name in ("values", "nan", "inf"))
+    least = torch.stack([s["min"] for s in states]).amin(0)
+    most = torch.stack([s["max"] for s in states]).amax(0)
+    from_top = [int(n) - hazen_position(int(n), q)[0] if n else 0 for n in values]
+    return _statistics(q, selected(states, from_top), values, nan, inf, least, most)
+
+
+def _statistics(q: Fraction, found: tuple[np.ndarray, np.ndarray], *sums: Tensor) -> UnitStatistics:
+    """The statistics of units whose two order statistics are ``found``; ``sums``: values, NaN, inf, min, max."""
+    low, high = found
+    n, nan, inf, minimum, maximum = (t.cpu().numpy() for t in sums)
+    f = np.array([hazen_position(int(v), q)[1] if v else np.nan for v in n])
+    x0, x1 = low.astype(np.float64), high.astype(np.float64)
+    threshold = np.where(f == 0, x0, x0 + f * (x1 - x0))
+    none = n == 0
+    return UnitStatistics(
+        threshold=np.where(none, np.nan, threshold),
+        dead=none | (minimum == maximum) | (maximum <= 0),
+        nan=nan,
+        inf=inf,
+        minimum=np.where(none, np.float32(np.nan), minimum),
+        maximum=np.where(none, np.float32(np.nan), maximum),
+    )
 
 
 def _tail_length(total: int, q: Fraction) -> int:

@@ -71,7 +71,7 @@ class TopTracker:
     def _keep_best(
         self, units: Tensor, peaks: Tensor, means: Tensor, images: Tensor, maps_of: Callable[[Tensor], Tensor]
     ) -> None:
-        """Of each unit's candidates (units, n) keep the best; ``maps_of``: from the chosen (units, count) to their maps."""
+        """Of each unit's candidates (units, n) keep the best; ``maps_of`` gives the maps of those chosen."""
         order = images.argsort(1)
         for key in (means, peaks):  # the last sort counts most; each keeps the order of equals
             order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))

@@ -174,11 +174,11 @@ def test_images_of_several_sizes_reach_torch_without_a_warning(data: Path) -> No
     loader = Loader(found(data), make_protocol("netdissect"), workers=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for samples in loader.batches(5):
-            loader.labels(samples)
-            for tensor in image_tensor(samples):
+        for batch in loader.batches(range(len(loader.dataset)), 5, skip_bad=False):
+            loader.labels(batch)
+            for tensor in batch.pixels:
                 tensor.add_(1)
-            image_tensor(samples[:1])[0].zero_()
+            image_tensor([loader.read(batch.images[0])])[0].zero_()
     same(loader.dataset, open_dataset(data))
 
 

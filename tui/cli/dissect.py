@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,12 @@ def dissect(
         Path | None, typer.Option("--output", "-o", help="The store. Default: NETWORK-DATA.nd.h5 here.")
     ] = None,
     force: ForceOption = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start anew: throw away what an unfinished run has saved.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Part I of N of the images alone, for nd merge: job arrays.")
+    ] = None,
     protocol: Annotated[
         str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")
     ] = "netdissect",
@@ -68,6 +74,15 @@ def dissect(
     mean: MeanOption = None,
     std: StdOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic of the forward pass: fp32 (exact), tf32, bf16 or fp16, which are measured.")
+    ] = "fp32",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE[,GPU]", help="For thresholds and what may fire: 8GB. Default: half of what is free."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
     top: Annotated[int, typer.Option(min=1, max=1000, help="Top images kept for each unit.")] = 10,
@@ -95,13 +110,52 @@ def dissect(
         data=data,
         output=output,
         force=force,
+        restart=restart,
         device=device,
+        precision=_precision(precision),
+        memory=memory,
         batch=batch_size,
         workers=workers,
         top=top,
         skip_bad=skip_bad,
+        shard=shard,
+        asked=_asked(
+            network, weights, partial, (size, mean, std), (layers, all_convs, top), precision, chosen.to_json()
+        ),
     )
     running.dissect(request, chosen, _loading(network, weights, partial, size, mean, std), json)
+
+
+def _precision(text: str) -> str:
+    from ndissect.store.errors import WrongUse
+
+    known = ("fp32", "tf32", "bf16", "fp16")
+    if text not in known:
+        raise WrongUse(f"--precision '{text}' is unknown", f"use {', '.join(known[:-1])} or {known[-1]}")
+    return text
+
+
+def _asked(network: str, weights: Path | None, *rest: object) -> dict[str, Any]:
+    """All of a request that decides its numbers, as JSON values, known before torch is imported.
+
+    Files count by what is in them; a network in a package, which cannot be looked at without running it, by its name.
+    """
+    import hashlib
+    import json
+    from importlib.metadata import version
+
+    def digest(path: Path) -> str:
+        with path.expanduser().open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+
+    file = Path(network.rpartition(":")[0])
+    return {
+        "network": network,
+        "file": digest(file) if file.suffix == ".py" else None,
+        "weights": digest(weights) if weights else None,
+        "options": json.loads(json.dumps(rest, default=str)),
+        "version": version("ndissect"),
+    }
 
 
 def layers(

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndissect.engine.progress import Phase, Progress
@@ -24,38 +23,53 @@ _LOOK_SECONDS = 0.5
 
 
 def memory_used() -> str:
-    """The memory that this process uses, and what it holds on a GPU: ``1.2 GB``, ``1.2 GB + 3.4 GB GPU``."""
-    try:
-        used = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
+    """The most that this process has used, and held on a GPU: ``1.2 GB``, ``1.2 GB + 3.4 GB GPU``."""
+    import resource
 
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     torch = sys.modules.get("torch")
-    on_gpu = sum(torch.cuda.memory_reserved(i) for i in range(torch.cuda.device_count())) if torch else 0
+    on_gpu = sum(torch.cuda.max_memory_reserved(i) for i in range(torch.cuda.device_count())) if torch else 0
     return human_bytes(used) + (f" + {human_bytes(on_gpu)} GPU" if on_gpu else "")
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
 
 
 class PlainProgress(Progress):
     """One line every half minute, for logs."""
 
     def __init__(self) -> None:
-        self._phase, self._total, self._done = "", 0, 0
+        self._phase, self._total, self._done, self._before = "", 0, 0, 0
+        self._since = self._spoken = time.monotonic()
+        #: Seconds to the end of the whole run, where they are known.
+        self.left: float | None = None
+
+    def start(self, phase: str, total: int, done: int = 0) -> None:
+        self._phase, self._total, self._done, self._before = phase, total, done, done
         self._since = self._spoken = time.monotonic()
 
-    def start(self, phase: str, total: int) -> None:
-        self._phase, self._total, self._done = phase, total, 0
-        self._since = self._spoken = time.monotonic()
+    @property
+    def rate(self) -> float:
+        """Images a second in this phase."""
+        return (self._done - self._before) / max(time.monotonic() - self._since, 1e-6)
 
     def advance(self, images: int) -> None:
         self._done += images
         now = time.monotonic()
         if now - self._spoken >= _QUIET_SECONDS:
             self._spoken = now
-            rate = self._done / (now - self._since)
-            left = (self._total - self._done) / rate
-            done = f"{self._phase}: {self._done}/{self._total} images"
-            tell(f"{done}, {rate:.0f} images/s, {left:.0f} s left, {memory_used()}")
+            done = f"{self._phase}: {self._done}/{self._total} images, {self.rate:.0f} images/s"
+            tell(f"{done}, {self._ahead()}, {memory_used()}")
+
+    def _ahead(self) -> str:
+        if self.left is not None:
+            return f"{duration(self.left)} left"
+        return f"{duration((self._total - self._done) / max(self.rate, 1e-6))} left of this phase"
 
     def note(self, text: str) -> None:
         tell(f"note: {text}")
@@ -75,20 +89,20 @@ class PlainProgress(Progress):
 
 
 class BarProgress(PlainProgress):
-    """A bar on the terminal's standard error."""
+    """A bar on the terminal's standard error: the phase, its images and rate, the time to the end, memory."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
         from rich.progress import Progress as Bars
 
         super().__init__()
         self._bars = Bars(
-            TextColumn("{task.description:<16}"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[memory]}"),
             console=Console(stderr=True),
             transient=True,
@@ -98,22 +112,27 @@ class BarProgress(PlainProgress):
         self._looked = 0.0
         self._bars.start()
 
-    def start(self, phase: str, total: int) -> None:
-        super().start(phase, total)
+    def start(self, phase: str, total: int, done: int = 0) -> None:
+        super().start(phase, total, done)
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(phase, total=total, rate="", memory=memory_used())
+        self._task = self._bars.add_task(phase, total=total, completed=done, rate="", left="", memory=memory_used())
 
     def advance(self, images: int) -> None:
         self._done += images
         if self._task is None:
             return
+        self._bars.update(self._task, advance=images, rate=f"{self.rate:.0f} images/s", left=self._ahead())
         now = time.monotonic()
-        rate = self._done / max(now - self._since, 1e-6)
-        self._bars.update(self._task, advance=images, rate=f"{rate:.0f} images/s")
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
             self._bars.update(self._task, memory=memory_used())
+
+    def _ahead(self) -> str:
+        return "" if self.left is None else super()._ahead()
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         self._bars.stop()
@@ -126,10 +145,10 @@ class LiveProgress(Progress):
     an image as the last of their kind did. After the engine's phases comes one more, ``writing``.
     """
 
-    def __init__(self, shown: Progress, run: RunWriter) -> None:
+    def __init__(self, shown: PlainProgress, run: RunWriter) -> None:
         self._shown, self._run = shown, run
         self._phases: Sequence[Phase] = ()
-        self._step, self._total, self._done = 0, 0, 0
+        self._step, self._total, self._done, self._before = 0, 0, 0, 0
         self._since = time.monotonic()
         self._forward_pace: float | None = None  # seconds an image
 
@@ -137,23 +156,23 @@ class LiveProgress(Progress):
         self._phases = [*phases, Phase("writing")]
         self._shown.plan(phases)
 
-    def start(self, phase: str, total: int) -> None:
-        self._shown.start(phase, total)
-        self._begin(total)
+    def start(self, phase: str, total: int, done: int = 0) -> None:
+        self._shown.start(phase, total, done)
+        self._begin(total, done)
 
     def busy(self, phase: str) -> None:
         self._shown.busy(phase)
         self._begin(0)
 
-    def _begin(self, total: int) -> None:
-        self._step, self._total, self._done = self._step + 1, total, 0
+    def _begin(self, total: int, done: int = 0) -> None:
+        self._step, self._total, self._done, self._before = self._step + 1, total, done, done
         self._since = time.monotonic()
         self._update()
 
     def advance(self, images: int) -> None:
-        self._shown.advance(images)
         self._done += images
         self._update()
+        self._shown.advance(images)
 
     def note(self, text: str) -> None:
         self._shown.note(text)
@@ -162,16 +181,19 @@ class LiveProgress(Progress):
         self._shown.end()
 
     def _update(self) -> None:
-        now, ahead = self._phases[self._step - 1], self._phases[self._step :]
-        pace = max(time.monotonic() - self._since, 1e-6) / self._done if self._done else None
+        now, ahead = self._phases[min(self._step, len(self._phases)) - 1], self._phases[self._step :]
+        new = self._done - self._before
+        pace = max(time.monotonic() - self._since, 1e-6) / new if new else None
         if now.forward and pace:
             self._forward_pace = pace
+        left = self._left(pace, now, sum(p.total for p in ahead if p.forward))
+        self._shown.left = left
         self._run.update(
             now.name,
             self._done,
             self._total,
             rate=1 / pace if pace else 0.0,
-            eta=self._left(pace, now, sum(p.total for p in ahead if p.forward)),
+            eta=left,
             step=self._step,
             steps=len(self._phases),
         )

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import SUFFIX, check_writable, find_store, human_bytes
+from ndissect.store.files import SUFFIX, check_writable, human_bytes
 from ndissect.store.protocol import Protocol
-from ndissect.tui.cli import output
-from ndissect.tui.cli.output import Table, tell
+from ndissect.tui.cli import finished, output
+from ndissect.tui.cli.output import tell
+from ndissect.tui.cli.stopping import Signalled, Stopped, Stopper
 
 if TYPE_CHECKING:
+    import torch
+
     from ndissect.engine.data.dataset import ConceptDataset
-    from ndissect.engine.dissect import Publish
+    from ndissect.engine.dissect import Outcome, Publish, Settings
     from ndissect.engine.layers import LayerInfo
+    from ndissect.engine.merge import Shard
     from ndissect.engine.networks.resolve import Network
+    from ndissect.engine.precision import Drift
+    from ndissect.engine.saved import Saved
+    from ndissect.engine.together import Together
     from ndissect.store.live import RunWriter
     from ndissect.store.model import Dissection
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """What the user asked for; ``asked``: the part of it that decides the numbers, for finding them again."""
 
     network: str
     layers: tuple[str, ...]
@@ -37,57 +43,29 @@ class Request:
     data: str | None
     output: Path | None
     force: bool
+    restart: bool
     device: str
+    precision: str
+    memory: str | None
     batch: int
     workers: int
     top: int
     skip_bad: bool
-
-
-class Stopped(NDError):
-    """A run ended from outside: by Ctrl-C, or by a signal as batch systems send it when the time is up."""
-
-    def __init__(self, by: signal.Signals) -> None:
-        how = "" if by == signal.SIGINT else f" by {by.name}"
-        super().__init__(f"stopped{how}; nothing was written", f"start again: {command()}")
-        self.exit_code = 128 + by
-
-
-class _Signalled(KeyboardInterrupt):
-    """Another signal than Ctrl-C, taken in the same way: whatever is being written is taken back."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.signal = signal.Signals(number)
+    shard: str | None
+    asked: dict[str, Any]
 
 
 def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], json: bool) -> None:
-    """Run the request and print its summary; Stopped after Ctrl-C or SIGTERM, which leave no file behind."""
+    """Run the request and print its summary; Stopped after Ctrl-C or SIGTERM, with what was counted saved."""
+    stopper = Stopper()
+    run = _Run(request, protocol, load, stopper)
     try:
-        with _signals():
-            path = _dissect(request, protocol, load)
-    except _Signalled as e:
-        raise Stopped(e.signal) from None
-    except KeyboardInterrupt:
-        raise Stopped(signal.SIGINT) from None
-    _summary(path, json)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM, and SIGHUP of a lost connection, end the block with _Signalled; one that is ignored (nohup) stays so."""
-
-    def stop(number: int, frame: object) -> None:
-        raise _Signalled(number)
-
-    taken = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_DFL]
-    for s in taken:
-        signal.signal(s, stop)
-    try:
-        yield
-    finally:
-        for s in taken:
-            signal.signal(s, signal.SIG_DFL)
+        with stopper.listening():
+            path = run.run()
+    except Signalled as e:
+        raise Stopped(e.signal, run.left_behind(), f"go on: {command()}") from None
+    if path is not None:
+        finished.summary(path, json)
 
 
 def command() -> str:
@@ -95,44 +73,241 @@ def command() -> str:
     return shlex.join(["nd", *sys.argv[1:]])
 
 
-def _dissect(request: Request, protocol: Protocol, load: Callable[[], Network]) -> Path:
-    started = time.time()
-    if request.output is not None:  # what can be refused at once is refused before torch is imported
-        check_writable(request.output, 0)
-        output.confirm_replace(request.output, request.force)
-    dataset = _dataset(request.data)
-    from ndissect.engine.device import choose_device
-    from ndissect.engine.dissect import Settings, dissect
-    from ndissect.engine.layers import list_layers
-    from ndissect.engine.provenance import provenance
-    from ndissect.store.live import RunWriter
-    from ndissect.store.writer import write_store
-    from ndissect.tui.cli.progress import LiveProgress, show_progress
+# Seconds from which the final report names what was done.
+_SHOWN = 0.05
 
-    device = choose_device(request.device)
-    network = load()
-    for note in network.notes:
-        tell(f"note: {note}")
-    layers = _choose(request, list_layers(network, _image_size(dataset)))
-    path = request.output or Path(_store_name(network, dataset))
-    needed = _check_output(path, request, layers, dataset)
-    tell(f"{network.spec} on {dataset.name}: {len(dataset)} images, {_layer_list(layers)}, on {device}")
-    settings = Settings(device, request.batch, request.workers, request.top, request.skip_bad)
-    names = [(layer.name, layer.units or 0) for layer in layers]
-    with RunWriter(path, command(), names, room=needed, note=lambda text: tell(f"note: {text}")) as live:
-        with show_progress() as shown:
-            progress = LiveProgress(shown, live)
-            publish = _publishing(live, network, dataset)
-            outcome = dissect(network, dataset, layers, protocol, settings, progress, publish)
-        progress.busy("writing")
-        live.make_room()
-        record = provenance(network, dataset, outcome, device, command(), started)
-        write_store(path, replace(outcome.dissection, provenance=record))
-    seconds = ", ".join(f"{phase} {s:.1f} s" for phase, s in outcome.seconds.items())
-    tell(f"{path} ({human_bytes(path.stat().st_size)}) in {time.time() - started:.1f} s: {seconds}")
-    for name, why in outcome.survey.skipped:
-        tell(f"skipped {name}: {why}")
-    return path
+
+class _Run:
+    """A request on its way to a store."""
+
+    def __init__(self, request: Request, protocol: Protocol, load: Callable[[], Network], stopper: Stopper) -> None:
+        self.request, self.protocol, self.load, self.stopper = request, protocol, load, stopper
+        self.started = time.time()
+        self.saved: Saved | None = None
+
+    def left_behind(self) -> str:
+        """What there is of a run that was stopped."""
+        there = self.saved is not None and bool(self.saved.phases())
+        return "what was counted is saved" if there else "nothing was written"
+
+    def run(self) -> Path | None:
+        """The store, written; None for a shard, and for all but one of several processes."""
+        request = self.request
+        if request.output is not None:  # what can be refused at once is refused before torch is imported
+            check_writable(request.output, 0)
+        dataset = _dataset(request.data)
+        asked = request.asked | {"data": dataset.tables_digest()}
+        if not request.force and not request.shard:
+            there = finished.find(request.output, asked)
+            if there is not None:
+                tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
+                return there
+            if request.output is not None:
+                output.confirm_replace(request.output, request.force)
+        from ndissect.engine.together import expected, join
+
+        if request.shard and expected() > 1:
+            raise WrongUse("--shard cuts the work into jobs of their own, torchrun shares one", "use one of them")
+        with join() as together:
+            return self._together(dataset, asked, together)
+
+    def _together(self, dataset: ConceptDataset, asked: dict[str, Any], together: Together) -> Path | None:
+        from ndissect.engine.device import choose_device
+        from ndissect.engine.layers import list_layers
+        from ndissect.engine.merge import parse_shard
+        from ndissect.engine.together import local_rank
+
+        request, first = self.request, together.rank == 0
+        shard = parse_shard(request.shard) if request.shard else None
+        device = choose_device(request.device, local_rank())
+        network = self.load()
+        layers = _choose(request, list_layers(network, _image_size(dataset)))
+        path = request.output or Path(_store_name(network, dataset))
+        needed = self._check_output(path, layers, dataset, together)
+        if first:
+            for note in network.notes:
+                tell(f"note: {note}")
+            what = f"{len(dataset)} images, {_layer_list(layers)}, on {device}"
+            shared = f", {together.size} processes" if together.size > 1 else ""
+            tell(f"{network.spec} on {dataset.name}: {what}{shared}{f', shard {shard}' if shard else ''}")
+        settings = self._settings(device, together)
+        key = self._key(network, dataset, layers, settings, together, shard)
+        with self._saving(path, key, needed, together, shard) as saved:
+            return self._work(path, network, dataset, layers, settings, asked, together, shard, saved, needed)
+
+    def _work(
+        self,
+        path: Path,
+        network: Network,
+        dataset: ConceptDataset,
+        layers: list[LayerInfo],
+        settings: Settings,
+        asked: dict[str, Any],
+        together: Together,
+        shard: Shard | None,
+        saved: Saved,
+        needed: int,
+    ) -> Path | None:
+        from ndissect.engine.dissect import dissect, gather_part
+        from ndissect.engine.merge import describe_places
+        from ndissect.engine.progress import Progress
+        from ndissect.engine.provenance import provenance
+        from ndissect.store.live import RunWriter
+        from ndissect.store.writer import write_store
+        from ndissect.tui.cli.progress import LiveProgress, show_progress
+
+        drift = self._drift(network, dataset, layers, settings, together)
+
+        def record(outcome: Outcome) -> dict[str, Any]:
+            how = provenance(network, dataset, outcome, settings, command(), self.started)
+            how["run"] |= {"processes": together.size, "drift": [d.to_json() for d in drift]}
+            return how | {"asked": asked}
+
+        if shard is not None:
+            if finished.shard(saved):
+                tell(f"{saved.folder} is whole already; nd merge puts the shards together")
+                return None
+            part = shard.part(len(dataset))
+            with show_progress() as shown, self.stopper.politely():
+                outcome = gather_part(
+                    *(network, dataset, layers, self.protocol, settings, shown),
+                    saved=saved,
+                    part=part,
+                    record=lambda o, places: {
+                        "places": describe_places(places),
+                        "top": settings.top,
+                        "provenance": record(o),
+                    },
+                )
+            self._tell_end(saved.folder, outcome, settings)
+            tell(f"when all are there: nd merge {shlex.quote(str(path))}")
+            return None
+        if together.rank > 0:
+            with self.stopper.politely():
+                dissect(
+                    *(network, dataset, layers, self.protocol, settings, Progress()), saved=saved, together=together
+                )
+            return None
+        names = [(layer.name, layer.units or 0) for layer in layers]
+        with RunWriter(path, command(), names, room=needed, note=lambda text: tell(f"note: {text}")) as live:
+            with show_progress() as shown, self.stopper.politely():
+                progress = LiveProgress(shown, live)
+                publish = _publishing(live, network, dataset) if together.size == 1 else None
+                outcome = dissect(
+                    *(network, dataset, layers, self.protocol, settings, progress, publish),
+                    saved=saved,
+                    together=together,
+                )
+            assert outcome.dissection is not None
+            progress.busy("writing")
+            live.make_room()
+            since = time.perf_counter()
+            try:
+                write_store(path, replace(outcome.dissection, provenance=record(outcome)))
+            except NDError as e:
+                if saved.phases():
+                    e.hint += "; what was counted is saved: the same command goes on"
+                raise
+            outcome.seconds["write"] = round(time.perf_counter() - since, 3)
+        saved.remove()
+        self._tell_end(path, outcome, settings)
+        return path
+
+    def _settings(self, device: torch.device, together: Together) -> Settings:
+        from ndissect.engine.dissect import Settings
+        from ndissect.engine.memory import budget
+
+        r = self.request
+        return Settings(
+            device,
+            r.batch,
+            r.workers,
+            r.top,
+            r.skip_bad,
+            memory=budget(r.memory, device, together.size),
+            precision=r.precision,  # type: ignore[arg-type]
+            stop=self.stopper.asked,
+        )
+
+    def _key(
+        self,
+        network: Network,
+        dataset: ConceptDataset,
+        layers: Sequence[LayerInfo],
+        settings: Settings,
+        together: Together,
+        shard: Shard | None,
+    ) -> dict[str, Any]:
+        """What a saved run must agree with, to go on with it."""
+        from ndissect.engine.provenance import identity
+
+        key = identity(network, dataset, [layer.name for layer in layers], self.protocol, settings)
+        key |= {"processes": together.size}
+        return key | {"shard": str(shard)} if shard else key
+
+    @contextlib.contextmanager
+    def _saving(
+        self, path: Path, key: dict[str, Any], needed: int, together: Together, shard: Shard | None
+    ) -> Iterator[Saved]:
+        from ndissect.engine.saved import Saved, saved_folder
+
+        folder = shard.folder(path) if shard else saved_folder(path)
+        self.saved = Saved(folder, key, together.rank, needed)
+        if together.rank > 0:
+            together.gather(None)  # the first process has the folder ready, and holds it
+            yield self.saved
+            return
+        with self.saved.held(restart=self.request.restart):
+            together.gather(None)
+            yield self.saved
+
+    def _check_output(
+        self, path: Path, layers: Sequence[LayerInfo], dataset: ConceptDataset, together: Together
+    ) -> int:
+        """The bytes that the store will take, about; NDError where it cannot be written."""
+        from ndissect.store.writer import estimated_size
+
+        units = [layer.units or 0 for layer in layers]
+        sizes = [layer.map_size or (0, 0) for layer in layers]
+        needed = estimated_size(units, sizes, len(dataset.concepts), self.request.top, len(dataset))
+        if together.rank == 0:
+            check_writable(path, needed)
+            if self.request.output is None and not self.request.shard:
+                output.confirm_replace(path, self.request.force)
+        return needed
+
+    def _drift(
+        self,
+        network: Network,
+        dataset: ConceptDataset,
+        layers: Sequence[LayerInfo],
+        settings: Settings,
+        together: Together,
+    ) -> list[Drift]:
+        """What the chosen precision changes; nothing where it is float32."""
+        if settings.precision == "fp32" or together.rank > 0:
+            return []
+        from ndissect.engine.precision import measure_drift
+
+        drift = measure_drift(network, dataset, layers, self.protocol, settings)
+        for d in drift:
+            tell(str(d))
+        return drift
+
+    def _tell_end(self, path: Path, outcome: Outcome, settings: Settings) -> None:
+        """Where the time went, and what it took."""
+        from ndissect.engine.memory import high_water
+
+        size = sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
+        whole = time.time() - self.started
+        parts = ", ".join(f"{what} {s:.1f} s" for what, s in outcome.seconds.items() if s >= _SHOWN)
+        tell(f"{path} ({human_bytes(size)}) in {whole:.1f} s: {parts}")
+        peak = high_water(settings.device)
+        gpu = f", {human_bytes(peak.gpu)} on the GPU" if peak.gpu else ""
+        passes = f"{outcome.passes:.3g} forward pass{'es' * (outcome.passes != 1)}"
+        tell(f"{outcome.survey.images} images, {passes}, at most {human_bytes(peak.host)} of memory{gpu}")
+        for name, why in outcome.survey.skipped:
+            tell(f"skipped {name}: {why}")
 
 
 def _publishing(live: RunWriter, network: Network, dataset: ConceptDataset) -> Publish:
@@ -186,52 +361,9 @@ def _image_size(dataset: ConceptDataset) -> tuple[int, int]:
     return 224, 224
 
 
-def _check_output(
-    path: Path,
-    request: Request,
-    layers: Sequence[LayerInfo],
-    dataset: ConceptDataset,
-) -> int:
-    """The bytes that the store will take, about; NDError where it cannot be written."""
-    from ndissect.store.writer import estimated_size
-
-    units = [layer.units or 0 for layer in layers]
-    sizes = [layer.map_size or (0, 0) for layer in layers]
-    needed = estimated_size(units, sizes, len(dataset.concepts), request.top, len(dataset))
-    check_writable(path, needed)
-    if request.output is None:
-        output.confirm_replace(path, request.force)
-    return needed
-
-
 def _layer_list(layers: Sequence[LayerInfo]) -> str:
     if not layers:
         raise WrongUse("no layer was chosen", "nd layers NETWORK lists them")
     names = [layer.name for layer in layers]
     listed = ", ".join(names) if len(names) <= 6 else f"{names[0]} ... {names[-1]}"
     return f"{len(names)} layer{'s' * (len(names) > 1)} ({listed}), {sum(x.units or 0 for x in layers)} units"
-
-
-def _summary(path: Path, json: bool) -> None:
-    from ndissect.store.concepts import report_order
-    from ndissect.store.reader import Store
-    from ndissect.tui.cli.look import layers_json, layers_table
-    from ndissect.tui.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, protocol_line
-
-    with Store(find_store(path)) as store:
-        views = [store.layer(name) for name in store.layer_names]
-        if json:
-            output.print_json(layers_json(store, views))
-            return
-        columns, rows = layers_table(views, report_order(store.concepts.categories))
-        last = views[-1]
-        notes = [
-            UNIQUE,
-            f"{UNITS_FROM_0}; {protocol_line(store.protocol)}",
-            *cautions(views),
-            f"next: nd inspect {last.name}    nd overlay {last.name}:{best_unit(last)[0] or 0}",
-        ]
-        output.print_table(Table(columns, rows, notes=notes))
-        if not output.on_terminal():  # tables in pipes have no notes, but what comes next belongs in every log
-            for note in notes:
-                tell(note)

@@ -1,0 +1,39 @@
+"""A part of a data set that is a data set itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+
+
+class Subset:
+    """The images ``indices`` of ``dataset``: a ConceptDataset."""
+
+    def __init__(self, dataset: ConceptDataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, list(indices)
+        self.root, self.name, self.concepts, self.grid = dataset.root, dataset.name, dataset.concepts, dataset.grid
+        self.names = tuple(dataset.names[i] for i in self._indices)
+        self.splits = tuple(dataset.splits[i] for i in self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> Sample:
+        """Decode image ``index`` of the part."""
+        return replace(self._dataset.read(self._indices[index]), index=index)
+
+    def read_labels(self, index: int) -> Labels:
+        """The labels of image ``index`` of the part."""
+        return replace(self._dataset.read_labels(self._indices[index]), index=index)
+
+    def tables_digest(self) -> str:
+        """Of the whole data set's tables."""
+        return self._dataset.tables_digest()
+
+
+def spread(dataset: ConceptDataset, images: int) -> ConceptDataset:
+    """At most so many images, evenly over the data set; all of them where it has no more."""
+    n = len(dataset)
+    return dataset if images >= n else Subset(dataset, [(2 * i + 1) * n // (2 * images) for i in range(images)])

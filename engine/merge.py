@@ -1,0 +1,174 @@
+"""Shards, parts of one dissection that ran by themselves, put together: thresholds first, then the tally.
+
+``nd dissect --shard 2/8`` leaves a folder (ndissect.engine.saved) with what it gathered of its images. Everything in it
+adds up, so the order of shards does not matter; only the labels are read again, since masks wait for the thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndissect.engine.counting import Counting
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.gathering import Place, Reading, Survey, within
+from ndissect.engine.loader import Loader
+from ndissect.engine.progress import Phase, Progress
+from ndissect.engine.quantile import merged
+from ndissect.engine.saved import Saved, State, differences, load_pieces, read_key
+from ndissect.engine.timing import Clock
+from ndissect.engine.together import ALONE
+from ndissect.engine.top import TopTracker
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.model import Dissection
+from ndissect.store.protocol import Protocol
+from ndissect.store.upsampling import Axis
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` of ``of``, 1 to n, of a dissection: the images that it takes."""
+
+    number: int
+    of: int
+
+    def part(self, images: int) -> range:
+        """The images of this shard."""
+        return range(images * (self.number - 1) // self.of, images * self.number // self.of)
+
+    def folder(self, target: Path) -> Path:
+        """Where the shard of the store ``target`` lies."""
+        return target.with_name(f"{target.name}.shard-{self.number}-of-{self.of}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+def parse_shard(text: str) -> Shard:
+    """``2/8`` -> part 2 of 8; WrongUse for anything else."""
+    number, _, of = text.partition("/")
+    if number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of):
+        return Shard(int(number), int(of))
+    raise WrongUse(f"--shard '{text}' is no part", "write 1/8 for the first of eight, to 8/8")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A shard that is whole: its folder, what it is of, what was said of it, and its record with the kept parts."""
+
+    folder: Path
+    key: dict[str, Any]
+    about: dict[str, Any]
+    record: dict[str, Any]
+    state: State
+
+
+def describe_places(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """The layers as JSON values."""
+    return [
+        {
+            "name": p.name,
+            "module": p.module,
+            "units": p.units,
+            "map_size": list(p.map_size),
+            "axes": [[a.positions.tolist(), a.cell.tolist(), a.weight.tolist()] for a in p.axes],
+        }
+        for p in places
+    ]
+
+
+def _read_places(described: list[dict[str, Any]]) -> list[Place]:
+    places = []
+    for p in described:
+        rows, cols = (
+            Axis(np.array(at, np.float64), np.array(cell, np.int64), np.array(weight, np.float32))
+            for at, cell, weight in p["axes"]
+        )
+        h, w = p["map_size"]
+        places.append(Place(str(p["name"]), str(p["module"]), int(p["units"]), (int(h), int(w)), (rows, cols)))
+    return places
+
+
+def open_shards(folders: Sequence[Path]) -> list[Finished]:
+    """The shards in ``folders``, all of one dissection, each there once; NDError or WrongUse says what is wrong."""
+    shards = [_open(folder) for folder in folders]
+    first = shards[0]
+    for shard in shards[1:]:
+        a, b = ({**s.key, "shard": ""} for s in (first, shard))
+        if differ := differences(a, b):
+            raise WrongUse(f"{shard.folder.name} is of another dissection than {first.folder.name}: {differ}", "")
+    known = [parse_shard(str(s.key["shard"])) for s in shards]
+    numbers = sorted(s.number for s in known)
+    if len(set(numbers)) < len(numbers):
+        twice = next(n for n in numbers if numbers.count(n) > 1)
+        raise WrongUse(f"shard {twice}/{known[0].of} was given twice", "each shard counts once")
+    missing = [str(n) for n in range(1, known[0].of + 1) if n not in numbers]
+    if missing:
+        raise WrongUse(f"of {known[0].of} shards these are missing: {', '.join(missing)}", "nd dissect --shard i/n")
+    return [shard for _, shard in sorted(zip(numbers, shards, strict=True), key=lambda pair: pair[0])]
+
+
+def _open(folder: Path) -> Finished:
+    key = read_key(folder) if folder.is_dir() else None
+    if key is None or "shard" not in key:
+        raise WrongUse(f"{folder} is no shard", "nd dissect --shard i/n makes one")
+    saved = Saved(folder, key)
+    found = saved.load(0)
+    if found is None:
+        raise NDError(f"what is in {folder} cannot be read", f"run the shard again: nd dissect --shard {key['shard']}")
+    record, state = found
+    if "complete" not in record:
+        raise NDError(
+            f"shard {key['shard']} in {folder} has not ended", "the command that began it goes on where it stopped"
+        )
+    return Finished(folder, key, record["complete"], record, state)
+
+
+def merge(
+    shards: Sequence[Finished],
+    dataset: ConceptDataset,
+    *,
+    device: torch.device,
+    workers: int,
+    progress: Progress,
+) -> tuple[Dissection, Survey, dict[str, float]]:
+    """The dissection that the shards are parts of, without provenance; the survey of their data; seconds.
+
+    NDError where ``dataset`` is not the one that the shards were taken of.
+    """
+    about = shards[0].about
+    if dataset.tables_digest() != shards[0].key["data"]["tables"]:
+        raise NDError(
+            f"{dataset.root} is not the data set that the shards were taken of", "--data names the folder with it"
+        )
+    protocol, places = Protocol.from_json(shards[0].key["protocol"]), _read_places(about["places"])
+    clock, loader = Clock(), Loader(dataset, protocol, workers)
+    reading = Reading(len(dataset.concepts))
+    for shard in shards:
+        reading.merge(within(shard.state, "reading"))
+    survey = reading.survey(dataset.names, ALONE)
+    progress.plan([Phase("thresholds"), Phase("images"), Phase("tally", survey.images)])
+    progress.busy("thresholds")
+    with clock.during("thresholds"):
+        statistics = [
+            merged([within(s.state, f"{i}.quantile") for s in shards], protocol.q) for i in range(len(places))
+        ]
+    tops = []
+    for i, place in enumerate(places):
+        tracker = TopTracker(place.units, int(about["top"]), place.map_size)
+        for shard in shards:
+            tracker.merge(within(shard.state, f"{i}.top"))
+        tops.append(tracker.result())
+    counting = Counting(loader, places, statistics, tops, device, clock, progress)
+    progress.busy("images")
+    counting.keep_images()
+    progress.start("tally", survey.images)
+    for shard in shards:
+        for name in shard.record["parts"]:
+            counting.count_pieces(load_pieces(shard.folder / str(name)), tell=True)
+    return counting.dissection(survey.concepts, {}), survey, clock.seconds()

@@ -1,0 +1,67 @@
+"""Runs that have ended: finding the one that was asked for again, and summing a store up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndissect.store.errors import NDError
+from ndissect.store.files import SUFFIX, find_store
+from ndissect.tui.cli import output
+from ndissect.tui.cli.output import Table, tell
+
+if TYPE_CHECKING:
+    from ndissect.engine.saved import Saved
+
+# Stores of the current folder that are looked into, the newest first.
+_LOOKED_AT = 50
+
+
+def find(given: Path | None, asked: dict[str, Any]) -> Path | None:
+    """The store that a run of ``asked`` has written: ``given``, else one in the current folder; None where none is."""
+    from ndissect.store.reader import Store
+
+    if given is None:
+        paths = sorted(Path().glob(f"*{SUFFIX}"), key=lambda p: -p.stat().st_mtime)[:_LOOKED_AT]
+    else:
+        paths = [given] if given.is_file() else []
+    for path in paths:
+        try:
+            with Store(path) as store:
+                if store.provenance.get("asked") == asked:
+                    return path
+        except NDError:
+            continue
+    return None
+
+
+def shard(saved: Saved) -> bool:
+    """Whether what was saved is a whole shard."""
+    found = saved.load(0)
+    return found is not None and "complete" in found[0]
+
+
+def summary(path: Path, json: bool) -> None:
+    """Print the layers of the store ``path``, and what to look at next."""
+    from ndissect.store.concepts import report_order
+    from ndissect.store.reader import Store
+    from ndissect.tui.cli.look import layers_json, layers_table
+    from ndissect.tui.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, protocol_line
+
+    with Store(find_store(path)) as store:
+        views = [store.layer(name) for name in store.layer_names]
+        if json:
+            output.print_json(layers_json(store, views))
+            return
+        columns, rows = layers_table(views, report_order(store.concepts.categories))
+        last = views[-1]
+        notes = [
+            UNIQUE,
+            f"{UNITS_FROM_0}; {protocol_line(store.protocol)}",
+            *cautions(views),
+            f"next: nd inspect {last.name}    nd overlay {last.name}:{best_unit(last)[0] or 0}",
+        ]
+        output.print_table(Table(columns, rows, notes=notes))
+        if not output.on_terminal():  # tables in pipes have no notes, but what comes next belongs in every log
+            for note in notes:
+                tell(note)

@@ -1,0 +1,153 @@
+"""``nd merge`` and ``nd status``: runs in parts, and runs elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ndissect.tui.cli.options import ForceOption, JsonOption
+
+_SHARD = re.compile(r"(?P<target>.+)\.shard-\d+-of-\d+")
+
+
+def merge(
+    shards: Annotated[
+        list[Path], typer.Argument(metavar="STORE | SHARD...", help="The store to be, or its shards one by one.")
+    ],
+    path: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The store. Default: as the shards were made for.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="The data set, where it has moved since.")] = None,
+    device: Annotated[str, typer.Option(help="Where to count: auto, cpu, cuda.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read labels; 0 chooses.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the shards.")] = False,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Put the shards of one dissection together (nd dissect --shard i/n): the store that one process would write."""
+    from ndissect.store.files import check_writable, human_bytes
+    from ndissect.tui.cli import finished, output
+    from ndissect.tui.cli.output import tell
+
+    began = time.time()
+    folders, target = _folders(shards)
+    target = path or target
+    check_writable(target, 0)
+    output.confirm_replace(target, force)
+    from dataclasses import replace
+
+    from ndissect.engine.data.packed import open_data
+    from ndissect.engine.device import choose_device
+    from ndissect.engine.merge import merge as put_together
+    from ndissect.engine.merge import open_shards
+    from ndissect.store.writer import write_store
+    from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.cli.running import command
+
+    found = open_shards(folders)
+    about: dict[str, Any] = found[0].about["provenance"]
+    dataset = open_data(data or Path(about["data"]["path"]), note=lambda text: tell(f"note: {text}"))
+    with show_progress() as progress:
+        dissection, survey, seconds = put_together(
+            found, dataset, device=choose_device(device), workers=workers, progress=progress
+        )
+    runs = [shard.about["provenance"]["run"] for shard in found]
+    about["data"] |= {
+        "used": survey.images,
+        "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
+        "content_digest": survey.digest,
+    }
+    about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds}
+    write_store(target, replace(dissection, provenance=about))
+    if not keep:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    size = human_bytes(target.stat().st_size)
+    tell(f"{target} ({size}) of {len(found)} shards in {time.time() - began:.1f} s")
+    finished.summary(target, json)
+
+
+def _folders(given: list[Path]) -> tuple[list[Path], Path]:
+    """The shards' folders, and the store that they were made for."""
+    from ndissect.store.errors import WrongUse
+
+    if len(given) == 1 and not _SHARD.fullmatch(given[0].name):
+        target = given[0]
+        folders = sorted(p for p in target.parent.glob(f"{_escaped(target.name)}.shard-*-of-*") if p.is_dir())
+        if not folders:
+            raise WrongUse(f"there are no shards of {target}", "nd dissect --shard 1/8 -o STORE makes the first of 8")
+        return folders, target
+    for folder in given:
+        if not _SHARD.fullmatch(folder.name):
+            raise WrongUse(f"{folder} is no shard", "shards are called STORE.shard-1-of-8 and so on")
+    name = _SHARD.fullmatch(given[0].name)
+    assert name is not None
+    return given, given[0].with_name(name["target"])
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?\[\]])", r"[\1]", name)
+
+
+def status(
+    store: Annotated[Path | None, typer.Argument(metavar="[STORE]", help="The store to be. Default: all here.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """How far the runs are that write a store, here or on another machine. Exit code 1 where none is."""
+    from ndissect.store.live import find_runs, read_run
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+
+    runs = find_runs(Path()) if store is None else [r for r in [read_run(store)] if r is not None]
+    described = [_describe(run) for run in runs]
+    if json:
+        print_json({"runs": described})
+    elif described:
+        columns = [Column("store"), Column("state"), Column("phase"), Column("done"), Column("images/s", right=True)]
+        columns += [Column("left"), Column("for"), Column("process")]
+        print_table(Table(columns, [list(_cells(d)) for d in described]))
+        for run in runs:
+            if not run.alive:
+                tell(f"{run.target} was killed; the same command goes on: {run.command}")
+    else:
+        whole = store is not None and store.exists()
+        tell(f"no run writes {store or 'a store here'}" + (f"; {store} is whole" if whole else ""))
+    if not runs:
+        raise typer.Exit(1)
+
+
+def _describe(run: Any) -> dict[str, Any]:
+    return {
+        "store": str(run.target),
+        "running": run.alive,
+        "phase": run.phase,
+        "step": run.step,
+        "steps": run.steps,
+        "done": run.done,
+        "total": run.total,
+        "images_per_s": round(run.rate, 2),
+        "eta_s": run.eta,
+        "seconds": round((time.time() if run.alive else run.updated) - run.started, 1),
+        "host": run.host,
+        "pid": run.pid,
+        "command": run.command,
+    }
+
+
+def _cells(d: dict[str, Any]) -> tuple[Any, ...]:
+    from ndissect.tui.cli.progress import duration
+
+    return (
+        d["store"],
+        "running" if d["running"] else "killed",
+        f"{d['phase']} ({d['step']}/{d['steps']})",
+        f"{d['done']}/{d['total']}" if d["total"] else "",
+        round(d["images_per_s"]) if d["images_per_s"] else "",
+        duration(d["eta_s"]) if d["eta_s"] is not None else "",
+        duration(d["seconds"]),
+        f"{d['pid']} on {d['host']}",
+    )

@@ -1,0 +1,75 @@
+"""Ctrl-C and the signals of batch systems: what was counted is saved first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from ndissect.store.errors import NDError
+from ndissect.tui.cli.output import tell
+
+
+class Signalled(KeyboardInterrupt):
+    """The run was told to end, by this signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+class Stopped(NDError):
+    """A run ended from outside: by Ctrl-C, or by a signal as batch systems send it when the time is up."""
+
+    def __init__(self, by: signal.Signals, left: str, hint: str) -> None:
+        how = "" if by == signal.SIGINT else f" by {by.name}"
+        super().__init__(f"stopped{how}; {left}", hint)
+        self.exit_code = 128 + by
+
+
+class Stopper:
+    """Turns Ctrl-C, SIGTERM, and SIGHUP of a lost connection into Signalled; one that is ignored (nohup) stays so.
+
+    Within :meth:`politely` the first of them waits until :meth:`asked` is called, between two batches, when what was
+    counted can be saved; the second ends the run at once.
+    """
+
+    def __init__(self) -> None:
+        self._polite = False
+        self._asked: Signalled | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals for the block."""
+        default = {signal.SIG_DFL, signal.default_int_handler}
+        taken = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        taken = {s: before for s, before in taken.items() if before in default}
+        for s in taken:
+            signal.signal(s, self._take)
+        try:
+            yield
+        finally:
+            for s, before in taken.items():
+                signal.signal(s, before)
+
+    @contextlib.contextmanager
+    def politely(self) -> Iterator[None]:
+        """A signal in the block waits for :meth:`asked`."""
+        self._polite = True
+        try:
+            yield
+        finally:
+            self._polite = False
+        if self._asked is not None:  # it came after the last batch
+            raise self._asked
+
+    def asked(self) -> BaseException | None:
+        """What to raise where the run was told to end, once what it counted is saved."""
+        return self._asked
+
+    def _take(self, number: int, frame: object) -> None:
+        if not self._polite or self._asked is not None:
+            raise Signalled(number)
+        self._asked = Signalled(number)
+        if number == signal.SIGINT:
+            tell("note: saving what was counted; Ctrl-C again stops at once")
