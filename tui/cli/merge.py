@@ -56,7 +56,7 @@ def merge(
         dissection, survey, seconds = put_together(
             found, dataset, device=choose_device(device), workers=workers, progress=progress
         )
-    runs = [shard.about["provenance"]["run"] for shard in found]
+    runs = [dict(shard.about["provenance"]["run"]) for shard in found]
     about["data"] |= {
         "used": survey.images,
         "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
