@@ -1186,7 +1186,7 @@ def test_without_a_viewer_the_path_is_told_copied_and_kept_for_the_end(store: Pa
         (path,) = visit.app.paths
         assert path.is_file()
         assert visit.copied == str(path)
-        assert path.name in visit.text
+        assert str(path) in visit.notice.replace(" ", "")  # its lines joined
 
 
 def test_p_shows_the_top_images_of_the_unit_that_the_cursor_is_on(store: Path) -> None:
@@ -1245,6 +1245,36 @@ def test_a_unit_page_shows_the_new_numbers_after_r(visit: Visit, store: Path) ->
     unit = next(u for u in units_in(dissection(seed=7)) if u.name == BEST.name)
     assert visit.crumbs == f"small.nd.h5 › {FIRST} › {unit.unit} {unit.label} {unit.iou:.3f}"
     assert f"{unit.iou:.4f}" in visit.rows[0]
+
+
+#: To the second row of each table on the left, and of the tables that are opened from it.
+PLACES = [
+    *(("j", "enter", "j", "enter", "j")[:n] for n in (1, 3, 5)),  # a layer
+    *(("2", "j", "enter", "j", "enter", "j")[:n] for n in (2, 4, 6)),  # a concept
+    *(("3", "j", "enter", "j", "enter", "j")[:n] for n in (2, 4, 6)),  # a category
+    *(("j", "3", "G", "enter", "G", "enter", "j")[:n] for n in (3, 5, 7)),  # a concept of a layer's summary
+    ("4", "j"),
+]
+
+
+@pytest.mark.parametrize("keys", PLACES, ids="".join)
+def test_r_leaves_the_reader_in_place(visit: Visit, store: Path, keys: tuple[str, ...]) -> None:
+    write_small(store.with_name("other.nd.h5"))
+    visit.press(*keys)
+    before = visit.lines
+    visit.press("r")
+    assert "read again" in visit.notice
+    visit.press("escape")
+    assert visit.lines == before
+
+
+def test_quitting_among_the_units_of_a_category_it_opens_there_again(store: Path) -> None:
+    with Visit(store) as visit:
+        visit.press("j", "3", "enter", "j")
+        before = visit.lines
+        visit.press("q")
+    with Visit(store) as visit:
+        assert visit.lines == before
 
 
 def test_a_store_that_is_replaced_is_noticed_and_read_on_demand(watched: Visit, store: Path) -> None:
@@ -1360,6 +1390,24 @@ def test_a_filter_that_is_typed_goes_on_while_a_run_is_refreshed(target: Path) -
             visit.type("ect\n")
             assert visit.info == "/cat:object"
             assert visit.position.endswith(f"/{len(expected)} of 9")
+
+
+ELSEWHERE = [("3", "enter", "j"), ("3", "enter", "enter"), ("2", "enter", "j"), ("4",)]
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("keys", ELSEWHERE, ids="".join)
+def test_a_run_that_is_refreshed_leaves_the_reader_in_place(target: Path, keys: tuple[str, ...]) -> None:
+    with RunWriter(target, "nd dissect", LAYERS) as run:
+        run.update("tally", 60, 120, rate=55.0, eta=27.0, step=4, steps=4)
+        run.publish(MADE, 60)
+        with Visit(target) as visit:
+            visit.press(*keys)
+            before = visit.crumbs, words(visit.row)[:3]
+            run.publish(MADE, 90)
+            visit.wait(lambda: "counts of 90 images so far" in visit.lines[1])
+            visit.rest()
+            assert (visit.crumbs, words(visit.row)[:3]) == before
 
 
 @pytest.mark.usefixtures("often")

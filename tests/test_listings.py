@@ -986,6 +986,7 @@ PLACES = [
     Place("layers", 2, "layer4", "layer4", 107),
     Place("concepts", 1, "", "街道.0", 3, 300),
     Place("summary", 0, 'a "layer" of ünusual name'),
+    Place("summary", 1, "layer4", "layer4", 107, category="object"),
 ]
 
 

@@ -261,12 +261,9 @@ class Browser(Finding, Looking):
         sight = watch.look(self.shelf.target)
         shelf = Shelf(self.shelf.target, watch.open_session(self.shelf.target, sight), sight.run)
         shelf.root("layers")
-        place, covers = self.place(), list(self.covers)
         self._sight, self.shelf = sight, shelf
         self.show_run()
-        self.go(place)
-        self.covers = covers
-        self.arrange()
+        self._restore(self.root, self.summary_of, self.depth, self._levels[0].item, self._levels[1].item)
 
     def open(self, target: Path) -> None:
         """Browse another store. NDError: the one that is open stays."""

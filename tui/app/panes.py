@@ -158,27 +158,38 @@ class Panes(App[None]):
             return Place()
         layer = root.layer if root.kind == "layer" else self.summary_of
         unit_layer, unit = (units.layer, units.unit) if units.kind == "unit" else (layer, -1)
-        return Place(self.root, self.depth, layer, unit_layer, unit, root.concept)
+        category = root.name if root.kind == "category" else ""
+        return Place(self.root, self.depth, layer, unit_layer, unit, root.concept, category)
 
     @told
     def go(self, place: Place) -> None:
         """Show ``place``, as far as the store has it."""
-        assert self.shelf is not None
         self.covers.clear()
-        known = self.session.store.layer_names if self.session else ()
-        summary_of = place.layer if place.root == "summary" and place.layer in known else ""
-        self.root, self.depth, self.summary_of = place.root, 0, summary_of
-        item = Item("concept", self.summary_of, concept=place.concept) if place.concept >= 0 else NOTHING
-        if place.root == "layers" and place != Place():
+        summary_of = place.layer if place.root == "summary" else ""
+        item = NOTHING
+        if place.concept >= 0:
+            item = Item("concept", summary_of, concept=place.concept)
+        elif place.category:
+            item = Item("category", summary_of, name=place.category)
+        elif place.root == "layers" and place != Place():
             item = Item("layer", place.layer)
-        self._levels[0].show(self.shelf.root(self.root, self.summary_of), item)
-        if place.depth > 0 and self._levels[0].item == item:
-            self._show_units(Item("unit", place.unit_layer, place.unit))
-            self.depth = 1 if self._levels[1].listing is not None else 0
-        if place.depth > 1 and self.depth == 1 and self._levels[1].item.unit == place.unit:
-            self._show_unit()
-            self.depth = 2 if self._levels[2].listing is not None else 1
-        self.arrange()
+        self._restore(place.root, summary_of, place.depth, item, Item("unit", place.unit_layer, place.unit))
+
+    def _restore(self, root: str, summary_of: str, depth: int, item: Item, unit: Item) -> None:
+        """Show the table ``root`` at ``item``, its units at ``unit``, and the unit: ``depth`` of them, if there are."""
+        assert self.shelf is not None
+        known = self.session.store.layer_names if self.session else ()
+        self.root, self.depth, self.summary_of = root, 0, summary_of if summary_of in known else ""
+        try:
+            self._levels[0].show(self.shelf.root(root, self.summary_of), item)
+            if depth > 0 and self._levels[0].item == item:
+                self._show_units(unit)
+                self.depth = 1 if self._levels[1].listing is not None else 0
+            if depth > 1 and self.depth == 1 and self._levels[1].item == unit:
+                self._show_unit()
+                self.depth = 2 if self._levels[2].listing is not None else 1
+        finally:  # what is damaged stays away, the rest is shown
+            self.arrange()
 
     def _show_units(self, at: Item | None = None) -> None:
         assert self.shelf is not None
