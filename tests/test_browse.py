@@ -867,6 +867,17 @@ def test_it_opens_where_the_reader_was_in_that_store(store: Path) -> None:
         assert visit.position == "3/9"
 
 
+def test_the_place_is_written_at_the_end_and_not_at_every_key(store: Path) -> None:
+    with Visit(store) as visit:
+        visit.press("j", "enter", "2", "3", "1", "enter", "j", "4")
+        assert not list(store.parent.glob("state/**/*.json"))
+        visit.press("r", "q")  # from among the stores
+    assert len(list(store.parent.glob("state/**/*.json"))) == 1
+    with Visit(store) as visit:
+        assert visit.crumbs == f"small.nd.h5 › {SECOND}"
+        assert visit.position == "2/6"
+
+
 def test_a_place_that_the_store_no_longer_has_is_left(store: Path) -> None:
     with Visit(store, place_named(store, f"{FIRST}:8")) as visit:
         visit.press("q")

@@ -60,7 +60,7 @@ class Browser(Finding, Looking):
         self.exit(return_code=128 + number)
 
     def _keep_place(self) -> None:
-        if self.shelf is not None and self.session is not None and self.root != "stores":
+        if self.shelf is not None and self.session is not None:
             remember(self.shelf.target, self.place())
 
     def _fatal_error(self) -> None:
@@ -146,7 +146,8 @@ class Browser(Finding, Looking):
 
     def _root(self, name: str) -> None:
         assert self.shelf is not None
-        self._keep_place()
+        if name == "stores":
+            self._before_stores = self.place()
         self.covers.clear()
         self._cover.show(None)
         here = Item("store", name=str(self.shelf.target)) if name == "stores" else None

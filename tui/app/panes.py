@@ -95,6 +95,7 @@ class Panes(App[None]):
         self.shelf: Shelf | None = None
         self.marks: list[Item] = []
         self.root, self.depth, self.summary_of = "layers", 0, ""
+        self._before_stores = Place()
         self.covers: list[Listing] = []
         self._timer: Timer | None = None
         self._levels = tuple(Table(self.glyphs, self.is_marked, id=name) for name in ("root", "units", "unit"))
@@ -152,10 +153,10 @@ class Panes(App[None]):
         return item in self.marks
 
     def place(self) -> Place:
-        """Where the reader is, to come back to."""
-        root, units = self._levels[0].item, self._levels[1].item
+        """Where the reader is in this store, to come back to."""
         if self.root == "stores":
-            return Place()
+            return self._before_stores
+        root, units = self._levels[0].item, self._levels[1].item
         layer = root.layer if root.kind == "layer" else self.summary_of
         unit_layer, unit = (units.layer, units.unit) if units.kind == "unit" else (layer, -1)
         category = root.name if root.kind == "category" else ""
