@@ -38,9 +38,7 @@ class Browser(Finding, Looking):
         self._wanted = place
         if preview:
             self.begin_preview()
-        self._sight = watch.look(target)
-        self.shelf = Shelf(target, watch.open_session(target, self._sight), self._sight.run)
-        self.shelf.root("layers")  # what is damaged shows before the terminal is taken
+        self.shelf = Shelf(target)
 
     # Beginning and end
 
@@ -259,20 +257,15 @@ class Browser(Finding, Looking):
     def _reopen(self) -> None:
         """Read the store again, cursors, filters and marks as they were. NDError: what was there stays."""
         assert self.shelf is not None
-        sight = watch.look(self.shelf.target)
-        shelf = Shelf(self.shelf.target, watch.open_session(self.shelf.target, sight), sight.run)
-        shelf.root("layers")
-        self._sight, self.shelf = sight, shelf
+        self.shelf = Shelf(self.shelf.target)
         self.show_run()
         self._restore(self.root, self.summary_of, self.depth, self._levels[0].item, self._levels[1].item)
 
     def open(self, target: Path) -> None:
         """Browse another store. NDError: the one that is open stays."""
-        sight = watch.look(target)
-        shelf = Shelf(target, watch.open_session(target, sight), sight.run)
-        shelf.root("layers")
+        shelf = Shelf(target)
         self._keep_place()
-        self._sight, self.shelf = sight, shelf
+        self.shelf = shelf
         for table in (*self._levels, self._cover):
             table.forget()
         self.marks = [item for item in self.marks if item.kind == "store"]
@@ -283,9 +276,8 @@ class Browser(Finding, Looking):
     def _watch(self) -> None:
         """Look at the file: a run goes on or has ended, the store was replaced, or is gone."""
         assert self.shelf is not None
-        before, now = self._sight, watch.look(self.shelf.target)
-        self._sight = now
-        self.shelf.run = now.run
+        before, now = self.shelf.sight, watch.look(self.shelf.target)
+        self.shelf.sight = now
         self.show_run()
         session = self.session
         live = session is None or session.path != session.target
