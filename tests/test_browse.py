@@ -1386,6 +1386,19 @@ def test_a_run_is_shown_from_its_start_to_its_end_without_losing_the_cursor(targ
             assert number(visit.row) == here.unit
 
 
+def test_marks_cannot_be_compared_before_the_run_has_counted_anything(target: Path) -> None:
+    for name in ("a.nd.h5", "b.nd.h5"):
+        write_small(target.with_name(name))
+    with RunWriter(target, "nd dissect", LAYERS) as run:
+        run.update("thresholds", 30, 120, rate=12.0, eta=200.0, step=2, steps=4)
+        with Visit(target) as visit:
+            for keys in (("space", "space"), ("4", "G", "space", "k", "space")):
+                visit.press(*keys, "c")
+                assert visit.notice == "c: the run has counted nothing yet"
+                visit.press("escape")
+            assert visit.crumbs == "run.nd.h5 › stores"
+
+
 @pytest.mark.usefixtures("often")
 def test_a_filter_that_is_typed_goes_on_while_a_run_is_refreshed(target: Path) -> None:
     with RunWriter(target, "nd dissect", LAYERS) as run:

@@ -194,7 +194,9 @@ class Browser(Finding, Looking):
     # Marks, taking away
 
     def why_not_compare(self) -> str | None:
-        return None if self._compared() else "mark two units, layers or stores with space first"
+        if self._compared() is None:
+            return "mark two units, layers or stores with space first"
+        return None if self.session else "the run has counted nothing yet"
 
     def _compared(self) -> tuple[Item, Item] | None:
         """The two last marks of one kind; of only one mark, it and what the cursor is on."""
