@@ -249,6 +249,18 @@ def test_the_summary_is_of_the_layer_that_the_cursor_is_on_and_what_it_lists_ope
     assert visit.rows
 
 
+def test_the_summary_of_all_layers_goes_back_to_the_layer_it_was_of(visit: Visit) -> None:
+    for keys, crumbs in (
+        (("3",), f"summary of {FIRST}"),
+        (("3",), "summary"),
+        (("3",), f"summary of {FIRST}"),
+        (("3", "2", "3", "3"), f"summary of {FIRST}"),
+        (("1", "g", "j", "3", "3", "3"), f"summary of {SECOND}"),
+    ):
+        visit.press(*keys)
+        assert visit.crumbs == f"small.nd.h5 › {crumbs}"
+
+
 def test_the_help_lists_every_action_and_the_filter_language(visit: Visit) -> None:
     visit.resize(120, 60)
     visit.press("?")

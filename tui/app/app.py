@@ -36,6 +36,7 @@ class Browser(Finding, Looking):
         super().__init__(unicode)
         self.failure: BaseException | None = None
         self._wanted = place
+        self._summed_up = ""
         if preview:
             self.begin_preview()
         self.shelf = Shelf(target)
@@ -160,18 +161,19 @@ class Browser(Finding, Looking):
         self._root("concepts")
 
     def do_summary(self) -> None:
-        here = self._levels[0].item.layer if self.root == "layers" else ""
+        self._summed_up = self.summary_of or self._summed_up
         if self.root != "summary":
-            self.summary_of = here
+            self.summary_of = self._levels[0].item.layer if self.root == "layers" else ""
         elif self.summary_of:
             self.summary_of = ""
         else:
-            self.summary_of = self._last_layer()
+            self.summary_of = self._one_layer()
         self._root("summary")
 
-    def _last_layer(self) -> str:
-        session = self.session
-        return session.store.layer_names[-1] if session and session.store.layer_names else ""
+    def _one_layer(self) -> str:
+        """The layer that the summary was of last, else the last one of the store."""
+        names = self.session.store.layer_names if self.session else ()
+        return self._summed_up if self._summed_up in names else names[-1] if names else ""
 
     def do_stores(self) -> None:
         self._root("stores")
