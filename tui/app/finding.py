@@ -20,7 +20,7 @@ class Finding(Moving):
     def do_filter(self) -> None:
         """Type a filter; it works while it is typed."""
         self._info.display = False
-        self.query_one("#query").display = True
+        self._query.display = True
         self.input.value = self.table.wanted.text
         self.input.cursor_position = len(self.input.value)
         self.screen.set_focus(self.input)
@@ -29,7 +29,7 @@ class Finding(Moving):
         return "there is nothing to filter" if not self.listing or not self.listing.count else None
 
     def stop_typing(self) -> None:
-        self.query_one("#query").display = False
+        self._query.display = False
         self._info.display = True
         self.screen.set_focus(self.table)
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -40,20 +40,21 @@ _FOLLOW = 0.06
 # Keys that the filter, while it is typed, has no use for.
 WHILE_TYPING = ("escape", "down", "up", "pagedown", "pageup", "ctrl+c", "ctrl+q", "ctrl+z")
 
-M = TypeVar("M", bound=Callable[..., Any])
+P = ParamSpec("P")
+S = TypeVar("S", bound="Panes")
 
 
-def told(method: M) -> M:
+def told(method: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
     """``method``, whose NDErrors are told on the screen: a damaged piece of a store is no reason to stop."""
 
     @functools.wraps(method)
-    def wrapped(self: Panes, *args: Any) -> Any:
+    def wrapped(self: S, /, *args: P.args, **more: P.kwargs) -> None:
         try:
-            return method(self, *args)
+            method(self, *args, **more)
         except NDError as e:
             self.say(e.message, e.hint)
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped
 
 
 class Panes(App[None]):
@@ -66,7 +67,7 @@ class Panes(App[None]):
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
     #panes { height: 1fr; }
-    #run, #notice, #query, #cover, #picture { display: none; }
+    #run, #notice, #cover, #picture { display: none; }
     #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
     #query { height: 1; }
     #slash { width: 1; }
@@ -107,6 +108,8 @@ class Panes(App[None]):
         self.input = FilterLine(self.submit, id="filter")
         self._picture = Horizontal(id="picture")
         self._slash = Static("/", id="slash", markup=False)
+        self._query = Horizontal(self._slash, self.input, id="query")
+        self._query.display = False
 
     def compose(self) -> ComposeResult:
         """Crumbs, the run, the tables, a message, notes or the filter, keys and position."""
@@ -119,9 +122,7 @@ class Panes(App[None]):
         yield self._picture
         yield self._notice
         yield self._info
-        with Horizontal(id="query"):
-            yield self._slash
-            yield self.input
+        yield self._query
         with Horizontal(id="bottom"):
             yield self._keys
             yield self._position
@@ -142,11 +143,6 @@ class Panes(App[None]):
     def listing(self) -> Listing | None:
         """What that table shows."""
         return self.table.listing
-
-    @property
-    def units_table(self) -> Table:
-        """The table in the middle."""
-        return self._levels[1]
 
     def is_marked(self, item: Item) -> bool:
         """Whether ``item`` is marked."""
@@ -266,7 +262,7 @@ class Panes(App[None]):
     @property
     def typing(self) -> bool:
         """Whether a filter is being typed."""
-        return self.query_one("#query").display
+        return bool(self._query.display)
 
     def tell(self) -> None:
         """The lines around the tables: where this is, what the filter leaves, what can be done."""
