@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -343,6 +344,14 @@ def test_another_store_of_the_folder_is_opened_and_this_one_left_where_it_was(vi
     visit.press("4", "/", *"small", "enter", "enter")
     assert visit.crumbs.startswith(f"small.nd.h5 › {SECOND}")
     assert visit.position == "2/6"
+
+
+def test_another_store_opens_at_its_first_row_and_not_at_that_of_the_list_of_stores(visit: Visit, store: Path) -> None:
+    old = write_small(store.with_name("old.nd.h5"))
+    os.utime(old, (0, 0))
+    visit.press("4", "j", "enter")
+    assert visit.crumbs == "old.nd.h5 › layers"
+    assert visit.position == "1/3"
 
 
 # Keys: each action by each of its keys
@@ -1009,6 +1018,14 @@ def test_a_very_small_terminal_is_no_reason_to_stop(store: Path, size: tuple[int
         visit.resize(80, 24)
         visit.press("1")
         assert visit.crumbs == "small.nd.h5 › layers"
+
+
+@pytest.mark.parametrize("keys", [("3",), ("?",), ("?", "j", "k"), ("enter", "enter"), ("enter", "enter", "G", "g")])
+def test_a_terminal_with_room_for_one_row_shows_that_of_the_cursor(store: Path, keys: tuple[str, ...]) -> None:
+    with Visit(store, size=(40, 5)) as visit:
+        visit.press(*keys)
+        assert len(visit.rows) == 1
+        assert visit.row.startswith("›")
 
 
 # The mouse
