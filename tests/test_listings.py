@@ -159,7 +159,6 @@ def all_cells(listing: Listing, order: Order | None = None, text: str = "") -> l
 
 
 def all_plain(listing: Listing, text: str = "") -> list[dict[str, Any]]:
-    assert listing.plain is not None
     return [dict(listing.plain(int(row))) for row in listing.arrange(parse(text)) if row not in listing.headings]
 
 
@@ -200,7 +199,6 @@ def test_the_layers_with_their_units_detectors_and_unique_detectors(session: Ses
         assert row[6].full == max(sum(map(len, by_category(name).values())) for name in (FIRST, SECOND))
     assert rows[2] == ["all layers", str(len(of(""))), str(detectors("")), "", "", "", ""]
     assert [listing.item(row) for row in range(3)] == [Item("layer", FIRST), Item("layer", SECOND), Item("layer", "")]
-    assert listing.copied is not None
     assert listing.copied(1) == SECOND
 
 
@@ -303,7 +301,6 @@ def test_the_units_of_a_layer_or_of_all_best_first(session: Session, layer: str)
     expected = sorted(of(layer), key=lambda at: -UNIT[at][1])
     assert [(listing.item(row).layer, listing.item(row).unit) for row in rows] == expected
     assert {listing.item(row).kind for row in rows} == {"unit"}
-    assert listing.plain is not None
     assert [listing.plain(row) for row in rows] == [expected_unit(*at) for at in expected]
     assert listing.key == ("units", f"layer {layer}" if layer else "all layers")
     assert listing.columns[0].title == ("unit" if layer else "layer")
@@ -311,7 +308,6 @@ def test_the_units_of_a_layer_or_of_all_best_first(session: Session, layer: str)
 
 def test_the_cells_of_a_unit(session: Session) -> None:
     listing = layer_units(session, "")
-    assert listing.copied is not None
     for row in range(listing.count):
         at = (listing.item(row).layer, listing.item(row).unit)
         label, value = UNIT[at]
@@ -549,7 +545,6 @@ def test_the_summary_has_a_bar_for_each_category(session: Session, layer: str) -
     assert [listing.cells(row)[:3] for row in rows] == [
         [k, str(unique[k]), Bar(pytest.approx(unique[k] / max(unique.values())))] for k in REPORT
     ]
-    assert listing.plain is not None
     assert [listing.plain(row) for row in rows] == [
         {"category": k, "unique": unique[k], "detectors": sum(map(len, wins(layer, k).values()))} for k in REPORT
     ]
@@ -578,7 +573,6 @@ def test_the_summary_counts_a_unit_in_each_category_that_it_wins(session: Sessio
                 f"{max(won[label]):.3f}",
             ]
             assert listing.item(row) == Item("concept", layer, concept=NUMBER[label])
-            assert listing.plain is not None
             assert listing.plain(row) == {
                 "concept": label, "category": category, "detectors": len(won[label]),
                 "labels": len(labelled(label, layer)), "best_iou": pytest.approx(max(won[label]), abs=1e-15),
@@ -651,7 +645,6 @@ def test_a_units_concepts_with_the_counts_behind_them(session: Session, at: tupl
         assert (category, value, bar) == (CATEGORY[str(label)], f"{iou:.4f}", Bar(pytest.approx(iou / FULL_IOU)))
         assert numbers == [f"{n:,}" for n in (both, area, concept)]
         assert listing.item(row) == Item("concept", at[0], concept=NUMBER[str(label)])
-        assert listing.plain is not None
         assert listing.plain(row) == {
             "concept": label, "category": category, "iou": pytest.approx(iou, abs=1e-15),
             "intersection": both, "area": area, "concept_area": concept,
@@ -682,7 +675,6 @@ def test_a_units_top_images_with_its_mask_counted_in_each(session: Session, at: 
         assert cells[:3] == [images.name[image], images.split[image], f"{peaks[-1]:.4g}"]
         assert list(cells[4:]) == [str(n) for n in counts]
         assert listing.item(row) == Item("image", *at, name=str(rank))
-        assert listing.plain is not None
         assert listing.plain(row) == {
             "image": images.name[image], "split": images.split[image], "peak": pytest.approx(peaks[-1]),
             "intersection": counts[0], "area": counts[1], "label_area": counts[2],
@@ -933,7 +925,7 @@ def test_an_export_replaces_no_file(session: Session, tmp_path: Path) -> None:
 
 def table_of(subject: str, *rows: dict[str, Any]) -> Listing:
     columns = (Column("a", 1),)
-    return Listing("units", subject, columns, len(rows), lambda _: [""], lambda _: NOTHING, plain=lambda i: rows[i])
+    return Listing("units", subject, columns, len(rows), lambda _: [""], lambda _: NOTHING, lambda i: rows[i], str)
 
 
 @pytest.mark.parametrize("subject", ["a/b\\c:d", "..", "x" * 300, "街" * 200, "\U0001f600" * 200, "-rf", "a\nb"])

@@ -238,13 +238,11 @@ class Browser(Finding, Looking):
     def do_copy(self) -> None:
         listing, row = self.listing, self.table.row
         assert listing is not None and row is not None
-        text = listing.copied(row) if listing.copied else "\t".join(str(c) for c in listing.cells(row))
+        text = listing.copied(row)
         self.to_clipboard(text)
         self.say(f"copied: {' '.join(text.split(chr(9)))}")
 
     def why_not_export(self) -> str | None:
-        if not self.listing or self.listing.plain is None:
-            return "this table cannot be exported"
         return None if self.table.count else "there are no rows"
 
     def do_export(self) -> None:
