@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -143,6 +143,20 @@ def test_a_unit_has_its_best_concept_of_every_category_with_counts_and_its_top_i
         ]
     assert at_others - at_images == 4
     assert f"threshold {BEST.threshold:.4g}" in visit.info
+
+
+def test_the_names_of_a_units_images_have_room_at_80_columns(tmp_path: Path) -> None:
+    assert MADE.images is not None
+    names = tuple(f"ade20k/ADE_val_{i:08}.jpg" for i in range(len(MADE.images.name)))
+    write_store(tmp_path / "named.nd.h5", replace(MADE, images=replace(MADE.images, name=names)))
+    with Visit(tmp_path / "named.nd.h5") as visit:
+        visit.press("enter", "enter")
+        top = MADE.layers[0].top
+        assert top is not None
+        for image in top.image[BEST.unit]:
+            assert f" {names[image]} " in visit.text
+        for title in ("category", "IoU", "both", "mask", "concept"):
+            assert title in visit.header
 
 
 def test_a_dead_unit_and_one_with_nan_say_so(store: Path) -> None:

@@ -672,7 +672,7 @@ def test_a_units_top_images_with_its_mask_counted_in_each(session: Session, at: 
         finite = maps[np.isfinite(maps)]
         peaks.append(float(finite.max()))
         cells = listing.cells(row)
-        assert cells[:3] == [images.name[image], images.split[image], f"{peaks[-1]:.4g}"]
+        assert cells[:3] == (images.name[image], images.split[image], f"{peaks[-1]:.4g}")
         assert list(cells[4:]) == [str(n) for n in counts]
         assert listing.item(row) == Item("image", *at, name=str(rank))
         assert listing.plain(row) == {
@@ -797,7 +797,7 @@ def test_a_published_network_is_listed_with_the_published_figures(tmp_path: Path
         assert summary.notes[0] == "conv5: 256 units, 91 unique detectors per category, 72 by best label"
         assert sum(summary.item(row).kind == "concept" for row in range(summary.count)) == 91
         page = unit_listing(session, "conv5", 106)
-        assert page.cells(0)[:3] == ["road", "object", f"{0.155465:.4f}"]
+        assert page.cells(0)[:3] == ("road", "object", f"{0.155465:.4f}")
         assert page.cells(0)[4] == f"{int(float(published[106]['object-intersect'])):,}"
 
 
