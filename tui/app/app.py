@@ -11,12 +11,12 @@ from ndissect.tui.app.finding import Finding
 from ndissect.tui.app.help import help_listing, palette_listing
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.looking import Looking
-from ndissect.tui.app.panes import told
 from ndissect.tui.app.query import EVERYTHING
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.shelf import Shelf
 from ndissect.tui.app.state import Place, last_place, remember
 from ndissect.tui.app.table import Table
+from ndissect.tui.app.telling import told
 from ndissect.tui.glyphs import UNICODE
 
 # Seconds between looks at the file.

@@ -8,8 +8,8 @@ from textual.widgets import Input
 from ndissect.store.errors import NDError
 from ndissect.tui.app.listing import Order
 from ndissect.tui.app.moving import Moving
-from ndissect.tui.app.panes import told
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query, parse
+from ndissect.tui.app.telling import told
 
 
 class Finding(Moving):
@@ -19,6 +19,7 @@ class Finding(Moving):
 
     def do_filter(self) -> None:
         """Type a filter; it works while it is typed."""
+        self._sign.update(self.sign)
         self._info.display = False
         self._query.display = True
         self.input.value = self.table.wanted.text

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import ClassVar
 
 from textual import events
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Static
 
-from ndissect.store.errors import NDError
 from ndissect.tui.app import watch
 from ndissect.tui.app.actions import ACTIONS, BY_NAME, FOOTER, Action
 from ndissect.tui.app.filter_line import FilterLine
@@ -29,8 +25,8 @@ from ndissect.tui.app.shelf import Shelf
 from ndissect.tui.app.state import Place
 from ndissect.tui.app.strips import Line, Piece
 from ndissect.tui.app.table import Table
+from ndissect.tui.app.telling import Telling, told
 from ndissect.tui.glyphs import ASCII, UNICODE
-from ndissect.tui.viewer import clipboard_sequence
 
 #: Columns from which two and three tables are shown.
 TWO, THREE = 120, 160
@@ -40,24 +36,8 @@ _FOLLOW = 0.06
 # Keys that the filter, while it is typed, has no use for.
 WHILE_TYPING = ("escape", "down", "up", "pagedown", "pageup", "ctrl+c", "ctrl+q", "ctrl+z")
 
-P = ParamSpec("P")
-S = TypeVar("S", bound="Panes")
 
-
-def told(method: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
-    """``method``, whose NDErrors are told on the screen: a damaged piece of a store is no reason to stop."""
-
-    @functools.wraps(method)
-    def wrapped(self: S, /, *args: P.args, **more: P.kwargs) -> None:
-        try:
-            method(self, *args, **more)
-        except NDError as e:
-            self.say(e.message, e.hint)
-
-    return wrapped
-
-
-class Panes(App[None]):
+class Panes(Telling):
     """The tables and where the reader is among them.
 
     ``root`` names the table on the left, ``depth`` (0 to 2) the table that keys move: it, the units, the unit.
@@ -70,7 +50,7 @@ class Panes(App[None]):
     #run, #notice, #cover, #picture { display: none; }
     #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
     #query { height: 1; }
-    #slash { width: 1; }
+    #sign { width: 1; }
     #filter, #filter:focus {
         height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
     }
@@ -89,7 +69,7 @@ class Panes(App[None]):
     AUTO_FOCUS = None
 
     def __init__(self, unicode: bool = True) -> None:
-        super().__init__(ansi_color=True)
+        super().__init__()
         self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
         encoding = sys.__stderr__.encoding if sys.__stderr__ else "ascii"  # Textual draws there
         self.glyphs = UNICODE if unicode else replace(ASCII, encoding=encoding)
@@ -104,11 +84,10 @@ class Panes(App[None]):
         self._crumbs, self._run = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="run")
         self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
         self._position, self._room = Line(self.glyphs, id="position"), 0
-        self._notice = Static("", id="notice", markup=False)
         self.input = FilterLine(self.submit, id="filter")
         self._picture = Horizontal(id="picture")
-        self._slash = Static("/", id="slash", markup=False)
-        self._query = Horizontal(self._slash, self.input, id="query")
+        self._sign = Static("/", id="sign", markup=False)
+        self._query = Horizontal(self._sign, self.input, id="query")
         self._query.display = False
 
     def compose(self) -> ComposeResult:
@@ -264,13 +243,18 @@ class Panes(App[None]):
         """Whether a filter is being typed."""
         return bool(self._query.display)
 
+    @property
+    def sign(self) -> str:
+        """What stands before a filter: the key that it is typed after."""
+        return ":" if self.covers and self.covers[-1].name == "palette" else "/"
+
     def tell(self) -> None:
         """The lines around the tables: where this is, what the filter leaves, what can be done."""
         self._crumbs.say(*self._where())
         table, listing = self.table, self.listing
         notes = listing.notes if listing else ()
         if table.wanted.terms and not self.typing:
-            self._info.say(("/", "strong"), (table.wanted.text, "strong"))
+            self._info.say((self.sign, "strong"), (table.wanted.text, "strong"))
         else:
             self._info.say(*((f"{note}  ", "faint") for note in notes))
         position = self.position()
@@ -366,24 +350,6 @@ class Panes(App[None]):
         getattr(self, f"do_{name}")()
         self.tell()
 
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """The terminal is another program's; it comes back after an error too, which Textual's own suspend forgets."""
-        failure: BaseException | None = None
-        with self.suspend():
-            try:
-                yield
-            except BaseException as e:
-                failure = e
-        self.refresh(layout=True)
-        if failure is not None:
-            raise failure
-
-    def to_clipboard(self, text: str) -> None:
-        """Put ``text`` on the clipboard of the reader's terminal, also through ssh and tmux."""
-        if self._driver is not None:
-            self._driver.write(clipboard_sequence(text, os.environ))
-
     async def on_event(self, event: events.Event) -> None:
         """Handle an event; after a key for the filter, wait until the filter has done with it."""
         for_filter = isinstance(event, events.Key) and self.typing
@@ -397,20 +363,6 @@ class Panes(App[None]):
 
     def submit(self, text: str) -> None:
         """The filter ``text`` was entered; what filters overrides it."""
-
-    # Messages
-
-    def say(self, message: str, hint: str = "") -> None:
-        """Show a message until the next key."""
-        text = f"{message}\n{hint}" if hint else message
-        self._notice.update(text)
-        self._notice.display = True
-
-    def hush(self) -> bool:
-        """Take the message away; whether there was one."""
-        there = bool(self._notice.display)
-        self._notice.display = False
-        return there
 
     def show_run(self) -> None:
         """The line about the run that will write this store, where there is one."""
