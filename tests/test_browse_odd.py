@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cli
 import h5py
 import numpy as np
 import pytest
@@ -467,89 +466,7 @@ def test_pictures_that_cannot_be_written_are_a_message(folder: Path) -> None:
         assert "ND_CACHE" in visit.notice
 
 
-@pytest.fixture
-def terminal_folder(folder: Path) -> Path:
-    write_small(folder / "small.nd.h5")
-    script(folder, "failing", "echo sixel error >&2; exit 4")
-    script(folder, "hanging", "echo here I am; exec /bin/sleep 100")
-    script(folder, "drawing", 'echo "shown $1"')
-    return folder
-
-
-def browse(folder: Path, *args: str, **env: str) -> cli.Terminal:
-    return cli.Terminal("browse", *args, folder=folder, env=env, timeout=10)
-
-
-def viewer(folder: Path, name: str) -> dict[str, str]:
-    return {"ND_VIEWER": str(folder / "bin" / name)}
-
-
-def test_a_terminal_viewer_draws_instead_of_the_ui_which_comes_back(terminal_folder: Path) -> None:
-    with browse(terminal_folder, "features.0", **viewer(terminal_folder, "drawing")) as terminal:
-        terminal.wait_for("1/9")
-        terminal.type("o")
-        terminal.wait_for("press a key to return to nd")
-        assert "shown /" in terminal.text
-        seen = len(terminal.text)
-        terminal.type("j")
-        until(terminal, lambda: "Shown by drawing" in terminal.text[seen:])
-        terminal.type("jq")
-    assert terminal.code == 0
-
-
-def until(terminal: cli.Terminal, true: Callable[[], bool]) -> None:
-    while not true():
-        assert terminal._read(), terminal.text
-
-
-def test_a_terminal_viewer_that_fails_is_a_message(terminal_folder: Path) -> None:
-    with browse(terminal_folder, "features.0", **viewer(terminal_folder, "failing")) as terminal:
-        terminal.wait_for("1/9")
-        terminal.type("o")
-        terminal.wait_for("failed with exit code 4")
-        terminal.type("jq")
-    assert terminal.code == 0
-    assert "Traceback" not in terminal.text
-
-
-def test_a_terminal_viewer_that_hangs_is_ended_by_ctrl_c_and_nd_is_not(terminal_folder: Path) -> None:
-    with browse(terminal_folder, "features.0", **viewer(terminal_folder, "hanging")) as terminal:
-        terminal.wait_for("1/9")
-        terminal.type("o")
-        terminal.wait_for("here I am")
-        time.sleep(0.2)
-        terminal.type("\x03")
-        terminal.wait_for("was ended by SIGINT")
-        seen = len(terminal.text)
-        terminal.type("?")
-        until(terminal, lambda: "down one row" in terminal.text[seen:])
-        terminal.type("q")
-    assert terminal.code == 0
-
-
 # Terminals
-
-
-def test_no_color_draws_no_colour(terminal_folder: Path) -> None:
-    with browse(terminal_folder, NO_COLOR="1") as terminal:
-        terminal.wait_for("1/3")
-        for keys, words_ in (
-            ("\r", "1/9"),
-            ("j\r", "top images"),
-            ("?", "down one row"),
-            ("2", "detectors"),
-            ("3", "unique"),
-        ):
-            seen = len(terminal.text)
-            terminal.type(keys)
-            until(terminal, lambda: words_ in terminal.text[seen:])  # noqa: B023
-        terminal.type("q")
-    assert terminal.code == 0
-    styles = {part for found in re.findall(r"\x1b\[([0-9;]*)m", terminal.raw) for part in re.split(";", found) if part}
-    colours = {s for s in styles if s.isdigit() and (30 <= int(s) <= 37 or 40 <= int(s) <= 47 or int(s) >= 90)}
-    assert not colours
-    assert "38" not in styles
-    assert {"7", "1"} & styles  # the cursor is told apart all the same
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 40)])
@@ -572,56 +489,3 @@ def test_without_unicode_only_names_have_any(folder: Path, size: tuple[int, int]
         for key in (k for k in WALK if k != "p"):
             visit.press(key)
             assert visit.text.isascii(), (key, visit.text)
-
-
-def test_a_terminal_that_is_none_or_dumb_is_refused_in_two_lines(terminal_folder: Path) -> None:
-    cli.failed(cli.nd("browse", folder=terminal_folder), 2, "needs a terminal", "nd inspect")
-    terminal = cli.on_terminal("browse", folder=terminal_folder, env={"TERM": "dumb"}, columns=120, timeout=10)
-    assert terminal.code == 1
-    cli.two_lines(terminal.text, "TERM=dumb", "nd inspect")
-
-
-def test_p_without_the_extra_says_what_to_install_and_the_ui_goes_on(terminal_folder: Path) -> None:
-    missing = terminal_folder / "missing"
-    missing.mkdir()
-    (missing / "textual_image.py").write_text("raise ImportError('as if it were not installed')\n")
-    with browse(terminal_folder, "features.0", PYTHONPATH=str(missing)) as terminal:
-        terminal.wait_for("1/9")
-        terminal.type("p")
-        terminal.wait_for("ndissect[preview]")
-        seen = len(terminal.text)
-        terminal.type("?")
-        until(terminal, lambda: "down one row" in terminal.text[seen:])
-        terminal.type("q")
-    assert terminal.code == 0
-
-
-def test_p_draws_in_a_terminal_without_graphics(terminal_folder: Path) -> None:
-    with browse(terminal_folder, "features.0") as terminal:
-        terminal.wait_for("1/9")
-        terminal.type("p")
-        until(terminal, lambda: any(c in terminal.text for c in "▀▄░▒▓"))
-        seen = len(terminal.text)
-        terminal.type("p")
-        until(terminal, lambda: "1/9" in terminal.text[seen:] or "2 dead" in terminal.text[seen:])
-        terminal.type("q")
-    assert terminal.code == 0
-
-
-def test_what_cannot_be_opened_is_refused_in_two_lines(terminal_folder: Path) -> None:
-    (terminal_folder / "broken.nd.h5").write_bytes((terminal_folder / "small.nd.h5").read_bytes()[:5000])
-    wrong = {
-        ("nosuch.nd.h5",): (2, "nosuch.nd.h5"),
-        ("broken.nd.h5",): (1, "broken.nd.h5"),
-        ("small.nd.h5", "layer9"): (2, "layer9"),
-        ("small.nd.h5", "features.0:9"): (2, "9"),
-        ("small.nd.h5", "features.0", "too"): (2, "too"),
-    }
-
-    def run(args: tuple[str, ...]) -> cli.Terminal:
-        return cli.on_terminal("browse", *args, folder=terminal_folder, columns=200, timeout=10)
-
-    for (code, said), terminal in zip(wrong.values(), cli.in_parallel(run, wrong), strict=True):
-        assert terminal.code == code, terminal.text
-        cli.two_lines(terminal.text, said)
-        assert "\x1b[?1049h" not in terminal.raw  # the screen was never taken

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -191,13 +191,15 @@ def test_a_terminal_whose_cursor_cannot_be_moved_gets_a_refusal(folder: Path, te
         (("small.nd.h5", f"{LAYER}:6"), 2, ("6", "0 to 5")),
         (("small.nd.h5", LAYER, "more"), 2, ("more",)),
         (("noise.nd.h5",), 1, ("noise.nd.h5",)),
+        (("cut.nd.h5",), 1, ("cut.nd.h5",)),
     ],
-    ids=["no such store", "no such layer", "no such unit", "a word too many", "no store at all"],
+    ids=["no such store", "no such layer", "no such unit", "a word too many", "no store at all", "cut short"],
 )
 def test_what_cannot_be_opened_is_said_before_the_screen_is_taken(
     folder: Path, args: tuple[str, ...], code: int, said: tuple[str, ...]
 ) -> None:
     (folder / "noise.nd.h5").write_bytes(b"noise" * 1000)
+    (folder / "cut.nd.h5").write_bytes((folder / "small.nd.h5").read_bytes()[:5000])
     done = cli.on_terminal("browse", *args, folder=folder, columns=200)
     assert done.code == code, done.text
     assert "\x1b[?" not in done.raw
@@ -405,16 +407,13 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize("how", FAILING)
-def test_a_viewer_that_fails_is_a_message(folder: Path, how: str) -> None:
-    script, said = FAILING[how]
-    viewer = "no-such-viewer" if script is None else script if script == "'" else str(program(folder, "see", script))
-    if how == "window fails":
-        viewer += " &"
+@contextlib.contextmanager
+def asked_to_draw(folder: Path, viewer: str) -> Iterator[Visit]:
+    """A visit to a unit that has asked ``viewer`` for its picture; afterwards the UI goes on, and ends as it should."""
     with Visit(f"{LAYER}:{UNIT}", folder=folder, env={"ND_VIEWER": viewer}) as visit:
         visit.opened("top images")
         visit.press("o")
-        visit.see(*said)
+        yield visit
         assert ALTERNATE_SCREEN in modes(visit.raw), "the UI is back"
         assert 25 not in modes(visit.raw)
         visit.press("h")
@@ -423,50 +422,49 @@ def test_a_viewer_that_fails_is_a_message(folder: Path, how: str) -> None:
     restored(visit, 0)
 
 
+@pytest.mark.parametrize("how", FAILING)
+def test_a_viewer_that_fails_is_a_message(folder: Path, how: str) -> None:
+    script, said = FAILING[how]
+    viewer = "no-such-viewer" if script is None else script if script == "'" else str(program(folder, "see", script))
+    if how == "window fails":
+        viewer += " &"
+    with asked_to_draw(folder, viewer) as visit:
+        visit.see(*said)
+
+
+def test_a_viewer_draws_instead_of_the_ui_which_comes_back_at_a_key(folder: Path) -> None:
+    with asked_to_draw(folder, str(program(folder, "draw", 'echo "shown $1"'))) as visit:
+        visit.see("shown /", "press a key to return to nd")
+        visit.press("j")
+        visit.see("Shown by draw", "top images")
+
+
 def test_ctrl_c_ends_a_viewer_that_hangs_and_not_nd(folder: Path) -> None:
     viewer = program(folder, "see", "echo $$ > pid; echo hanging; exec sleep 1000")
-    with Visit(f"{LAYER}:{UNIT}", folder=folder, env={"ND_VIEWER": str(viewer)}) as visit:
-        visit.opened("top images")
-        visit.press("o")
+    with asked_to_draw(folder, str(viewer)) as visit:
         visit.see("hanging")
         visit.press("\x03")
-        visit.see("SIGINT", "top images")
+        visit.see("was ended by SIGINT", "top images")
         has_ended(folder / "pid")
-        visit.press("h")
-        visit.see("threshold")
-        visit.press("q")
-    restored(visit, 0)
 
 
 def test_a_viewer_that_leaves_the_terminal_in_disorder(folder: Path) -> None:
     viewer = program(folder, "see", r"stty raw -echo; printf '\033[?25l\033[?1049h\033[?1000h\033[31mdone'")
-    with Visit(f"{LAYER}:{UNIT}", folder=folder, env={"ND_VIEWER": str(viewer)}) as visit:
-        visit.opened("top images")
-        visit.press("o")
+    with asked_to_draw(folder, str(viewer)) as visit:
         visit.see("press a key")
         visit.press("x")
         visit.see("top images")
-        visit.press("h")
-        visit.see("threshold")
-        visit.press("q")
-    restored(visit, 0)
 
 
 def test_what_is_typed_at_a_viewer_is_not_taken_for_commands(folder: Path) -> None:
     viewer = program(folder, "see", "echo looking; while [ ! -e go ]; do sleep 0.02; done")
-    with Visit(f"{LAYER}:{UNIT}", folder=folder, env={"ND_VIEWER": str(viewer)}) as visit:
-        visit.opened("top images")
-        visit.press("o")
+    with asked_to_draw(folder, str(viewer)) as visit:
         visit.see("looking")
         visit.press("qqq\n")
         (folder / "go").touch()
         visit.see("press a key")
         visit.press("q")
         visit.see("top images")
-        visit.press("h")
-        visit.see("threshold")
-        visit.press("q")
-    restored(visit, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -98,7 +98,19 @@ def test_the_help_lists_the_commands_with_examples_a_line_each(place: Path) -> N
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert any(line.startswith("nd dissect  ") for line in lines), done.stdout
     assert any(line.startswith("nd inspect layer4  ") for line in lines), done.stdout
-    for command in ("dissect", "layers", "inspect", "concepts", "overlay", "export", "import", "doctor", "data"):
+    assert any(line.startswith("nd browse  ") for line in lines), done.stdout
+    for command in (
+        "dissect",
+        "layers",
+        "inspect",
+        "browse",
+        "concepts",
+        "overlay",
+        "export",
+        "import",
+        "doctor",
+        "data",
+    ):
         assert any(line.startswith(f"{command} ") for line in lines), command
     assert max(map(len, done.stdout.splitlines())) <= 80
 

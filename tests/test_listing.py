@@ -31,6 +31,8 @@ def listing(keys: list[Any], labels: list[str] | None = None, **more: Any) -> Li
         count=len(keys),
         cells=lambda row: [labels[row], str(keys[row]), ""],
         item=lambda row: Item("unit", "a", row),
+        plain=lambda row: {"label": labels[row]},
+        copied=lambda row: labels[row],
         fields=lambda: Fields((texts(labels),), {"iou": np.array(keys, float)}),
         **more,
     )
@@ -170,7 +172,7 @@ def test_fields_are_made_once_and_only_for_a_filter() -> None:
         made.append(1)
         return Fields((texts(["a"]),))
 
-    table = Listing("units", "", (), 1, lambda _: [], lambda _: NOTHING, make)
+    table = Listing("units", "", (), 1, lambda _: [], lambda _: NOTHING, lambda _: {}, str, make)
     table.arrange()
     assert not made
     for _ in range(3):

@@ -56,7 +56,6 @@ def cells_by_name(listing: Listing) -> dict[str, list[str]]:
 
 
 def plain(listing: Listing) -> list[dict[str, Any]]:
-    assert listing.plain is not None
     return [dict(listing.plain(row)) for row in range(listing.count)]
 
 
@@ -290,7 +289,6 @@ def test_the_table_sorts_filters_copies_and_exports(put: Callable[..., Path], tm
         assert names(listing.arrange(order=type(listing.order)(column))) == expected
     assert names(listing.arrange(parse("resnet !alp"))) == ["Beta"]
     assert names(listing.arrange(parse("unreadable"))) == ["gamma"]
-    assert listing.copied is not None
     assert listing.copied(0) == str(tmp_path / "Beta.nd.h5")
     text = export(listing, listing.arrange(), tmp_path, tmp_path / "x.nd.h5").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "name,path,network,data,layers,units,bytes,modified,state,problem"

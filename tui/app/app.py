@@ -11,12 +11,12 @@ from ndissect.tui.app.finding import Finding
 from ndissect.tui.app.help import help_listing, palette_listing
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.looking import Looking
-from ndissect.tui.app.panes import told
 from ndissect.tui.app.query import EVERYTHING
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.shelf import Shelf
 from ndissect.tui.app.state import Place, last_place, remember
 from ndissect.tui.app.table import Table
+from ndissect.tui.app.telling import told
 from ndissect.tui.glyphs import UNICODE
 
 # Seconds between looks at the file.
@@ -36,11 +36,10 @@ class Browser(Finding, Looking):
         super().__init__(unicode)
         self.failure: BaseException | None = None
         self._wanted = place
+        self._summed_up = ""
         if preview:
             self.begin_preview()
-        self._sight = watch.look(target)
-        self.shelf = Shelf(target, watch.open_session(target, self._sight), self._sight.run)
-        self.shelf.root("layers")  # what is damaged shows before the terminal is taken
+        self.shelf = Shelf(target)
 
     # Beginning and end
 
@@ -60,7 +59,7 @@ class Browser(Finding, Looking):
         self.exit(return_code=128 + number)
 
     def _keep_place(self) -> None:
-        if self.shelf is not None and self.session is not None and self.root != "stores":
+        if self.shelf is not None and self.session is not None:
             remember(self.shelf.target, self.place())
 
     def _fatal_error(self) -> None:
@@ -146,7 +145,8 @@ class Browser(Finding, Looking):
 
     def _root(self, name: str) -> None:
         assert self.shelf is not None
-        self._keep_place()
+        if name == "stores":
+            self._before_stores = self.place()
         self.covers.clear()
         self._cover.show(None)
         here = Item("store", name=str(self.shelf.target)) if name == "stores" else None
@@ -161,18 +161,19 @@ class Browser(Finding, Looking):
         self._root("concepts")
 
     def do_summary(self) -> None:
-        here = self._levels[0].item.layer if self.root == "layers" else ""
+        self._summed_up = self.summary_of or self._summed_up
         if self.root != "summary":
-            self.summary_of = here
+            self.summary_of = self._levels[0].item.layer if self.root == "layers" else ""
         elif self.summary_of:
             self.summary_of = ""
         else:
-            self.summary_of = self._last_layer()
+            self.summary_of = self._one_layer()
         self._root("summary")
 
-    def _last_layer(self) -> str:
-        session = self.session
-        return session.store.layer_names[-1] if session and session.store.layer_names else ""
+    def _one_layer(self) -> str:
+        """The layer that the summary was of last, else the last one of the store."""
+        names = self.session.store.layer_names if self.session else ()
+        return self._summed_up if self._summed_up in names else names[-1] if names else ""
 
     def do_stores(self) -> None:
         self._root("stores")
@@ -195,7 +196,9 @@ class Browser(Finding, Looking):
     # Marks, taking away
 
     def why_not_compare(self) -> str | None:
-        return None if self._compared() else "mark two units, layers or stores with space first"
+        if self._compared() is None:
+            return "mark two units, layers or stores with space first"
+        return None if self.session else "the run has counted nothing yet"
 
     def _compared(self) -> tuple[Item, Item] | None:
         """The two last marks of one kind; of only one mark, it and what the cursor is on."""
@@ -235,13 +238,11 @@ class Browser(Finding, Looking):
     def do_copy(self) -> None:
         listing, row = self.listing, self.table.row
         assert listing is not None and row is not None
-        text = listing.copied(row) if listing.copied else "\t".join(str(c) for c in listing.cells(row))
+        text = listing.copied(row)
         self.to_clipboard(text)
         self.say(f"copied: {' '.join(text.split(chr(9)))}")
 
     def why_not_export(self) -> str | None:
-        if not self.listing or self.listing.plain is None:
-            return "this table cannot be exported"
         return None if self.table.count else "there are no rows"
 
     def do_export(self) -> None:
@@ -258,23 +259,15 @@ class Browser(Finding, Looking):
     def _reopen(self) -> None:
         """Read the store again, cursors, filters and marks as they were. NDError: what was there stays."""
         assert self.shelf is not None
-        sight = watch.look(self.shelf.target)
-        shelf = Shelf(self.shelf.target, watch.open_session(self.shelf.target, sight), sight.run)
-        shelf.root("layers")
-        place, covers = self.place(), list(self.covers)
-        self._sight, self.shelf = sight, shelf
+        self.shelf = Shelf(self.shelf.target)
         self.show_run()
-        self.go(place)
-        self.covers = covers
-        self.arrange()
+        self._restore(self.root, self.summary_of, self.depth, self._levels[0].item, self._levels[1].item)
 
     def open(self, target: Path) -> None:
         """Browse another store. NDError: the one that is open stays."""
-        sight = watch.look(target)
-        shelf = Shelf(target, watch.open_session(target, sight), sight.run)
-        shelf.root("layers")
+        shelf = Shelf(target)
         self._keep_place()
-        self._sight, self.shelf = sight, shelf
+        self.shelf = shelf
         for table in (*self._levels, self._cover):
             table.forget()
         self.marks = [item for item in self.marks if item.kind == "store"]
@@ -285,9 +278,8 @@ class Browser(Finding, Looking):
     def _watch(self) -> None:
         """Look at the file: a run goes on or has ended, the store was replaced, or is gone."""
         assert self.shelf is not None
-        before, now = self._sight, watch.look(self.shelf.target)
-        self._sight = now
-        self.shelf.run = now.run
+        before, now = self.shelf.sight, watch.look(self.shelf.target)
+        self.shelf.sight = now
         self.show_run()
         session = self.session
         live = session is None or session.path != session.target

@@ -8,8 +8,8 @@ from textual.widgets import Input
 from ndissect.store.errors import NDError
 from ndissect.tui.app.listing import Order
 from ndissect.tui.app.moving import Moving
-from ndissect.tui.app.panes import told
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query, parse
+from ndissect.tui.app.telling import told
 
 
 class Finding(Moving):
@@ -19,8 +19,9 @@ class Finding(Moving):
 
     def do_filter(self) -> None:
         """Type a filter; it works while it is typed."""
+        self._sign.update(self.sign)
         self._info.display = False
-        self.query_one("#query").display = True
+        self._query.display = True
         self.input.value = self.table.wanted.text
         self.input.cursor_position = len(self.input.value)
         self.screen.set_focus(self.input)
@@ -29,7 +30,7 @@ class Finding(Moving):
         return "there is nothing to filter" if not self.listing or not self.listing.count else None
 
     def stop_typing(self) -> None:
-        self.query_one("#query").display = False
+        self._query.display = False
         self._info.display = True
         self.screen.set_focus(self.table)
 

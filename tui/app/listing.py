@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -89,11 +89,11 @@ class Listing:
     """Rows of a table.
 
     ``name`` says what is listed and ``subject`` of what: together they identify a listing whose cursor, order and
-    filter are remembered. ``cells(row)`` gives a cell a column, ``item(row)`` what the row stands for, ``copied(row)``
-    what `y` puts on the clipboard, ``plain(row)`` the values of an export. ``headings`` are rows that the cursor passes
-    over, of a cell a column or of one for all; the rows below one belong to it, and only listings without any can be
-    sorted. ``empty`` says why there is
-    nothing. ``faint(row)``: drawn to stand back.
+    filter are remembered. ``cells(row)`` gives a cell a column, ``item(row)`` what the row stands for, ``plain(row)``
+    the values of an export, ``copied(row)`` what `y` puts on the clipboard. ``headings`` are rows that the cursor
+    passes over, of a cell a column or of one for all, with nothing to export or copy; the rows below one belong to it,
+    and only listings without any can be sorted. ``empty`` says why there is nothing, ``notes`` what to know of what
+    there is. ``faint(row)``: drawn to stand back.
     """
 
     name: str
@@ -102,14 +102,14 @@ class Listing:
     count: int
     cells: Callable[[int], Sequence[Cell]]
     item: Callable[[int], Item]
+    plain: Callable[[int], Mapping[str, Any]]
+    copied: Callable[[int], str]
     fields: Callable[[], Fields] = Fields
     empty: str = "nothing to show"
     order: Order = Order()
     headings: frozenset[int] = frozenset()
     faint: Callable[[int], bool] = lambda _: False
-    plain: Callable[[int], Mapping[str, Any]] | None = None
-    copied: Callable[[int], str] | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:

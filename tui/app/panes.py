@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 from textual import events
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Static
 
-from ndissect.store.errors import NDError
 from ndissect.tui.app import watch
 from ndissect.tui.app.actions import ACTIONS, BY_NAME, FOOTER, Action
 from ndissect.tui.app.filter_line import FilterLine
@@ -29,8 +25,8 @@ from ndissect.tui.app.shelf import Shelf
 from ndissect.tui.app.state import Place
 from ndissect.tui.app.strips import Line, Piece
 from ndissect.tui.app.table import Table
+from ndissect.tui.app.telling import Telling, told
 from ndissect.tui.glyphs import ASCII, UNICODE
-from ndissect.tui.viewer import clipboard_sequence
 
 #: Columns from which two and three tables are shown.
 TWO, THREE = 120, 160
@@ -40,23 +36,8 @@ _FOLLOW = 0.06
 # Keys that the filter, while it is typed, has no use for.
 WHILE_TYPING = ("escape", "down", "up", "pagedown", "pageup", "ctrl+c", "ctrl+q", "ctrl+z")
 
-M = TypeVar("M", bound=Callable[..., Any])
 
-
-def told(method: M) -> M:
-    """``method``, whose NDErrors are told on the screen: a damaged piece of a store is no reason to stop."""
-
-    @functools.wraps(method)
-    def wrapped(self: Panes, *args: Any) -> Any:
-        try:
-            return method(self, *args)
-        except NDError as e:
-            self.say(e.message, e.hint)
-
-    return wrapped  # type: ignore[return-value]
-
-
-class Panes(App[None]):
+class Panes(Telling):
     """The tables and where the reader is among them.
 
     ``root`` names the table on the left, ``depth`` (0 to 2) the table that keys move: it, the units, the unit.
@@ -66,10 +47,10 @@ class Panes(App[None]):
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
     #panes { height: 1fr; }
-    #run, #notice, #query, #cover, #picture { display: none; }
+    #run, #notice, #cover, #picture { display: none; }
     #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
     #query { height: 1; }
-    #slash { width: 1; }
+    #sign { width: 1; }
     #filter, #filter:focus {
         height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
     }
@@ -88,13 +69,14 @@ class Panes(App[None]):
     AUTO_FOCUS = None
 
     def __init__(self, unicode: bool = True) -> None:
-        super().__init__(ansi_color=True)
+        super().__init__()
         self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
         encoding = sys.__stderr__.encoding if sys.__stderr__ else "ascii"  # Textual draws there
         self.glyphs = UNICODE if unicode else replace(ASCII, encoding=encoding)
         self.shelf: Shelf | None = None
         self.marks: list[Item] = []
         self.root, self.depth, self.summary_of = "layers", 0, ""
+        self._before_stores = Place()
         self.covers: list[Listing] = []
         self._timer: Timer | None = None
         self._levels = tuple(Table(self.glyphs, self.is_marked, id=name) for name in ("root", "units", "unit"))
@@ -102,10 +84,11 @@ class Panes(App[None]):
         self._crumbs, self._run = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="run")
         self._info, self._keys = Line(self.glyphs, id="info"), Line(self.glyphs, id="keys")
         self._position, self._room = Line(self.glyphs, id="position"), 0
-        self._notice = Static("", id="notice", markup=False)
         self.input = FilterLine(self.submit, id="filter")
         self._picture = Horizontal(id="picture")
-        self._slash = Static("/", id="slash", markup=False)
+        self._sign = Static("/", id="sign", markup=False)
+        self._query = Horizontal(self._sign, self.input, id="query")
+        self._query.display = False
 
     def compose(self) -> ComposeResult:
         """Crumbs, the run, the tables, a message, notes or the filter, keys and position."""
@@ -118,9 +101,7 @@ class Panes(App[None]):
         yield self._picture
         yield self._notice
         yield self._info
-        with Horizontal(id="query"):
-            yield self._slash
-            yield self.input
+        yield self._query
         with Horizontal(id="bottom"):
             yield self._keys
             yield self._position
@@ -142,43 +123,49 @@ class Panes(App[None]):
         """What that table shows."""
         return self.table.listing
 
-    @property
-    def units_table(self) -> Table:
-        """The table in the middle."""
-        return self._levels[1]
-
     def is_marked(self, item: Item) -> bool:
         """Whether ``item`` is marked."""
         return item in self.marks
 
     def place(self) -> Place:
-        """Where the reader is, to come back to."""
-        root, units = self._levels[0].item, self._levels[1].item
+        """Where the reader is in this store, to come back to."""
         if self.root == "stores":
-            return Place()
+            return self._before_stores
+        root, units = self._levels[0].item, self._levels[1].item
         layer = root.layer if root.kind == "layer" else self.summary_of
         unit_layer, unit = (units.layer, units.unit) if units.kind == "unit" else (layer, -1)
-        return Place(self.root, self.depth, layer, unit_layer, unit, root.concept)
+        category = root.name if root.kind == "category" else ""
+        return Place(self.root, self.depth, layer, unit_layer, unit, root.concept, category)
 
     @told
     def go(self, place: Place) -> None:
         """Show ``place``, as far as the store has it."""
-        assert self.shelf is not None
         self.covers.clear()
-        known = self.session.store.layer_names if self.session else ()
-        summary_of = place.layer if place.root == "summary" and place.layer in known else ""
-        self.root, self.depth, self.summary_of = place.root, 0, summary_of
-        item = Item("concept", self.summary_of, concept=place.concept) if place.concept >= 0 else NOTHING
-        if place.root == "layers" and place != Place():
+        summary_of = place.layer if place.root == "summary" else ""
+        item = NOTHING
+        if place.concept >= 0:
+            item = Item("concept", summary_of, concept=place.concept)
+        elif place.category:
+            item = Item("category", summary_of, name=place.category)
+        elif place.root == "layers" and place != Place():
             item = Item("layer", place.layer)
-        self._levels[0].show(self.shelf.root(self.root, self.summary_of), item)
-        if place.depth > 0 and self._levels[0].item == item:
-            self._show_units(Item("unit", place.unit_layer, place.unit))
-            self.depth = 1 if self._levels[1].listing is not None else 0
-        if place.depth > 1 and self.depth == 1 and self._levels[1].item.unit == place.unit:
-            self._show_unit()
-            self.depth = 2 if self._levels[2].listing is not None else 1
-        self.arrange()
+        self._restore(place.root, summary_of, place.depth, item, Item("unit", place.unit_layer, place.unit))
+
+    def _restore(self, root: str, summary_of: str, depth: int, item: Item, unit: Item) -> None:
+        """Show the table ``root`` at ``item``, its units at ``unit``, and the unit: ``depth`` of them, if there are."""
+        assert self.shelf is not None
+        known = self.session.store.layer_names if self.session else ()
+        self.root, self.depth, self.summary_of = root, 0, summary_of if summary_of in known else ""
+        try:
+            self._levels[0].show(self.shelf.root(root, self.summary_of), item)
+            if depth > 0 and self._levels[0].item == item:
+                self._show_units(unit)
+                self.depth = 1 if self._levels[1].listing is not None else 0
+            if depth > 1 and self.depth == 1 and self._levels[1].item == unit:
+                self._show_unit()
+                self.depth = 2 if self._levels[2].listing is not None else 1
+        finally:  # what is damaged stays away, the rest is shown
+            self.arrange()
 
     def _show_units(self, at: Item | None = None) -> None:
         assert self.shelf is not None
@@ -254,7 +241,12 @@ class Panes(App[None]):
     @property
     def typing(self) -> bool:
         """Whether a filter is being typed."""
-        return self.query_one("#query").display
+        return bool(self._query.display)
+
+    @property
+    def sign(self) -> str:
+        """What stands before a filter: the key that it is typed after."""
+        return ":" if self.covers and self.covers[-1].name == "palette" else "/"
 
     def tell(self) -> None:
         """The lines around the tables: where this is, what the filter leaves, what can be done."""
@@ -262,7 +254,7 @@ class Panes(App[None]):
         table, listing = self.table, self.listing
         notes = listing.notes if listing else ()
         if table.wanted.terms and not self.typing:
-            self._info.say(("/", "strong"), (table.wanted.text, "strong"))
+            self._info.say((self.sign, "strong"), (table.wanted.text, "strong"))
         else:
             self._info.say(*((f"{note}  ", "faint") for note in notes))
         position = self.position()
@@ -358,24 +350,6 @@ class Panes(App[None]):
         getattr(self, f"do_{name}")()
         self.tell()
 
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """The terminal is another program's; it comes back after an error too, which Textual's own suspend forgets."""
-        failure: BaseException | None = None
-        with self.suspend():
-            try:
-                yield
-            except BaseException as e:
-                failure = e
-        self.refresh(layout=True)
-        if failure is not None:
-            raise failure
-
-    def to_clipboard(self, text: str) -> None:
-        """Put ``text`` on the clipboard of the reader's terminal, also through ssh and tmux."""
-        if self._driver is not None:
-            self._driver.write(clipboard_sequence(text, os.environ))
-
     async def on_event(self, event: events.Event) -> None:
         """Handle an event; after a key for the filter, wait until the filter has done with it."""
         for_filter = isinstance(event, events.Key) and self.typing
@@ -389,20 +363,6 @@ class Panes(App[None]):
 
     def submit(self, text: str) -> None:
         """The filter ``text`` was entered; what filters overrides it."""
-
-    # Messages
-
-    def say(self, message: str, hint: str = "") -> None:
-        """Show a message until the next key."""
-        text = f"{message}\n{hint}" if hint else message
-        self._notice.update(text)
-        self._notice.display = True
-
-    def hush(self) -> bool:
-        """Take the message away; whether there was one."""
-        there = bool(self._notice.display)
-        self._notice.display = False
-        return there
 
     def show_run(self) -> None:
         """The line about the run that will write this store, where there is one."""

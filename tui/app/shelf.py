@@ -9,25 +9,33 @@ from ndissect.store.live import Run, find_runs
 from ndissect.tui.app.concepts import concepts_listing
 from ndissect.tui.app.layers import layers_listing
 from ndissect.tui.app.listing import Item, Listing
-from ndissect.tui.app.session import Session
 from ndissect.tui.app.summary import summary_listing
 from ndissect.tui.app.unit import unit_listing
 from ndissect.tui.app.units import category_units, concept_units, layer_units
-from ndissect.tui.app.watch import waiting_listing
+from ndissect.tui.app.watch import look, open_session, waiting_listing
 
 # Listings that are kept beside those of the table on the left.
 _KEPT = 32
 
 
 class Shelf:
-    """The listings of one store, or of a run that has published nothing yet (``session`` None)."""
+    """The listings of the store ``target``, or of a run that has published nothing yet (``session`` None).
 
-    def __init__(self, target: Path, session: Session | None, run: Run | None) -> None:
+    ``sight`` is what was last seen on disk. NDError where there is neither store nor run, or the store is damaged.
+    """
+
+    def __init__(self, target: Path) -> None:
         self.target = target
-        self.session = session
-        self.run = run
-        self._waiting = waiting_listing(run)
+        self.sight = look(target)
+        self.session = open_session(target, self.sight)
+        self._waiting = waiting_listing(self.run)
         self._kept: dict[tuple[str, Item | str], Listing] = {}
+        self.root("layers")  # made now, so that what is damaged shows before anything else is given up
+
+    @property
+    def run(self) -> Run | None:
+        """The run that will write the store."""
+        return self.sight.run
 
     def root(self, name: str, layer: str = "") -> Listing:
         """The table on the left: one of ``ROOTS`` in state.py; ``layer`` narrows the summary. Raises NDError."""

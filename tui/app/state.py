@@ -23,7 +23,7 @@ _KEPT = 200
 class Place:
     """A place in a store: which table is on the left, how many tables deep the reader is, and at what in each.
 
-    ``layer``: of the left table's cursor, or that the summary is of; ``concept``: its number, likewise.
+    ``layer``: of the left table's cursor, or that the summary is of; ``concept`` (its number), ``category``: likewise.
     """
 
     root: str = "layers"
@@ -32,6 +32,7 @@ class Place:
     unit_layer: str = ""
     unit: int = -1
     concept: int = -1
+    category: str = ""
 
 
 def _file() -> Path:

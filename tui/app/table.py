@@ -31,6 +31,14 @@ class _Look:
     query: Query
 
 
+class _Happened(Message):
+    """Something happened in ``table``."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__()
+        self.table = table
+
+
 class Table(Widget, can_focus=True):
     """Shows a listing: a header, the rows that pass the filter in the order asked for, and a cursor.
 
@@ -40,26 +48,14 @@ class Table(Widget, can_focus=True):
 
     DEFAULT_CSS = "Table { width: 1fr; height: 1fr; }"
 
-    class Moved(Message):
+    class Moved(_Happened):
         """The cursor is on another row."""
 
-        def __init__(self, table: Table) -> None:
-            super().__init__()
-            self.table = table
-
-    class Opened(Message):
+    class Opened(_Happened):
         """A row was double-clicked."""
 
-        def __init__(self, table: Table) -> None:
-            super().__init__()
-            self.table = table
-
-    class Clicked(Message):
+    class Clicked(_Happened):
         """A row or the header was clicked: keys should go to this table."""
-
-        def __init__(self, table: Table) -> None:
-            super().__init__()
-            self.table = table
 
     def __init__(self, glyphs: Glyphs, marked: Callable[[Item], bool], *, id: str) -> None:
         super().__init__(id=id)
@@ -74,7 +70,7 @@ class Table(Widget, can_focus=True):
         self._seen = False
         self._looks: dict[tuple[str, str], _Look] = {}
         self._widths: list[tuple[int, int]] = []  # (column, cells) as drawn
-        self._laid_out: tuple[int, int] = (0, -1)
+        self._laid_out = -1  # the width that they are for
 
     # What is shown
 
@@ -82,7 +78,7 @@ class Table(Widget, can_focus=True):
         """Show ``listing`` as it was left, with the cursor on ``at`` where that is given."""
         self._remember()
         self.listing = listing
-        self._laid_out = (0, -1)
+        self._laid_out = -1
         if listing is None:
             self.rows, self.place, self.top = np.arange(0), 0, 0
             self.refresh()
@@ -90,7 +86,14 @@ class Table(Widget, can_focus=True):
         look = self._looks.get(listing.key)
         self.order = look.order if look and look.order.column < len(listing.columns) else listing.order
         self.wanted = look.query if look else EVERYTHING
-        self._arrange(at or (look.item if look else None))
+        try:
+            rows = listing.arrange(self.wanted, self.order, self.marked)
+        except Mistake:  # a remembered filter that does not fit what is listed now
+            self.wanted = EVERYTHING
+            rows = listing.arrange(self.wanted, self.order, self.marked)
+        at = at or (look.item if look else None)
+        row = None if at is None or at == NOTHING else listing.find(at)
+        self._settle(rows, row, 0 if at is None else self.place)
 
     def _remember(self) -> None:
         if self.listing is not None:
@@ -99,25 +102,14 @@ class Table(Widget, can_focus=True):
     def forget(self) -> None:
         """Forget how listings were left: another store is shown."""
         self._looks.clear()
-        self.listing = None
+        self.listing, self.place = None, 0
 
-    def _arrange(self, at: Item | None) -> None:
-        """Sort and filter, and put the cursor on ``at``; where that is gone, on the row at the same place."""
-        listing = self.listing
-        assert listing is not None
-        try:
-            self.rows = listing.arrange(self.wanted, self.order, self.marked)
-        except Mistake:  # a remembered filter that does not fit what is listed now
-            self.wanted = EVERYTHING
-            self.rows = listing.arrange(self.wanted, self.order, self.marked)
-        row = listing.find(at) if at is not None and at != NOTHING else None
-        place = self.place
-        if row is not None:
-            found = np.flatnonzero(self.rows == row)
-            place = int(found[0]) if len(found) else place
-        elif at is None:
-            place = 0
-        self.place = self._selectable(min(place, max(len(self.rows) - 1, 0)), 1)
+    def _settle(self, rows: Rows, row: int | None, place: int) -> None:
+        """Show ``rows``, with the cursor on ``row`` of the listing; where that is not among them, at ``place``."""
+        self.rows = rows
+        found = [] if row is None else np.flatnonzero(rows == row).tolist()
+        place = found[0] if found else place
+        self.place = self._selectable(min(place, max(len(rows) - 1, 0)), 1)
         self._scroll_to_cursor()
         self.refresh()
         self.post_message(self.Moved(self))
@@ -213,7 +205,7 @@ class Table(Widget, can_focus=True):
     def _reveal_headings(self) -> None:
         """Above the first row that the cursor can reach is a heading that nothing else would scroll to."""
         headings = self.listing.headings if self.listing else frozenset()
-        if self.top and self.top == self.place and headings and int(self.rows[self.top - 1]) in headings:
+        if self.page > 1 and 0 < self.top == self.place and int(self.rows[self.top - 1]) in headings:
             self.top -= 1
             self.refresh()
 
@@ -221,10 +213,9 @@ class Table(Widget, can_focus=True):
 
     def sort(self, order: Order) -> None:
         """Sort by ``order``; the cursor stays on its row."""
-        at = self.item
+        assert self.listing is not None
         self.order = order
-        self._laid_out = (0, -1)  # the header has other arrows
-        self._arrange(at)
+        self._settle(self.listing.arrange(self.wanted, order, self.marked), self.row, self.place)
 
     def next_column(self) -> Order:
         """The order by the next column that rows can be sorted by."""
@@ -238,13 +229,8 @@ class Table(Widget, can_focus=True):
         """Show only rows that pass ``query``; Mistake where it does not fit the listing, and nothing changes."""
         assert self.listing is not None
         rows = self.listing.arrange(query, self.order, self.marked)
-        row = self.row
-        self.wanted, self.rows = query, rows
-        places = [] if row is None else np.flatnonzero(rows == row).tolist()
-        self.place = self._selectable(places[0] if places else 0, 1)
-        self._scroll_to_cursor()
-        self.refresh()
-        self.post_message(self.Moved(self))
+        self.wanted = query
+        self._settle(rows, self.row, 0)
 
     def redraw_row(self) -> None:
         """Draw the cursor's row again: its mark has changed."""
@@ -276,9 +262,9 @@ class Table(Widget, can_focus=True):
         width = self.size.width
         if self.listing is None:
             return strip((), width)
-        if self._laid_out != (width, id(self.listing)):
+        if self._laid_out != width:
             self._widths = fit(self.listing.columns, width - _GUTTER)
-            self._laid_out = (width, id(self.listing))
+            self._laid_out = width
         if y == 0:
             return strip([(" " * _GUTTER, ""), (self._header(), "title")], width)
         place = self.top + y - 1

@@ -16,7 +16,6 @@ def export(listing: Listing, rows: Rows, folder: Path, store: Path) -> Path:
 
     Numbers are written in full, whatever the screen rounds; a file that exists is never replaced.
     """
-    assert listing.plain is not None
     plain = [listing.plain(int(row)) for row in rows if int(row) not in listing.headings]
     titles = list(dict.fromkeys(title for row in plain for title in row))
     path = _free(folder, "-".join(filter(None, (store.name.removesuffix(".nd.h5"), listing.name, listing.subject))))

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.cells import cell_len
 
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
-from ndissect.tui.app.query import Fields, Texts, texts
+from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.glyphs import FULL_IOU
+from ndissect.tui.views import concept_json
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12
+# The columns of counts, one heading for each part of the table.
+_COUNTS = ("both", "mask", "concept")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A concept, an image, or a heading of titles only."""
+
+    cells: tuple[Cell, ...]
+    heading: bool = False
+    item: Item = NOTHING
+    plain: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unit_listing(session: Session, layer: str, unit: int) -> Listing:
@@ -24,47 +40,42 @@ def unit_listing(session: Session, layer: str, unit: int) -> Listing:
     """
     best, others = _concept_rows(session, layer, unit)
     rows = [*best, *_image_rows(session, layer, unit), *others]
-    headings = frozenset(i for i, row in enumerate(rows) if row["heading"])
 
     def copied(i: int) -> str:
-        return "\t".join([f"{layer}:{unit}", *(c for c in rows[i]["cells"] if isinstance(c, str))])
+        return "\t".join([f"{layer}:{unit}", *(c for c in rows[i].cells if isinstance(c, str))])
 
     def fields() -> Fields:
         return Fields(
-            words=(texts([str(row["cells"][0]) for row in rows]),),
-            numbers={
-                name: np.array([row["plain"].get(name, np.nan) if "plain" in row else np.nan for row in rows])
-                for name in ("iou", "peak")
-            },
-            choices={"cat": _categories(rows)},
+            words=(texts([str(row.cells[0]) for row in rows]),),
+            numbers={name: np.array([row.plain.get(name, np.nan) for row in rows]) for name in ("iou", "peak")},
+            choices={"cat": texts([row.plain.get("category", "") for row in rows])},
         )
 
+    def widest(column: int, title: str) -> int:
+        cells = (row.cells[column] for row in rows if len(row.cells) > 1)
+        return max(cell_len(cell) for cell in (title, *cells) if isinstance(cell, str))
+
+    first = "best by category"
     return Listing(
         name="unit",
         subject=f"{layer}:{unit}",
         columns=(
-            Column("best by category", 14, grows=True, most=48),
+            Column(first, 14, grows=True, most=widest(0, first)),
             Column("category", 8, drop=1),
             Column("IoU", 6, right=True),
             Column("", 8, drop=2, bar=True),
-            Column("both", 11, right=True, drop=3),
-            Column("mask", 11, right=True, drop=4),
-            Column("concept", 11, right=True, drop=5),
+            *(Column(title, widest(i, title), right=True, drop=i - 1) for i, title in enumerate(_COUNTS, 4)),
         ),
         count=len(rows),
-        cells=lambda i: rows[i]["cells"],
-        item=lambda i: rows[i].get("item", NOTHING),
+        cells=lambda i: rows[i].cells,
+        item=lambda i: rows[i].item,
         fields=fields,
         empty="no concept has an IoU above 0 with this unit",
-        headings=headings,
-        plain=lambda i: rows[i]["plain"],
+        headings=frozenset(i for i, row in enumerate(rows) if row.heading),
+        plain=lambda i: rows[i].plain,
         copied=copied,
         notes=(_told(session, layer, unit),),
     )
-
-
-def _categories(rows: list[dict[str, Any]]) -> Texts:
-    return texts([str(row["plain"].get("category", "")) if "plain" in row else "" for row in rows])
 
 
 def _told(session: Session, layer: str, unit: int) -> str:
@@ -85,7 +96,7 @@ def _told(session: Session, layer: str, unit: int) -> str:
     return "  ".join(said)
 
 
-def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], list[_Row]]:
     """The best concept of each category, and the next ones, each below a heading."""
     view = session.view(layer)
     value, intersection, area = view.unit_ious(unit)
@@ -98,31 +109,25 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[dict[st
     order = np.argsort(-value, kind="stable")[: RUNNERS_UP + len(named)]
     others = [int(row) for row in order if value[row] > 0 and row not in shown][:RUNNERS_UP]
 
-    def one(row: int) -> dict[str, Any]:
-        category = concepts.category_of(row)
-        numbers = (int(intersection[row]), int(area[row]), int(concept_area[row]))
-        iou = float(value[row])
-        cells: list[Cell] = [session.labels[row], category, f"{iou:.4f}", Bar(iou / FULL_IOU)]
-        return {
-            "heading": False,
-            "cells": [*cells, *(f"{n:,}" for n in numbers)],
-            "item": Item("concept", layer, concept=int(concepts.number[row])),
-            "plain": {
-                "concept": session.labels[row], "category": category, "iou": iou,
-                "intersection": numbers[0], "area": numbers[1], "concept_area": numbers[2],
-            },
-        }  # fmt: skip
+    def one(row: int) -> _Row:
+        plain = concept_json(concepts, row, value[row], intersection[row], area[row], concept_area[row])
+        counts = (f"{plain[n]:,}" for n in ("intersection", "area", "concept_area"))
+        return _Row(
+            cells=(plain["concept"], plain["category"], f"{plain['iou']:.4f}", Bar(plain["iou"] / FULL_IOU), *counts),
+            item=Item("concept", layer, concept=int(concepts.number[row])),
+            plain=plain,
+        )
 
     found = [one(row) for row in named]
-    heading = _heading("next concepts", "", "IoU", "", "both", "mask", "concept")
+    heading = _heading("next concepts", "", "IoU", "", *_COUNTS)
     return found, [heading, *map(one, others)] if others else []
 
 
-def _heading(*cells: str) -> dict[str, Any]:
-    return {"heading": True, "cells": cells}
+def _heading(*cells: str) -> _Row:
+    return _Row(cells, heading=True)
 
 
-def _image_rows(session: Session, layer: str, unit: int) -> list[dict[str, Any]]:
+def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     view = session.view(layer)
     if not view.has_top:
         return [_heading("no top images in this store")]
@@ -135,14 +140,14 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[dict[str, Any]]
         image = session.store.image(int(image_row))
         truth: npt.NDArray[np.bool_] = image.truth(number, mask.shape) if number else np.zeros_like(mask)
         counts = (int((mask & truth).sum()), int(mask.sum()), int(truth.sum()))
-        cells: list[Cell] = [image.name, image.split, f"{peak:.4g}", Bar(float(peak) / highest)]
-        found.append({
-            "heading": False,
-            "cells": [*cells, *(f"{n:,}" for n in counts)],
-            "item": Item("image", layer, unit, name=str(rank)),
-            "plain": {
-                "image": image.name, "split": image.split, "peak": float(peak),
-                "intersection": counts[0], "area": counts[1], "label_area": counts[2],
-            },
-        })  # fmt: skip
+        found.append(
+            _Row(
+                cells=(image.name, image.split, f"{peak:.4g}", Bar(float(peak) / highest), *(f"{n:,}" for n in counts)),
+                item=Item("image", layer, unit, name=str(rank)),
+                plain={
+                    "image": image.name, "split": image.split, "peak": float(peak),
+                    "intersection": counts[0], "area": counts[1], "label_area": counts[2],
+                },
+            )
+        )  # fmt: skip
     return found

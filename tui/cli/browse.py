@@ -11,6 +11,7 @@ import typer
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.tui.cli.options import HelpOption
+from ndissect.tui.cli.output import emit
 
 
 # Typer imports pydantic, a fifth of the time until the first screen, for every parameter that is no plain flag. So
@@ -42,7 +43,7 @@ def browse(
     app = Browser(target, place, unicode=unicode, preview=preview)
     app.run()
     for shown in app.paths:
-        print(shown)
+        emit(f"{shown}\n")
     if app.failure is not None:
         raise app.failure
     if app.return_code:

@@ -54,6 +54,7 @@ def root(
     \b
     nd dissect              dissect the bundled demo network, no download
     nd inspect layer4       look its units up
+    nd browse               look at everything, by keyboard
     """
 
 
