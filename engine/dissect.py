@@ -391,7 +391,7 @@ class _Run:
             self.progress.busy("images")
             counting.keep_images()
         if pieces:
-            self.progress.start("tally", len(self.mine) - len(missing))
+            self.progress.start("tally", sum(len(piece.images) for piece in pieces))
             counting.count_pieces(pieces, tell=True, after=self._piece_counted)
             pieces.clear()
         if missing:

@@ -203,38 +203,30 @@ import os, time
 from pathlib import Path
 
 from net import network as whole
-from ndissect.engine.data.broden import Broden
 
 PHASE = os.environ["STOP_IN"]
 
 
-def here():
+def here(seconds=2):
     Path(__file__).with_name("here").touch()
-    time.sleep(20)
+    time.sleep(seconds)
 
 
 def network():
     made, transform = whole()
     calls = iter(range(1000))
-    if PHASE == "reading":
-        read = Broden.read
-        seen = iter(range(1000))
-
-        def slow(self, index):
-            if next(seen) == 4:
-                Path(__file__).with_name("here").touch()
-            time.sleep(0.2)
-            return read(self, index)
-
-        Broden.read = slow
-    # Batches of 6 of the 12 images: a call looks at the layers, two are the thresholds' pass, two are the tally's.
-    at = {"thresholds": 2, "tally": 4}.get(PHASE)
+    if PHASE == "loading":
+        here(20)
+    # Batches of 6 of the 12 images: a call looks at the layers, six are the thresholds' passes, two are the tally's.
+    at = {"thresholds": 2, "tally": 7}.get(PHASE)
     made.units.register_forward_hook(lambda *a: here() if next(calls) == at else None)
     return made, transform
 """
 
 # In the tally a person stops it: below, on a terminal.
-STOPS = [("reading", signal.SIGINT), ("thresholds", signal.SIGINT), ("tally", signal.SIGTERM)]
+STOPS = [("loading", signal.SIGINT), ("thresholds", signal.SIGINT), ("tally", signal.SIGTERM)]
+# So little memory that the thresholds take three passes, and the tally one of its own.
+SMALL = ("--memory", "100")
 
 
 Stop = tuple[str, signal.Signals]
@@ -258,6 +250,7 @@ def stopped(folder: Path, phase: str, number: signal.Signals) -> tuple[int, str,
         "-o",
         "out.nd.h5",
         "--force",
+        *SMALL,
     )
     process = subprocess.Popen(
         [str(cli.ND), *args],
@@ -280,7 +273,7 @@ def stopped_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Stop, tuple[i
 
 
 @pytest.mark.parametrize("stop", STOPS, ids=lambda s: f"{s[0]}-{s[1].name}")
-def test_a_run_that_is_stopped_leaves_no_file_and_says_how_to_start_again(
+def test_a_run_that_is_stopped_saves_what_it_counted_and_says_how_to_go_on(
     stop: Stop, stopped_runs: dict[Stop, tuple[int, str, str, set[str]]]
 ) -> None:
     code, out, err, added = stopped_runs[stop]
@@ -288,11 +281,17 @@ def test_a_run_that_is_stopped_leaves_no_file_and_says_how_to_start_again(
     assert out == ""
     *_, what, hint = err.splitlines()
     by = "" if stop[1] == signal.SIGINT else f" by {stop[1].name}"
-    assert what == f"nd: stopped{by}; nothing was written"
-    again = "nd dissect stoppable.py:network --data small -l units -b 6 -o out.nd.h5 --force"
-    assert hint == f"    start again: {again}"
+    again = "nd dissect stoppable.py:network --data small -l units -b 6 -o out.nd.h5 --force --memory 100"
     assert "Traceback" not in err
-    assert added == {"here"}
+    if stop[0] == "loading":
+        assert (what, hint) == (f"nd: stopped{by}; nothing was written", f"    start again: {again}")
+        assert added == {"here"}
+        return
+    assert (what, hint) == (f"nd: stopped{by}; what was counted is saved", f"    go on: {again}")
+    passes = {"thresholds": 1, "tally": 4}[stop[0]]
+    saved = {".out.nd.h5.saved/lock", ".out.nd.h5.saved/run.json"}
+    assert f".out.nd.h5.saved/0.phase{passes - 1}.safetensors" in added
+    assert added >= {"here"} | saved
 
 
 def test_ctrl_c_on_a_terminal_takes_the_bar_down(place: Path) -> None:
@@ -311,15 +310,16 @@ def test_ctrl_c_on_a_terminal_takes_the_bar_down(place: Path) -> None:
         "-o",
         "out.nd.h5",
         "--force",
+        *SMALL,
     )
     with cli.Terminal(*args, folder=place, env={"STOP_IN": "tally"}) as terminal:
         terminal.wait_for("tally")
         terminal.type("\x03")
     assert terminal.code == 130
     assert (place / "out.nd.h5").read_bytes() == OLD
-    assert cli.files_in(place) - {"here"} == before
-    assert "nd: stopped; nothing was written" in terminal.text
-    assert "".join(["startagain:nd", *args]) in "".join(terminal.text.split())
+    assert ".out.nd.h5.saved/0.phase3.safetensors" in cli.files_in(place) - before
+    assert "nd: stopped; what was counted is saved" in terminal.text
+    assert "".join(["goon:nd", *args]) in "".join(terminal.text.split())
     assert terminal.raw.count("\x1b[?25h") >= terminal.raw.count("\x1b[?25l"), "the cursor is shown again"
 
 

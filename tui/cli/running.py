@@ -63,7 +63,7 @@ def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], j
         with stopper.listening():
             path = run.run()
     except Signalled as e:
-        raise Stopped(e.signal, run.left_behind(), f"go on: {command()}") from None
+        raise Stopped(e.signal, *run.left_behind()) from None
     if path is not None:
         finished.summary(path, json)
 
@@ -85,10 +85,11 @@ class _Run:
         self.started = time.time()
         self.saved: Saved | None = None
 
-    def left_behind(self) -> str:
-        """What there is of a run that was stopped."""
-        there = self.saved is not None and bool(self.saved.phases())
-        return "what was counted is saved" if there else "nothing was written"
+    def left_behind(self) -> tuple[str, str]:
+        """What there is of a run that was stopped, and what to do."""
+        if self.saved is not None and self.saved.phases():
+            return "what was counted is saved", f"go on: {command()}"
+        return "nothing was written", f"start again: {command()}"
 
     def run(self) -> Path | None:
         """The store, written; None for a shard, and for all but one of several processes."""
