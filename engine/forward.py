@@ -78,7 +78,7 @@ class Forward:
         piece: slice,
     ) -> None:
         with self._clock.during("forward", self.device):
-            inputs = self._inputs(batch.pixels, piece)
+            inputs = self.inputs(batch.pixels, piece)
             try:
                 with computing(self.precision, self.device):
                     capture.run(inputs)
@@ -106,7 +106,8 @@ class Forward:
         if inner.size < len(maps):  # it will not fit the next batch either
             self.batch.size = min(self.batch.size, inner.size)
 
-    def _inputs(self, pixels: Sequence[Tensor], piece: slice) -> Tensor:
+    def inputs(self, pixels: Sequence[Tensor], piece: slice) -> Tensor:
+        """The network's input (n, C, h, w) for some images of a batch, on its device."""
         part = [pixels[0][piece]] if len(pixels) == 1 else list(pixels[piece])
         prepare = self.network.preprocess
         if prepare.transform is None:  # a researcher's own transform may hold tensors on the CPU

@@ -23,8 +23,8 @@ from ndissect.store.model import UnitStatistics
 
 #: Bytes that thresholds may take, unless told otherwise.
 BUDGET = 2 << 30
-# Values that a merge handles at once; it takes some 12 bytes for each.
-_MERGED_AT_ONCE = 1 << 23
+# Values that are cut back at once; it takes some 12 bytes for each.
+_CUT_AT_ONCE = 1 << 23
 # Units whose tails are searched at once: a histogram takes a megabyte a unit.
 _UNITS_TOGETHER = 64
 _BITS = 32
@@ -202,10 +202,9 @@ def _tail_length(total: int, q: Fraction) -> int:
 
 
 class _Tail:
-    """The ``kept`` largest values of each unit, in a buffer that is cut back to them whenever it is full.
+    """The ``kept`` largest values of each unit, in a buffer twice as long that is cut back to them whenever it is full.
 
-    What exceeds the unit's bound, its ``kept``-th largest value so far, is rare once the stream has run for a while,
-    and is put into the buffer one by one; while it is not rare, at the start, whole batches are merged.
+    What exceeds the unit's bound, its ``kept``-th largest value so far, is rare once the stream has run for a while.
     """
 
     def __init__(self, units: int, kept: int, device: torch.device) -> None:
@@ -217,10 +216,9 @@ class _Tail:
         self._found: tuple[np.ndarray, np.ndarray] | None = None
 
     def update(self, values: Tensor) -> None:
+        """Take values (U, n) float32; NaN is passed over."""
         u, at = (values > self.bound[:, None]).nonzero(as_tuple=True)
-        filled = self._filled + torch.bincount(u, minlength=len(values))
-        if not self._add(u, values[u, at], filled):
-            self._merge(values, filled)
+        self._take(u, values[u, at])
 
     def update_maps(self, maps: Tensor, peak: Tensor) -> None:
         """Take maps (N, U, h, w) float32 with the largest value of each, ``peak`` (N, U)."""
@@ -228,40 +226,50 @@ class _Tail:
         values = maps[n, u].flatten(1)
         # Unit after unit, as nonzero lists them.
         p, at = (values > self.bound[u, None]).nonzero(as_tuple=True)
-        u = u[p]
-        filled = self._filled + torch.bincount(u, minlength=maps.shape[1])
-        if not self._add(u, values[p, at], filled):
-            self._merge(maps.transpose(0, 1).reshape(maps.shape[1], -1), filled)
+        self._take(u[p], values[p, at])
 
-    def _add(self, u: Tensor, values: Tensor, filled: Tensor) -> bool:
-        """Put ``values`` of the units ``u``, which rise, into the buffer, ``filled`` afterwards; False: no room."""
-        if len(filled) and int(filled.max()) > self._buffer.shape[1]:
-            return False
-        # Rising units: a value's rank within its unit follows from the units' counts.
-        before = (filled - self._filled).cumsum(0) - (filled - self._filled)
-        rank = torch.arange(len(u), device=u.device) - before[u]
-        self._buffer[u, self._filled[u] + rank] = values
-        self._filled = filled
-        return True
+    def _take(self, u: Tensor, values: Tensor) -> None:
+        """Put ``values`` of the units ``u``, which rise, into the buffer; all or, out of memory, none of them."""
+        fresh = torch.bincount(u, minlength=len(self.bound))
+        if len(fresh) and int((self._filled + fresh).max()) <= self._buffer.shape[1]:
+            self._put(u, values, fresh)
+            return
+        before = self.bound, self._filled, self._buffer.clone()
+        try:
+            while len(u):
+                room = self._buffer.shape[1] - self._filled
+                rank = self._rank(u, fresh)
+                fits = rank < room[u]
+                self._put(u[fits], values[fits], torch.minimum(fresh, room))
+                self._cut()
+                left = ~fits & (values > self.bound[u])
+                u, values = u[left], values[left]
+                fresh = torch.bincount(u, minlength=len(self.bound))
+        except BaseException:
+            self.bound, self._filled, self._buffer = before
+            raise
 
-    def _merge(self, values: Tensor, filled: Tensor) -> None:
-        """Cut the buffer and a batch back to each unit's ``kept`` largest values."""
-        largest, step = [], max(1, _MERGED_AT_ONCE // (self._buffer.shape[1] + values.shape[1]))
-        for start in range(0, len(values), step):
-            units = slice(start, start + step)
-            batch = torch.where(values[units] > self.bound[units, None], values[units], -torch.inf)
-            top = _largest(torch.cat([self._buffer[units], batch], 1), self._kept)
-            few = filled[units] < self._kept
-            if bool(few.any()):  # -inf still fills their rows up: their values must come first
-                top[few] = top[few].sort(dim=1, descending=True).values
-            largest.append(top)
-        # Nothing was changed before this point, so that a merge that ran out of memory can be repeated.
-        for number, top in enumerate(largest):
-            self._buffer[number * step : number * step + len(top), : self._kept] = top
-        self._buffer[:, self._kept :] = -torch.inf
-        self._filled = filled.clamp(max=self._kept)
-        # -inf still, and so no bound, for a unit that has not seen as many values yet.
-        self.bound = self._buffer[:, : self._kept].amin(1)
+    @staticmethod
+    def _rank(u: Tensor, fresh: Tensor) -> Tensor:
+        """Which of its unit's values each one is, from rising units ``u`` and how many values each has."""
+        return torch.arange(len(u), device=u.device) - (fresh.cumsum(0) - fresh)[u]
+
+    def _put(self, u: Tensor, values: Tensor, fresh: Tensor) -> None:
+        self._buffer[u, self._filled[u] + self._rank(u, fresh)] = values
+        self._filled = self._filled + fresh
+
+    def _cut(self) -> None:
+        """Cut rows that hold more than ``kept`` values back to the largest; of those the least is the bound."""
+        bound, filled = self.bound.clone(), self._filled.clamp(max=self._kept)
+        over = (self._filled > self._kept).nonzero()[:, 0]
+        step = max(1, _CUT_AT_ONCE // self._buffer.shape[1])
+        for start in range(0, len(over), step):
+            rows = over[start : start + step]
+            largest = _largest(self._buffer[rows], self._kept)
+            self._buffer[rows, : self._kept] = largest
+            self._buffer[rows, self._kept :] = -torch.inf
+            bound[rows] = largest.amin(1)
+        self.bound, self._filled = bound, filled
 
     def state(self) -> dict[str, Tensor]:
         filled = torch.arange(self._buffer.shape[1], device=self.bound.device) < self._filled[:, None]

@@ -103,6 +103,7 @@ def dissect(
         maps=maps,
         min_images=min_images,
     )
+    load = _loading(network, weights, partial, size, mean, std)  # looks at the files: before they are read below
     request = running.Request(
         network=network,
         layers=tuple(layers or ()),
@@ -112,7 +113,7 @@ def dissect(
         force=force,
         restart=restart,
         device=device,
-        precision=_precision(precision),
+        precision=known_precision(precision),
         memory=memory,
         batch=batch_size,
         workers=workers,
@@ -123,10 +124,11 @@ def dissect(
             network, weights, partial, (size, mean, std), (layers, all_convs, top), precision, chosen.to_json()
         ),
     )
-    running.dissect(request, chosen, _loading(network, weights, partial, size, mean, std), json)
+    running.dissect(request, chosen, load, json)
 
 
-def _precision(text: str) -> str:
+def known_precision(text: str) -> str:
+    """``text`` where it is a precision; WrongUse else."""
     from ndissect.store.errors import WrongUse
 
     known = ("fp32", "tf32", "bf16", "fp16")
