@@ -306,12 +306,17 @@ def workplace(folder: Path) -> Path:
     return folder
 
 
-def interrupt(process: subprocess.Popen[str], marker: Path, number: signal.Signals) -> tuple[str, str]:
-    """Send a signal when ``marker`` appears; what the process printed until its end."""
+def wait_for(marker: Path, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until the file ``marker`` is there, and ``process``, which will make it, still runs."""
     deadline = time.monotonic() + 120
     while not marker.exists():
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process and process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def interrupt(process: subprocess.Popen[str], marker: Path, number: signal.Signals) -> tuple[str, str]:
+    """Send a signal when ``marker`` appears; what the process printed until its end."""
+    wait_for(marker, process)
     process.send_signal(number)
     return process.communicate(timeout=60)

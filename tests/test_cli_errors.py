@@ -313,9 +313,9 @@ def test_ctrl_c_on_a_terminal_takes_the_bar_down(place: Path) -> None:
         *SMALL,
     )
     with cli.Terminal(*args, folder=place, env={"STOP_IN": "tally"}) as terminal:
-        terminal.wait_for("tally")
+        cli.wait_for(place / "here")
         terminal.type("\x03")
-    assert terminal.code == 130
+    assert terminal.code == 130, terminal.text
     assert (place / "out.nd.h5").read_bytes() == OLD
     assert ".out.nd.h5.saved/0.phase3.safetensors" in cli.files_in(place) - before
     assert "nd: stopped; what was counted is saved" in terminal.text

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli.output import tell
 
 
 class Signalled(KeyboardInterrupt):
@@ -72,4 +72,6 @@ class Stopper:
             raise Signalled(number)
         self._asked = Signalled(number)
         if number == signal.SIGINT:
-            tell("note: saving what was counted; Ctrl-C again stops at once")
+            # Not by way of sys.stderr, which the signal may have met in the middle of a line.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\rnote: saving what was counted; Ctrl-C again stops at once\n")
