@@ -1,0 +1,117 @@
+"""The fused kernel in the tally's service: used on a GPU where it counts as the plain tally does, and else not at all.
+
+Each form in which the kernel is compiled is tried first, on the first cells that it is meant for. Where it differs, or
+anything goes wrong (no Triton, no compiler, a GPU too old for it), :func:`why_not` keeps the reason and the plain tally
+goes on. The environment variable ND_FUSED=0 turns it off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ndissect.engine.cells import Cells
+from ndissect.engine.labels import LabelBatch
+from ndissect.engine.placement import Placement, enlarge
+
+# Cells of which a pixel's value becomes a limit for the trial.
+_TRIAL_CELLS = 1 << 12
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cells to count: of images that ``labels`` are of, the first of which is image ``first`` of the batch.
+
+    ``limit`` (U,) float32: a pixel counts if it is above its unit's; ``columns``: bins of a unit and group, the labels
+    and "no label".
+    """
+
+    cells: Cells
+    limit: Tensor
+    labels: LabelBatch
+    at: Placement
+    first: int
+    columns: int
+
+
+class _State:
+    """What this process has learnt: the reason not to use the kernel, and the forms of it that were tried."""
+
+    why_not: str | None = None
+    tried: set[tuple[object, ...]] = set()  # noqa: RUF012 - one state for the process
+
+
+def why_not() -> str | None:
+    """Why the kernel is out of use since it was last wanted, in a line; None while it is in use or was never wanted."""
+    return _State.why_not
+
+
+def wanted(device: torch.device) -> bool:
+    """Whether to try the kernel: on a GPU, or in Triton's interpreter, unless it is turned off or has failed."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    off = os.environ.get("ND_FUSED") == "0"
+    return (device.type == "cuda" or interpreted) and not off and _State.why_not is None
+
+
+def add(work: Work, area: Tensor, hits: Tensor, plainly: Callable[[Work], tuple[Tensor, Tensor]]) -> bool:
+    """Add the mask pixels of ``work`` to ``area`` (N U,), and those of each label to ``hits`` (bins,), both int64.
+
+    What has no label, the first column of ``hits``, is left out.
+
+    ``plainly``: the same counts by themselves, made without the kernel, to compare with. False where the kernel does
+    not work here: nothing was added, and :func:`why_not` says why. Only running out of memory is raised, with nothing
+    added either.
+    """
+    if not len(work.cells):
+        return True
+    try:
+        from ndissect.engine import fused_kernel  # noqa: PLC0415 - there is no Triton on every system
+
+        with torch.cuda.device_of(work.cells.corners):
+            form = (work.at.wy.shape[1], work.at.wx.shape[1], *_kind(work))
+            if form not in _State.tried:
+                trial = replace(work, limit=limits_on_pixels(work))
+                found = torch.zeros_like(area), torch.zeros_like(hits)
+                fused_kernel.launch(trial, *found)
+                if not _same(found, plainly(trial), work.columns):
+                    _State.why_not = "the fused kernel counts otherwise than the plain tally on this device"
+                    return False
+                _State.tried.add(form)
+            fused_kernel.launch(work, area, hits)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as e:  # noqa: BLE001 - whatever it is, the plain tally counts the same
+        _State.why_not = f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0][:160]}"
+        return False
+    return True
+
+
+def _same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], columns: int) -> bool:
+    labelled = (hits.view(-1, columns)[:, 1:] for hits in (found[1], expected[1]))
+    return torch.equal(found[0], expected[0]) and torch.equal(*labelled)
+
+
+def _kind(work: Work) -> tuple[object, ...]:
+    words = work.labels.words()
+    return work.cells.index.dtype, words.dtype, work.labels.pixels.dtype, work.limit.device
+
+
+def limits_on_pixels(work: Work) -> Tensor:
+    """``work.limit`` with values that pixels of its cells take, to the bit.
+
+    Such a pixel is above its limit as soon as a value is rounded upwards by one bit: counts at these limits differ if
+    the arithmetic does.
+    """
+    step = -(-len(work.cells) // _TRIAL_CELLS)
+    _, U, rows, cols = work.cells.shape
+    index = work.cells.index[::step].long()
+    unit, place = index // (rows * cols) % U, index % (rows * cols)
+    value = enlarge(work.cells.corners[:, ::step], work.at.wy[place // cols], work.at.wx[place % cols])
+    # The lower median is a pixel's own value; NaN where a cell has no pixel with a value.
+    middle = value.flatten(1).nanmedian(1).values
+    known = torch.isfinite(middle)
+    return work.limit.index_put((unit[known],), middle[known])
