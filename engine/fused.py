@@ -57,22 +57,30 @@ def wanted(device: torch.device) -> bool:
     return (device.type == "cuda" or interpreted) and not off and _State.why_not is None
 
 
-def add(work: Work, area: Tensor, hits: Tensor, plainly: Callable[[Work], tuple[Tensor, Tensor]]) -> bool:
-    """Add the mask pixels of ``work`` to ``area`` (N U,), and those of each label to ``hits`` (bins,), both int64.
+def add(
+    work: Work,
+    area: Tensor,
+    table: Callable[[], Tensor | None],
+    plainly: Callable[[Work], tuple[Tensor, Tensor]],
+) -> bool:
+    """Add the mask pixels of ``work`` to ``area`` (N U,), and those of each label to ``table()`` (bins,), both int64.
 
-    What has no label, the first column of ``hits``, is left out.
+    What has no label, the first column of the bins, is left out. ``table`` gives None where it would be too large;
+    ``plainly`` the same counts by themselves, made without the kernel, to compare with.
 
-    ``plainly``: the same counts by themselves, made without the kernel, to compare with. False where the kernel does
-    not work here: nothing was added, and :func:`why_not` says why. Only running out of memory is raised, with nothing
-    added either.
+    False where the kernel does not work here, or there is not enough memory for it now: nothing was added. Nothing is
+    raised.
     """
     if not len(work.cells):
         return True
     try:
         from ndissect.engine import fused_kernel  # noqa: PLC0415 - there is no Triton on every system
 
-        with torch.cuda.device_of(work.cells.corners):
-            form = (work.at.wy.shape[1], work.at.wx.shape[1], *_kind(work))
+        hits = table()
+        if hits is None:
+            return False
+        with torch.cuda.device_of(work.cells.corners):  # type: ignore[no-untyped-call]
+            form = _form(work)
             if form not in _State.tried:
                 trial = replace(work, limit=limits_on_pixels(work))
                 found = torch.zeros_like(area), torch.zeros_like(hits)
@@ -81,10 +89,11 @@ def add(work: Work, area: Tensor, hits: Tensor, plainly: Callable[[Work], tuple[
                     _State.why_not = "the fused kernel counts otherwise than the plain tally on this device"
                     return False
                 _State.tried.add(form)
+            # The last that can fail: it starts as a whole or not at all.
             fused_kernel.launch(work, area, hits)
     except torch.OutOfMemoryError:
-        raise
-    except Exception as e:  # noqa: BLE001 - whatever it is, the plain tally counts the same
+        return False  # the plain tally takes little, and says itself where that is not to be had
+    except Exception as e:  # whatever it is, the plain tally counts the same
         _State.why_not = f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0][:160]}"
         return False
     return True
@@ -95,9 +104,11 @@ def _same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], columns
     return torch.equal(found[0], expected[0]) and torch.equal(*labelled)
 
 
-def _kind(work: Work) -> tuple[object, ...]:
-    words = work.labels.words()
-    return work.cells.index.dtype, words.dtype, work.labels.pixels.dtype, work.limit.device
+def _form(work: Work) -> tuple[object, ...]:
+    """What the kernel is compiled for."""
+    cells, labels, at = work.cells, work.labels, work.at
+    kinds = cells.index.dtype, labels.words().dtype, labels.pixels.dtype
+    return at.wy.shape[1], at.wx.shape[1], *kinds, cells.index.device
 
 
 def limits_on_pixels(work: Work) -> Tensor:

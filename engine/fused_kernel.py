@@ -33,7 +33,7 @@ def _lerp(a, b, w):  # type: ignore[no-untyped-def]
     return a + w * (b - a)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=_SIZES)  # type: ignore[untyped-decorator]
 def count_cells(  # type: ignore[no-untyped-def]
     # Read: Cells, the limits, Placement's tables, LabelBatch.words and .group. Added to: area, hits.
     index,

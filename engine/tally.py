@@ -22,8 +22,8 @@ _PIXELS_AT_ONCE = (1 << 24, 1 << 20)
 _CELLS_AT_ONCE = 1 << 24
 # Up to this many bins, counting into all of them is cheaper than sorting the hits.
 _DENSE_BINS = 1 << 20
-# Up to this many (256 MB), a table of them all is made for the fused kernel, which adds to them one by one.
-_TABLE_BINS = 1 << 25
+# Up to this many (64 MB), a table of them all is made for the fused kernel, which adds to them one by one.
+_TABLE_BINS = 1 << 23
 
 
 def compare_at(threshold: Tensor) -> Tensor:
@@ -93,10 +93,11 @@ class Tally:
         self._area.index_add_(0, labels.group, area)
         for k in range(self._in_category.shape[2]):
             self._in_category[:, :, k].index_add_(0, labels.group, area * labels.present[:, k, None])
-        units = torch.arange(area.shape[1], device=self._device)
+        _, U, columns = self._intersection.shape
+        bins = (labels.group[:, None] * U + torch.arange(U, device=self._device)) * columns
         for level in labels.image_level.T:
-            where = (labels.group[:, None], units[None, :], level.long()[:, None])
-            self._intersection.index_put_(where, area, accumulate=True)
+            # One flat index: on a GPU index_put_ would sort first.
+            self._intersection.view(-1).index_add_(0, (bins + level[:, None]).view(-1), area.view(-1))
 
     def counts(self) -> LayerCounts:
         """What was counted so far."""
@@ -128,8 +129,7 @@ class _Count:
     def add(self, cells: Cells, limit: Tensor, labels: LabelBatch, first: int) -> None:
         """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch."""
         work = fused.Work(cells, limit, labels, self._at, first, self._columns)
-        table = self.hits.table() if fused.wanted(limit.device) else None
-        if table is None or not fused.add(work, self.area, table, self._apart):
+        if not (fused.wanted(limit.device) and fused.add(work, self.area, self.hits.table, self._apart)):
             self._add_plainly(work)
 
     def _apart(self, work: fused.Work) -> tuple[Tensor, Tensor]:
