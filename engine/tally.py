@@ -5,12 +5,13 @@ Only the cells around what fires (ndissect.engine.cells) are enlarged, compared,
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ndissect.engine import fused
 from ndissect.engine.cells import Cells, active_cells, pad_maps
 from ndissect.engine.labels import LabelBatch
+from ndissect.engine.placement import Placement, enlarge, finite_or_nan
 from ndissect.engine.together import Together
 from ndissect.store.counts import ConceptCounts, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
@@ -21,6 +22,8 @@ _PIXELS_AT_ONCE = (1 << 24, 1 << 20)
 _CELLS_AT_ONCE = 1 << 24
 # Up to this many bins, counting into all of them is cheaper than sorting the hits.
 _DENSE_BINS = 1 << 20
+# Up to this many (64 MB), a table of them all is made for the fused kernel, which adds to them one by one.
+_TABLE_BINS = 1 << 23
 
 
 def compare_at(threshold: Tensor) -> Tensor:
@@ -28,11 +31,6 @@ def compare_at(threshold: Tensor) -> Tensor:
     single = threshold.to(torch.float32)
     below = torch.nextafter(single, torch.full_like(single, -torch.inf))
     return torch.where(single.to(torch.float64) > threshold, below, single)
-
-
-def finite_or_nan(values: Tensor) -> Tensor:
-    """``values`` with infinities made NaN: whatever is interpolated from a non-finite sample is above no threshold."""
-    return torch.where(torch.isfinite(values), values, torch.nan)
 
 
 def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling) -> Tensor:
@@ -46,35 +44,6 @@ def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling)
         return a + weight.view(-1, *[1] * (p.ndim - 1 - dim)) * (b - a)
 
     return lerp(lerp(p, rows, 2), cols, 3)
-
-
-class Placement:
-    """How a layer's cells lie on the label grid, as tables for look-ups on ``device``.
-
-    Along each axis a cell covers up to R (or S) target pixels. ``wy`` (h + 1, R), ``wx`` (w + 1, S): their weights, NaN
-    beyond a cell's last pixel; ``pixel`` ((h + 1) (w + 1), R S): each cell's target pixels as places on the grid, of
-    ``pixels`` altogether.
-    """
-
-    def __init__(self, rows: Axis, cols: Axis, device: torch.device | str = "cpu") -> None:
-        W = len(cols.cell)
-        self.pixels = len(rows.cell) * W
-        y, wy = _blocks(rows)
-        x, wx = _blocks(cols)
-        pixel = y[:, None, :, None] * W + x[None, :, None, :]
-        self.wy, self.wx = torch.from_numpy(wy).to(device), torch.from_numpy(wx).to(device)
-        self.pixel = torch.from_numpy(pixel.reshape(-1, y.shape[1] * x.shape[1])).to(device)
-
-
-def _blocks(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
-    """Target pixels of each cell of an axis and their weights, as rows padded with 0 and NaN: (n + 1, longest)."""
-    per_cell = np.bincount(axis.cell, minlength=len(axis.positions) + 1)
-    target = np.zeros((len(per_cell), int(per_cell.max())), np.int64)
-    weight = np.full(target.shape, np.nan, np.float32)
-    place = np.arange(len(axis.cell)) - (np.cumsum(per_cell) - per_cell)[axis.cell]
-    target[axis.cell, place] = np.arange(len(axis.cell))
-    weight[axis.cell, place] = axis.weight
-    return target, weight
 
 
 class Tally:
@@ -124,10 +93,11 @@ class Tally:
         self._area.index_add_(0, labels.group, area)
         for k in range(self._in_category.shape[2]):
             self._in_category[:, :, k].index_add_(0, labels.group, area * labels.present[:, k, None])
-        units = torch.arange(area.shape[1], device=self._device)
+        _, U, columns = self._intersection.shape
+        bins = (labels.group[:, None] * U + torch.arange(U, device=self._device)) * columns
         for level in labels.image_level.T:
-            where = (labels.group[:, None], units[None, :], level.long()[:, None])
-            self._intersection.index_put_(where, area, accumulate=True)
+            # One flat index: on a GPU index_put_ would sort first.
+            self._intersection.view(-1).index_add_(0, (bins + level[:, None]).view(-1), area.view(-1))
 
     def counts(self) -> LayerCounts:
         """What was counted so far."""
@@ -152,12 +122,26 @@ class _Count:
 
     def __init__(self, images: int, intersection: Tensor, placement: Placement) -> None:
         _, self._units, self._columns = intersection.shape
-        self._at = placement
+        self._intersection, self._at = intersection, placement
         self.area = torch.zeros(images * self._units, dtype=torch.int64, device=intersection.device)
         self.hits = _Hits(intersection.numel(), intersection.device)
 
     def add(self, cells: Cells, limit: Tensor, labels: LabelBatch, first: int) -> None:
         """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch."""
+        work = fused.Work(cells, limit, labels, self._at, first, self._columns)
+        if not (fused.wanted(limit.device) and fused.add(work, self.area, self.hits.table, self._apart)):
+            self._add_plainly(work)
+
+    def _apart(self, work: fused.Work) -> tuple[Tensor, Tensor]:
+        """``work`` counted by itself, without the fused kernel: the area, and the flat intersection."""
+        alone = _Count(len(self.area) // self._units, self._intersection, self._at)
+        alone._add_plainly(work)
+        found = torch.zeros_like(self._intersection).view(-1)
+        alone.hits.add_to(found)
+        return alone.area, found
+
+    def _add_plainly(self, work: fused.Work) -> None:
+        cells, limit, labels, first = work.cells, work.limit, work.labels, work.first
         at, (_, U, rows, cols) = self._at, cells.shape
         words = labels.words()
         step = max(1, _PIXELS_AT_ONCE[limit.device.type == "cpu"] // at.pixel.shape[1])
@@ -178,26 +162,24 @@ class _Count:
             self.hits.add((base[:, None] + label).view(-1))
 
 
-def enlarge(corners: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
-    """(M, R, S) float32: the pixels of M cells, rows first, from ``corners`` (4, M); NaN where a weight is NaN."""
-    a, b, c, d = finite_or_nan(corners)[:, :, None]
-    left = a + wy * (c - a)
-    right = b + wy * (d - b)
-    found: Tensor = left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
-    return found
-
-
 class _Hits:
     """How often each of ``bins`` indices was hit: an array where there are few bins, else the distinct indices."""
 
     def __init__(self, bins: int, device: torch.device) -> None:
         self._bins = bins
-        few = bins <= _DENSE_BINS
-        self._dense = torch.zeros(bins, dtype=torch.int64, device=device) if few else None
+        self._few = bins <= _DENSE_BINS
+        self._dense = torch.zeros(bins, dtype=torch.int64, device=device) if self._few else None
         self._sparse: list[tuple[Tensor, Tensor]] = []
+        self._device = device
+
+    def table(self) -> Tensor | None:
+        """The counts themselves (bins,) int64, to add to; None where they are too many to hold once more."""
+        if self._dense is None and self._bins <= _TABLE_BINS:
+            self._dense = torch.zeros(self._bins, dtype=torch.int64, device=self._device)
+        return self._dense
 
     def add(self, index: Tensor) -> None:
-        if self._dense is not None:
+        if self._few and self._dense is not None:
             self._dense += torch.bincount(index, minlength=self._bins)
             return
         self._sparse.append(torch.unique(index, return_counts=True))
