@@ -51,13 +51,13 @@ def _never() -> BaseException | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a dissection is run; none of it but ``precision`` changes a count. 0 means: choose.
+    """How a dissection is run; none of it but ``precision`` and ``jpeg_on`` changes a count. 0 means: choose.
 
     ``batch``: images a forward pass; ``workers``: decoding threads; ``top``: top images kept for each unit;
     ``skip_bad``: go on without unreadable images; ``memory``: for thresholds and what may fire; ``precision``: of the
-    forward pass; ``publish_every``: seconds between results so far, more where making them takes long; ``save_every``:
-    seconds between two savings of what was counted; ``stop``: asked after every batch, gives what to raise once that
-    is saved.
+    forward pass; ``jpeg_on``: decode JPEGs there, a batch at a time; ``publish_every``: seconds between results so
+    far, more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``:
+    asked after every batch, gives what to raise once that is saved.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -67,6 +67,7 @@ class Settings:
     skip_bad: bool = False
     memory: Budget = field(default_factory=lambda: Budget(4 << 30, 4 << 30))
     precision: Precision = "fp32"
+    jpeg_on: torch.device | None = None
     publish_every: float = 5.0
     save_every: float = 30.0
     stop: Callable[[], BaseException | None] = _never
@@ -164,7 +165,9 @@ class _Run:
     ) -> None:
         self.settings, self.progress, self.saved, self.together = settings, progress, saved, together
         self.clock = Clock()
-        self.loader = Loader(dataset, protocol, settings.workers, pin=settings.device.type == "cuda")
+        self.loader = Loader(
+            dataset, protocol, settings.workers, pin=settings.device.type == "cuda", jpeg_on=settings.jpeg_on
+        )
         self.mine = together.part(len(dataset)) if part is None else part
         self.forward = Forward(
             network,

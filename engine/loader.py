@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -14,7 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, Sample, unusable
+from ndissect.engine.data.jpeg import decode_together, keep_jpeg
 from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.store.errors import NDError
@@ -97,12 +99,22 @@ class _Decoded:
 class Loader:
     """A data set as batches of images and labels on the protocol's grid."""
 
-    def __init__(self, dataset: ConceptDataset, protocol: Protocol, workers: int = 0, *, pin: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: ConceptDataset,
+        protocol: Protocol,
+        workers: int = 0,
+        *,
+        pin: bool = False,
+        jpeg_on: torch.device | None = None,
+    ) -> None:
         self.dataset = dataset
         self.protocol = protocol
         self.workers = workers or min(16, os.cpu_count() or 1)
         self.grid = protocol.grid or dataset.grid
         self._pin = pin
+        # Where JPEGs are decoded a batch at a time; elsewhere the threads decode them one by one.
+        self._jpeg_on = jpeg_on if isinstance(dataset, Broden) else None
         # Concept number -> concept row + 1; label maps hold 16-bit numbers.
         kind = np.int16 if len(dataset.concepts) < 2**15 else np.int32
         self._row = np.zeros(1 << 16, kind)
@@ -132,14 +144,17 @@ class Loader:
                 self.refuse(images[number:])
             rest += 1
             if rest == size:
-                yield self._batch(some, bad)
+                yield self._batch(some, bad, skip_bad)
                 some, bad, rest = [], [], 0
         if rest:
-            yield self._batch(some, bad)
+            yield self._batch(some, bad, skip_bad)
 
     def _try(self, index: int) -> _Decoded | NDError:
         try:
-            sample = self.dataset.read(index)
+            if self._jpeg_on is not None and isinstance(self.dataset, Broden):
+                sample = self.dataset.read(index, keep_jpeg)
+            else:
+                sample = self.dataset.read(index)
         except NDError as e:
             return e
         return _Decoded(sample, self._rows(sample.maps), [int(self._row[n]) for n in sample.labels])
@@ -147,11 +162,20 @@ class Loader:
     def _rows(self, maps: npt.NDArray[np.uint16]) -> npt.NDArray[np.integer]:
         return np.asarray(self._row[resize_labels(maps, self.grid)])
 
-    def _batch(self, some: list[_Decoded], bad: list[tuple[int, NDError]]) -> Batch:
+    def _batch(self, some: list[_Decoded], bad: list[tuple[int, NDError]], skip_bad: bool) -> Batch:
+        if self._jpeg_on is None:
+            pixels = image_tensor([d.sample for d in some], pin=self._pin)
+        else:
+            try:
+                pixels = _stacked(decode_together([d.sample.image for d in some], self._jpeg_on))
+            except RuntimeError:  # one of them is damaged, or this decoder cannot read it: the threads' can tell
+                self._jpeg_on = None
+                again = next(self._batches([d.sample.index for d in some], len(some), skip_bad))
+                return replace(again, bad=bad + again.bad)
         return Batch(
             [d.sample.index for d in some],
             bad,
-            image_tensor([d.sample for d in some], pin=self._pin),
+            pixels,
             [d.rows for d in some],
             [d.levels for d in some],
             sum(d.sample.digest for d in some),
@@ -185,6 +209,11 @@ class Loader:
         concepts = self.dataset.concepts
         once = self.protocol.maps == "once"
         return label_batch(maps, levels, concepts.category, len(concepts.categories), once=once, device=device)
+
+
+def _stacked(images: Sequence[Tensor]) -> list[Tensor]:
+    """(3, H, W) tensors as :func:`image_tensor` gives them."""
+    return [torch.stack(list(images))] if len({x.shape for x in images}) == 1 else [x[None] for x in images]
 
 
 def image_tensor(samples: Sequence[Sample], *, pin: bool = False) -> list[Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import torch
 
+from ndissect.engine import fused
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import device_name
 from ndissect.engine.dissect import Outcome, Settings
@@ -41,6 +42,7 @@ def identity(
         "protocol": protocol.to_json(),
         "top images": settings.top,
         "precision": settings.precision,
+        "decoder": "cpu" if settings.jpeg_on is None else settings.jpeg_on.type,
         "device": settings.device.type,
     }
 
@@ -81,6 +83,8 @@ def provenance(
             "batch": outcome.batch,
             "forward_passes": outcome.passes,
             "arithmetic": settings.precision,
+            "jpeg_decoder": str(settings.jpeg_on or "cpu threads"),
+            "plain_tally_because": fused.why_not(),
             "seed": FACTORY_SEED,
             "seconds": outcome.seconds,
         },

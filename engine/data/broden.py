@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -19,6 +20,8 @@ from ndissect.store.files import cache_folder
 
 #: The columns of index.csv that are no category.
 FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
+
+Decode = Callable[[bytes, str, tuple[int, int]], npt.NDArray[np.uint8]]
 
 _SIZES = ("ih", "iw", "sh", "sw")
 _MOST_PIXELS = 2**15  # a side
@@ -126,14 +129,17 @@ class Broden:
         """The paths of the label maps of image ``index``, relative to ``images/``, category by category."""
         return [item for items in self.cells(index).values() for item in items if not WHOLE.fullmatch(item)]
 
-    def read(self, index: int) -> Sample:
-        """Decode image ``index`` with its labels; BadFile (an NDError) names the file and what is wrong with it."""
+    def read(self, index: int, decode: Decode = decode_image) -> Sample:
+        """Decode image ``index`` with its labels; BadFile (an NDError) names the file and what is wrong with it.
+
+        ``decode``: makes the sample's image of the file's bytes, its name and its size.
+        """
         labels = self._read_labels(index)
         digest = hashlib.blake2b(digest_size=16)
         cells = (f"{c}={cell}" for c, cell in zip(self.columns, self._cells[index], strict=True))
         for text in (self.names[index], *cells):
             _update(digest, text.encode())
-        image, data = self.read_image(index)
+        image, data = self.read_image(index, decode)
         _update(digest, data)
         maps, files = self._read_maps(index)
         for data in files:
@@ -149,12 +155,12 @@ class Broden:
         """Where the photograph of image ``index`` lies."""
         return self.root / "images" / self.names[index]
 
-    def read_image(self, index: int) -> tuple[npt.NDArray[np.uint8], bytes]:
+    def read_image(self, index: int, decode: Decode = decode_image) -> tuple[npt.NDArray[np.uint8], bytes]:
         """(ih, iw, 3) uint8 RGB of image ``index``, and the bytes of its file."""
         file = f"images/{self.names[index]}"
         data = read_file(self.image_path(index), file)
         ih, iw = self.image_sizes[index].tolist()
-        return decode_image(data, file, (ih, iw)), data
+        return decode(data, file, (ih, iw)), data
 
     def read_map(self, path: str) -> tuple[npt.NDArray[np.uint16], bytes]:
         """(sh, sw) uint16 concept numbers of the label map ``path``, all of them known, and the bytes of its file."""

@@ -85,6 +85,9 @@ def dissect(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
+    decode: Annotated[
+        str, typer.Option(help="Where JPEGs are decoded: cpu, or gpu, which is faster and rounds otherwise.")
+    ] = "cpu",
     top: Annotated[int, typer.Option(min=1, max=1000, help="Top images kept for each unit.")] = 10,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
     json: JsonOption = False,
@@ -119,9 +122,16 @@ def dissect(
         workers=workers,
         top=top,
         skip_bad=skip_bad,
+        decode=_one_of("--decode", decode, ("cpu", "gpu")),
         shard=shard,
         asked=_asked(
-            network, weights, partial, (size, mean, std), (layers, all_convs, top), precision, chosen.to_json()
+            network,
+            weights,
+            partial,
+            (size, mean, std),
+            (layers, all_convs, top),
+            (precision, decode),
+            chosen.to_json(),
         ),
     )
     running.dissect(request, chosen, load, json)
@@ -129,11 +139,14 @@ def dissect(
 
 def known_precision(text: str) -> str:
     """``text`` where it is a precision; WrongUse else."""
+    return _one_of("--precision", text, ("fp32", "tf32", "bf16", "fp16"))
+
+
+def _one_of(option: str, text: str, known: tuple[str, ...]) -> str:
     from ndissect.store.errors import WrongUse
 
-    known = ("fp32", "tf32", "bf16", "fp16")
     if text not in known:
-        raise WrongUse(f"--precision '{text}' is unknown", f"use {', '.join(known[:-1])} or {known[-1]}")
+        raise WrongUse(f"{option} '{text}' is unknown", f"use {', '.join(known[:-1])} or {known[-1]}")
     return text
 
 

@@ -51,6 +51,7 @@ class Request:
     workers: int
     top: int
     skip_bad: bool
+    decode: str
     shard: str | None
     asked: dict[str, Any]
 
@@ -227,6 +228,7 @@ class _Run:
             r.skip_bad,
             memory=budget(r.memory, device, together.size),
             precision=r.precision,  # type: ignore[arg-type]
+            jpeg_on=_decoder(r.decode, device),
             stop=self.stopper.asked,
         )
 
@@ -309,6 +311,13 @@ class _Run:
         tell(f"{outcome.survey.images} images, {passes}, at most {human_bytes(peak.host)} of memory{gpu}")
         for name, why in outcome.survey.skipped:
             tell(f"skipped {name}: {why}")
+
+
+def _decoder(name: str, device: torch.device) -> torch.device | None:
+    """Where JPEGs are decoded a batch at a time; None: in threads."""
+    if name == "gpu" and device.type != "cuda":
+        raise WrongUse(f"--decode gpu needs a CUDA device, this run is on {device}", "leave it out")
+    return device if name == "gpu" else None
 
 
 def _publishing(live: RunWriter, network: Network, dataset: ConceptDataset) -> Publish:

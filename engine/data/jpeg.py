@@ -1,0 +1,57 @@
+"""JPEGs that are left encoded until a batch of them is together, for decoders that work on batches: a GPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ndissect.engine.data.images import decode_image
+
+_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_BASELINE, _NO_FRAME = (0xC0, 0xC1), (0xC4, 0xC8, 0xCC)
+
+
+def keep_jpeg(data: bytes, file: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+    """The bytes of a baseline colour JPEG of ``size`` (H, W) as they are, (n,) uint8; all else decoded, (H, W, 3)."""
+    if size is None or _frame(data) != size:
+        return decode_image(data, file, size)
+    return np.frombuffer(data, np.uint8)
+
+
+def _frame(data: bytes) -> tuple[int, int] | None:
+    """The size of a whole baseline JPEG of three components, read from its headers; None for anything else."""
+    if not data.startswith(_START) or not data.endswith(_END):  # cut short, it would be decoded without a word
+        return None
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind in _BASELINE:
+            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+            return (height, width) if data[at + 9] == 3 else None
+        if 0xC0 <= kind <= 0xCF and kind not in _NO_FRAME:
+            return None  # progressive, arithmetic, lossless
+        at += 2 + length
+    return None
+
+
+def decode_together(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> list[Tensor]:
+    """(3, H, W) uint8 tensors on ``device`` of images, encoded (n,) or decoded (H, W, 3).
+
+    RuntimeError where one cannot be decoded. A GPU's decoder rounds otherwise than a CPU's: pixels may differ by a few
+    levels.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg  # noqa: PLC0415 - takes a while
+
+    encoded = [i for i, image in enumerate(images) if image.ndim == 1]
+    # decode_jpeg wants memory that it could write to, and the bytes of a file are not.
+    sources = [torch.from_numpy(images[i].copy()) for i in encoded]
+    decoded = decode_jpeg(sources, mode=ImageReadMode.RGB, device=device) if sources else []
+    by_place = dict(zip(encoded, decoded, strict=True))
+    return [
+        by_place[i] if i in by_place else torch.from_numpy(image.copy()).permute(2, 0, 1).to(device)
+        for i, image in enumerate(images)
+    ]
