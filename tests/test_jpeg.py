@@ -43,7 +43,7 @@ def test_a_baseline_jpeg_is_kept_and_decodes_as_the_threads_decode_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}], ids=lambda o: str(o)
+    "options", [{"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}], ids=str
 )
 def test_anything_else_is_decoded_by_the_threads(options: dict[str, object]) -> None:
     data = picture(**options)
@@ -59,7 +59,7 @@ def test_a_header_that_breaks_off_is_a_bad_file(cut: int) -> None:
 
 
 def test_a_wrong_size_is_a_bad_file() -> None:
-    with pytest.raises(BadFile, match="index.csv says"):
+    with pytest.raises(BadFile, match=r"index\.csv says"):
         keep_jpeg(picture(), "a.jpg", (41, 56))
 
 
