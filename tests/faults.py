@@ -278,9 +278,7 @@ def _dissect(work: Work, told: Connection) -> None:
             if work.rank == 0:
                 stack.enter_context(saved.held())
             together.gather(None)
-            outcome = dissect(
-                network, dataset, layers, protocol, settings, progress, saved=saved, together=together
-            )
+            outcome = dissect(network, dataset, layers, protocol, settings, progress, saved=saved, together=together)
             if outcome.dissection is not None:
                 about = {"content_digest": outcome.survey.digest}
                 write_store(work.store, replace(outcome.dissection, provenance=about))
