@@ -246,6 +246,8 @@ class _Run:
     def _not_saved(self, error: NDError) -> None:
         assert self.saved is not None
         if shutil.disk_usage(self.saved.folder.parent).free < self.saved.room:
+            if self.saved.phases():
+                error.hint += "; the same command goes on from what was saved before"
             raise error  # nor will the disk take the store: what was saved before is worth more than going on
         self.progress.note(f"{error.message}; the run goes on, but a kill would lose what it has counted since")
 

@@ -103,6 +103,10 @@ def open_shards(folders: Sequence[Path]) -> list[Finished]:
         if differ := differences(a, b):
             raise WrongUse(f"{shard.folder.name} is of another dissection than {first.folder.name}: {differ}", "")
     known = [parse_shard(str(s.key["shard"])) for s in shards]
+    odd = next((i for i, shard in enumerate(known) if shard.of != known[0].of), None)
+    if odd is not None:
+        what = f"{shards[odd].folder.name} is a part of {known[odd].of}, {first.folder.name} of {known[0].of}"
+        raise WrongUse(what, "name the shards of one cut: nd merge STORE.shard-*-of-8")
     numbers = sorted(s.number for s in known)
     if len(set(numbers)) < len(numbers):
         twice = next(n for n in numbers if numbers.count(n) > 1)

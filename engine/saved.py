@@ -228,10 +228,7 @@ def _store(path: Path, state: State, record: Mapping[str, Any]) -> None:
         _put(fresh, path)
     except (OSError, SafetensorError) as e:
         fresh.unlink(missing_ok=True)
-        why = "the disk is full" if "os error 28" in str(e) or "No space" in str(e) else str(e)
-        raise NDError(
-            f"cannot save to {path.parent}: {why}", "free some space, or choose another output with -o"
-        ) from e
+        raise _not_saved(path, e) from e
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -241,7 +238,12 @@ def _write(path: Path, data: bytes) -> None:
         _put(fresh, path)
     except OSError as e:
         fresh.unlink(missing_ok=True)
-        raise NDError(f"cannot save to {path.parent}: {e.strerror or e}", "choose another output with -o") from e
+        raise _not_saved(path, e) from e
+
+
+def _not_saved(path: Path, error: Exception) -> NDError:
+    why = "the disk is full" if "os error 28" in str(error) or "No space" in str(error) else str(error)
+    return NDError(f"cannot save to {path.parent}: {why}", "free some space, or choose another output with -o")
 
 
 def _put(fresh: Path, path: Path) -> None:

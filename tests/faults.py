@@ -16,6 +16,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -93,6 +94,29 @@ def numbers(store: Path) -> dict[str, bytes]:
     assert len(found["content digest"]) == 32
     assert len(found) > 30
     return found
+
+
+# Stops at a forward pass for as long as a file is there, which it makes: a place to be killed, or to look around.
+STOPPING = """
+import os, time
+from pathlib import Path
+
+from net import network as whole
+
+
+def network():
+    made, transform = whole()
+    calls, here = iter(range(10**6)), Path(os.environ.get("HERE", "here"))
+
+    def wait(*given):
+        if next(calls) == int(os.environ.get("STOP_AT", -1)):
+            here.touch()
+            while here.exists():
+                time.sleep(0.01)
+
+    made.first.register_forward_hook(wait)
+    return made, transform
+"""
 
 
 # Processes
@@ -302,12 +326,22 @@ class Ended:
 
 
 class Command:
-    """``nd args`` in ``folder`` in a process of the fork server; ``env``: more of the environment."""
+    """``nd args`` in ``folder`` in a process of the fork server.
 
-    def __init__(self, *args: str, folder: Path, env: Mapping[str, str] | None = None) -> None:
+    ``env``: more of the environment; ``largest``: bytes that a file may have.
+    """
+
+    def __init__(
+        self, *args: str, folder: Path, env: Mapping[str, str] | None = None, largest: int | None = None
+    ) -> None:
         self._said = [folder / f".{name}-{time.monotonic_ns()}" for name in ("stdout", "stderr")]
-        self.process = _PROCESSES.Process(target=_nd, args=(args, folder, dict(env or {}), self._said))
+        self.process = _PROCESSES.Process(target=_nd, args=(args, folder, dict(env or {}), self._said, largest))
         self.process.start()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     @property
     def stderr(self) -> str:
@@ -326,12 +360,12 @@ class Command:
         return Ended(self.process.exitcode, out, err)
 
 
-def nd_in(folder: Path, *args: str, env: Mapping[str, str] | None = None) -> Ended:
+def nd_in(folder: Path, *args: str, **more: Any) -> Ended:
     """``nd args`` in ``folder``, run to its end."""
-    return Command(*args, folder=folder, env=env).end()
+    return Command(*args, folder=folder, **more).end()
 
 
-def _nd(args: Sequence[str], folder: Path, env: Mapping[str, str], said: Sequence[Path]) -> None:
+def _nd(args: Sequence[str], folder: Path, env: Mapping[str, str], said: Sequence[Path], largest: int | None) -> None:
     for number, path in enumerate(said, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), number)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb"), encoding="utf-8", line_buffering=True)
@@ -339,6 +373,8 @@ def _nd(args: Sequence[str], folder: Path, env: Mapping[str, str], said: Sequenc
     os.chdir(folder)
     os.environ.update(cli.environment(folder, env))
     sys.argv = ["nd", *args]
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     import torch
 
     from ndissect.tui.cli.main import main

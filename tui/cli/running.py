@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import time
@@ -63,7 +64,8 @@ def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], j
         with stopper.listening():
             path = run.run()
     except Signalled as e:
-        raise Stopped(e.signal, run.left_behind(), f"go on: {command()}") from None
+        how = " (started as before: by as many processes)" if "WORLD_SIZE" in os.environ else ""
+        raise Stopped(e.signal, run.left_behind(), f"go on: {command()}{how}") from None
     if path is not None:
         finished.summary(path, json)
 
@@ -71,6 +73,11 @@ def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], j
 def command() -> str:
     """The command line as it was typed, ready to be typed again."""
     return shlex.join(["nd", *sys.argv[1:]])
+
+
+def _others() -> bool:
+    """Whether this is a process of ``torchrun`` that need not speak: another one does."""
+    return "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 # Seconds from which the final report names what was done.
@@ -99,6 +106,8 @@ class _Run:
         asked = request.asked | {"data": dataset.tables_digest()}
         if not request.force and not request.shard:
             there = finished.find(request.output, asked)
+            if there is not None and _others():
+                return None
             if there is not None:
                 tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
                 return there
