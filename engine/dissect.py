@@ -349,6 +349,7 @@ class _Run:
 
     def gather_alone(self, record: Callable[[Outcome, Sequence[Place]], dict[str, Any]]) -> Outcome:
         """Gather for others to count: everything must have been kept."""
+        assert self.saved is not None
         g = self.gathering
         if not g.keeps:
             need, have = human_bytes(2 * g.threshold_bytes), human_bytes(self.memory.on(self.forward.counting))
@@ -359,11 +360,11 @@ class _Run:
         self._plan(0)
         self._gather_pass(0)
         if g.kept.full:
+            self.saved.clear()  # what it left out is lost: with more memory it has to begin anew
             raise NDError(
                 "what may fire does not fit --memory: it must all be kept for nd merge",
                 "give more --memory, or dissect fewer layers at a time",
             )
-        assert self.saved is not None
         survey = g.reading.survey(self.loader.dataset.names)
         outcome = Outcome(None, survey, self.clock.seconds(), 1, self.forward.batch.size)
         whole = record(outcome, self.places)

@@ -164,7 +164,7 @@ def merge(
         ]
     tops = []
     for i, place in enumerate(places):
-        tracker = TopTracker(place.units, int(about["top"]), place.map_size)
+        tracker = TopTracker(place.units, min(int(about["top"]), len(dataset)), place.map_size)
         for shard in shards:
             tracker.merge(within(shard.state, f"{i}.top"))
         tops.append(tracker.result())

@@ -98,7 +98,7 @@ class Saved:
 
     def save(self, phase: int, record: Mapping[str, Any], state: State, kept: Kept | None = None) -> None:
         """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays."""
-        if not self._key_file.exists():
+        if self._process == 0 and not self._key_file.exists():
             whole = {"encoding-type": _KIND, "encoding-version": _VERSION, "key": self._key}
             _write(self._key_file, json.dumps(whole).encode())
         fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []

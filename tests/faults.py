@@ -57,7 +57,7 @@ _PROCESSES.set_forkserver_preload(
 )
 
 
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, images: int = IMAGES) -> Path:
     """``folder`` with the data set ``small`` and the network ``net.py:network``, whose activations are exact."""
     rng = np.random.default_rng(4)
     pictures = [
@@ -68,7 +68,7 @@ def write_inputs(folder: Path) -> Path:
             },
             labels={"scene": [11] if i % 3 == 0 else []},
         )
-        for i in range(IMAGES)
+        for i in range(images)
     ]
     concepts = [Concept(3, "tree"), Concept(4, "car"), Concept(9, "wheel", "part"), Concept(11, "street-s", "scene")]
     write_broden(folder / "small", pictures, concepts, grid=(GRID, GRID))
@@ -97,6 +97,7 @@ def numbers(store: Path) -> dict[str, bytes]:
 
 
 # Stops at a forward pass for as long as a file is there, which it makes: a place to be killed, or to look around.
+# Of several processes each has a file of its own.
 STOPPING = """
 import os, time
 from pathlib import Path
@@ -106,7 +107,7 @@ from net import network as whole
 
 def network():
     made, transform = whole()
-    calls, here = iter(range(10**6)), Path(os.environ.get("HERE", "here"))
+    calls, here = iter(range(10**6)), Path("here" + os.environ.get("RANK", ""))
 
     def wait(*given):
         if next(calls) == int(os.environ.get("STOP_AT", -1)):
@@ -137,7 +138,7 @@ class Work:
     """A dissection of the inputs in ``folder``; its state and its store ``out.nd.h5`` go to ``target``.
 
     ``pause``: seconds after each batch; ``die_at``: the sync to disk, of all that it makes, at which it kills itself;
-    ``rank`` of ``size`` processes that meet at ``port``; ``budgets``: memory by rank, where it is not ``memory``.
+    ``rank`` of ``size`` processes that meet at ``port``.
     """
 
     inputs: Path
@@ -283,7 +284,7 @@ def _dissect(work: Work, told: Connection) -> None:
 
     torch.set_num_threads(1)
     if work.size > 1:
-        _be_rank(work.rank, work.size, work.port)
+        os.environ.update(rank_environment(work.rank, work.size, work.port))
     progress = Telling()
     try:
         network, dataset = load_network(f"{work.inputs / 'net.py'}:network"), open_dataset(work.inputs / "small")
@@ -311,6 +312,14 @@ def _dissect(work: Work, told: Connection) -> None:
         told.send(Told("error", progress.phase, progress.done, f"{e.message}\n{e.hint}"))
         sys.exit(1)
     told.send(Told("end", ""))
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # The command line
@@ -404,11 +413,13 @@ def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
-def _be_rank(rank: int, size: int, port: int) -> None:
-    os.environ.update(rank_environment(rank, size, port))
-
-
 def ranks(work: Work, size: int) -> list[Work]:
     """The same work for ``size`` processes."""
     port = free_port()
     return [replace(work, rank=rank, size=size, port=port) for rank in range(size)]
+
+
+def finish_together(works: Sequence[Work]) -> list[Running]:
+    """All of ``works`` done at once, to their ends."""
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(Running(work)) for work in works]

@@ -6,14 +6,13 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cli
 import faults
 import pytest
-from faults import Command, Ended, nd_in, numbers
+from faults import Command, Ended, nd_in, numbers, wait_until
 
 OUT, STATE = "out.nd.h5", ".out.nd.h5.saved"
 # Forward passes: one looks at the layers, then there are 12 batches a pass.
@@ -41,13 +40,6 @@ def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 @pytest.fixture
 def folder(inputs: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(inputs, tmp_path, dirs_exist_ok=True))
-
-
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
