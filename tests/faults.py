@@ -293,6 +293,7 @@ def _dissect(work: Work, told: Connection) -> None:
             batch=BATCH,
             workers=1,
             top=3,
+            skip_bad=True,
             memory=Budget(work.memory, work.memory),
             save_every=work.save_every,
         )

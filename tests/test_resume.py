@@ -169,6 +169,30 @@ def test_a_kill_at_any_step_of_a_saving_leaves_the_old_state_or_the_new_one(
     assert faults.numbers(work.store) == whole["one pass"][1]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_images_that_cannot_be_read_are_left_out_once_however_often_a_run_is_killed(
+    form: str, inputs: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(inputs, tmp_path / "broken"))
+    for name in ("0003", "0010", "0011", "0022"):
+        picture = broken / "small" / "images" / "made" / f"{name}.png"
+        picture.write_bytes(picture.read_bytes()[:100])
+    work = Work(broken, tmp_path, FORMS[form], pause=0.0)
+    whole = finish(work)
+    assert whole.code == 0, whole.told[-1]
+    expected = faults.numbers(work.store)
+    for moment in range(20, len(whole.told) - 5, len(whole.told) // 5):
+        work.store.unlink()
+        with Running(replace(work, pause=0.01)) as run:
+            run.until(moment)
+            run.kill()
+        assert run.code == -9
+        again = finish(work)
+        assert again.code == 0, again.told[-1]
+        assert again.all("loaded")
+        assert faults.numbers(work.store) == expected
+
+
 # What was saved is damaged, missing or of other work
 
 

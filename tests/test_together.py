@@ -141,11 +141,13 @@ def test_all_ranks_killed_at_random_moments_go_on_to_identical_counts(
         work = Work(inputs, target, FORMS[form])
         with contextlib.ExitStack() as stack:
             runs = [stack.enter_context(Running(one)) for one in ranks(work, 2)]
-            runs[0].until(chance.randrange(8, 50))
+            runs[0].until(chance.randrange(8, 32))
             for run in chance.sample(runs, 2):
                 run.process.join(chance.random() * 0.05)
                 run.kill()
-        assert [run.code for run in runs] == [-9, -9]
+        codes = {run.code for run in runs}
+        assert -9 in codes
+        assert codes <= {-9, 1}, "the one that lived longer may have noticed"
         again = finish_together(ranks(work, 2))
         assert [run.code for run in again] == [0, 0], [run.told[-1] for run in again]
         assert numbers(work.store) == alone
