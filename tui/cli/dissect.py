@@ -103,6 +103,7 @@ def dissect(
         maps=maps,
         min_images=min_images,
     )
+    load = _loading(network, weights, partial, size, mean, std)  # looks at what is named, before it is read
     request = running.Request(
         network=network,
         layers=tuple(layers or ()),
@@ -123,7 +124,7 @@ def dissect(
             network, weights, partial, (size, mean, std), (layers, all_convs, top), precision, chosen.to_json()
         ),
     )
-    running.dissect(request, chosen, _loading(network, weights, partial, size, mean, std), json)
+    running.dissect(request, chosen, load, json)
 
 
 def _precision(text: str) -> str:
