@@ -125,9 +125,9 @@ def test_a_rank_that_dies_stops_the_others_and_the_same_command_goes_on(
     assert [run.code for run in again] == [0, 0], [run.told[-1] for run in again]
     assert numbers(work.store) == alone
     phases = {int(run.all("loaded")[-1].phase) for run in again}
-    assert len(phases) == 1, "they meet in one phase"
-    assert phases == {int(phase)} or (form, phase) == ("one pass", "0")
-    assert again[dies].all("loaded")[-1].done >= done
+    assert phases in ({int(phase)}, {int(phase) - 1}), "they meet in one phase: the last that both have saved"
+    loaded = again[dies].all("loaded")[-1]
+    assert loaded.phase != phase or loaded.done >= done
 
 
 def test_all_ranks_killed_at_random_moments_go_on_to_identical_counts(
@@ -135,7 +135,7 @@ def test_all_ranks_killed_at_random_moments_go_on_to_identical_counts(
 ) -> None:
     """As a job is killed: each process somewhere else."""
     chance, resumed = random.Random(3), 0
-    for number, form in enumerate([*FORMS, "second pass"]):
+    for number, form in enumerate(FORMS):
         target = tmp_path / str(number)
         target.mkdir()
         work = Work(inputs, target, FORMS[form])
@@ -152,7 +152,7 @@ def test_all_ranks_killed_at_random_moments_go_on_to_identical_counts(
         assert [run.code for run in again] == [0, 0], [run.told[-1] for run in again]
         assert numbers(work.store) == alone
         resumed += bool(again[0].all("loaded"))
-    assert resumed >= 3
+    assert resumed >= 2
 
 
 # Ranks of the command line
@@ -276,7 +276,7 @@ def test_torchrun_stops_when_a_rank_is_killed_and_the_same_command_finishes(
         subprocess.run(["kill", "-9", (folder / "pid1").read_text()], check=True)
         wait_until(lambda: "signal SIGTERM" in (folder / "said").read_text())
         here[0].unlink()
-        assert process.wait(20) == 1
+        assert process.wait(40) == 1
     here[1].unlink()
     said = (folder / "said").read_text()
     assert "nd: stopped by SIGTERM; what was counted is saved" in said
