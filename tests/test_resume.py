@@ -310,6 +310,22 @@ def test_a_run_goes_on_with_more_memory_and_with_less_where_the_thresholds_still
     assert faults.numbers(work.store) == whole[then][1]
 
 
+def test_what_no_longer_fits_the_memory_is_counted_once(
+    inputs: Path, tmp_path: Path, whole: dict[str, tuple[list[Told], dict[str, bytes]]]
+) -> None:
+    """Killed with all kept, then in the tally of the part that fits less memory: the rest lies on the disk still."""
+    for memory, phase, done in ((faults.ONE_PASS, "0", 20), (faults.SECOND_PASS, "1", 0)):
+        with Running(Work(inputs, tmp_path, memory, pause=0.05)) as run:
+            run.until(lambda t, p=phase, n=done: (t.what, t.phase) == ("saved", p) and t.done >= n)  # type: ignore[misc]
+            run.kill()
+        assert run.code == -9
+    work = Work(inputs, tmp_path, faults.SECOND_PASS)
+    run = finish(work)
+    assert run.code == 0, run.told[-1]
+    assert [t.phase for t in run.all("start")] == ["tally 1", "tally 2"]
+    assert faults.numbers(work.store) == whole["one pass"][1]
+
+
 def test_less_memory_than_the_thresholds_of_an_unfinished_run_take_is_refused(
     inputs: Path, tmp_path: Path, halves: dict[str, Path]
 ) -> None:
