@@ -164,11 +164,14 @@ class _Run:
         part: range | None = None,
     ) -> None:
         self.settings, self.progress, self.saved, self.together = settings, progress, saved, together
+        self._start = self._find_start()
         self.clock = Clock()
         self.loader = Loader(
             dataset, protocol, settings.workers, pin=settings.device.type == "cuda", jpeg_on=settings.jpeg_on
         )
         self.mine = together.part(len(dataset)) if part is None else part
+        budgets = together.gather(settings.memory)  # all must need the same number of passes
+        self.memory = Budget(min(b.host for b in budgets), min(b.gpu for b in budgets))
         self.forward = Forward(
             network,
             [layer.name for layer in layers],
@@ -186,12 +189,12 @@ class _Run:
             self.loader.grid,
             total=len(dataset),
             top=min(settings.top, len(dataset)),
-            budget=settings.memory,
+            budget=self.memory,
             device=self.forward.counting,
+            allowed=self._start.record.get("thresholds"),
         )
         self._publisher = _Publisher(self, publish) if publish else None
         self._saving = time.monotonic()
-        self._start = self._find_start()
 
     def _first_image(self, network: Network) -> Tensor:
         """The first image that can be read, as the network's input: for the layers' receptive fields."""
@@ -223,25 +226,31 @@ class _Run:
             return _Start()
         return _Start(phase, *found)
 
-    def _save(self, phase: int, done: int, state: Callable[[], dict[str, Tensor]], *, keep: bool, now: bool) -> None:
-        """Save what was counted, if it is time."""
+    def _save(self, phase: int, done: int, state: Callable[[], dict[str, Tensor]], *, now: bool = False) -> None:
+        """Save what was counted, and what is kept, if it is time."""
         stop = self.settings.stop()
         due = time.monotonic() - self._saving >= self.settings.save_every
         if self.saved is not None and (due or now or stop):
-            kept = self.gathering.kept if keep else None
-            record = {"done": done, "full": self.gathering.kept.full, "batch": self.forward.batch.size}
+            record = self._record(done)
             try:
                 with self.clock.during("save"):
-                    self.saved.save(phase, record, state(), kept)
+                    self.saved.save(phase, record, state(), self.gathering.kept)
             except NDError as e:
                 self._not_saved(e)
             self._saving = time.monotonic()
         if stop is not None:
             raise stop
 
+    def _record(self, done: int) -> dict[str, Any]:
+        """What is saved beside a state."""
+        g = self.gathering
+        return {"done": done, "full": g.kept.full, "batch": self.forward.batch.size, "thresholds": g.allowed}
+
     def _not_saved(self, error: NDError) -> None:
         assert self.saved is not None
-        if shutil.disk_usage(self.saved.folder).free < self.saved.room:
+        if shutil.disk_usage(self.saved.folder.parent).free < self.saved.room:
+            if self.saved.phases():
+                error.hint += "; the same command goes on from what was saved before"
             raise error  # nor will the disk take the store: what was saved before is worth more than going on
         self.progress.note(f"{error.message}; the run goes on, but a kill would lose what it has counted since")
 
@@ -276,10 +285,10 @@ class _Run:
                     self._read(batch, taken)
                 done += len(batch) + len(batch.bad)
                 self.progress.advance(len(batch) + len(batch.bad))
-                self._save(number, done, g.state, keep=first, now=False)
+                self._save(number, done, g.state)
                 if first and self._publisher and done < len(self.mine):
                     self._publisher.gathered()
-        self._save(number, done, g.state, keep=first, now=self.together.size > 1 and self.saved is not None)
+        self._save(number, done, g.state, now=self.together.size > 1)  # the others may get further than this
 
     def _restore(self) -> int:
         """Take up what was saved of a pass; how many images it had done."""
@@ -343,9 +352,10 @@ class _Run:
 
     def gather_alone(self, record: Callable[[Outcome, Sequence[Place]], dict[str, Any]]) -> Outcome:
         """Gather for others to count: everything must have been kept."""
+        assert self.saved is not None
         g = self.gathering
         if not g.keeps:
-            need, have = human_bytes(2 * g.threshold_bytes), human_bytes(self.settings.memory.on(self.forward.counting))
+            need, have = human_bytes(2 * g.threshold_bytes), human_bytes(self.memory.on(self.forward.counting))
             raise NDError(
                 f"the thresholds of these layers need {need} of memory in one pass, --memory is {have}",
                 "give more --memory, or dissect fewer layers at a time",
@@ -353,72 +363,80 @@ class _Run:
         self._plan(0)
         self._gather_pass(0)
         if g.kept.full:
+            self.saved.clear()  # what it left out is lost: with more memory it has to begin anew
             raise NDError(
                 "what may fire does not fit --memory: it must all be kept for nd merge",
                 "give more --memory, or dissect fewer layers at a time",
             )
-        assert self.saved is not None
         survey = g.reading.survey(self.loader.dataset.names)
         outcome = Outcome(None, survey, self.clock.seconds(), 1, self.forward.batch.size)
         whole = record(outcome, self.places)
-        done = {"done": len(self.mine), "full": False, "batch": self.forward.batch.size, "complete": whole}
-        self.saved.save(0, done, g.state(), g.kept)
+        self.saved.save(0, self._record(len(self.mine)) | {"complete": whole}, g.state(), g.kept)
         return outcome
 
     # The tally
 
     def count(self) -> Outcome:
         """Count what fires, and put it all together."""
-        g, together = self.gathering, self.together
-        passes = g.passes
-        if self._start.phase >= passes:  # the second pass had begun: it needs no more of the first than its result
-            state = self._start.state
+        g, together, start = self.gathering, self.together, self._start
+        resumed = start.phase >= g.passes  # it had begun: it needs no more of the first half than its result
+        if resumed:
             counting = Counting.resumed(
-                self.loader, self.places, state, self.forward.counting, self.clock, self.progress
+                self.loader, self.places, start.state, self.forward.counting, self.clock, self.progress
             )
-            g.reading.restore(within(state, "reading"))
-            missing, done = from_tensor(state["missing"]), int(self._start.record["done"])
-            survey = g.reading.survey(self.loader.dataset.names, together)
-            pieces: list[Piece] = []
-        else:
-            survey = g.reading.survey(self.loader.dataset.names, together)
+            g.reading.restore(within(start.state, "reading"))
+            missing, done = from_tensor(start.state["missing"]), int(start.record["done"])
+            self.progress.note(f"going on with the tally, after {counting.images} of {len(self.mine)} images")
+        survey = g.reading.survey(self.loader.dataset.names, together)
+        if not resumed:
             statistics, tops = [q.result() for q in g.quantiles], [t.result(together) for t in g.tops]
             counting = Counting(
                 self.loader, self.places, statistics, tops, self.forward.counting, self.clock, self.progress
             )
-            pieces, done = g.kept.pieces, 0
             out = g.kept.images() | {number for number, _ in g.reading.bad}
-            missing = [i for i in self.mine if i not in out]
-        self._say_passes(len(missing))
+            missing, done = [i for i in self.mine if i not in out], 0
+        kept = len(self.mine) - len(missing) - len(g.reading.bad)
+        counted = counting.images - done  # of those that are kept
+
+        def state() -> dict[str, Tensor]:
+            reading = {f"reading.{name}": t for name, t in g.reading.state().items()}
+            return counting.state() | reading | {"missing": as_tensor(missing)}
+
+        if together.size > 1 and not resumed:
+            self._save(g.passes, 0, state, now=True)
+        self._say_passes(kept - counted, len(missing) - done)
         if together.rank == 0:
             self.progress.busy("images")
             counting.keep_images()
-        if pieces:
-            self.progress.start("tally", sum(len(piece.images) for piece in pieces))
-            counting.count_pieces(pieces, tell=True, after=self._piece_counted)
-            pieces.clear()
-        if missing:
-            self._second_pass(counting, missing, done)
+        if counted < kept:
+            self.progress.start("tally", kept, counted)
+            for pieces in self._pieces_left(missing, counted) if resumed else [g.kept.pieces]:
+                counting.count_pieces(pieces, tell=True, after=lambda: self._save(g.passes, 0, state))
+            g.kept.pieces.clear()
+        if done < len(missing):
+            self._second_pass(counting, missing, done, state)
         counting.share(together)
         dissection = counting.dissection(survey.concepts, {}) if together.rank == 0 else None
         share = len(missing) / max(len(self.mine), 1)
-        return Outcome(dissection, survey, self.clock.seconds(), passes + share, self.forward.batch.size)
+        return Outcome(dissection, survey, self.clock.seconds(), g.passes + share, self.forward.batch.size)
 
-    def _piece_counted(self) -> None:
-        """Save the first pass, all of it, if it is time: with it the tally starts anew."""
-        if self.together.size == 1:  # several have saved theirs at its end
-            g = self.gathering
-            self._save(g.passes - 1, len(self.mine), g.state, keep=True, now=False)
+    def _pieces_left(self, missing: Sequence[int], counted: int) -> Iterator[list[Piece]]:
+        """The saved pieces one by one, without those of the first ``counted`` images."""
+        assert self.saved is not None
+        out = set(missing)  # an earlier run with less memory may have let go of pieces that it had found saved
+        for piece in self.saved.pieces(self._start.record):
+            if piece.images[0] in out:
+                continue
+            if counted <= 0:
+                yield [piece]
+            counted -= len(piece.images)
 
-    def _second_pass(self, counting: Counting, missing: list[int], done: int) -> None:
+    def _second_pass(
+        self, counting: Counting, missing: list[int], done: int, state: Callable[[], dict[str, Tensor]]
+    ) -> None:
         def tally(i: int, maps: Tensor, known: Extremes, images: slice) -> None:
             counting.count_maps(i, maps, labels[images])
 
-        def state() -> dict[str, Tensor]:
-            reading = {f"reading.{name}": t for name, t in self.gathering.reading.state().items()}
-            return counting.state() | reading | {"missing": as_tensor(missing)}
-
-        phase = self.gathering.passes
         self.progress.start("tally", len(missing), done)
         with self.forward.captured() as capture:
             for batch in self._batches(missing[done:]):
@@ -427,31 +445,34 @@ class _Run:
                 counting.concepts.add(labels)
                 done += len(batch)
                 self.progress.advance(len(batch))
-                self._save(phase, done, state, keep=False, now=False)
+                self._save(self.gathering.passes, done, state)
                 if self._publisher and done < len(missing):
                     self._publisher.counted(counting)
 
+    def _thresholds_ahead(self) -> list[Phase]:
+        """The passes for the thresholds, but those that an earlier run has made."""
+        return [Phase("thresholds", len(self.mine), forward=True)] * (self.gathering.passes - max(self._start.phase, 0))
+
     def _plan(self, number: int) -> None:
         """Say what is ahead: as far as is known, everything that may fire can be kept."""
-        passes, images = self.gathering.passes, len(self.mine)
-        ahead = [Phase("thresholds", images, forward=True)] * passes
-        self.progress.plan([*ahead, Phase("images"), Phase("tally", images, forward=not self.gathering.keeps)])
+        passes, tally = self.gathering.passes, Phase("tally", len(self.mine), forward=not self.gathering.keeps)
+        self.progress.plan([*self._thresholds_ahead(), Phase("images"), tally])
         if number == 0 and passes > 1:
-            need, have = human_bytes(self.gathering.threshold_bytes), self.settings.memory
+            need, have = human_bytes(self.gathering.threshold_bytes), self.memory
             self.progress.note(
                 f"one pass would need {need} for the thresholds, more than half of --memory {have}: {passes} forward "
                 "passes for the thresholds and one for the tally"
             )
 
-    def _say_passes(self, missing: int) -> None:
-        images, g = len(self.mine), self.gathering
-        phases = [Phase("thresholds", images, forward=True)] * g.passes + [Phase("images")]
-        phases += [Phase("tally", images - missing)] * (missing < images)
+    def _say_passes(self, kept: int, missing: int) -> None:
+        """Say what is ahead now that it is known: images that are kept, and others."""
+        phases = [*self._thresholds_ahead(), Phase("images")]
+        phases += [Phase("tally", kept)] * (kept > 0)
         phases += [Phase("tally", missing, forward=True)] * (missing > 0)
         self.progress.plan(phases)
-        if g.keeps and missing:
+        if self.gathering.keeps and missing:
             self.progress.note(
-                f"--memory {self.settings.memory} did not suffice to keep what may fire in {missing} of {images} "
+                f"--memory {self.memory} did not suffice to keep what may fire in {missing} of {len(self.mine)} "
                 "images: a second forward pass over those"
             )
 

@@ -21,6 +21,8 @@ from ndissect.engine.together import ALONE, Together
 from ndissect.engine.top import TopTracker
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import ConceptCounts
+from ndissect.store.errors import NDError
+from ndissect.store.files import human_bytes
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis
 
@@ -115,7 +117,11 @@ def from_tensor(data: Tensor) -> Any:
 
 
 class Gathering:
-    """All that one process gathers of ``total`` images, its own among them."""
+    """All that one process gathers of ``total`` images, its own among them.
+
+    ``allowed``: bytes for the thresholds, as an unfinished run has settled on them; NDError where that is more than
+    ``budget``.
+    """
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class Gathering:
         top: int,
         budget: Budget,
         device: torch.device,
+        allowed: int | None = None,
     ) -> None:
         self.places, self._protocol = places, protocol
         self.reading = Reading(len(concepts), device)
@@ -135,8 +142,15 @@ class Gathering:
         needs = [
             Quantile.one_pass_bytes(p.units, total * h * w, protocol.q) for p, (h, w) in zip(places, sizes, strict=True)
         ]
-        allowed = int(_FOR_THRESHOLDS * budget.on(device))
-        shares = needs if sum(needs) <= allowed else [allowed // len(places)] * len(places)
+        if allowed is not None and min(sum(needs), allowed) > budget.on(device):
+            taken, have = human_bytes(min(sum(needs), allowed)), human_bytes(budget.on(device))
+            raise NDError(
+                f"the thresholds of the unfinished run take {taken} of memory, --memory is {have}",
+                "give more --memory, or throw away what was saved with --restart",
+            )
+        #: Bytes for the thresholds: with as many, another gathering takes up the state of this one.
+        self.allowed = int(_FOR_THRESHOLDS * budget.on(device)) if allowed is None else allowed
+        shares = needs if sum(needs) <= self.allowed else [self.allowed // len(places)] * len(places)
         self.quantiles = [
             Quantile(p.units, total * h * w, protocol.q, device, share)
             for p, (h, w), share in zip(places, sizes, shares, strict=True)

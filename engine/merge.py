@@ -103,6 +103,10 @@ def open_shards(folders: Sequence[Path]) -> list[Finished]:
         if differ := differences(a, b):
             raise WrongUse(f"{shard.folder.name} is of another dissection than {first.folder.name}: {differ}", "")
     known = [parse_shard(str(s.key["shard"])) for s in shards]
+    odd = next((i for i, shard in enumerate(known) if shard.of != known[0].of), None)
+    if odd is not None:
+        what = f"{shards[odd].folder.name} is a part of {known[odd].of}, {first.folder.name} of {known[0].of}"
+        raise WrongUse(what, "name the shards of one cut: nd merge STORE.shard-*-of-8")
     numbers = sorted(s.number for s in known)
     if len(set(numbers)) < len(numbers):
         twice = next(n for n in numbers if numbers.count(n) > 1)
@@ -160,7 +164,7 @@ def merge(
         ]
     tops = []
     for i, place in enumerate(places):
-        tracker = TopTracker(place.units, int(about["top"]), place.map_size)
+        tracker = TopTracker(place.units, min(int(about["top"]), len(dataset)), place.map_size)
         for shard in shards:
             tracker.merge(within(shard.state, f"{i}.top"))
         tops.append(tracker.result())

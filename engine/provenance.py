@@ -20,6 +20,9 @@ from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
 from ndissect.store.protocol import Protocol
 
+# What of a network's origin decides its activations, beside its weights.
+_CODE = ("model", "torchvision", "factory", "sha256")
+
 
 def _cudnn() -> int | None:
     found: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
@@ -32,8 +35,10 @@ def identity(
     """What a run is of, by contents, as JSON values: runs that agree in it count the same."""
     return {
         "program": version("ndissect"),
+        "torch": torch.__version__,
         "network": {
             "name": network.name,
+            "code": ", ".join(network.origin[k] for k in _CODE if k in network.origin),
             "weights": network.digest,
             "preprocessing": network.preprocess.describe(),
         },

@@ -273,7 +273,8 @@ class _Tail:
 
     def state(self) -> dict[str, Tensor]:
         filled = torch.arange(self._buffer.shape[1], device=self.bound.device) < self._filled[:, None]
-        return {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound}
+        found = {} if self._found is None else {"found": torch.from_numpy(np.stack(self._found))}
+        return {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound} | found
 
     def restore(self, state: dict[str, Tensor]) -> None:
         device = self.bound.device
@@ -281,6 +282,9 @@ class _Tail:
         self._buffer.fill_(-torch.inf)
         filled = torch.arange(self._buffer.shape[1], device=device) < self._filled[:, None]
         self._buffer[filled] = state["tail"].to(device)
+        if "found" in state:
+            low, high = state["found"].cpu().numpy()
+            self._found = low, high
 
     def start(self, ranks: list[int], counts: Tensor) -> None:
         self._from_top = [int(n) - k for k, n in zip(ranks, counts, strict=True)]

@@ -29,6 +29,9 @@ from ndissect.store.files import hidden
 _KIND, _VERSION = "ndissect-saved-run", "1"
 _RESTART = "--restart throws away what was saved; -o names another output"
 _SHOWN = 60
+_KEY = "run.json"
+# What reading a file that was damaged, or written by something else, may raise.
+_UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError)
 
 State = dict[str, Tensor]
 
@@ -55,17 +58,18 @@ class Saved:
         WrongUse where it is of other work, NDError where another run holds it. ``restart``: throw away what is there.
         """
         busy = f"another run is writing to {self.folder.parent / self._target_name()}"
-        try:
-            self.folder.mkdir(exist_ok=True)
-            with alone(self.folder / "lock", busy):
-                if restart:
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(exist_ok=True)
+                stack.enter_context(alone(self.folder / "lock", busy))
+                if restart or not self._key_file.exists():  # without the key nothing says what the rest is of
                     self.clear()
-                self.check()
-                yield
-        except OSError as e:
-            raise NDError(f"cannot use the folder {self.folder}: {e.strerror or e}", "-o names another output") from e
-        finally:
-            self._tidy()
+            except OSError as e:
+                why = e.strerror or e
+                raise NDError(f"cannot use the folder {self.folder}: {why}", "-o names another output") from e
+            stack.callback(self._tidy)  # while it is held: the folder of a run that goes on is not ours to remove
+            self.check()
+            yield
 
     def _target_name(self) -> str:
         return self.folder.name.removeprefix(".").removesuffix(".saved")
@@ -89,14 +93,14 @@ class Saved:
         """The record and the tensors of ``phase``, None where none can be read."""
         try:
             return _load(self._file(phase))
-        except (OSError, SafetensorError, ValueError, KeyError):
+        except _UNREADABLE:
             return None
 
     def save(self, phase: int, record: Mapping[str, Any], state: State, kept: Kept | None = None) -> None:
         """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays."""
-        if read_key(self.folder) is None:
+        if self._process == 0 and not self._key_file.exists():
             whole = {"encoding-type": _KIND, "encoding-version": _VERSION, "key": self._key}
-            _write(self.folder / "run.json", json.dumps(whole).encode())
+            _write(self._key_file, json.dumps(whole).encode())
         fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []
         parts = list(self._parts)
         if fresh:
@@ -124,6 +128,10 @@ class Saved:
         """The run is over: nothing of it need be saved any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def _key_file(self) -> Path:
+        return self.folder / _KEY
+
     def _file(self, phase: int) -> Path:
         return self.folder / f"{self._process}.phase{phase}.safetensors"
 
@@ -135,15 +143,16 @@ class Saved:
 
 
 def read_key(folder: Path) -> dict[str, Any] | None:
-    """What the run saved in ``folder`` is of; None where there is none, or it was written by something else."""
+    """What the run saved in ``folder`` is of; None where there is none, NDError where that cannot be read."""
     try:
-        whole = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        known = whole["encoding-type"] == _KIND and whole["encoding-version"] == _VERSION
-        return dict(whole["key"]) if known else {"format": whole["encoding-version"]}
+        whole = json.loads((folder / _KEY).read_text(encoding="utf-8"))
+        if (whole["encoding-type"], whole["encoding-version"]) != (_KIND, _VERSION):
+            raise ValueError
+        return dict(whole["key"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"format": "unknown"}
+    except _UNREADABLE as e:
+        raise NDError(f"what was saved in {folder} cannot be read", _RESTART) from e
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -174,7 +183,7 @@ def load_pieces(path: Path) -> list[Piece]:
             Piece([int(i) for i in images], _layers(tensors, number), saved=True)
             for number, images in enumerate(record["images"])
         ]
-    except (OSError, SafetensorError, ValueError, KeyError) as e:
+    except _UNREADABLE as e:
         raise NDError(f"what was saved in {path.parent} cannot be read: {e}", _RESTART) from e
 
 
@@ -219,10 +228,7 @@ def _store(path: Path, state: State, record: Mapping[str, Any]) -> None:
         _put(fresh, path)
     except (OSError, SafetensorError) as e:
         fresh.unlink(missing_ok=True)
-        why = "the disk is full" if "os error 28" in str(e) or "No space" in str(e) else str(e)
-        raise NDError(
-            f"cannot save to {path.parent}: {why}", "free some space, or choose another output with -o"
-        ) from e
+        raise _not_saved(path, e) from e
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -232,7 +238,12 @@ def _write(path: Path, data: bytes) -> None:
         _put(fresh, path)
     except OSError as e:
         fresh.unlink(missing_ok=True)
-        raise NDError(f"cannot save to {path.parent}: {e.strerror or e}", "choose another output with -o") from e
+        raise _not_saved(path, e) from e
+
+
+def _not_saved(path: Path, error: Exception) -> NDError:
+    why = "the disk is full" if "os error 28" in str(error) or "No space" in str(error) else str(error)
+    return NDError(f"cannot save to {path.parent}: {why}", "free some space, or choose another output with -o")
 
 
 def _put(fresh: Path, path: Path) -> None:

@@ -42,9 +42,7 @@ def test_a_baseline_jpeg_is_kept_and_decodes_as_the_threads_decode_it() -> None:
     assert apart.max() <= 4, "decoders differ by rounding alone"
 
 
-@pytest.mark.parametrize(
-    "options", [{"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}], ids=str
-)
+@pytest.mark.parametrize("options", [{"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"kind": "PNG"}], ids=str)
 def test_anything_else_is_decoded_by_the_threads(options: dict[str, object]) -> None:
     data = picture(**options)
     found = keep_jpeg(data, "a.jpg", SIZE)

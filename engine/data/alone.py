@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ndissect.store.errors import NDError
+
+_WAIT = "Wait until it ends, then try again."
 
 
 @contextlib.contextmanager
@@ -14,6 +17,8 @@ def alone(lock: Path, busy: str) -> Iterator[None]:
     """Hold the file ``lock``, which a kill releases; NDError that says ``busy`` where another process holds it."""
     with lock.open("w") as held:
         _lock(held.fileno(), busy)
+        if os.fstat(held.fileno()).st_nlink == 0:  # its last holder has removed it meanwhile: it guards nothing
+            raise NDError(busy, _WAIT)
         yield
 
 
@@ -25,6 +30,6 @@ def _lock(descriptor: int, busy: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise NDError(busy, "Wait until it ends, then try again.") from None
+        raise NDError(busy, _WAIT) from None
     except OSError:
         return  # a network file system without locks: better to go on without one than not at all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import time
@@ -74,6 +75,11 @@ def command() -> str:
     return shlex.join(["nd", *sys.argv[1:]])
 
 
+def _others() -> bool:
+    """Whether this is a process of ``torchrun`` that need not speak: another one does."""
+    return "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
 # Seconds from which the final report names what was done.
 _SHOWN = 0.05
 
@@ -89,7 +95,8 @@ class _Run:
     def left_behind(self) -> tuple[str, str]:
         """What there is of a run that was stopped, and what to do."""
         if self.saved is not None and self.saved.phases():
-            return "what was counted is saved", f"go on: {command()}"
+            how = " (started as before: by as many processes)" if "WORLD_SIZE" in os.environ else ""
+            return "what was counted is saved", f"go on: {command()}{how}"
         return "nothing was written", f"start again: {command()}"
 
     def run(self) -> Path | None:
@@ -101,6 +108,8 @@ class _Run:
         asked = request.asked | {"data": dataset.tables_digest()}
         if not request.force and not request.shard:
             there = finished.find(request.output, asked)
+            if there is not None and _others():
+                return None
             if there is not None:
                 tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
                 return there

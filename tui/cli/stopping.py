@@ -31,7 +31,8 @@ class Stopper:
     """Turns Ctrl-C, SIGTERM, and SIGHUP of a lost connection into Signalled; one that is ignored (nohup) stays so.
 
     Within :meth:`politely` the first of them waits until :meth:`asked` is called, between two batches, when what was
-    counted can be saved; the second ends the run at once.
+    counted can be saved; a second Ctrl-C ends the run at once. Other signals may come twice without meaning more: a
+    batch system sends them to all processes of a job, and torchrun passes them on to its own.
     """
 
     def __init__(self) -> None:
@@ -68,8 +69,10 @@ class Stopper:
         return self._asked
 
     def _take(self, number: int, frame: object) -> None:
-        if not self._polite or self._asked is not None:
+        if not self._polite or (self._asked is not None and number == signal.SIGINT):
             raise Signalled(number)
+        if self._asked is not None:
+            return
         self._asked = Signalled(number)
         if number == signal.SIGINT:
             # Not by way of sys.stderr, which the signal may have met in the middle of a line.
