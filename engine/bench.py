@@ -18,7 +18,7 @@ from ndissect.engine.cells import active_cells
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.device import computing, device_name, exact_arithmetic
-from ndissect.engine.dissect import Settings, dissect
+from ndissect.engine.dissect import dissect
 from ndissect.engine.forward import Forward
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.layers import LayerInfo
@@ -26,6 +26,7 @@ from ndissect.engine.loader import Loader
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.progress import Progress
 from ndissect.engine.quantile import Quantile
+from ndissect.engine.settings import Settings
 from ndissect.engine.tally import Tally, compare_at
 from ndissect.engine.timing import Clock
 from ndissect.store.protocol import Protocol

@@ -18,74 +18,25 @@ from torch import Tensor
 
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.device import Precision, exact_arithmetic, out_of_memory
+from ndissect.engine.device import exact_arithmetic
 from ndissect.engine.extremes import Extremes
 from ndissect.engine.forward import Consumer, Forward
-from ndissect.engine.gathering import Gathering, Place, Survey, as_tensor, from_tensor, within
+from ndissect.engine.gathering import Gathering, Place, as_tensor, from_tensor, within
 from ndissect.engine.kept import Piece, may_fire
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.loader import Batch, Loader, image_tensor
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.placing import place_layers
 from ndissect.engine.progress import Phase, Progress
-from ndissect.engine.receptive import trace_fields
+from ndissect.engine.publishing import Publish, Publisher
 from ndissect.engine.saved import Saved
+from ndissect.engine.settings import Outcome, Settings
 from ndissect.engine.timing import Clock
 from ndissect.engine.together import ALONE, Together
 from ndissect.store import protocol as protocols
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
-from ndissect.store.model import Dissection
-from ndissect.store.upsampling import Axis, Field, make_axis
-
-#: Takes what is known after so many images: equal to a dissection of those alone, but where a second forward pass is
-#: needed, when thresholds and top images are those of all.
-Publish = Callable[[Dissection, int], None]
-# Results so far take at most one part in this many of a pass's time.
-_SHARE = 20
-
-
-def _never() -> BaseException | None:
-    return None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a dissection is run; none of it but ``precision`` and ``jpeg_on`` changes a count. 0 means: choose.
-
-    ``batch``: images a forward pass; ``workers``: decoding threads; ``top``: top images kept for each unit;
-    ``skip_bad``: go on without unreadable images; ``memory``: for thresholds and what may fire; ``precision``: of the
-    forward pass; ``jpeg_on``: decode JPEGs there, a batch at a time; ``publish_every``: seconds between results so
-    far, more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``:
-    asked after every batch, gives what to raise once that is saved.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch: int = 0
-    workers: int = 0
-    top: int = 10
-    skip_bad: bool = False
-    memory: Budget = field(default_factory=lambda: Budget(4 << 30, 4 << 30))
-    precision: Precision = "fp32"
-    jpeg_on: torch.device | None = None
-    publish_every: float = 5.0
-    save_every: float = 30.0
-    stop: Callable[[], BaseException | None] = _never
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A dissection, of rank 0 alone, and how it went.
-
-    ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the last
-    may be of a part of it; ``batch``: images a forward pass in the end.
-    """
-
-    dissection: Dissection | None
-    survey: Survey
-    seconds: dict[str, float]
-    passes: float
-    batch: int
 
 
 def dissect(
@@ -181,7 +132,7 @@ class _Run:
             progress=progress,
             clock=self.clock,
         )
-        self.places = _places(network, self._first_image(network), layers, protocol, self.loader.grid)
+        self.places = place_layers(network, self._first_image(network), layers, protocol, self.loader.grid)
         self.gathering = Gathering(
             self.places,
             protocol,
@@ -193,7 +144,10 @@ class _Run:
             device=self.forward.counting,
             allowed=self._start.record.get("thresholds"),
         )
-        self._publisher = _Publisher(self, publish) if publish else None
+        counting = self.forward.counting
+        self._publisher = (
+            Publisher(publish, self.loader, self.gathering, settings, counting, progress) if publish else None
+        )
         self._saving = time.monotonic()
 
     def _first_image(self, network: Network) -> Tensor:
@@ -492,71 +446,3 @@ class _Start:
     phase: int = -1
     record: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
-
-
-class _Publisher:
-    """Hands out what a run has found so far, now and then, until memory does not suffice for it."""
-
-    def __init__(self, run: _Run, publish: Publish) -> None:
-        self._run, self._publish = run, publish
-        self._next = 0.0
-        self._fits = True
-
-    def gathered(self) -> None:
-        """During the first pass: a dissection of the images so far, where all that may fire is kept."""
-        g = self._run.gathering
-        if g.keeps and not g.kept.full and g.kept.pieces:
-            self._now_and_then(self._of_gathered)
-
-    def counted(self, counting: Counting) -> None:
-        """During the second pass."""
-        self._now_and_then(lambda: counting)
-
-    def _of_gathered(self) -> Counting:
-        run, g = self._run, self._run.gathering
-        statistics, tops = [q.so_far() for q in g.quantiles], [t.result() for t in g.tops]
-        counting = Counting(run.loader, run.places, statistics, tops, run.forward.counting, Clock(), Progress())
-        counting.keep_images()
-        counting.count_pieces(g.kept.pieces, tell=False)
-        return counting
-
-    def _now_and_then(self, find: Callable[[], Counting]) -> None:
-        began = time.monotonic()
-        if not self._fits or began < self._next:
-            return
-        try:
-            counting = find()
-            images, of = counting.images, len(self._run.loader.dataset)
-            record = {"partial": {"images": images, "of": of}}
-            self._publish(counting.dissection(counting.concepts.counts(), record), images)
-        except (RuntimeError, MemoryError) as e:
-            if not (isinstance(e, MemoryError) or out_of_memory(e)):
-                raise
-            self._fits = False
-            self._run.progress.note("not enough memory to show results before the end")
-        ended = time.monotonic()
-        self._next = ended + max(self._run.settings.publish_every, _SHARE * (ended - began))
-
-
-def _places(
-    network: Network, inputs: Tensor, layers: Sequence[LayerInfo], protocol: protocols.Protocol, grid: tuple[int, int]
-) -> list[Place]:
-    """The layers with how the rows and the columns of their maps lie on the grid."""
-    fields: dict[str, tuple[Field, Field] | str] = {}
-    if protocol.upsampling == "receptive-field":
-        fields = trace_fields(network.module, inputs, [layer.name for layer in layers])
-    places = []
-    for layer in layers:
-        assert layer.map_size is not None  # a dissectable layer has a map
-        assert layer.units is not None
-        field = fields.get(layer.name)
-        if isinstance(field, str):
-            raise NDError(
-                f"the receptive field of {layer.name} cannot be traced: {field}", "use --upsampling half-pixel"
-            )
-        axes: list[Axis] = [
-            make_axis(protocol.upsampling, n, size, field[d] if field else None, inputs.shape[2 + d])
-            for d, (n, size) in enumerate(zip(layer.map_size, grid, strict=True))
-        ]
-        places.append(Place(layer.name, layer.module_type, layer.units, layer.map_size, (axes[0], axes[1])))
-    return places

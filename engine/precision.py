@@ -10,10 +10,11 @@ import numpy as np
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.subset import spread
-from ndissect.engine.dissect import Settings, dissect
+from ndissect.engine.dissect import dissect
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.progress import Progress
+from ndissect.engine.settings import Settings
 from ndissect.store.model import Dissection
 from ndissect.store.protocol import Protocol
 from ndissect.store.scores import label_units, unit_ious

@@ -15,9 +15,9 @@ import torch
 from ndissect.engine import fused
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import device_name
-from ndissect.engine.dissect import Outcome, Settings
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.settings import Outcome, Settings
 from ndissect.store.protocol import Protocol
 
 # What of a network's origin decides its activations, beside its weights.

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ndissect.engine.data.dataset import Sample
+from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.jpeg import bare_jpeg
 from ndissect.engine.in_order import in_order
 from ndissect.engine.loader import Loader
 from ndissect.store.model import ImageTable
@@ -18,6 +20,8 @@ from ndissect.store.upsampling import resize_labels
 #: The longest side of a thumbnail in pixels; Broden's images stay as they are.
 SIDE = 227
 _QUALITY = 88
+# Larger files of that size are not worth keeping as they are.
+_MOST_BYTES = 64 << 10
 
 
 def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
@@ -29,6 +33,18 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
+def _own_jpeg(dataset: ConceptDataset, index: int) -> bytes | None:
+    """The image's own file where it is a JPEG as small as a thumbnail: nothing is lost, and nothing computed."""
+    if not isinstance(dataset, Broden) or max(dataset.image_sizes[index]) > SIDE:
+        return None
+    try:
+        data = dataset.image_path(index).read_bytes()
+    except OSError:  # it is read again, and what is wrong told, below
+        return None
+    height, width = dataset.image_sizes[index].tolist()
+    return bare_jpeg(data, (height, width)) if len(data) <= _MOST_BYTES else None
+
+
 def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
     """The table of the images at ``indices``, in that order."""
     thumbnails: list[bytes] = []
@@ -36,7 +52,10 @@ def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
     labels: list[tuple[int, ...]] = []
     M = 0
 
-    def make(index: int) -> tuple[Sample, bytes]:
+    def make(index: int) -> tuple[Labels | Sample, bytes]:
+        own = _own_jpeg(loader.dataset, index)
+        if own is not None:
+            return loader.dataset.read_labels(index), own
         sample = loader.read(index)
         return sample, thumbnail(sample.image)
 

@@ -53,12 +53,12 @@ T = TypeVar("T")
 class Run:
     """How far a run is.
 
-    ``target``: the store that it will write; ``started``, ``updated``: seconds since the epoch; ``phase``: ``read``,
-    ``thresholds``, ``images``, ``tally`` or ``writing``, number ``step`` of ``steps``, of whose ``total`` images
-    ``done`` are done at ``rate`` images a second (a phase that is not counted in images has a total of 0); ``eta``:
-    seconds left of the whole run, None while unknown; ``layers``: names and units; ``partial``: the store of what is
-    known so far, counted over ``images`` images, None where there is none. ``machine`` and ``began`` tell the process
-    ``pid`` from another one of that number.
+    ``target``: the store that it will write; ``started``, ``updated``: seconds since the epoch; ``phase``:
+    ``starting``, ``thresholds``, ``images``, ``tally`` or ``writing``, number ``step`` of ``steps``, of whose ``total``
+    images ``done`` are done at ``rate`` images a second (a phase that is not counted in images has a total of 0);
+    ``eta``: seconds left of the whole run, None while unknown; ``layers``: names and units; ``partial``: the store of
+    what is known so far, counted over ``images`` images, None where there is none. ``machine`` and ``began`` tell the
+    process ``pid`` from another one of that number.
     """
 
     target: Path
@@ -244,7 +244,7 @@ class RunWriter:
             command=command,
             started=now,
             updated=now,
-            phase="read",
+            phase="starting",
             done=0,
             total=0,
             rate=0.0,

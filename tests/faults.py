@@ -242,13 +242,14 @@ def _dissect(work: Work, told: Connection) -> None:
     import torch
 
     from ndissect.engine.data.broden import open_dataset
-    from ndissect.engine.dissect import Settings, dissect
+    from ndissect.engine.dissect import dissect
     from ndissect.engine.layers import list_layers
     from ndissect.engine.memory import Budget
     from ndissect.engine.networks.resolve import load_network
     from ndissect.engine.progress import Progress
     from ndissect.engine.provenance import identity
     from ndissect.engine.saved import Saved, saved_folder
+    from ndissect.engine.settings import Settings
     from ndissect.engine.together import join
     from ndissect.store.errors import NDError
     from ndissect.store.protocol import make_protocol

@@ -16,11 +16,12 @@ from networks_factory import CHANNELS, EXACT, write_network
 
 from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.device import out_of_memory
-from ndissect.engine.dissect import Outcome, Settings, dissect
+from ndissect.engine.dissect import dissect
 from ndissect.engine.layers import list_layers, match_layers
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.progress import Progress
+from ndissect.engine.settings import Outcome, Settings
 from ndissect.engine.tally import Tally
 from ndissect.store.errors import NDError
 from ndissect.store.model import Layer

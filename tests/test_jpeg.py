@@ -13,7 +13,7 @@ from PIL import Image
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.images import BadFile, decode_image
-from ndissect.engine.data.jpeg import decode_together, keep_jpeg
+from ndissect.engine.data.jpeg import bare_jpeg, decode_together, keep_jpeg
 from ndissect.engine.loader import Loader
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
@@ -54,6 +54,24 @@ def test_anything_else_is_decoded_by_the_threads(options: dict[str, object]) -> 
 def test_a_header_that_breaks_off_is_a_bad_file(cut: int) -> None:
     with pytest.raises(BadFile):
         keep_jpeg(picture()[:cut], "a.jpg", SIZE)
+
+
+def test_a_bare_jpeg_shows_the_same_picture_and_tells_nothing_else() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a secret place"
+    data = picture(quality=85, exif=exif.tobytes(), comment=b"a secret word")
+    assert b"secret" in data
+    bare = bare_jpeg(data, SIZE)
+    assert bare is not None
+    assert b"secret" not in bare
+    with Image.open(io.BytesIO(bare)) as image:
+        assert not image.getexif()
+        np.testing.assert_array_equal(np.asarray(image), decode_image(data, "a.jpg", SIZE))
+    assert bare_jpeg(data, (41, 56)) is None
+    assert bare_jpeg(data[:-2], SIZE) is None
+    assert bare_jpeg(picture(kind="PNG"), SIZE) is None
+    for cut in range(0, len(data) - 2, 7):
+        bare_jpeg(data[:cut] + data[-2:], SIZE)  # whatever is missing in the middle, it ends
 
 
 def test_a_wrong_size_is_a_bad_file() -> None:

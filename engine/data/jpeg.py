@@ -12,6 +12,7 @@ from torch import Tensor
 from ndissect.engine.data.images import decode_image
 
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_SCAN, _COMMENT = 0xDA, 0xFE
 _BASELINE, _NO_FRAME = (0xC0, 0xC1), (0xC4, 0xC8, 0xCC)
 
 
@@ -36,6 +37,24 @@ def _frame(data: bytes) -> tuple[int, int] | None:
             return None  # progressive, arithmetic, lossless
         at += 2 + length
     return None
+
+
+def bare_jpeg(data: bytes, size: tuple[int, int]) -> bytes | None:
+    """A whole baseline colour JPEG of ``size`` (H, W) without what else cameras write into it; None for anything else.
+
+    The picture is the same, bit by bit; places, times and orientation, which label maps do not follow, are gone.
+    """
+    if _frame(data) != size:
+        return None
+    parts, at = [data[:2]], 2
+    while data[at] == 0xFF and data[at + 1] != _SCAN:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if end + 4 > len(data):
+            return None
+        if not (0xE1 <= data[at + 1] <= 0xED or data[at + 1] in (0xEF, _COMMENT)):
+            parts.append(data[at:end])
+        at = end
+    return b"".join([*parts, data[at:]])
 
 
 def decode_together(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> list[Tensor]:

@@ -19,11 +19,12 @@ from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.demo import scenes
 from ndissect.engine.device import DEFAULT_BATCH, choose_device, device_name, exact_arithmetic
-from ndissect.engine.dissect import Settings, dissect
+from ndissect.engine.dissect import dissect
 from ndissect.engine.layers import LayerInfo, list_layers, match_layers
 from ndissect.engine.loader import image_tensor
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.engine.progress import Progress
+from ndissect.engine.settings import Settings
 from ndissect.store.protocol import make_protocol
 
 

@@ -58,10 +58,10 @@ def bench(
 
     from ndissect.engine.bench import bench as measure
     from ndissect.engine.device import choose_device
-    from ndissect.engine.dissect import Settings
     from ndissect.engine.layers import default_layers, list_layers, match_layers
     from ndissect.engine.memory import budget
     from ndissect.engine.networks.resolve import load_network
+    from ndissect.engine.settings import Settings
     from ndissect.store.protocol import make_protocol
 
     loaded, chosen = load_network(network), choose_device(device)

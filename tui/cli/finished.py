@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,17 @@ def shard(saved: Saved) -> bool:
     return found is not None and "complete" in found[0]
 
 
+def _drift(provenance: Mapping[str, Any]) -> list[str]:
+    """What a faster arithmetic changed, a line a layer; nothing where float32 was used."""
+    run = provenance.get("run")
+    drift = run.get("drift", []) if isinstance(run, dict) else []
+    return [
+        f"{d['layer']}: {d['precision']} against fp32 on {d['images']} images: {d['labels']} of {d['units']} labels "
+        f"change, IoUs by up to {d['iou']:.2g}"
+        for d in drift
+    ]
+
+
 def summary(path: Path, json: bool) -> None:
     """Print the layers of the store ``path``, and what to look at next."""
     from ndissect.store.concepts import report_order
@@ -59,6 +71,7 @@ def summary(path: Path, json: bool) -> None:
             UNIQUE,
             f"{UNITS_FROM_0}; {protocol_line(store.protocol)}",
             *cautions(views),
+            *_drift(store.provenance),
             f"next: nd inspect {last.name}    nd overlay {last.name}:{best_unit(last)[0] or 0}",
         ]
         output.print_table(Table(columns, rows, notes=notes))

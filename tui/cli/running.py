@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     import torch
 
     from ndissect.engine.data.dataset import ConceptDataset
-    from ndissect.engine.dissect import Outcome, Publish, Settings
     from ndissect.engine.layers import LayerInfo
     from ndissect.engine.merge import Shard
     from ndissect.engine.networks.resolve import Network
     from ndissect.engine.precision import Drift
+    from ndissect.engine.publishing import Publish
     from ndissect.engine.saved import Saved
+    from ndissect.engine.settings import Outcome, Settings
     from ndissect.engine.together import Together
     from ndissect.store.live import RunWriter
     from ndissect.store.model import Dissection
@@ -225,8 +226,8 @@ class _Run:
         return path
 
     def _settings(self, device: torch.device, together: Together) -> Settings:
-        from ndissect.engine.dissect import Settings
         from ndissect.engine.memory import budget
+        from ndissect.engine.settings import Settings
 
         r = self.request
         return Settings(
