@@ -41,8 +41,9 @@ class Bench:
     """Seconds, each the least of several rounds taken in turn.
 
     ``forward_s``: the network alone over decoded images; ``decode_forward_s``: with decoding; ``dissect_s``: the whole
-    dissection; ``ratio``: dissect_s / decode_forward_s; ``tally_s``, ``dense_tally_s``: of all images, extrapolated
-    from a few, this tally (cells found anew) and one that enlarges every map and multiplies with one-hot labels.
+    dissection; ``ratio``: dissect_s / decode_forward_s, the median of the rounds; ``tally_s``, ``dense_tally_s``: of
+    all images, extrapolated from a few, this tally (cells found anew) and one that enlarges every map and multiplies
+    with one-hot labels.
     """
 
     device: str

@@ -21,6 +21,8 @@ from ndissect.store.upsampling import Upsampling
 _GROWN = 1.5
 # And only where they take this many bytes.
 _WORTH = 64 << 20
+# Once images are left out, pieces are cut again when they have grown by this factor.
+_WORTH_CUTTING = 1.02
 
 
 @dataclass
@@ -94,6 +96,10 @@ class Kept:
             self.cut(bounds)
         if self._put(piece):
             return
+        if not self.full or self.nbytes > _WORTH_CUTTING * self._cut_to:  # else hardly anything can have sunk below
+            self.cut(bounds)
+            if self._put(piece):
+                return
         for there in self.pieces:  # labels can be read again, activations cannot
             there.labels = None
         piece.labels = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ndissect.store.errors import WrongUse
-from ndissect.store.files import human_bytes
+from ndissect.store.files import host_high_water, human_bytes
 
 # Of what is free at the start a run takes this much by itself; the network's own maps come on top.
 _SHARE = 0.5
@@ -38,13 +38,16 @@ class Budget:
 def budget(text: str | None, device: torch.device, processes: int = 1) -> Budget:
     """The budget that ``--memory`` asks for: ``8GB``, ``8GB,40GB`` (host, GPU); None: half of what is free.
 
-    ``processes``: so many share the host's memory. WrongUse for what is no size.
+    ``processes``: so many share what is free on the host; of what is asked for, each may use all. WrongUse for what is
+    no size.
     """
     host, _, gpu = (text or "").partition(",")
-    on_gpu = 0
-    if device.type == "cuda":
-        on_gpu = _bytes(gpu) if gpu else int(_SHARE * torch.cuda.mem_get_info(device)[0])
-    return Budget(_bytes(host) if host else int(_SHARE * free_memory()) // processes, on_gpu)
+    on_host, on_gpu = (_bytes(part) if part else None for part in (host, gpu))
+    if on_host is None:
+        on_host = int(_SHARE * free_memory()) // processes
+    if on_gpu is None and device.type == "cuda":
+        on_gpu = int(_SHARE * torch.cuda.mem_get_info(device)[0])
+    return Budget(on_host, on_gpu or 0 if device.type == "cuda" else 0)
 
 
 def _bytes(text: str) -> int:
@@ -89,7 +92,4 @@ class HighWater:
 
 def high_water(device: torch.device) -> HighWater:
     """The most that this process has used since it started."""
-    import resource  # noqa: PLC0415 - not on every system
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
-    return HighWater(peak, torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0)
+    return HighWater(host_high_water(), torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0)

@@ -122,6 +122,16 @@ def _write_failed(target: Path, error: OSError) -> NDError:
     return NDError(f"cannot write {target}: {error.strerror or error}", hint)
 
 
+def host_high_water() -> int:
+    """The most bytes of memory that this process has used."""
+    with contextlib.suppress(OSError, ValueError, IndexError):  # ru_maxrss would count what the parent had used
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    import resource  # noqa: PLC0415 - not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
+
+
 def human_bytes(n: float) -> str:
     """``n`` bytes for people: ``512 B``, ``3.4 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

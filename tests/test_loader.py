@@ -94,7 +94,8 @@ def test_what_goes_wrong_with_the_maker_reaches_the_reader_after_the_items_befor
 
     read = []
     with pytest.raises(kind) as raised:
-        read += [item for item in prefetched(source(), 1) if not read.append(item)]
+        for item in prefetched(source(), 1):
+            read.append(item)
     assert raised.value is error
     assert read == [1, 2]
     assert makers() == []
@@ -151,7 +152,8 @@ def test_images_that_cannot_be_read_are_all_named_else(data: Broden) -> None:
     spoil(data, 3, 6, 9)
     read = []
     with pytest.raises(NDError) as refused:
-        read += [b for b in loader(data).batches(range(IMAGES), 3, skip_bad=False) if not read.append(b)]
+        for batch in loader(data).batches(range(IMAGES), 3, skip_bad=False):
+            read.append(batch)
     assert [b.images for b in read] == [[0, 1, 2]]
     said = refused.value.message
     assert f"3 of {IMAGES} images" in said

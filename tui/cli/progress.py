@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ndissect.engine.progress import Phase, Progress
-from ndissect.store.files import human_bytes
+from ndissect.store.files import host_high_water, human_bytes
 from ndissect.tui.cli.output import tell
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ _LOOK_SECONDS = 0.5
 
 def memory_used() -> str:
     """The most that this process has used, and held on a GPU: ``1.2 GB``, ``1.2 GB + 3.4 GB GPU``."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    used = host_high_water()
     torch = sys.modules.get("torch")
     on_gpu = sum(torch.cuda.max_memory_reserved(i) for i in range(torch.cuda.device_count())) if torch else 0
     return human_bytes(used) + (f" + {human_bytes(on_gpu)} GPU" if on_gpu else "")
