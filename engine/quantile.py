@@ -221,7 +221,21 @@ class _Tail:
         self._take(u, values[u, at])
 
     def update_maps(self, maps: Tensor, peak: Tensor) -> None:
-        """Take maps (N, U, h, w) float32 with the largest value of each, ``peak`` (N, U)."""
+        """Take maps (N, U, h, w) float32 with the largest value of each, ``peak`` (N, U); all or none, as _take."""
+        some = max(1, self._buffer.shape[1] // (maps.shape[2] * maps.shape[3]))
+        if some >= len(maps) or not bool((self.bound == -torch.inf).all()):
+            self._take_maps(maps, peak)
+            return
+        # The first maps of all: as many as fill the buffer give a bound, which spares most of the others.
+        before = self.bound, self._filled, self._buffer.clone()
+        try:
+            for part, highest in zip(maps.split(some), peak.split(some), strict=True):
+                self._take_maps(part, highest)
+        except BaseException:
+            self.bound, self._filled, self._buffer = before
+            raise
+
+    def _take_maps(self, maps: Tensor, peak: Tensor) -> None:
         u, n = (peak.T > self.bound[:, None]).nonzero(as_tuple=True)
         values = maps[n, u].flatten(1)
         # Unit after unit, as nonzero lists them.

@@ -145,6 +145,10 @@ class _Count:
         at, (_, U, rows, cols) = self._at, cells.shape
         words = labels.words()
         step = max(1, _PIXELS_AT_ONCE[limit.device.type == "cpu"] // at.pixel.shape[1])
+        # Numbers of 32 bits where they suffice: there are many of them, and what takes time is moving them.
+        small = max(words.shape[0], self._intersection.numel()) < 2**31
+        kind = torch.int32 if small else torch.int64
+        table = at.pixel.to(kind)
         for s in range(0, len(cells), step):
             index = cells.index[s : s + step].long()
             which, place = index // (rows * cols), index % (rows * cols)
@@ -154,8 +158,8 @@ class _Count:
             per_cell = mask.sum(1)
             self.area.index_add_(0, which + first * U, per_cell)
             hit = mask.view(-1).nonzero()[:, 0]
-            pixel = (n[:, None] * at.pixels + at.pixel[place]).view(-1).index_select(0, hit)
-            base = torch.repeat_interleave((labels.group[n] * U + u) * self._columns, per_cell)
+            pixel = ((n * at.pixels).to(kind)[:, None] + table[place]).view(-1).index_select(0, hit)
+            base = torch.repeat_interleave(((labels.group[n] * U + u) * self._columns).to(kind), per_cell)
             # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
             found = words[:, 0].index_select(0, pixel) if words.shape[1] == 1 else words.index_select(0, pixel)
             label = found.view(labels.pixels.dtype).view(len(hit), labels.pixels.shape[2])
