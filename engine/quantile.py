@@ -229,8 +229,8 @@ class _Tail:
         # The first maps of all: as many as fill the buffer give a bound, which spares most of the others.
         before = self.bound, self._filled, self._buffer.clone()
         try:
-            for part, highest in zip(maps.split(some), peak.split(some), strict=True):
-                self._take_maps(part, highest)
+            for start in range(0, len(maps), some):
+                self._take_maps(maps[start : start + some], peak[start : start + some])
         except BaseException:
             self.bound, self._filled, self._buffer = before
             raise
