@@ -189,7 +189,8 @@ class _Hits:
         self._sparse.append(torch.unique(index, return_counts=True))
         if sum(len(distinct) for distinct, _ in self._sparse) > _DENSE_BINS:
             distinct, inverse = torch.unique(torch.cat([i for i, _ in self._sparse]), return_inverse=True)
-            count = torch.zeros_like(distinct).index_add_(0, inverse, torch.cat([c for _, c in self._sparse]))
+            count = torch.zeros(len(distinct), dtype=torch.int64, device=distinct.device)
+            count.index_add_(0, inverse, torch.cat([c for _, c in self._sparse]))
             self._sparse = [(distinct, count)]
 
     def add_to(self, counts: Tensor) -> None:

@@ -206,7 +206,10 @@ def test_any_table_is_read_in_any_order_of_its_rows(
     assert label_units(got.layers[0].best)[1].tolist() == label_units(given.layers[0].best)[1].tolist()
     assert detectors(got.layers[0].best).sum() == detectors(given.layers[0].best).sum()
     assert unique_per_category(got.layers[0].best).sum() == unique_per_category(given.layers[0].best).sum()
-    assert unique_best_label(got.layers[0].best) == unique_best_label(given.layers[0].best)
+    iou = given.layers[0].best.iou
+    tied = ((iou == iou.max(1, keepdims=True)) & (iou > 0)).sum(1) > 1
+    if not tied.any():  # of equal IoUs the lower concept number wins, and a table does not tell the numbers
+        assert unique_best_label(got.layers[0].best) == unique_best_label(given.layers[0].best)
 
 
 def test_an_imported_store_says_where_it_came_from_and_what_it_lacks(tmp_path: Path) -> None:
