@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, Sample, unusable
-from ndissect.engine.data.jpeg import decode_together, keep_jpeg
+from ndissect.engine.data.jpeg import keep_jpeg
+from ndissect.engine.decoding import decode_together
 from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.store.errors import NDError

@@ -1,13 +1,9 @@
-"""JPEGs that are left encoded until a batch of them is together, for decoders that work on batches: a GPU's."""
+"""JPEGs as they lie in files: whether one is whole and of which size, and what cameras write into it taken out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ndissect.engine.data.images import decode_image
 
@@ -55,22 +51,3 @@ def bare_jpeg(data: bytes, size: tuple[int, int]) -> bytes | None:
             parts.append(data[at:end])
         at = end
     return b"".join([*parts, data[at:]])
-
-
-def decode_together(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> list[Tensor]:
-    """(3, H, W) uint8 tensors on ``device`` of images, encoded (n,) or decoded (H, W, 3).
-
-    RuntimeError where one cannot be decoded. A GPU's decoder rounds otherwise than a CPU's: pixels may differ by a few
-    levels.
-    """
-    from torchvision.io import ImageReadMode, decode_jpeg  # noqa: PLC0415 - takes a while
-
-    encoded = [i for i, image in enumerate(images) if image.ndim == 1]
-    # decode_jpeg wants memory that it could write to, and the bytes of a file are not.
-    sources = [torch.from_numpy(images[i].copy()) for i in encoded]
-    decoded = decode_jpeg(sources, mode=ImageReadMode.RGB, device=device) if sources else []
-    by_place = dict(zip(encoded, decoded, strict=True))
-    return [
-        by_place[i] if i in by_place else torch.from_numpy(image.copy()).permute(2, 0, 1).to(device)
-        for i, image in enumerate(images)
-    ]
