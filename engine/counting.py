@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ndissect.engine.cells import Cells
 from ndissect.engine.device import Halving
-from ndissect.engine.gathering import Place, within
 from ndissect.engine.kept import Piece
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.loader import Loader
+from ndissect.engine.places import Place
 from ndissect.engine.progress import Progress
+from ndissect.engine.state import State, under, within
 from ndissect.engine.tally import ConceptTally, Tally
 from ndissect.engine.thumbnails import image_table
 from ndissect.engine.timing import Clock
@@ -24,8 +25,6 @@ from ndissect.engine.top import Top
 from ndissect.store import scores
 from ndissect.store.counts import ConceptCounts
 from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
-
-_STATISTICS = ("threshold", "dead", "nan", "inf", "minimum", "maximum")
 
 
 class Counting:
@@ -108,13 +107,12 @@ class Counting:
             for total in state.values():
                 together.sum(total)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """All that :meth:`resumed` needs."""
-        found = {f"concepts.{name}": t for name, t in self.concepts.state().items()}
+        found = under("concepts", self.concepts.state())
         for i, (tally, stats, top) in enumerate(zip(self._tallies, self.statistics, self.tops, strict=True)):
-            found |= {f"{i}.tally.{name}": t for name, t in tally.state().items()}
-            found |= {f"{i}.statistics.{name}": torch.from_numpy(getattr(stats, name)) for name in _STATISTICS}
-            found |= {f"{i}.top.{name}": torch.from_numpy(x) for name, x in vars(top).items()}
+            found |= under(f"{i}.tally", tally.state())
+            found |= under(f"{i}.statistics", _tensors(stats)) | under(f"{i}.top", _tensors(top))
         return found
 
     @classmethod
@@ -122,7 +120,7 @@ class Counting:
         cls,
         loader: Loader,
         places: Sequence[Place],
-        state: dict[str, Tensor],
+        state: State,
         device: torch.device,
         clock: Clock,
         progress: Progress,
@@ -164,5 +162,9 @@ class Counting:
         )
 
 
-def _arrays(state: dict[str, Tensor]) -> dict[str, Any]:
+def _tensors(arrays: UnitStatistics | Top) -> State:
+    return {name: torch.from_numpy(array) for name, array in vars(arrays).items()}
+
+
+def _arrays(state: State) -> dict[str, Any]:
     return {name: t.cpu().numpy() for name, t in state.items()}

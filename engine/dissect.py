@@ -16,22 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ndissect.engine.cells import Cells
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.device import exact_arithmetic
+from ndissect.engine.device import exact_arithmetic, out_of_memory
 from ndissect.engine.extremes import Extremes
 from ndissect.engine.forward import Consumer, Forward
-from ndissect.engine.gathering import Gathering, Place, as_tensor, from_tensor, within
+from ndissect.engine.gathering import Gathering
 from ndissect.engine.kept import Piece, may_fire
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.loader import Batch, Loader, image_tensor
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.placing import place_layers
+from ndissect.engine.places import Place, place_layers
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.publishing import Publish, Publisher
 from ndissect.engine.saved import Saved
 from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.state import State, as_tensor, from_tensor, under, within
 from ndissect.engine.timing import Clock
 from ndissect.engine.together import ALONE, Together
 from ndissect.store import protocol as protocols
@@ -54,8 +56,9 @@ def dissect(
     """Dissect ``layers`` of ``network`` over ``dataset``: method.md sections 3 to 5 of the papers, exactly.
 
     ``publish`` is handed what is known now and then; ``saved``: where what was counted is kept, and gone on from;
-    ``together``: the processes that share the work, each of which returns the same. NDError for unreadable images,
-    layers that change their shape, networks that fail; what ``settings.stop`` gives and KeyboardInterrupt pass through.
+    ``together``: the processes that share the work, of which the first returns the dissection. NDError for unreadable
+    images, layers that change their shape, networks that fail; what ``settings.stop`` gives and KeyboardInterrupt pass
+    through.
     """
     exact_arithmetic()
     run = _Run(network, dataset, layers, protocol, settings, progress, publish, saved, together)
@@ -96,6 +99,10 @@ def gather_part(
         return run.gather_alone(record)
     finally:
         network.module.to("cpu")
+
+
+#: Which images of a batch, and of each layer what may fire in them.
+_Fires = tuple[slice, list[Cells | Tensor]]
 
 
 class _Run:
@@ -180,7 +187,7 @@ class _Run:
             return _Start()
         return _Start(phase, *found)
 
-    def _save(self, phase: int, done: int, state: Callable[[], dict[str, Tensor]], *, now: bool = False) -> None:
+    def _save(self, phase: int, done: int, state: Callable[[], State], *, now: bool = False) -> None:
         """Save what was counted, and what is kept, if it is time."""
         stop = self.settings.stop()
         due = time.monotonic() - self._saving >= self.settings.save_every
@@ -231,12 +238,12 @@ class _Run:
                 g.feed(i, maps, known)
 
         with self.forward.captured() as capture:
-            for batch in self._batches(self.mine[done:]):
-                taken = _Taken(batch)
+            for batch in self._batches(self.mine[done:], skip_bad=self.settings.skip_bad):
+                fires: list[_Fires] = []
                 consumers: list[Consumer] = [thresholds, partial(self._tops, batch)] if first else [thresholds]
-                self.forward.run(capture, batch, consumers, partial(self._keep, taken) if first else None)
+                self.forward.run(capture, batch, consumers, partial(self._find, fires) if first else None)
                 if first:
-                    self._read(batch, taken)
+                    self._read(batch, fires)
                 done += len(batch) + len(batch.bad)
                 self.progress.advance(len(batch) + len(batch.bad))
                 self._save(number, done, g.state)
@@ -255,9 +262,9 @@ class _Run:
         self.progress.note(f"going on after {record['done']} of {len(self.mine)} images")
         return int(record["done"])
 
-    def _batches(self, images: Sequence[int]) -> Iterator[Batch]:
+    def _batches(self, images: Sequence[int], *, skip_bad: bool) -> Iterator[Batch]:
         """Batches of these images; what it takes to wait for them is timed."""
-        batches = self.loader.batches(images, self.forward.batch.size, skip_bad=self.settings.skip_bad)
+        batches = self.loader.batches(images, self.forward.batch.size, skip_bad=skip_bad)
         try:
             while True:
                 with self.clock.during("decode"):
@@ -271,38 +278,32 @@ class _Run:
     def _tops(self, batch: Batch, i: int, maps: Tensor, known: Extremes, images: slice) -> None:
         self.gathering.tops[i].update(maps, torch.tensor(batch.images[images]), known)
 
-    def _keep(self, taken: _Taken, maps: Sequence[Tensor], known: Sequence[Extremes], images: slice) -> None:
-        """What may fire of these maps, which come after their thresholds' update."""
-        g = self.gathering
+    def _find(self, fires: list[_Fires], maps: Sequence[Tensor], known: Sequence[Extremes], images: slice) -> None:
+        """Add to ``fires`` what may fire of these maps, which come after their thresholds' update."""
+        g, upsampling = self.gathering, self.loader.protocol.upsampling
         if not g.keeps:
             return
         try:
-            layers = [
-                may_fire(x, bound, self.loader.protocol.upsampling, e.peak if e.clean else None)
+            found = [
+                may_fire(x, bound, upsampling, e.peak if e.clean else None)
                 for x, bound, e in zip(maps, g.bounds(), known, strict=True)
             ]
-        except (RuntimeError, MemoryError):
-            taken.pieces.append(None)
+        except (RuntimeError, MemoryError) as e:
+            if not (isinstance(e, MemoryError) or out_of_memory(e)):
+                raise
+            g.kept.full = True  # these images go through the network again
             return
-        taken.pieces.append(Piece(taken.batch.images[images], layers))
+        fires.append((images, found))
 
-    def _read(self, batch: Batch, taken: _Taken) -> None:
-        """Take the batch's labels, and keep its pieces with them."""
+    def _read(self, batch: Batch, fires: Sequence[_Fires]) -> None:
+        """Take the batch's labels, and keep with them what may fire."""
         g = self.gathering
         with self.clock.during("labels", self.forward.counting):
             labels = self.loader.labels(batch, self.forward.counting) if len(batch) else None
             g.reading.add(batch, labels)
-            if not g.keeps:
-                return
-            start = 0
-            for piece in taken.pieces:
-                if piece is None:
-                    g.kept.full = True
-                    continue
-                assert labels is not None
-                start = batch.images.index(piece.images[0])
-                piece.labels = labels[start : start + len(piece.images)]
-                g.kept.add(piece, g.bounds())
+            if labels is not None:
+                for images, layers in fires:
+                    g.kept.add(Piece(batch.images[images], layers, labels[images]), g.bounds())
 
     def gather_alone(self, record: Callable[[Outcome, Sequence[Place]], dict[str, Any]]) -> Outcome:
         """Gather for others to count: everything must have been kept."""
@@ -332,29 +333,16 @@ class _Run:
 
     def count(self) -> Outcome:
         """Count what fires, and put it all together."""
-        g, together, start = self.gathering, self.together, self._start
-        resumed = start.phase >= g.passes  # it had begun: it needs no more of the first half than its result
-        if resumed:
-            counting = Counting.resumed(
-                self.loader, self.places, start.state, self.forward.counting, self.clock, self.progress
-            )
-            g.reading.restore(within(start.state, "reading"))
-            missing, done = from_tensor(start.state["missing"]), int(start.record["done"])
-            self.progress.note(f"going on with the tally, after {counting.images} of {len(self.mine)} images")
+        g, together = self.gathering, self.together
+        resumed = self._start.phase >= g.passes  # the tally had begun
+        counting, missing, done = self._resume_counting() if resumed else self._begin_counting()
         survey = g.reading.survey(self.loader.dataset.names, together)
-        if not resumed:
-            statistics, tops = [q.result() for q in g.quantiles], [t.result(together) for t in g.tops]
-            counting = Counting(
-                self.loader, self.places, statistics, tops, self.forward.counting, self.clock, self.progress
-            )
-            out = g.kept.images() | {number for number, _ in g.reading.bad}
-            missing, done = [i for i in self.mine if i not in out], 0
         kept = len(self.mine) - len(missing) - len(g.reading.bad)
         counted = counting.images - done  # of those that are kept
 
-        def state() -> dict[str, Tensor]:
-            reading = {f"reading.{name}": t for name, t in g.reading.state().items()}
-            return counting.state() | reading | {"missing": as_tensor(missing)}
+        def state() -> State:
+            known = {"missing": as_tensor(missing)}
+            return counting.state() | under("reading", g.reading.state()) | known
 
         if together.size > 1 and not resumed:
             self._save(g.passes, 0, state, now=True)
@@ -374,6 +362,24 @@ class _Run:
         share = len(missing) / max(len(self.mine), 1)
         return Outcome(dissection, survey, self.clock.seconds(), g.passes + share, self.forward.batch.size)
 
+    def _begin_counting(self) -> tuple[Counting, list[int], int]:
+        """The counting at the thresholds that were found, the images that are not kept, and that none is done."""
+        g, bad = self.gathering, {number for number, _ in self.gathering.reading.bad}
+        statistics, tops = [q.result() for q in g.quantiles], [t.result(self.together) for t in g.tops]
+        counting = Counting(
+            self.loader, self.places, statistics, tops, self.forward.counting, self.clock, self.progress
+        )
+        out = g.kept.images() | bad
+        return counting, [i for i in self.mine if i not in out], 0
+
+    def _resume_counting(self) -> tuple[Counting, list[int], int]:
+        """The same, as it was saved: of the first half it needs no more than its result."""
+        state = self._start.state
+        counting = Counting.resumed(self.loader, self.places, state, self.forward.counting, self.clock, self.progress)
+        self.gathering.reading.restore(within(state, "reading"))
+        self.progress.note(f"going on with the tally, after {counting.images} of {len(self.mine)} images")
+        return counting, from_tensor(state["missing"]), int(self._start.record["done"])
+
     def _pieces_left(self, missing: Sequence[int], counted: int) -> Iterator[list[Piece]]:
         """The saved pieces one by one, without those of the first ``counted`` images."""
         assert self.saved is not None
@@ -385,15 +391,13 @@ class _Run:
                 yield [piece]
             counted -= len(piece.images)
 
-    def _second_pass(
-        self, counting: Counting, missing: list[int], done: int, state: Callable[[], dict[str, Tensor]]
-    ) -> None:
+    def _second_pass(self, counting: Counting, missing: list[int], done: int, state: Callable[[], State]) -> None:
         def tally(i: int, maps: Tensor, known: Extremes, images: slice) -> None:
             counting.count_maps(i, maps, labels[images])
 
         self.progress.start("tally", len(missing), done)
         with self.forward.captured() as capture:
-            for batch in self._batches(missing[done:]):
+            for batch in self._batches(missing[done:], skip_bad=False):  # all of them could be read before
                 labels = self.loader.labels(batch, self.forward.counting)
                 self.forward.run(capture, batch, [tally])
                 counting.concepts.add(labels)
@@ -431,18 +435,10 @@ class _Run:
             )
 
 
-@dataclass
-class _Taken:
-    """A batch, and what of it may fire, piece by piece; None where memory did not suffice for one."""
-
-    batch: Batch
-    pieces: list[Piece | None] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class _Start:
     """Where a run begins: the phase, -1 for the beginning, with what was saved of it."""
 
     phase: int = -1
     record: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Tensor] = field(default_factory=dict)
+    state: State = field(default_factory=dict)

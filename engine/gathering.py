@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +13,9 @@ from ndissect.engine.kept import Kept
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.loader import Batch
 from ndissect.engine.memory import Budget
+from ndissect.engine.places import Place
 from ndissect.engine.quantile import Quantile
+from ndissect.engine.state import State, as_tensor, from_tensor, under, within
 from ndissect.engine.tally import ConceptTally, upsample_dense
 from ndissect.engine.together import ALONE, Together
 from ndissect.engine.top import TopTracker
@@ -24,21 +24,9 @@ from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
 from ndissect.store.protocol import Protocol
-from ndissect.store.upsampling import Axis
 
 # The part of the budget that thresholds may take; the rest is for what may fire.
 _FOR_THRESHOLDS = 0.5
-
-
-@dataclass(frozen=True)
-class Place:
-    """A layer, as far as counting needs to know it: its name, units, map size, and how its maps lie on the grid."""
-
-    name: str
-    module: str
-    units: int
-    map_size: tuple[int, int]
-    axes: tuple[Axis, Axis]
 
 
 @dataclass(frozen=True)
@@ -72,19 +60,19 @@ class Reading:
         self.bad += [(number, error.message) for number, error in batch.bad]
         self._digest = (self._digest + batch.digest) % 2**128
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """All that :meth:`restore` needs to go on from here."""
         record = {"images": self.images, "bad": self.bad, "digest": f"{self._digest:x}"}
         return {"record": as_tensor(record)} | self.concepts.state()
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Go on from the ``state`` of another reading."""
         record = from_tensor(state["record"])
         self.images, self.bad = record["images"], [(int(n), str(why)) for n, why in record["bad"]]
         self._digest = int(record["digest"], 16)
         self.concepts.restore(state)
 
-    def merge(self, state: dict[str, Tensor]) -> None:
+    def merge(self, state: State) -> None:
         """Take what another reading found in other images."""
         record = from_tensor(state["record"])
         self.images += record["images"]
@@ -104,16 +92,6 @@ class Reading:
             concepts.counts(),
             f"{sum(digest for _, _, digest in everyone) % 2**128:032x}",
         )
-
-
-def as_tensor(record: Any) -> Tensor:
-    """JSON values as uint8, to lie beside tensors in one file."""
-    return torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
-
-
-def from_tensor(data: Tensor) -> Any:
-    """The inverse of :func:`as_tensor`."""
-    return json.loads(bytes(data.cpu().numpy()))
 
 
 class Gathering:
@@ -180,22 +158,16 @@ class Gathering:
         ]
         self.quantiles[i].update(torch.cat(dense, 1), maps.transpose(0, 1).reshape(maps.shape[1], -1))
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """All but what is kept: tensors by name."""
-        found = {f"reading.{name}": t for name, t in self.reading.state().items()}
+        found = under("reading", self.reading.state())
         for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
-            found |= {f"{i}.quantile.{name}": t for name, t in quantile.state().items()}
-            found |= {f"{i}.top.{name}": t for name, t in top.state().items()}
+            found |= under(f"{i}.quantile", quantile.state()) | under(f"{i}.top", top.state())
         return found
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Go on from the ``state`` of another gathering of the same layers and images."""
         self.reading.restore(within(state, "reading"))
         for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
             quantile.restore(within(state, f"{i}.quantile"))
             top.restore(within(state, f"{i}.top"))
-
-
-def within(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors of a state whose names begin with ``part.``, without it."""
-    return {name.removeprefix(f"{part}."): t for name, t in state.items() if name.startswith(f"{part}.")}

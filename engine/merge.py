@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.gathering import Place, Reading, Survey, within
+from ndissect.engine.gathering import Reading, Survey
 from ndissect.engine.loader import Loader
+from ndissect.engine.places import read_places
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.quantile import merged
-from ndissect.engine.saved import Saved, State, differences, load_pieces, read_key
+from ndissect.engine.saved import Saved, differences, load_pieces, read_key
+from ndissect.engine.state import State, within
 from ndissect.engine.timing import Clock
 from ndissect.engine.together import ALONE
 from ndissect.engine.top import TopTracker
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.model import Dissection
 from ndissect.store.protocol import Protocol
-from ndissect.store.upsampling import Axis
 
 
 @dataclass(frozen=True)
@@ -66,32 +66,6 @@ class Finished:
     about: dict[str, Any]
     record: dict[str, Any]
     state: State
-
-
-def describe_places(places: Sequence[Place]) -> list[dict[str, Any]]:
-    """The layers as JSON values."""
-    return [
-        {
-            "name": p.name,
-            "module": p.module,
-            "units": p.units,
-            "map_size": list(p.map_size),
-            "axes": [[a.positions.tolist(), a.cell.tolist(), a.weight.tolist()] for a in p.axes],
-        }
-        for p in places
-    ]
-
-
-def _read_places(described: list[dict[str, Any]]) -> list[Place]:
-    places = []
-    for p in described:
-        rows, cols = (
-            Axis(np.array(at, np.float64), np.array(cell, np.int64), np.array(weight, np.float32))
-            for at, cell, weight in p["axes"]
-        )
-        h, w = p["map_size"]
-        places.append(Place(str(p["name"]), str(p["module"]), int(p["units"]), (int(h), int(w)), (rows, cols)))
-    return places
 
 
 def open_shards(folders: Sequence[Path]) -> list[Finished]:
@@ -150,7 +124,7 @@ def merge(
         raise NDError(
             f"{dataset.root} is not the data set that the shards were taken of", "--data names the folder with it"
         )
-    protocol, places = Protocol.from_json(shards[0].key["protocol"]), _read_places(about["places"])
+    protocol, places = Protocol.from_json(shards[0].key["protocol"]), read_places(about["places"])
     clock, loader = Clock(), Loader(dataset, protocol, workers)
     reading = Reading(len(dataset.concepts))
     for shard in shards:

@@ -8,6 +8,7 @@ pickled. The folder goes when the store is whole.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -23,8 +24,9 @@ from torch import Tensor
 from ndissect.engine.cells import Cells
 from ndissect.engine.data.alone import alone
 from ndissect.engine.kept import Kept, Piece
+from ndissect.engine.state import State
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import hidden
+from ndissect.store.files import atomic, hidden
 
 _KIND, _VERSION = "ndissect-saved-run", "1"
 _RESTART = "--restart throws away what was saved; -o names another output"
@@ -32,8 +34,6 @@ _SHOWN = 60
 _KEY = "run.json"
 # What reading a file that was damaged, or written by something else, may raise.
 _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError)
-
-State = dict[str, Tensor]
 
 
 def saved_folder(target: Path) -> Path:
@@ -68,13 +68,13 @@ class Saved:
                 why = e.strerror or e
                 raise NDError(f"cannot use the folder {self.folder}: {why}", "-o names another output") from e
             stack.callback(self._tidy)  # while it is held: the folder of a run that goes on is not ours to remove
-            self.check()
+            self._check()
             yield
 
     def _target_name(self) -> str:
         return self.folder.name.removeprefix(".").removesuffix(".saved")
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """WrongUse where what was saved is of other work than ``key``."""
         there = read_key(self.folder)
         if there is None:
@@ -100,7 +100,8 @@ class Saved:
         """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays."""
         if self._process == 0 and not self._key_file.exists():
             whole = {"encoding-type": _KIND, "encoding-version": _VERSION, "key": self._key}
-            _write(self._key_file, json.dumps(whole).encode())
+            with _saving(self._key_file) as part:
+                part.write_text(json.dumps(whole), encoding="utf-8")
         fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []
         parts = list(self._parts)
         if fresh:
@@ -221,38 +222,22 @@ def _load(path: Path) -> tuple[dict[str, Any], State]:
 
 
 def _store(path: Path, state: State, record: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f"{path.name}.part")
     on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
-    try:
-        save_file(on_host, str(fresh), {"record": json.dumps(record)})
-        _put(fresh, path)
-    except (OSError, SafetensorError) as e:
-        fresh.unlink(missing_ok=True)
-        raise _not_saved(path, e) from e
-
-
-def _write(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.part")
-    try:
-        fresh.write_bytes(data)
-        _put(fresh, path)
-    except OSError as e:
-        fresh.unlink(missing_ok=True)
-        raise _not_saved(path, e) from e
-
-
-def _not_saved(path: Path, error: Exception) -> NDError:
-    why = "the disk is full" if "os error 28" in str(error) or "No space" in str(error) else str(error)
-    return NDError(f"cannot save to {path.parent}: {why}", "free some space, or choose another output with -o")
-
-
-def _put(fresh: Path, path: Path) -> None:
-    with fresh.open("rb+") as f:
-        os.fsync(f.fileno())
-    fresh.replace(path)
-    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-        folder = os.open(path.parent, os.O_RDONLY)
+    with _saving(path) as part:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            save_file(on_host, str(part), {"record": json.dumps(record)})
+        except SafetensorError as e:  # a failure of the disk, in the words of another language
+            full = "os error 28" in str(e) or "No space" in str(e)
+            raise OSError(errno.ENOSPC if full else errno.EIO, os.strerror(errno.ENOSPC) if full else str(e)) from e
+
+
+@contextlib.contextmanager
+def _saving(path: Path) -> Iterator[Path]:
+    """A path whose file replaces ``path``; NDError where the disk does not take it."""
+    try:
+        with atomic(path) as part:
+            yield part
+    except NDError as e:
+        why = e.__cause__.strerror if isinstance(e.__cause__, OSError) else e.message
+        hint = "free some space, or choose another output with -o"
+        raise NDError(f"cannot save to {path.parent}: {why}", hint) from e

@@ -161,7 +161,7 @@ class _Run:
         needed: int,
     ) -> Path | None:
         from ndissect.engine.dissect import dissect, gather_part
-        from ndissect.engine.merge import describe_places
+        from ndissect.engine.places import describe_places
         from ndissect.engine.progress import Progress
         from ndissect.engine.provenance import provenance
         from ndissect.store.live import RunWriter

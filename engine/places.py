@@ -1,18 +1,31 @@
-"""Where the maps of a network's layers lie on the label grid."""
+"""The layers that are dissected, and where their maps lie on the label grid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from ndissect.engine.gathering import Place
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.receptive import trace_fields
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis, Field, make_axis
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer, as far as counting needs to know it: its name, units, map size, and how its maps lie on the grid."""
+
+    name: str
+    module: str
+    units: int
+    map_size: tuple[int, int]
+    axes: tuple[Axis, Axis]
 
 
 def place_layers(
@@ -36,4 +49,31 @@ def place_layers(
             for d, (n, size) in enumerate(zip(layer.map_size, grid, strict=True))
         ]
         places.append(Place(layer.name, layer.module_type, layer.units, layer.map_size, (axes[0], axes[1])))
+    return places
+
+
+def describe_places(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """The layers as JSON values."""
+    return [
+        {
+            "name": p.name,
+            "module": p.module,
+            "units": p.units,
+            "map_size": list(p.map_size),
+            "axes": [[a.positions.tolist(), a.cell.tolist(), a.weight.tolist()] for a in p.axes],
+        }
+        for p in places
+    ]
+
+
+def read_places(described: list[dict[str, Any]]) -> list[Place]:
+    """The inverse of :func:`describe_places`."""
+    places = []
+    for p in described:
+        rows, cols = (
+            Axis(np.array(at, np.float64), np.array(cell, np.int64), np.array(weight, np.float32))
+            for at, cell, weight in p["axes"]
+        )
+        h, w = p["map_size"]
+        places.append(Place(str(p["name"]), str(p["module"]), int(p["units"]), (int(h), int(w)), (rows, cols)))
     return places
