@@ -1,20 +1,19 @@
-"""Plots as PNG or SVG files: one look for all of them."""
+"""Plots as PNG or SVG files: one look for all of them. To be imported where something is drawn: it takes its time."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.figure import Figure  # without pyplot: no window, no state
 
 from ndissect.store.errors import WrongUse
 from ndissect.store.files import atomic, check_writable
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 #: Draws on an empty figure.
-Draw = Callable[["Figure"], None]
+Draw = Callable[[Figure], None]
 
 #: A colour for each category, told apart by the colour-blind too (Okabe and Ito's palette); others are grey.
 CATEGORY_COLOUR = {
@@ -51,9 +50,6 @@ def svg(draw: Draw, size: tuple[float, float] = (7.0, 4.2)) -> str:
 
 
 def _drawn(draw: Draw, size: tuple[float, float], kind: str) -> bytes:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure  # without pyplot: no window, no state
-
     style = {"svg.fonttype": "none", "svg.hashsalt": "ndissect", "axes.spines.top": False, "axes.spines.right": False}
     out = io.BytesIO()
     with mpl.rc_context(style):
