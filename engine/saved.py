@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -228,7 +227,7 @@ def _store(path: Path, state: State, record: Mapping[str, Any]) -> None:
             save_file(on_host, str(part), {"record": json.dumps(record)})
         except SafetensorError as e:  # a failure of the disk, in the words of another language
             full = "os error 28" in str(e) or "No space" in str(e)
-            raise OSError(errno.ENOSPC if full else errno.EIO, os.strerror(errno.ENOSPC) if full else str(e)) from e
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(e)) from e
 
 
 @contextlib.contextmanager
@@ -238,6 +237,9 @@ def _saving(path: Path) -> Iterator[Path]:
         with atomic(path) as part:
             yield part
     except NDError as e:
-        why = e.__cause__.strerror if isinstance(e.__cause__, OSError) else e.message
+        cause = e.__cause__ if isinstance(e.__cause__, OSError) else None
+        why = cause.strerror if cause else e.message
+        if cause and cause.errno == errno.ENOSPC:
+            why = "the disk is full"
         hint = "free some space, or choose another output with -o"
         raise NDError(f"cannot save to {path.parent}: {why}", hint) from e

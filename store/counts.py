@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+#: Image blocks, and how many concepts of each category are counted by block for each unit.
+BLOCKS = 32
+PER_CATEGORY = 3
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -29,3 +33,24 @@ class ConceptCounts:
 
     area: Ints
     images: Ints
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What the labels hold by block: ``images`` (B,) int64: how many; ``concept_area`` (B, C) int64: C(c) in pixels."""
+
+    images: Ints
+    concept_area: Ints
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The leading concepts of each of U units, three of each of K categories, with their counts by block.
+
+    ``concept`` (U, K, 3) int32: rows of the concept table by falling IoU, -1 for none; ``intersection`` (U, B, K, 3)
+    int64: I(u, c); ``area`` (U, B, K) int64: A(u, c), the same for all concepts of a category.
+    """
+
+    concept: npt.NDArray[np.int32]
+    intersection: Ints
+    area: Ints

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.concepts import ConceptTable
-from ndissect.store.counts import ConceptCounts, LayerCounts
+from ndissect.store.counts import Blocks, ConceptCounts, LayerCounts, Leading
+from ndissect.store.evidence import Evidence, NullBest
 from ndissect.store.protocol import Protocol
 from ndissect.store.scores import Best
 from ndissect.store.upsampling import Axis
@@ -64,7 +65,10 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class Layer:
-    """One dissected layer. An imported table knows only ``best``: its other optional parts are None."""
+    """One dissected layer. An imported table knows only ``best``: its other optional parts are None.
+
+    ``evidence`` follows from ``leading``, ``null`` and ``counts``, but for its AUPRC, which needs every image's peaks.
+    """
 
     name: str
     module: str
@@ -74,6 +78,9 @@ class Layer:
     counts: LayerCounts | None = None
     top: TopImages | None = None
     axes: tuple[Axis, Axis] | None = None
+    evidence: Evidence | None = None
+    leading: Leading | None = None
+    null: NullBest | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ class Dissection:
     """A network's layers dissected over one data set under one protocol.
 
     ``groups`` names the image groups that every count is split into (``all`` when there is one); ``grid`` is the
-    label grid (H, W), None where unknown; ``provenance`` is JSON: enough to run the command again.
+    label grid (H, W), None where unknown; ``blocks``: what the labels hold by image block, None where not counted;
+    ``provenance`` is JSON: enough to run the command again.
     """
 
     protocol: Protocol
@@ -92,3 +100,4 @@ class Dissection:
     provenance: Mapping[str, Any]
     groups: tuple[str, ...] = ("all",)
     grid: tuple[int, int] | None = None
+    blocks: Blocks | None = None

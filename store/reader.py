@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ndissect.store import scores
 from ndissect.store.concepts import ConceptTable
-from ndissect.store.counts import ConceptCounts, LayerCounts
+from ndissect.store.counts import BLOCKS, PER_CATEGORY, Blocks, ConceptCounts, LayerCounts, Leading
 from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked, member_name, open_hdf5
 from ndissect.store.model import Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import Protocol
@@ -121,6 +122,14 @@ class Store:
         g = self._root.group("concepts", "ndissect-concepts")
         shape = (len(self.groups), len(self.concepts))
         return ConceptCounts(g.counts("area", shape), g.counts("images", shape, least=-1))
+
+    @cached_property
+    def blocks(self) -> Blocks | None:
+        """What the labels hold by image block; None where counts were not kept by block."""
+        if not self._root.has("blocks"):
+            return None
+        g = self._root.group("blocks", "ndissect-blocks")
+        return Blocks(g.counts("images", (BLOCKS,)), g.counts("concept_area", (BLOCKS, len(self.concepts))))
 
     @cached_property
     def _layers(self) -> Checked:
@@ -279,6 +288,53 @@ class LayerView:
             g.counts("area_in_category", (G, U, K)),
         )
 
+    @cached_property
+    def evidence(self) -> Evidence:
+        """How far each unit's label can be trusted; NaN for what the store does not tell."""
+        U = self.units
+        if not self._group.has("evidence"):
+            return no_evidence(U)
+        g = self._group.group("evidence", "ndissect-evidence")
+        concept = g.rows("heldout_concept", (U,), len(self.store.concepts))
+        numbers = {name: g.read(name, (U,), "f").astype(np.float64) for name in NUMBERS}
+        for name, value in numbers.items():
+            if ((value < 0) | (value > 1)).any():
+                raise g.broken(name, "holds what is no share between 0 and 1")
+        return Evidence(**numbers, heldout_concept=concept)
+
+    @cached_property
+    def leading(self) -> Leading | None:
+        """The leading concepts with their counts by image block; None where counts were not kept by block."""
+        if not self._group.has("leading"):
+            return None
+        g = self._group.group("leading", "ndissect-leading")
+        U, K = self.units, len(self.store.concepts.categories)
+        concept = g.rows("concept", (U, K, PER_CATEGORY), len(self.store.concepts))
+        return Leading(
+            concept,
+            g.counts("intersection", (U, BLOCKS, K, PER_CATEGORY)),
+            g.counts("area", (U, BLOCKS, K)),
+        )
+
+    @property
+    def pairings(self) -> int:
+        """How many wrong pairings of masks and labels were counted; 0 for none."""
+        if not self._group.has("null"):
+            return 0
+        return int(self._group.group("null", "ndissect-null").dataset("concept", (None, self.units)).shape[0])
+
+    @cached_property
+    def null(self) -> NullBest | None:
+        """The best concepts under wrong pairings of masks and labels; None where there were none."""
+        if not self._group.has("null"):
+            return None
+        g = self._group.group("null", "ndissect-null")
+        shape = g.dataset("concept", (None, self.units)).shape
+        concept = g.rows("concept", shape, len(self.store.concepts))
+        return NullBest(
+            concept, g.counts("intersection", shape), g.counts("area", shape), g.counts("concept_area", shape)
+        )
+
     @property
     def has_top(self) -> bool:
         """Whether the layer's top images are in the store."""
@@ -325,12 +381,18 @@ class LayerView:
         return np.asarray(enlarged.astype(np.float64) > self.statistics.threshold[unit])
 
     def summary(self) -> dict[str, Any]:
-        """Units, detectors and both counts of unique detectors; ``by_category`` adds up to ``unique_per_category``."""
+        """Units, detectors and both counts of unique detectors; ``by_category`` adds up to ``unique_per_category``.
+
+        ``detectors_q05``: the detectors that are told from chance, q < 0.05; None where there is no null.
+        """
+        found, q = scores.detectors(self.best), self.evidence.q
+        known = bool((~np.isnan(q)).any())
         per_category = scores.unique_per_category(self.best)
         categories = self.store.concepts.categories
         return {
             "units": self.units,
-            "detectors": int(scores.detectors(self.best).sum()),
+            "detectors": int(found.sum()),
+            "detectors_q05": int((found & (q < SIGNIFICANT)).sum()) if known else None,
             "unique_per_category": int(per_category.sum()),
             "unique_best_label": scores.unique_best_label(self.best),
             "by_category": {c: int(n) for c, n in zip(categories, per_category, strict=True)},
@@ -348,4 +410,16 @@ class LayerView:
                 g.read("map", (*image.shape, *(self.map_size or (None, None))), "f").astype(np.float32),
             )
         axes = self.axes if self._group.has("rows") else None
-        return Layer(self.name, self.module, self.best, self.statistics, self.map_size, self.counts(), top, axes)
+        return Layer(
+            self.name,
+            self.module,
+            self.best,
+            self.statistics,
+            self.map_size,
+            self.counts(),
+            top,
+            axes,
+            self.evidence if self._group.has("evidence") else None,
+            self.leading,
+            self.null,
+        )

@@ -17,7 +17,7 @@ from ndissect.store.hdf5 import clean_text, member_name
 from ndissect.store.model import Dissection, ImageTable, Layer
 
 #: What this program writes. The first number changes when older readers would misread the file.
-VERSION = "1.0"
+VERSION = "1.1"
 
 
 def write_store(path: Path, dissection: Dissection) -> None:
@@ -82,6 +82,9 @@ def _write(f: h5py.File, d: Dissection) -> None:
     _strings(c, "categories", d.concepts.categories)
     c["area"], c["images"] = d.concept_counts.area, d.concept_counts.images
 
+    if d.blocks is not None:
+        blocks = _tag(f.create_group("blocks"), "ndissect-blocks")
+        blocks["images"], blocks["concept_area"] = d.blocks.images, d.blocks.concept_area
     if d.images is not None:
         _write_images(_tag(f.create_group("images"), "ndissect-images"), d.images)
     layers = _tag(f.create_group("layers"), "ndissect-layers")
@@ -128,3 +131,15 @@ def _write_layer(g: h5py.Group, layer: Layer) -> None:
         for name, axis in zip(("rows", "columns"), layer.axes, strict=True):
             a = _tag(g.create_group(name), "ndissect-axis")
             a["position"], a["cell"], a["weight"] = axis.positions, axis.cell, axis.weight
+    if layer.evidence is not None:
+        evidence = _tag(g.create_group("evidence"), "ndissect-evidence")
+        for name, values in vars(layer.evidence).items():
+            evidence[name] = values
+    if layer.leading is not None:
+        leading = _tag(g.create_group("leading"), "ndissect-leading")
+        leading["concept"], leading["intersection"] = layer.leading.concept, _smallest(layer.leading.intersection)
+        leading["area"] = _smallest(layer.leading.area)
+    if layer.null is not None:
+        null = _tag(g.create_group("null"), "ndissect-null")
+        for name, values in vars(layer.null).items():
+            null[name] = values

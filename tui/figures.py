@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure  # without pyplot: no window, no state
@@ -50,7 +51,12 @@ def svg(draw: Draw, size: tuple[float, float] = (7.0, 4.2)) -> str:
 
 
 def _drawn(draw: Draw, size: tuple[float, float], kind: str) -> bytes:
-    style = {"svg.fonttype": "none", "svg.hashsalt": "ndissect", "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "ndissect",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     out = io.BytesIO()
     with mpl.rc_context(style):
         figure = Figure(size, dpi=150, layout="constrained")

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.errors import WrongUse, nearest
+from ndissect.store.evidence import TRAIN, VAL
 from ndissect.store.protocol import Protocol
-from ndissect.store.reader import LayerView
+from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 
 UNITS_FROM_0 = "units count from 0"
@@ -311,3 +312,14 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
 def protocol_line(protocol: Protocol) -> str:
     """The protocol in one line."""
     return f"protocol {protocol.describe()}"
+
+
+def evidence_line(store: Store) -> str:
+    """What labels are held against, in one line: the threshold, the null, the split, the blocks."""
+    pairings = max((store.layer(name).pairings for name in store.layer_names), default=0)
+    said = [
+        f"detectors: IoU > {DETECTOR_IOU}",
+        f"null: {pairings} wrong pairings" if pairings else "no null",
+        "held out: train/val" if {TRAIN, VAL} <= set(store.groups) else "nothing held out",
+    ]
+    return "; ".join(said)

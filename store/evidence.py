@@ -1,0 +1,147 @@
+"""How far a unit's label can be trusted: against chance, on images that did not choose it, and by a second measure.
+
+Everything here is plain numpy on what was counted, as in :mod:`ndissect.store.scores`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.store.counts import ConceptCounts, Ints, LayerCounts
+from ndissect.store.scores import Best, Floats, best_per_category, iou, label_units
+
+#: A detector is told from chance where its q is below this: of those, about one in twenty is expected to be chance.
+SIGNIFICANT = 0.05
+#: The image groups that a label is chosen on, and tried on.
+TRAIN, VAL = "train", "val"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the labels of a layer's U units, (U,) each; NaN where unknown, -1 for no concept.
+
+    ``p``: how often chance reaches the label's IoU, with all concepts to choose from (:func:`chance`); ``q``: the same
+    with all units to choose from (:func:`false_discovery_rate`); ``iou_low``, ``iou_high``: a 95 % interval of the
+    label's IoU, and ``stability``: the share of resamples in which the label stays the best
+    (ndissect.store.bootstrap); ``heldout_concept``: the label by the train images alone, ``train_iou``: its IoU there,
+    ``heldout_iou``: its IoU on the val images (:func:`held_out`); ``auprc``: the average precision with which the
+    unit's peak activation finds the images that hold its label, ``base_rate``: what chance reaches, their share.
+    """
+
+    p: Floats
+    q: Floats
+    iou_low: Floats
+    iou_high: Floats
+    stability: Floats
+    heldout_concept: npt.NDArray[np.int32]
+    train_iou: Floats
+    heldout_iou: Floats
+    auprc: Floats
+    base_rate: Floats
+
+
+#: The fields of :class:`Evidence` that are numbers.
+NUMBERS = tuple(f.name for f in fields(Evidence) if f.name != "heldout_concept")
+
+
+def no_evidence(units: int) -> Evidence:
+    """Evidence of which nothing is known."""
+    return Evidence(**{name: np.full(units, np.nan) for name in NUMBERS}, heldout_concept=np.full(units, -1, np.int32))
+
+
+@dataclass(frozen=True)
+class NullBest:
+    """The best concept of each of U units when masks are paired with the wrong images' labels, in each of P ways.
+
+    ``concept`` (P, U) int32: a row of the concept table, -1 for none; ``intersection``, ``area``, ``concept_area``
+    (P, U) int64: the counts behind its IoU.
+    """
+
+    concept: npt.NDArray[np.int32]
+    intersection: Ints
+    area: Ints
+    concept_area: Ints
+
+    @property
+    def iou(self) -> Floats:
+        """(P, U) float64: the best IoU of each."""
+        return iou(self.intersection, self.area, self.concept_area)
+
+
+def null_best(best: Best, concept_area: Ints) -> tuple[npt.NDArray[np.int32], Ints, Ints, Ints]:
+    """Each unit's best concept over all categories with its I, A and C: (U,) each, one row of a :class:`NullBest`."""
+    label, _ = label_units(best)
+    which = np.where(best.concept == label[:, None], best.iou, -1.0).argmax(1) if best.iou.shape[1] else label * 0
+    u = np.arange(len(label))
+    known = label >= 0
+    intersection, area = best.intersection[u, which], best.area[u, which]
+    return (
+        label,
+        np.where(known, intersection, 0),
+        np.where(known, area, 0),
+        np.where(known, np.append(concept_area, 0)[label], 0),
+    )
+
+
+def chance(observed: Floats, null: Floats, live: npt.NDArray[np.bool_]) -> Floats:
+    """p (U,): the share of the null's best IoUs, and the observed one among them, that reach each unit's.
+
+    ``observed`` (U,): the IoU of each label, the best of all concepts; ``null`` (P, U): the best of all concepts under
+    each wrong pairing. The search over concepts is in both. The null's units are pooled: every mask covers the same
+    share of all activations, and what is asked of the q below, the expected number of false labels in the layer, is
+    the sum over its units. NaN for units that are not ``live``, and where there is no null.
+    """
+    found = np.full(len(observed), np.nan)
+    pool = np.sort(null[:, live].ravel())
+    if len(pool):
+        reached = len(pool) - np.searchsorted(pool, observed[live], "left")
+        found[live] = (1 + reached) / (1 + len(pool))
+    return found
+
+
+def false_discovery_rate(p: Floats) -> Floats:
+    """q (U,): the false discovery rate at which each unit's label counts (Benjamini and Hochberg, 1995); NaN as p."""
+    found = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+    found[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return found
+
+
+def held_out(
+    counts: LayerCounts,
+    concepts: ConceptCounts,
+    groups: tuple[str, ...],
+    category: npt.NDArray[np.int32],
+    categories: int,
+    union: str,
+    *,
+    dead: npt.NDArray[np.bool_],
+    min_images: int = 0,
+) -> tuple[npt.NDArray[np.int32], Floats, Floats]:
+    """The label that the train images choose, its IoU there, and its IoU on the val images: (U,) each.
+
+    -1 and NaN for units without one, where there is no train or val group, and NaN where no val image holds it.
+    """
+    U = counts.area.shape[1]
+    if TRAIN not in groups or VAL not in groups:
+        return np.full(U, -1, np.int32), np.full(U, np.nan), np.full(U, np.nan)
+    train, val = groups.index(TRAIN), groups.index(VAL)
+    best = best_per_category(
+        counts, concepts, category, categories, union, dead=dead, min_images=min_images, group=train
+    )
+    label, value = label_units(best)
+    u, known = np.arange(U), label >= 0
+    if union == "within-category":
+        area = counts.area_in_category[val][u, np.append(category, 0)[label]]
+    else:
+        area = counts.area[val]
+    concept_area = np.append(concepts.area[val], 0)[label]
+    intersection = counts.intersection[val][u, np.maximum(label, 0)] if len(category) else np.zeros(U, np.int64)
+    found = iou(intersection, area, concept_area)
+    found[~known | (concept_area == 0)] = np.nan
+    return label, np.where(known, value, np.nan), found
