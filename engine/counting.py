@@ -1,8 +1,10 @@
-"""From thresholds and what may fire to counts, and with the top images to a dissection."""
+"""From thresholds and what may fire to counts: of the images' own labels, and of the wrong ones of the null."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,24 +13,48 @@ from torch import Tensor
 
 from ndissect.engine.cells import Cells
 from ndissect.engine.device import Halving
+from ndissect.engine.extremes import Extremes
+from ndissect.engine.forward import Consumer
+from ndissect.engine.grouping import Grouping, group_images, ungrouped
 from ndissect.engine.kept import Piece
 from ndissect.engine.labels import LabelBatch
-from ndissect.engine.loader import Loader
+from ndissect.engine.loader import Batch, Loader
+from ndissect.engine.pairing import Pairings
 from ndissect.engine.places import Place
 from ndissect.engine.progress import Progress
 from ndissect.engine.state import State, under, within
-from ndissect.engine.tally import ConceptTally, Tally
+from ndissect.engine.tally import Also, ConceptTally, Tally
 from ndissect.engine.thumbnails import image_table
 from ndissect.engine.timing import Clock
 from ndissect.engine.together import Together
 from ndissect.engine.top import Top
-from ndissect.store import scores
-from ndissect.store.counts import ConceptCounts
-from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
+from ndissect.store.counts import BLOCKS
+from ndissect.store.model import ImageTable, TopImages, UnitStatistics
+
+
+class Counted:
+    """What was counted of all layers under one labelling of the images: the right one, or the null's wrong ones."""
+
+    def __init__(self, places: Sequence[Place], concepts: int, categories: int, groups: int, device: torch.device):
+        self.concepts = ConceptTally(concepts, groups, device)
+        self.tallies = [Tally(p.units, concepts, categories, groups, device) for p in places]
+
+    def state(self) -> State:
+        """All that :meth:`restore` needs; additive, tensor by tensor."""
+        found = under("concepts", self.concepts.state())
+        for i, tally in enumerate(self.tallies):
+            found |= under(f"{i}", tally.state())
+        return found
+
+    def restore(self, state: State) -> None:
+        """Go on from the ``state`` of another of the same size."""
+        self.concepts.restore(within(state, "concepts"))
+        for i, tally in enumerate(self.tallies):
+            tally.restore(within(state, f"{i}"))
 
 
 class Counting:
-    """Counts of layers at known thresholds, over any number of images: ``concepts`` of those that were counted."""
+    """Counts of layers at known thresholds, over any number of images, by group and with ``pairings`` wrong labels."""
 
     def __init__(
         self,
@@ -39,15 +65,21 @@ class Counting:
         device: torch.device,
         clock: Clock,
         progress: Progress,
+        *,
+        grouping: Grouping | None = None,
+        pairings: int = 0,
     ) -> None:
         concepts = loader.dataset.concepts
         self.loader, self.places, self.statistics, self.tops = loader, places, statistics, tops
         self.device, self.clock, self._progress = device, clock, progress
-        self.concepts = ConceptTally(len(concepts), device=device)
+        self.grouping = grouping or ungrouped(len(loader.dataset))
         self._thresholds = [torch.from_numpy(s.threshold).to(device) for s in statistics]
-        self._tallies = [Tally(p.units, len(concepts), len(concepts.categories), device=device) for p in places]
-        self._top: list[TopImages] = []
-        self._images: ImageTable | None = None
+        C, K = len(concepts), len(concepts.categories)
+        self.right = Counted(places, C, K, self.grouping.count, device)
+        self.pairings = Pairings(loader, pairings)
+        self.wrong = Counted(places, C * pairings, K * pairings, 1, device) if pairings else None
+        self.top_images: list[TopImages] = []
+        self.images_table: ImageTable | None = None
 
     def keep_images(self) -> None:
         """Read the top images of all layers, for their thumbnails and labels."""
@@ -55,63 +87,113 @@ class Counting:
         distinct = distinct[distinct >= 0]
         row_of = np.full(len(self.loader.dataset) + 1, -1, np.int32)
         row_of[distinct] = np.arange(len(distinct))
-        self._top = [TopImages(row_of[top.image], top.peak, top.maps) for top in self.tops]
+        self.top_images = [TopImages(row_of[top.image], top.peak, top.maps) for top in self.tops]
         with self.clock.during("images"):
-            self._images = image_table(self.loader, [int(i) for i in distinct])
+            self.images_table = image_table(self.loader, [int(i) for i in distinct])
 
-    def count_pieces(self, pieces: Sequence[Piece], *, tell: bool, after: Callable[[], None] | None = None) -> None:
-        """Count what was kept of some images; ``tell``: let the progress know; ``after``: to do after each piece."""
-        unlabelled = [piece.images for piece in pieces if piece.labels is None]
-        read = self.loader.read_labels(unlabelled)
+    def count_pieces(
+        self,
+        pieces: Sequence[Piece],
+        *,
+        tell: bool,
+        after: Callable[[], None] | None = None,
+        there: Sequence[Piece] | None = None,
+    ) -> None:
+        """Count what was kept of some images; ``tell``: let the progress know; ``after``: to do after each piece.
+
+        ``there``: more pieces whose labels need not be read again.
+        """
+        read = self.loader.read_labels([piece.images for piece in pieces if piece.labels is None])
+        paired = self.pairings.labels(pieces, there or pieces) if self.wrong else None
         for piece in pieces:
             labels = piece.labels
             if labels is None:
                 with self.clock.during("labels"):
                     labels = next(read)
+            wrong = None
+            if paired:
+                with self.clock.during("null"):
+                    wrong = next(paired)
             with self.clock.during("tally", self.device):
-                labels = labels.to(self.device)
-                self.concepts.add(labels)
-                for i, layer in enumerate(piece.layers):
-                    rows, cols = self.places[i].axes
-                    if isinstance(layer, Cells):
-                        cells = layer.to(self.device)
-                        self._tallies[i].add_cells(cells, self._thresholds[i], rows, cols, labels)
-                    else:
-                        self._count_whole(i, layer, labels)
+                self._count_piece(piece, self._labelled(piece.images, labels, wrong))
             if tell:
                 self._progress.advance(len(piece.images))
             if after:
                 after()
 
-    def _count_whole(self, i: int, maps: Tensor, labels: LabelBatch) -> None:
-        """Count whole maps, in pieces that fit the device."""
+    def _labelled(self, images: Sequence[int], labels: LabelBatch, wrong: LabelBatch | None) -> list[LabelBatch]:
+        """The right labels of some images, and the wrong ones where they are counted, themselves counted now."""
+        found = [labels.to(self.device).grouped(self.grouping.of[list(images)])]
+        self.right.concepts.add(found[0])
+        if self.wrong and wrong:
+            found.append(wrong.to(self.device))
+            self.wrong.concepts.add(found[1])
+        return found
 
-        def count(s: slice) -> None:
-            self.count_maps(i, maps[s].to(self.device), labels[s])
+    def _count_piece(self, piece: Piece, labels: Sequence[LabelBatch]) -> None:
+        for i, layer in enumerate(piece.layers):
+            if isinstance(layer, Cells):
+                rows, cols = self.places[i].axes
+                self.right.tallies[i].add_cells(
+                    layer.to(self.device), self._thresholds[i], rows, cols, labels[0], self._also(i, labels)
+                )
+            else:
+                Halving(len(layer), self._progress).run(len(layer), partial(self._some, i, layer, labels))
 
-        Halving(len(maps), self._progress).run(len(maps), count)
+    def _some(self, i: int, maps: Tensor, labels: Sequence[LabelBatch], images: slice) -> None:
+        self.count_maps(labels, i, maps[images].to(self.device), None, images)
 
-    def count_maps(self, i: int, maps: Tensor, labels: LabelBatch) -> None:
+    def count_maps(self, labels: Sequence[LabelBatch], i: int, maps: Tensor, _: Extremes | None, images: slice) -> None:
         """Count layer ``i`` of some images, ``maps`` (N, U, h, w); after running out of memory nothing is counted."""
         rows, cols = self.places[i].axes
-        self._tallies[i].add(maps, self._thresholds[i], rows, cols, self.loader.protocol.upsampling, labels)
+        mine = [x[images] for x in labels]
+        self.right.tallies[i].add(
+            *(maps, self._thresholds[i], rows, cols, self.loader.protocol.upsampling, mine[0], self._also(i, mine))
+        )
+
+    def _also(self, i: int, labels: Sequence[LabelBatch]) -> Also:
+        return (self.wrong.tallies[i], labels[1]) if self.wrong else None
+
+    def consumer(self, batch: Batch) -> Consumer:
+        """What counts the layers of a batch; its labels are counted now."""
+        labels, wrong = self.loader.labels(batch, self.device), None
+        if self.wrong:
+            with self.clock.during("null", self.device):
+                wrong = next(self.pairings.labels_of([batch.images]))
+        return partial(self.count_maps, self._labelled(batch.images, labels, wrong))
+
+    def cost_of_pairings(self, pieces: Sequence[Piece], count: int) -> float:
+        """About how many seconds ``count`` wrong pairings of these pieces take, judged by some of them."""
+        given = self.loader, self.places, self.statistics, self.tops, self.device, Clock(), self._progress
+        some = pieces[:: max(1, len(pieces) // 4)][:4]
+        took = []
+        for pairings in (0, count):
+            trial = Counting(*given, pairings=pairings)
+            began = time.perf_counter()
+            trial.count_pieces(some, tell=False, there=pieces)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            took.append(time.perf_counter() - began)
+        share = sum(len(piece.images) for piece in some) / sum(len(piece.images) for piece in pieces)
+        return max(took[1] - took[0], 0.0) / share
 
     @property
     def images(self) -> int:
         """How many images were counted."""
-        return self.concepts.counted
+        return self.right.concepts.counted
 
     def share(self, together: Together) -> None:
         """Add up what all processes have counted."""
-        for state in (self.concepts.state(), *(tally.state() for tally in self._tallies)):
-            for total in state.values():
+        for counted in (self.right, self.wrong):
+            for total in counted.state().values() if counted else ():
                 together.sum(total)
 
     def state(self) -> State:
         """All that :meth:`resumed` needs."""
-        found = under("concepts", self.concepts.state())
-        for i, (tally, stats, top) in enumerate(zip(self._tallies, self.statistics, self.tops, strict=True)):
-            found |= under(f"{i}.tally", tally.state())
+        found = under("right", self.right.state())
+        if self.wrong:
+            found |= under("wrong", self.wrong.state())
+        for i, (stats, top) in enumerate(zip(self.statistics, self.tops, strict=True)):
             found |= under(f"{i}.statistics", _tensors(stats)) | under(f"{i}.top", _tensors(top))
         return found
 
@@ -129,37 +211,15 @@ class Counting:
         layers = range(len(places))
         statistics = [UnitStatistics(**_arrays(within(state, f"{i}.statistics"))) for i in layers]
         tops = [Top(**_arrays(within(state, f"{i}.top"))) for i in layers]
-        counting = cls(loader, places, statistics, tops, device, clock, progress)
-        counting.concepts.restore(within(state, "concepts"))
-        for i, tally in enumerate(counting._tallies):
-            tally.restore(within(state, f"{i}.tally"))
+        # How it grouped, and how many wrong pairings it had, shows in the sizes.
+        grouping = group_images(loader.dataset, by_block=len(state["right.concepts.area"]) >= BLOCKS)
+        columns = state["wrong.concepts.area"].shape[1] if "wrong.concepts.area" in state else 1
+        pairings = (columns - 1) // len(loader.dataset.concepts) if columns > 1 else 0
+        counting = cls(loader, places, statistics, tops, device, clock, progress, grouping=grouping, pairings=pairings)
+        counting.right.restore(within(state, "right"))
+        if counting.wrong:
+            counting.wrong.restore(within(state, "wrong"))
         return counting
-
-    def dissection(self, concept_counts: ConceptCounts, provenance: Mapping[str, Any]) -> Dissection:
-        """What was counted, beside ``concept_counts`` of the same images; after :meth:`keep_images`."""
-        concepts, protocol = self.loader.dataset.concepts, self.loader.protocol
-        layers = []
-        for place, stats, tally, top in zip(self.places, self.statistics, self._tallies, self._top, strict=True):
-            counts = tally.counts()
-            best = scores.best_per_category(
-                counts,
-                concept_counts,
-                concepts.category,
-                len(concepts.categories),
-                protocol.union,
-                dead=stats.dead,
-                min_images=protocol.min_images,
-            )
-            layers.append(Layer(place.name, place.module, best, stats, place.map_size, counts, top, place.axes))
-        return Dissection(
-            protocol=protocol,
-            concepts=concepts,
-            concept_counts=concept_counts,
-            layers=tuple(layers),
-            images=self._images,
-            provenance=provenance,
-            grid=self.loader.grid,
-        )
 
 
 def _tensors(arrays: UnitStatistics | Top) -> State:

@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.cells import Cells
+from ndissect.engine.conclusion import conclude
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import exact_arithmetic, out_of_memory
+from ndissect.engine.evidence import CHEAP_SECONDS, CHEAP_SHARE, Plan, plan
 from ndissect.engine.extremes import Extremes
 from ndissect.engine.forward import Consumer, Forward
 from ndissect.engine.gathering import Gathering
+from ndissect.engine.grouping import group_images
 from ndissect.engine.kept import Piece, may_fire
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.loader import Batch, Loader, image_tensor
@@ -140,6 +143,10 @@ class _Run:
             clock=self.clock,
         )
         self.places = place_layers(network, self._first_image(network), layers, protocol, self.loader.grid)
+        counting = self.forward.counting
+        self.plan = Plan(False, False, 0, self.memory)
+        if settings.evidence:
+            self.plan = plan(self.places, dataset, settings.null, self.memory, counting)
         self.gathering = Gathering(
             self.places,
             protocol,
@@ -147,11 +154,11 @@ class _Run:
             self.loader.grid,
             total=len(dataset),
             top=min(settings.top, len(dataset)),
-            budget=self.memory,
-            device=self.forward.counting,
+            budget=self.plan.budget,
+            device=counting,
             allowed=self._start.record.get("thresholds"),
+            peaks=self.plan.peaks,
         )
-        counting = self.forward.counting
         self._publisher = (
             Publisher(publish, self.loader, self.gathering, settings, counting, progress) if publish else None
         )
@@ -277,6 +284,8 @@ class _Run:
 
     def _tops(self, batch: Batch, i: int, maps: Tensor, known: Extremes, images: slice) -> None:
         self.gathering.tops[i].update(maps, torch.tensor(batch.images[images]), known)
+        if self.gathering.peaks:
+            self.gathering.peaks.add(i, batch.images[images], maps, known)
 
     def _find(self, fires: list[_Fires], maps: Sequence[Tensor], known: Sequence[Extremes], images: slice) -> None:
         """Add to ``fires`` what may fire of these maps, which come after their thresholds' update."""
@@ -302,6 +311,8 @@ class _Run:
             labels = self.loader.labels(batch, self.forward.counting) if len(batch) else None
             g.reading.add(batch, labels)
             if labels is not None:
+                if g.peaks:
+                    g.peaks.add_labels(batch.images, labels)
                 for images, layers in fires:
                     g.kept.add(Piece(batch.images[images], layers, labels[images]), g.bounds())
 
@@ -341,7 +352,7 @@ class _Run:
         counted = counting.images - done  # of those that are kept
 
         def state() -> State:
-            known = {"missing": as_tensor(missing)}
+            known = {"missing": as_tensor(missing)} | (under("peaks", g.peaks.state()) if g.peaks else {})
             return counting.state() | under("reading", g.reading.state()) | known
 
         if together.size > 1 and not resumed:
@@ -358,7 +369,10 @@ class _Run:
         if done < len(missing):
             self._second_pass(counting, missing, done, state)
         counting.share(together)
-        dissection = counting.dissection(survey.concepts, {}) if together.rank == 0 else None
+        peaks = g.peaks if all(together.gather(g.peaks is not None)) else None
+        if peaks:
+            peaks.shared(together)
+        dissection = conclude(counting, {}, peaks) if together.rank == 0 else None
         share = len(missing) / max(len(self.mine), 1)
         return Outcome(dissection, survey, self.clock.seconds(), g.passes + share, self.forward.batch.size)
 
@@ -366,17 +380,38 @@ class _Run:
         """The counting at the thresholds that were found, the images that are not kept, and that none is done."""
         g, bad = self.gathering, {number for number, _ in self.gathering.reading.bad}
         statistics, tops = [q.result() for q in g.quantiles], [t.result(self.together) for t in g.tops]
-        counting = Counting(
-            self.loader, self.places, statistics, tops, self.forward.counting, self.clock, self.progress
+        begun = partial(
+            Counting, self.loader, self.places, statistics, tops, self.forward.counting, self.clock, self.progress
         )
+        for note in self.plan.notes:
+            self.progress.note(note)
+        pairings = self._affordable(begun()) if self.settings.null is None else self.plan.pairings
+        grouping = group_images(self.loader.dataset, by_block=self.plan.by_block)
         out = g.kept.images() | bad
-        return counting, [i for i in self.mine if i not in out], 0
+        return begun(grouping=grouping, pairings=pairings), [i for i in self.mine if i not in out], 0
+
+    def _affordable(self, counting: Counting) -> int:
+        """The null's pairings, if they cost little beside what was done so far; 0 else. The same in all processes."""
+        pieces, pairings = self.gathering.kept.pieces, self.plan.pairings
+        if not pairings or not pieces:
+            costs = self.together.gather(None)
+        else:
+            costs = self.together.gather(counting.cost_of_pairings(pieces, pairings))
+        spent = sum(self.clock.seconds().values())
+        most, limit = max((c for c in costs if c), default=0.0), max(CHEAP_SHARE * spent, CHEAP_SECONDS)
+        kept = self.together.gather(pairings if most <= limit else 0)[0]
+        if pairings and not kept:
+            self.progress.note(
+                f"no null: it would take about {most:.0f} s beside {spent:.0f} s so far; --null {pairings} counts it"
+            )
+        return int(kept)
 
     def _resume_counting(self) -> tuple[Counting, list[int], int]:
         """The same, as it was saved: of the first half it needs no more than its result."""
         state = self._start.state
         counting = Counting.resumed(self.loader, self.places, state, self.forward.counting, self.clock, self.progress)
         self.gathering.reading.restore(within(state, "reading"))
+        self.gathering.restore_peaks(state)
         self.progress.note(f"going on with the tally, after {counting.images} of {len(self.mine)} images")
         return counting, from_tensor(state["missing"]), int(self._start.record["done"])
 
@@ -392,15 +427,10 @@ class _Run:
             counted -= len(piece.images)
 
     def _second_pass(self, counting: Counting, missing: list[int], done: int, state: Callable[[], State]) -> None:
-        def tally(i: int, maps: Tensor, known: Extremes, images: slice) -> None:
-            counting.count_maps(i, maps, labels[images])
-
         self.progress.start("tally", len(missing), done)
         with self.forward.captured() as capture:
             for batch in self._batches(missing[done:], skip_bad=False):  # all of them could be read before
-                labels = self.loader.labels(batch, self.forward.counting)
-                self.forward.run(capture, batch, [tally])
-                counting.concepts.add(labels)
+                self.forward.run(capture, batch, [counting.consumer(batch)])
                 done += len(batch)
                 self.progress.advance(len(batch))
                 self._save(self.gathering.passes, done, state)

@@ -13,6 +13,7 @@ from ndissect.engine.kept import Kept
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.loader import Batch
 from ndissect.engine.memory import Budget
+from ndissect.engine.peaks import Peaks
 from ndissect.engine.places import Place
 from ndissect.engine.quantile import Quantile
 from ndissect.engine.state import State, as_tensor, from_tensor, under, within
@@ -113,6 +114,7 @@ class Gathering:
         budget: Budget,
         device: torch.device,
         allowed: int | None = None,
+        peaks: bool = False,
     ) -> None:
         self.places, self._protocol = places, protocol
         self.reading = Reading(len(concepts), device)
@@ -133,6 +135,8 @@ class Gathering:
             Quantile(p.units, total * h * w, protocol.q, device, share)
             for p, (h, w), share in zip(places, sizes, shares, strict=True)
         ]
+        #: Every image's peaks, for the AUPRC; None where they are not kept.
+        self.peaks = Peaks(places, len(concepts)) if peaks else None
         self.tops = [TopTracker(p.units, top, p.map_size, device) for p in places]
         self.passes = max(q.passes for q in self.quantiles)
         self.threshold_bytes = sum(needs)
@@ -163,11 +167,19 @@ class Gathering:
         found = under("reading", self.reading.state())
         for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
             found |= under(f"{i}.quantile", quantile.state()) | under(f"{i}.top", top.state())
-        return found
+        return found | (under("peaks", self.peaks.state()) if self.peaks else {})
 
     def restore(self, state: State) -> None:
         """Go on from the ``state`` of another gathering of the same layers and images."""
         self.reading.restore(within(state, "reading"))
+        self.restore_peaks(state)
         for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
             quantile.restore(within(state, f"{i}.quantile"))
             top.restore(within(state, f"{i}.top"))
+
+    def restore_peaks(self, state: State) -> None:
+        """Go on from the peaks in ``state``; without them, where an earlier run had no room for them."""
+        if self.peaks and "peaks.images" in state:
+            self.peaks.restore(within(state, "peaks"))
+        else:
+            self.peaks = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,10 @@ class LabelBatch:
     def __getitem__(self, images: slice) -> LabelBatch:
         return LabelBatch(*(t[images] for t in self._tensors()))
 
+    def grouped(self, group: Tensor) -> LabelBatch:
+        """The same labels, whose counts go to ``group`` (N,) int64."""
+        return replace(self, group=group.to(self.group.device))
+
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return self.pixels, self.image_level, self.area, self.present, self.group
 
@@ -90,6 +94,51 @@ def label_batch(
         area,
         (area > 0).float() @ in_category.to(device) > 0,
         torch.tensor([0] * N if group is None else list(group), dtype=torch.int64, device=device),
+    )
+
+
+def gathered(images: Sequence[tuple[LabelBatch, int]]) -> LabelBatch:
+    """The labels of single images, each given as a batch and its place there, as one batch, in group 0."""
+    maps = max(batch.pixels.shape[2] for batch, _ in images)
+    levels = max(batch.image_level.shape[1] for batch, _ in images)
+    first = images[0][0]
+    pixels = first.pixels.new_zeros(len(images), first.pixels.shape[1], maps)
+    everywhere = first.image_level.new_zeros(len(images), levels)
+    for n, (batch, row) in enumerate(images):
+        pixels[n, :, : batch.pixels.shape[2]] = batch.pixels[row]
+        everywhere[n, : batch.image_level.shape[1]] = batch.image_level[row]
+    return LabelBatch(
+        pixels,
+        everywhere,
+        torch.stack([batch.area[row] for batch, row in images]),
+        torch.stack([batch.present[row] for batch, row in images]),
+        first.group.new_zeros(len(images)),
+    )
+
+
+def joined(batches: Sequence[LabelBatch]) -> LabelBatch:
+    """Several labellings of the same N images side by side, as one of more concepts and categories.
+
+    Concept row r of labelling p is row p C + r, category k is p K + k.
+    """
+    first = batches[0]
+    N, C = first.area.shape[0], first.area.shape[1] - 1
+    wide = C * len(batches) >= 2**15
+
+    def moved(labels: Tensor, p: int) -> Tensor:
+        labels = labels.to(torch.int32) if wide else labels
+        return torch.where(labels > 0, labels + p * C, 0)
+
+    pixels = [moved(b.pixels, p) for p, b in enumerate(batches)]
+    most = sum(x.shape[2] for x in pixels)
+    padding = _whole_words(most, pixels[0].element_size()) - most
+    pixels.append(pixels[0].new_zeros(*pixels[0].shape[:2], padding))
+    return LabelBatch(
+        torch.cat(pixels, 2),
+        torch.cat([moved(b.image_level, p) for p, b in enumerate(batches)], 1),
+        torch.cat([first.area.new_zeros(N, 1), *(b.area[:, 1:] for b in batches)], 1),
+        torch.cat([b.present for b in batches], 1),
+        torch.zeros_like(first.group),
     )
 
 

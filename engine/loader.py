@@ -192,10 +192,19 @@ class Loader:
         """The labels of a batch."""
         return self._labels(batch.maps, batch.levels, device)
 
-    def read_labels(self, pieces: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Iterator[LabelBatch]:
-        """The labels of the images of each piece, read ahead; images that were read before, and are sound."""
+    def read_labels(
+        self,
+        pieces: Sequence[Sequence[int]],
+        device: torch.device | str = "cpu",
+        *,
+        unreadable_as_none: bool = False,
+    ) -> Iterator[LabelBatch]:
+        """The labels of the images of each piece, read ahead.
+
+        NDError for labels that cannot be read; ``unreadable_as_none``: such an image counts as one without labels.
+        """
         flat = [image for piece in pieces for image in piece]
-        found = in_order(self._read_rows, flat, self.workers, 256)
+        found = in_order(self._try_rows if unreadable_as_none else self._read_rows, flat, self.workers, 256)
         for piece in pieces:
             rows = [next(found) for _ in piece]
             yield self._labels([r for r, _ in rows], [levels for _, levels in rows], device)
@@ -203,6 +212,12 @@ class Loader:
     def _read_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:
         labels = self.dataset.read_labels(index)
         return self._rows(labels.maps), [int(self._row[n]) for n in labels.labels]
+
+    def _try_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:
+        try:
+            return self._read_rows(index)
+        except NDError:
+            return np.zeros((0, *self.grid), self._row.dtype), []
 
     def _labels(
         self, maps: Sequence[npt.NDArray[np.integer]], levels: Sequence[Sequence[int]], device: torch.device | str

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
+from ndissect.engine.conclusion import conclude
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.gathering import Reading, Survey
+from ndissect.engine.grouping import group_images
 from ndissect.engine.loader import Loader
+from ndissect.engine.pairing import PAIRINGS
+from ndissect.engine.peaks import Peaks
 from ndissect.engine.places import read_places
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.quantile import merged
@@ -142,11 +146,20 @@ def merge(
         for shard in shards:
             tracker.merge(within(shard.state, f"{i}.top"))
         tops.append(tracker.result())
-    counting = Counting(loader, places, statistics, tops, device, clock, progress)
+    null = about.get("null")
+    counting = Counting(
+        *(loader, places, statistics, tops, device, clock, progress),
+        grouping=group_images(dataset, by_block=True),
+        pairings=PAIRINGS if null is None else int(null),
+    )
+    peaks = Peaks(places, len(dataset.concepts)) if all("peaks.images" in s.state for s in shards) else None
+    if peaks:
+        for shard in shards:
+            peaks.merge(within(shard.state, "peaks"))
     progress.busy("images")
     counting.keep_images()
     progress.start("tally", survey.images)
     for shard in shards:
         for name in shard.record["parts"]:
             counting.count_pieces(load_pieces(shard.folder / str(name)), tell=True)
-    return counting.dissection(survey.concepts, {}), survey, clock.seconds()
+    return conclude(counting, {}, peaks), survey, clock.seconds()

@@ -47,6 +47,7 @@ def identity(
         "protocol": protocol.to_json(),
         "top images": settings.top,
         "precision": settings.precision,
+        "null": settings.null,
         "decoder": "cpu" if settings.jpeg_on is None else settings.jpeg_on.type,
         "device": settings.device.type,
     }

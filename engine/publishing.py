@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from ndissect.engine.conclusion import conclude
 from ndissect.engine.counting import Counting
 from ndissect.engine.device import out_of_memory
 from ndissect.engine.gathering import Gathering
@@ -66,7 +67,7 @@ class Publisher:
             counting = find()
             images, of = counting.images, len(self._loader.dataset)
             record = {"partial": {"images": images, "of": of}}
-            self._publish(counting.dissection(counting.concepts.counts(), record), images)
+            self._publish(conclude(counting, record), images)
         except (RuntimeError, MemoryError) as e:
             if not (isinstance(e, MemoryError) or out_of_memory(e)):
                 raise

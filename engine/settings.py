@@ -25,7 +25,9 @@ class Settings:
     ``skip_bad``: go on without unreadable images; ``memory``: for thresholds and what may fire; ``precision``: of the
     forward pass; ``jpeg_on``: decode JPEGs there, a batch at a time; ``publish_every``: seconds between results so
     far, more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``:
-    asked after every batch, gives what to raise once that is saved.
+    asked after every batch, gives what to raise once that is saved; ``evidence``: also count by image block and keep
+    peaks, for intervals and AUPRC; ``null``: wrong pairings of masks and labels to count, None: as many as usual where
+    that costs little (ndissect.engine.evidence).
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -39,6 +41,8 @@ class Settings:
     publish_every: float = 5.0
     save_every: float = 30.0
     stop: Callable[[], BaseException | None] = _never
+    evidence: bool = True
+    null: int | None = 0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ Only the cells around what fires (ndissect.engine.cells) are enlarged, compared,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -13,17 +17,19 @@ from ndissect.engine.cells import Cells, active_cells, pad_maps
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.placement import Placement, enlarge, finite_or_nan
 from ndissect.engine.together import Together
-from ndissect.store.counts import ConceptCounts, LayerCounts
+from ndissect.store.counts import ConceptCounts, Ints, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
 
 # Interpolated values that are held at once, on a GPU and (to stay in its caches) on a CPU, and cells that are looked
 # for at once: they bound the tally's memory.
 _PIXELS_AT_ONCE = (1 << 24, 1 << 20)
 _CELLS_AT_ONCE = 1 << 24
-# Up to this many bins, counting into all of them is cheaper than sorting the hits.
+# Up to this many bins, a count of all of them is made of each piece of work; else hits are added one by one.
 _DENSE_BINS = 1 << 20
-# Up to this many (64 MB), a table of them all is made for the fused kernel, which adds to them one by one.
-_TABLE_BINS = 1 << 23
+# Up to this many (1 GB), a table of them all is made for the fused kernel, which adds to them one by one.
+_TABLE_BINS = 1 << 27
+# Hits that are held before equal ones are put together.
+_HITS_AT_ONCE = 1 << 25
 
 
 def compare_at(threshold: Tensor) -> Tensor:
@@ -46,6 +52,10 @@ def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling)
     return lerp(lerp(p, rows, 2), cols, 3)
 
 
+#: Another tally that counts the same masks, with its labels.
+Also: TypeAlias = "tuple[Tally, LabelBatch] | None"
+
+
 class Tally:
     """Counts of one layer over any number of batches: I(u, c) and A(u), by image group."""
 
@@ -60,36 +70,52 @@ class Tally:
         self._placed: tuple[Axis, Axis, Placement] | None = None
 
     def add(
-        self, maps: Tensor, threshold: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling, labels: LabelBatch
+        self,
+        maps: Tensor,
+        threshold: Tensor,
+        rows: Axis,
+        cols: Axis,
+        upsampling: Upsampling,
+        labels: LabelBatch,
+        also: Also = None,
     ) -> None:
         """Count N images: ``maps`` (N, U, h, w) floating, ``threshold`` (U,) float64.
 
         A mask pixel is an enlarged value strictly above its unit's threshold. Nothing is added if this fails half-way
-        for want of memory.
+        for want of memory. ``also``: another tally of the layer, that counts the same masks with other labels.
         """
         N, U, h, w = maps.shape
-        limit, count = compare_at(threshold).to(self._device), self._count(N, rows, cols)
+        limit, count = compare_at(threshold).to(self._device), self._count(N, rows, cols, also)
         # A few images at a time, so that memory stays bounded even where nearly everything fires.
         step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
         for start in range(0, N, step):
             images = slice(start, start + step)
-            count.add(active_cells(maps[images], limit, upsampling), limit, labels[images], start)
-        self._commit(count, labels)
+            given = [labels[images], also[1][images]] if also else [labels[images]]
+            count.add(active_cells(maps[images], limit, upsampling), limit, given, start)
+        self._commit_all(count, labels, also)
 
-    def add_cells(self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch) -> None:
+    def add_cells(
+        self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch, also: Also = None
+    ) -> None:
         """The same, of cells among which are all that hold a mask pixel."""
-        limit, count = compare_at(threshold).to(self._device), self._count(cells.shape[0], rows, cols)
-        count.add(cells.above(limit), limit, labels, 0)
-        self._commit(count, labels)
+        limit, count = compare_at(threshold).to(self._device), self._count(cells.shape[0], rows, cols, also)
+        count.add(cells.above(limit), limit, [labels, also[1]] if also else [labels], 0)
+        self._commit_all(count, labels, also)
 
-    def _count(self, images: int, rows: Axis, cols: Axis) -> _Count:
+    def _count(self, images: int, rows: Axis, cols: Axis, also: Also) -> _Count:
         if self._placed is None or self._placed[0] is not rows or self._placed[1] is not cols:
             self._placed = (rows, cols, Placement(rows, cols, self._device))
-        return _Count(images, self._intersection, self._placed[2])
+        into = [self._intersection, also[0]._intersection] if also else [self._intersection]
+        return _Count(images, into, self._placed[2])
 
-    def _commit(self, count: _Count, labels: LabelBatch) -> None:
-        count.hits.add_to(self._intersection.view(-1))
-        area = count.area.view(-1, self._area.shape[1])
+    def _commit_all(self, count: _Count, labels: LabelBatch, also: Also) -> None:
+        self._commit(count.area, count.hits[0], labels)
+        if also:
+            also[0]._commit(count.area, count.hits[1], also[1])
+
+    def _commit(self, area: Tensor, hits: _Hits, labels: LabelBatch) -> None:
+        hits.add_to(self._intersection.view(-1))
+        area = area.view(-1, self._area.shape[1])
         self._area.index_add_(0, labels.group, area)
         for k in range(self._in_category.shape[2]):
             self._in_category[:, :, k].index_add_(0, labels.group, area * labels.present[:, k, None])
@@ -118,63 +144,76 @@ class Tally:
 
 
 class _Count:
-    """Mask pixels of N images on their way into a tally: ``area`` (N U,), and ``hits`` of the flat intersection."""
+    """Mask pixels of N images on their way into tallies: ``area`` (N U,), and ``hits`` of each flat intersection."""
 
-    def __init__(self, images: int, intersection: Tensor, placement: Placement) -> None:
-        _, self._units, self._columns = intersection.shape
-        self._intersection, self._at = intersection, placement
-        self.area = torch.zeros(images * self._units, dtype=torch.int64, device=intersection.device)
-        self.hits = _Hits(intersection.numel(), intersection.device)
+    def __init__(self, images: int, into: Sequence[Tensor], placement: Placement) -> None:
+        self._units = into[0].shape[1]
+        self._into, self._at = into, placement
+        self.area = torch.zeros(images * self._units, dtype=torch.int64, device=into[0].device)
+        self.hits = [_Hits(x.numel(), x.device) for x in into]
 
-    def add(self, cells: Cells, limit: Tensor, labels: LabelBatch, first: int) -> None:
+    def add(self, cells: Cells, limit: Tensor, labels: Sequence[LabelBatch], first: int) -> None:
         """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch."""
-        work = fused.Work(cells, limit, labels, self._at, first, self._columns)
-        if not (fused.wanted(limit.device) and fused.add(work, self.area, self.hits.table, self._apart)):
-            self._add_plainly(work)
+        works = [
+            fused.Work(cells, limit, given, self._at, first, x.shape[2])
+            for given, x in zip(labels, self._into, strict=True)
+        ]
+        done = 0
+        if fused.wanted(limit.device):
+            areas = [self.area, *(torch.zeros_like(self.area) for _ in works[1:])]  # the same masks: one counts
+            for k, work in enumerate(works):
+                if not fused.add(work, areas[k], self.hits[k].table, partial(self._apart, k)):
+                    break
+                done += 1
+        if done < len(works):
+            self._add_plainly(works[done:], range(done, len(works)), self.area if not done else None)
 
-    def _apart(self, work: fused.Work) -> tuple[Tensor, Tensor]:
-        """``work`` counted by itself, without the fused kernel: the area, and the flat intersection."""
-        alone = _Count(len(self.area) // self._units, self._intersection, self._at)
-        alone._add_plainly(work)
-        found = torch.zeros_like(self._intersection).view(-1)
-        alone.hits.add_to(found)
+    def _apart(self, k: int, work: fused.Work) -> tuple[Tensor, Tensor]:
+        """``work`` for intersection ``k`` counted by itself, without the fused kernel: area, and flat intersection."""
+        alone = _Count(len(self.area) // self._units, [self._into[k]], self._at)
+        alone._add_plainly([work], [0], alone.area)
+        found = torch.zeros_like(self._into[k]).view(-1)
+        alone.hits[0].add_to(found)
         return alone.area, found
 
-    def _add_plainly(self, work: fused.Work) -> None:
-        cells, limit, labels, first = work.cells, work.limit, work.labels, work.first
+    def _add_plainly(self, works: Sequence[fused.Work], which: Sequence[int], area: Tensor | None) -> None:
+        """Count ``works``, of the same cells, into the intersections ``which``, and mask pixels into ``area``."""
+        cells, limit, first = works[0].cells, works[0].limit, works[0].first
         at, (_, U, rows, cols) = self._at, cells.shape
-        words = labels.words()
+        words = [work.labels.words() for work in works]
         step = max(1, _PIXELS_AT_ONCE[limit.device.type == "cpu"] // at.pixel.shape[1])
         # Numbers of 32 bits where they suffice: there are many of them, and what takes time is moving them.
-        small = max(words.shape[0], self._intersection.numel()) < 2**31
+        small = max(words[0].shape[0], *(x.numel() for x in self._into)) < 2**31
         kind = torch.int32 if small else torch.int64
         table = at.pixel.to(kind)
         for s in range(0, len(cells), step):
             index = cells.index[s : s + step].long()
-            which, place = index // (rows * cols), index % (rows * cols)
-            n, u = which // U, which % U
+            image, place = index // (rows * cols), index % (rows * cols)
+            n, u = image // U, image % U
             value = enlarge(cells.corners[:, s : s + step], at.wy[place // cols], at.wx[place % cols])
             mask = (value > limit[u][:, None, None]).view(len(index), -1)
             per_cell = mask.sum(1)
-            self.area.index_add_(0, which + first * U, per_cell)
+            if area is not None:
+                area.index_add_(0, image + first * U, per_cell)
             hit = mask.view(-1).nonzero()[:, 0]
             pixel = ((n * at.pixels).to(kind)[:, None] + table[place]).view(-1).index_select(0, hit)
-            base = torch.repeat_interleave(((labels.group[n] * U + u) * self._columns).to(kind), per_cell)
-            # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
-            found = words[:, 0].index_select(0, pixel) if words.shape[1] == 1 else words.index_select(0, pixel)
-            label = found.view(labels.pixels.dtype).view(len(hit), labels.pixels.shape[2])
-            self.hits.add((base[:, None] + label).view(-1))
+            for k, work, word in zip(which, works, words, strict=True):
+                base = torch.repeat_interleave(((work.labels.group[n] * U + u) * work.columns).to(kind), per_cell)
+                # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
+                found = word[:, 0].index_select(0, pixel) if word.shape[1] == 1 else word.index_select(0, pixel)
+                label = found.view(work.labels.pixels.dtype).view(len(hit), work.labels.pixels.shape[2])
+                self.hits[k].add((base[:, None] + label).view(-1))
 
 
 class _Hits:
-    """How often each of ``bins`` indices was hit: an array where there are few bins, else the distinct indices."""
+    """How often each of ``bins`` indices was hit, until it is added to a tally."""
 
     def __init__(self, bins: int, device: torch.device) -> None:
-        self._bins = bins
-        self._few = bins <= _DENSE_BINS
-        self._dense = torch.zeros(bins, dtype=torch.int64, device=device) if self._few else None
-        self._sparse: list[tuple[Tensor, Tensor]] = []
-        self._device = device
+        self._bins, self._device = bins, device
+        few = bins <= _DENSE_BINS
+        self._dense = torch.zeros(bins, dtype=torch.int64, device=device) if few else None
+        self._hits: list[Tensor] = []  # one by one, where there are too many bins to count all of them each time
+        self._counted: list[tuple[Tensor, Tensor]] = []  # distinct hits, and how often
 
     def table(self) -> Tensor | None:
         """The counts themselves (bins,) int64, to add to; None where they are too many to hold once more."""
@@ -183,20 +222,21 @@ class _Hits:
         return self._dense
 
     def add(self, index: Tensor) -> None:
-        if self._few and self._dense is not None:
+        if self._bins <= _DENSE_BINS and self._dense is not None:
             self._dense += torch.bincount(index, minlength=self._bins)
             return
-        self._sparse.append(torch.unique(index, return_counts=True))
-        if sum(len(distinct) for distinct, _ in self._sparse) > _DENSE_BINS:
-            distinct, inverse = torch.unique(torch.cat([i for i, _ in self._sparse]), return_inverse=True)
-            count = torch.zeros(len(distinct), dtype=torch.int64, device=distinct.device)
-            count.index_add_(0, inverse, torch.cat([c for _, c in self._sparse]))
-            self._sparse = [(distinct, count)]
+        self._hits.append(index)
+        if sum(map(len, self._hits)) > _HITS_AT_ONCE:
+            self._counted.append(torch.unique(torch.cat(self._hits), return_counts=True))
+            self._hits = []
 
     def add_to(self, counts: Tensor) -> None:
         if self._dense is not None:
             counts += self._dense
-        for distinct, count in self._sparse:
+        one = torch.ones((), dtype=torch.int64, device=counts.device)
+        for index in self._hits:
+            counts.index_add_(0, index, one.expand(len(index)))
+        for distinct, count in self._counted:
             counts.index_add_(0, distinct, count)
 
 
@@ -219,6 +259,11 @@ class ConceptTally:
     def counted(self) -> int:
         """How many images were counted."""
         return int(self._images[:, 0].sum())
+
+    @property
+    def images(self) -> Ints:
+        """(G,) int64: how many images of each group were counted."""
+        return self._images[:, 0].cpu().numpy().copy()
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` needs to go on from here; additive, tensor by tensor."""

@@ -297,6 +297,7 @@ def _dissect(work: Work, told: Connection) -> None:
             skip_bad=True,
             memory=Budget(work.memory, work.memory),
             save_every=work.save_every,
+            null=2,
         )
         protocol = make_protocol(q="1/9")
         with _killed_at(work.die_at), join(30) as together, contextlib.ExitStack() as stack:

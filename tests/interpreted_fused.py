@@ -164,7 +164,7 @@ def test_cells_of_many_images_numbered_in_int64():
     work, count = some_work(np.random.default_rng(9))
     wide = replace(work, cells=replace(work.cells, index=work.cells.index.long()))
     found = run(count, wide)
-    for got, expected in zip(found, count._apart(work), strict=True):
+    for got, expected in zip(found, count._apart(0, work), strict=True):
         assert torch.equal(got, expected)
 
 
@@ -181,16 +181,16 @@ def some_work(rng, shape=(7, 7), grid=(30, 30), units=6):
     tables = Tables(rows, cols)
     cells = active_cells(maps, limit, "half-pixel")
     work = fused.Work(cells, limit, batch(labels), tables, 0, intersection.shape[2])
-    return replace(work, limit=fused.limits_on_pixels(work)), _Count(2, intersection, tables)
+    return replace(work, limit=fused.limits_on_pixels(work)), _Count(2, [intersection], tables)
 
 
 def run(count, work, launch=fused_kernel.launch):
     """(area, hits) of the kernel, with its unlabelled column, which it leaves out, from the plain tally."""
-    area, hits = torch.zeros_like(count.area), torch.zeros_like(count._intersection).view(-1)
+    area, hits = torch.zeros_like(count.area), torch.zeros_like(count._into[0]).view(-1)
     launch(work, area, hits)
-    columns = count._intersection.shape[2]
+    columns = count._into[0].shape[2]
     assert not hits[::columns].any()
-    hits[::columns] = count._apart(work)[1][::columns]
+    hits[::columns] = count._apart(0, work)[1][::columns]
     return area, hits
 
 
@@ -219,7 +219,7 @@ def counting_contracted(work, area, hits):
 
 def test_ties_are_kept_to_the_bit_where_a_fused_multiply_add_would_break_them():
     work, count = some_work(np.random.default_rng(10))
-    expected = count._apart(work)
+    expected = count._apart(0, work)
     for got, wanted in zip(run(count, work), expected, strict=True):
         assert torch.equal(got, wanted)
     # The same cells with joined arithmetic: so the equality above would not hold.

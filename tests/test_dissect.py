@@ -117,9 +117,8 @@ def oracle_labels(data: Path, *, once: bool, grid: tuple[int, int] = (GRID, GRID
         at = [[(2 * t + 1) * GRID // (2 * n) for t in range(n)] for n in grid]
         maps.append(whole[:, at[0]][:, :, at[1]])
         levels.append([row[n] for n in sample.labels])
-    return oracle.Labels(
-        maps, levels, dataset.concepts.category, len(dataset.concepts.categories), [0] * len(dataset), once
-    )
+    group = [int(split == "val") for split in dataset.splits]
+    return oracle.Labels(maps, levels, dataset.concepts.category, len(dataset.concepts.categories), group, once)
 
 
 def activations(spec: str, data: Path, name: str) -> np.ndarray:
@@ -152,7 +151,7 @@ def test_every_count_and_threshold_of_every_protocol_equals_the_dense_oracle(
     threshold = np.array([oracle.hazen(values[:, u].ravel(), p.q) for u in range(maps.shape[1])])
     np.testing.assert_array_equal(found.statistics.threshold, threshold)
 
-    expected = oracle.count(maps, threshold, p.upsampling, labels, fields=fields)
+    expected = oracle.count(maps, threshold, p.upsampling, labels, fields=fields, groups=2)
     assert found.counts is not None
     np.testing.assert_array_equal(found.counts.intersection, expected.intersection)
     np.testing.assert_array_equal(found.counts.area, expected.area)
@@ -161,13 +160,13 @@ def test_every_count_and_threshold_of_every_protocol_equals_the_dense_oracle(
     np.testing.assert_array_equal(outcome.dissection.concept_counts.images, expected.images)
     assert q is None or expected.intersection.sum() > 1000, "the case is not trivial"
 
-    area = expected.area_in_category[0] if p.union == "within-category" else np.repeat(
-        expected.area[0][:, None], labels.categories, 1
+    area = expected.area_in_category.sum(0) if p.union == "within-category" else np.repeat(
+        expected.area.sum(0)[:, None], labels.categories, 1
     )  # fmt: skip
     winners, _ = oracle.best(
-        expected.intersection[0],
+        expected.intersection.sum(0),
         area,
-        expected.concept_area[0],
+        expected.concept_area.sum(0),
         labels.category,
         labels.categories,
         np.ones(len(labels.category), bool),
@@ -374,6 +373,7 @@ def test_an_unreadable_image_stops_the_run_and_all_that_are_unreadable_are_named
         layer(outcome, "first").statistics.threshold,
         "half-pixel",
         oracle_labels(data, once=True).take(kept),
+        groups=2,
     )
     found = layer(outcome, "first").counts
     assert found is not None
@@ -383,7 +383,7 @@ def test_an_unreadable_image_stops_the_run_and_all_that_are_unreadable_are_named
 def test_min_images_leaves_out_rare_concepts_and_keeps_their_counts(net: str, data: Path) -> None:
     plain, strict = run(net, data, ["first"]), run(net, data, ["first"], min_images=10)
     same(layer(plain, "first"), layer(strict, "first"))
-    images = plain.dissection.concept_counts.images[0]
+    images = plain.dissection.concept_counts.images.sum(0)
     rare = np.flatnonzero(images < 10)
     assert len(rare)
     assert np.isin(layer(plain, "first").best.concept, rare).any()

@@ -89,6 +89,14 @@ def dissect(
         str, typer.Option(help="Where JPEGs are decoded: cpu, or gpu, which is faster and rounds otherwise.")
     ] = "cpu",
     top: Annotated[int, typer.Option(min=1, max=1000, help="Top images kept for each unit.")] = 10,
+    null: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=99,
+            help="Wrong pairings of masks and labels, for p and q; 0: none. Default: 4 where that is cheap.",
+        ),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -124,12 +132,13 @@ def dissect(
         skip_bad=skip_bad,
         decode=_one_of("--decode", decode, ("cpu", "gpu")),
         shard=shard,
+        null=null,
         asked=_asked(
             network,
             weights,
             partial,
             (size, mean, std),
-            (layers, all_convs, top),
+            (layers, all_convs, top, null),
             (precision, decode),
             chosen.to_json(),
         ),

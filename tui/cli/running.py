@@ -55,6 +55,7 @@ class Request:
     skip_bad: bool
     decode: str
     shard: str | None
+    null: int | None
     asked: dict[str, Any]
 
 
@@ -188,6 +189,7 @@ class _Run:
                     record=lambda o, places: {
                         "places": describe_places(places),
                         "top": settings.top,
+                        "null": settings.null,
                         "provenance": record(o),
                     },
                 )
@@ -240,6 +242,7 @@ class _Run:
             precision=r.precision,  # type: ignore[arg-type]
             jpeg_on=_decoder(r.decode, device),
             stop=self.stopper.asked,
+            null=r.null,
         )
 
     def _key(

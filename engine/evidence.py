@@ -1,0 +1,70 @@
+"""What evidence a run can afford to gather beside its counts: memory is known beforehand, time when it is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.grouping import group_images
+from ndissect.engine.memory import Budget
+from ndissect.engine.pairing import PAIRINGS
+from ndissect.engine.peaks import Peaks
+from ndissect.engine.places import Place
+from ndissect.store.counts import BLOCKS
+from ndissect.store.files import human_bytes
+
+# Of the memory that a run may use, evidence takes no more than this; what is less than so much anyway is not counted.
+_SHARE = 0.25
+_LITTLE = 64 << 20
+#: The null is counted unasked where it takes less than this share of the run so far, or than so many seconds.
+CHEAP_SHARE, CHEAP_SECONDS = 0.1, 5.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``by_block``: count by image block, for intervals; ``peaks``: keep every image's peaks; ``pairings``: wrong ones
+    of the null at the most; ``budget``: what is left for the rest; ``notes``: what is left out, and why.
+    """
+
+    by_block: bool
+    peaks: bool
+    pairings: int
+    budget: Budget
+    notes: tuple[str, ...] = ()
+
+
+def plan(
+    places: Sequence[Place], dataset: ConceptDataset, null: int | None, budget: Budget, device: torch.device
+) -> Plan:
+    """What fits ``budget``; ``null``: pairings asked for, None for as many as usual."""
+    units, columns = sum(p.units for p in places), len(dataset.concepts) + 1
+    wanted = PAIRINGS if null is None else null
+    groups = group_images(dataset, by_block=False).count * BLOCKS
+    # On the device that counts, what it needs; peaks are kept on the host.
+    needs = {"intervals": 8 * units * columns * groups, "the null": 8 * units * columns * wanted}
+    left = {"device": max(int(_SHARE * budget.on(device)), _LITTLE), "host": max(int(_SHARE * budget.host), _LITTLE)}
+    taken = {"device": 0, "host": 0}
+    notes = []
+
+    def fits(what: str, need: int, where: str) -> bool:
+        if need > left[where]:
+            room = f"{human_bytes(left[where])} of --memory {budget} are left for it"
+            notes.append(f"{what} left out: {human_bytes(need)} of memory, {room}")
+            return False
+        left[where] -= need
+        taken[where] += need
+        return True
+
+    by_block = fits("intervals", needs["intervals"], "device")
+    pairings = wanted if wanted and fits("the null", needs["the null"], "device") else 0
+    peaks = fits("AUPRC", Peaks.nbytes(places, len(dataset.concepts), len(dataset)), "host")
+    on_host, on_gpu = taken["host"], taken["device"]
+    if device.type == "cpu":
+        on_host, on_gpu = on_host + on_gpu, 0
+    rest = Budget(
+        *(max(whole - max(part - _LITTLE, 0), 0) for whole, part in ((budget.host, on_host), (budget.gpu, on_gpu)))
+    )
+    return Plan(by_block, peaks, pairings, rest, tuple(notes))
