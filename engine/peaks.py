@@ -115,8 +115,9 @@ def average_precision(score: Tensor, relevant: Tensor, counted: Tensor) -> tuple
     end = torch.where(last, place, N).flip(0).cummin(0).values.flip(0)  # of the group that each belongs to
     hits, seen = relevant.cumsum(0).double(), counted.cumsum(0).double()
     precision = (hits / seen.clamp(min=1)).gather(0, end)
-    total = relevant.sum(0)
-    return (precision * relevant).sum(0) / total, torch.where(total > 0, total / counted.sum(0), torch.nan).double()
+    total = relevant.sum(0).double()
+    base_rate = torch.where(total > 0, total / counted.sum(0), torch.nan)
+    return (precision * relevant).sum(0) / total, base_rate
 
 
 def _packed(bits: Tensor) -> Tensor:
