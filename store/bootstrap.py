@@ -1,17 +1,19 @@
-"""Intervals by resampling images: every count is kept for a fixed number of image blocks, which are drawn anew.
+"""How sure a label and its IoU are: every count is kept for a fixed number of image blocks.
 
-Blocks rather than images, so that what is kept does not grow with the data, and shards and machines still add up.
+Blocks rather than images, so that what is kept does not grow with the data, and shards and machines still add up. What
+the blocks cannot tell: the threshold is taken as given, and so is the label, though it was chosen on the same images
+(for that see the held-out IoU).
 """
 
 from __future__ import annotations
 
 import hashlib
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.counts import BLOCKS, PER_CATEGORY, Blocks, ConceptCounts, Ints, LayerCounts, Leading
+from ndissect.store.intervals import iou_interval
 from ndissect.store.scores import Floats, iou, unit_ious
 
 RESAMPLES = 1000
@@ -69,11 +71,33 @@ def leading(
     return Leading(concept, intersection, np.ascontiguousarray(area.transpose(1, 0, 2)))
 
 
-def resamples(images: Ints, count: int = RESAMPLES) -> Ints:
-    """(count, B) int64: how often each block is drawn, with replacement, as often as there are blocks with images.
+def label_counts(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+    """I and the union of each unit's label by block that holds images: (U, b) float64 each, b <= B.
 
-    The same for every store with the same blocks, so that differences between stores are of the same images.
+    ``label`` (U,): concept rows, -1 for none. NaN for units whose label is none of their leading concepts.
     """
+    U, K, n = found.concept.shape
+    there = blocks.images > 0
+    mine = (found.concept == label[:, None, None]).reshape(U, K * n) & (label >= 0)[:, None]
+    u = np.flatnonzero(mine.any(1))
+    k, rank = np.divmod(mine[u].argmax(1), n) if len(u) else (u, u)
+    i = found.intersection[u, :, k, rank]
+    union = found.area[u, :, k] + blocks.concept_area[:, label[u]].T - i
+    both, either = np.full((U, int(there.sum())), np.nan), np.full((U, int(there.sum())), np.nan)
+    both[u], either[u] = i[:, there], union[:, there]
+    return both, either
+
+
+def label_intervals(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+    """A 95 % interval of each label's IoU (ndissect.store.intervals): lower and upper end, (U,) each.
+
+    ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
+    """
+    return iou_interval(*label_counts(found, blocks, label))
+
+
+def resamples(images: Ints, count: int = RESAMPLES) -> Ints:
+    """(count, B) int64: how often each block is drawn, with replacement, as often as there are blocks with images."""
     there = np.flatnonzero(images > 0)
     found = np.zeros((count, len(images)), np.int64)
     if len(there):
@@ -82,56 +106,35 @@ def resamples(images: Ints, count: int = RESAMPLES) -> Ints:
     return found
 
 
-def resampled_ious(found: Leading, blocks: Blocks, weights: Ints, units: slice) -> Floats:
-    """(R, u, K, 3) float64: the IoU of each leading concept of some units in each resample (R, B)."""
-    chosen = found.concept[units]
-    u, K, n = chosen.shape
-    B = weights.shape[1]
-    i = weights @ found.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1)
-    a = weights @ found.area[units].transpose(1, 0, 2).reshape(B, -1)
-    c = np.append(weights @ blocks.concept_area, np.zeros((len(weights), 1), np.int64), 1)[:, chosen]
-    return iou(i.reshape(-1, u, K, n), a.reshape(-1, u, K, 1), c)
-
-
-def _levels(blocks: int) -> tuple[float, float]:
-    """The percentiles between which 95 % of an estimate from so many blocks lie.
-
-    Percentiles of resamples are too narrow for few blocks, as a normal distribution is where Student's t is meant;
-    those that match t make up for it (Hesterberg, 2015, section 4.2 of arXiv 1411.5279).
-    """
-    normal, freedom = NormalDist(), blocks - 1
-    z = normal.inv_cdf(0.975)
-    # Student's t by its expansion in the normal quantile (Fisher and Cornish).
-    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    outside = normal.cdf(-t * (blocks / freedom) ** 0.5)
-    return outside, 1 - outside
-
-
-def label_intervals(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats, Floats]:
-    """A 95 % interval of each label's IoU, lower and upper end, and the share of resamples in which it stays the best.
+def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> Floats:
+    """The share of resamples (U,) in which each label is still the best of the unit's leading concepts.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
     """
     U = len(label)
-    low, high, stability = (np.full(U, np.nan) for _ in range(3))
-    there = int((blocks.images > 0).sum())
-    if there < 2:
-        return low, high, stability
-    weights = resamples(blocks.images)
-    # Ends further out than 2.5 and 97.5 %, as a normal's are from Student's t: with few blocks percentiles are narrow.
-    ends = _levels(there)
+    stability = np.full(U, np.nan)
+    if (blocks.images > 0).sum() < 2:
+        return stability
+    drawn = resamples(blocks.images)
     for start in range(0, U, _UNITS_AT_A_TIME):
         units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        chosen = found.concept[units].reshape(units.stop - units.start, -1)
-        value = resampled_ious(found, blocks, weights, units).reshape(len(weights), *chosen.shape)
-        order = np.argsort(np.where(chosen < 0, np.iinfo(np.int32).max, chosen), axis=1, kind="stable")
-        chosen = np.take_along_axis(chosen, order, 1)
-        value = np.take_along_axis(value, order[None], 2)  # by number: argmax then takes the lowest of equals
-        mine = chosen == label[units, None]
-        known = (label[units] >= 0) & mine.any(1)
-        at = mine.argmax(1)
-        own = np.take_along_axis(value, at[None, :, None], 2)[:, :, 0]
-        winner = value.argmax(2)
-        low[units], high[units] = np.where(known, np.quantile(own, ends, axis=0), np.nan)
-        stability[units] = np.where(known, ((winner == at) & (own > 0)).mean(0), np.nan)
-    return low, high, stability
+        chosen, mine = found.concept[units].reshape(units.stop - start, -1), label[units, None]
+        value = resampled_ious(found, blocks, drawn, units).reshape(len(drawn), *chosen.shape)
+        own = np.where(chosen == mine, value, 0).max(2, initial=0, keepdims=True)
+        better = (value > own) | ((value == own) & (chosen < mine))  # among equals the lower number is the label
+        known = (mine >= 0) & (chosen == mine).any(1, keepdims=True)
+        stays = (own[..., 0] > 0) & ~better.any(2)
+        stability[units] = np.where(known[:, 0], stays.mean(0), np.nan)
+    return stability
+
+
+def resampled_ious(found: Leading, blocks: Blocks, drawn: Ints, units: slice) -> Floats:
+    """(R, u, K, 3) float64: the IoU of each leading concept of some units in each of R resamples, ``drawn`` (R, B)."""
+    chosen = found.concept[units]
+    u, K, n = chosen.shape
+    weights = drawn.astype(np.float64)  # sums of pixels are exact in float64, and multiplied far faster
+    R, B = weights.shape
+    i = weights @ found.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1).astype(np.float64)
+    a = weights @ found.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
+    c = np.append(weights @ blocks.concept_area.astype(np.float64), np.zeros((len(weights), 1)), 1)[:, chosen]
+    return iou(i.reshape(R, u, K, n), a.reshape(R, u, K, 1), c)

@@ -74,16 +74,9 @@ class NullBest:
 def null_best(best: Best, concept_area: Ints) -> tuple[npt.NDArray[np.int32], Ints, Ints, Ints]:
     """Each unit's best concept over all categories with its I, A and C: (U,) each, one row of a :class:`NullBest`."""
     label, _ = label_units(best)
-    which = np.where(best.concept == label[:, None], best.iou, -1.0).argmax(1) if best.iou.shape[1] else label * 0
-    u = np.arange(len(label))
-    known = label >= 0
-    intersection, area = best.intersection[u, which], best.area[u, which]
-    return (
-        label,
-        np.where(known, intersection, 0),
-        np.where(known, area, 0),
-        np.where(known, np.append(concept_area, 0)[label], 0),
-    )
+    mine = (best.concept == label[:, None]) & (label >= 0)[:, None]  # in its own category alone
+    area = np.append(concept_area, 0)[label]  # -1, no concept, is the 0 at the end
+    return label, best.intersection.sum(1, where=mine), best.area.sum(1, where=mine), area
 
 
 def chance(observed: Floats, null: Floats, live: npt.NDArray[np.bool_]) -> Floats:
@@ -135,13 +128,12 @@ def held_out(
         counts, concepts, category, categories, union, dead=dead, min_images=min_images, group=train
     )
     label, value = label_units(best)
-    u, known = np.arange(U), label >= 0
-    if union == "within-category":
-        area = counts.area_in_category[val][u, np.append(category, 0)[label]]
-    else:
-        area = counts.area[val]
-    concept_area = np.append(concepts.area[val], 0)[label]
-    intersection = counts.intersection[val][u, np.maximum(label, 0)] if len(category) else np.zeros(U, np.int64)
-    found = iou(intersection, area, concept_area)
-    found[~known | (concept_area == 0)] = np.nan
-    return label, np.where(known, value, np.nan), found
+    u = np.flatnonzero(label >= 0)
+    c = label[u]
+    area = counts.area_in_category[val][u, category[c]] if union == "within-category" else counts.area[val][u]
+    train_iou, val_iou = np.full(U, np.nan), np.full(U, np.nan)
+    train_iou[u] = value[u]
+    concept_area = concepts.area[val][c]
+    there = concept_area > 0
+    val_iou[u[there]] = iou(counts.intersection[val][u, c], area, concept_area)[there]
+    return label, train_iou, val_iou

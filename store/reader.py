@@ -191,14 +191,17 @@ class LayerView:
         K, C = len(self.store.concepts.categories), len(self.store.concepts)
         concept = g.rows("concept", (None, K), C)
         intersection, area = g.counts("intersection", concept.shape), g.counts("area", concept.shape)
+        self._check_categories(g, concept, np.arange(K))
         # An appended entry is that of row -1, no concept: with its area of 0 the IoU is 0.
-        category = np.append(self.store.concepts.category, -1)[concept]
-        if ((category != np.arange(K)) & (concept >= 0)).any():
-            raise g.broken("concept", "points to a concept of another category")
         concept_area = np.append(self.store.concept_counts.area.sum(0), 0)[concept]
         if (intersection > concept_area)[concept >= 0].any():
             raise g.broken("intersection", "exceeds the area of the concept")
         return scores.Best(concept, intersection, area, scores.iou(intersection, area, concept_area))
+
+    def _check_categories(self, g: Checked, concept: npt.NDArray[np.int32], expected: npt.NDArray[np.intp]) -> None:
+        category = np.append(self.store.concepts.category, -1)[concept]
+        if ((category != expected) & (concept >= 0)).any():
+            raise g.broken("concept", "points to a concept of another category")
 
     @property
     def units(self) -> int:
@@ -310,6 +313,7 @@ class LayerView:
         g = self._group.group("leading", "ndissect-leading")
         U, K = self.units, len(self.store.concepts.categories)
         concept = g.rows("concept", (U, K, PER_CATEGORY), len(self.store.concepts))
+        self._check_categories(g, concept, np.arange(K)[:, None])
         return Leading(
             concept,
             g.counts("intersection", (U, BLOCKS, K, PER_CATEGORY)),
@@ -331,9 +335,10 @@ class LayerView:
         g = self._group.group("null", "ndissect-null")
         shape = g.dataset("concept", (None, self.units)).shape
         concept = g.rows("concept", shape, len(self.store.concepts))
-        return NullBest(
-            concept, g.counts("intersection", shape), g.counts("area", shape), g.counts("concept_area", shape)
-        )
+        intersection, concept_area = g.counts("intersection", shape), g.counts("concept_area", shape)
+        if (intersection > concept_area).any():
+            raise g.broken("intersection", "exceeds the area of the concept")
+        return NullBest(concept, intersection, g.counts("area", shape), concept_area)
 
     @property
     def has_top(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store.bootstrap import label_intervals
+from ndissect.store.bootstrap import label_intervals, label_stability
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import Blocks, ConceptCounts, LayerCounts, Leading
 from ndissect.store.evidence import Evidence, NullBest, chance, false_discovery_rate, held_out, no_evidence
@@ -37,7 +37,8 @@ def weigh(
     if null is not None:
         p = chance(value, null.iou, ~dead)
     if blocks is not None and leading is not None:
-        low, high, stability = label_intervals(leading, blocks, label)
+        low, high = label_intervals(leading, blocks, label)
+        stability = label_stability(leading, blocks, label)
     chosen, train, val = held_out(
         counts,
         concept_counts,

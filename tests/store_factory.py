@@ -1,7 +1,9 @@
 """Small complete dissections in memory, counted for real: dense masks of random maps against random label maps.
 
 ``dissection()`` has two layers, six categories, a dead unit, a unit with NaN, top images with JPEG thumbnails; its
-masks, counts, labels and thresholds agree with one another. ``read_back`` is a store as a dissection again.
+masks, counts, labels and thresholds agree with one another. With ``evidence=True`` it has what format 1.1 added, too:
+counts by image block, a null of four pairings, and the evidence for each label. ``read_back`` is a store as a
+dissection again.
 """
 
 from __future__ import annotations
@@ -11,18 +13,22 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from PIL import Image
 
+from ndissect.store.bootstrap import block_of, label_intervals, leading
 from ndissect.store.concepts import ConceptTable
-from ndissect.store.counts import ConceptCounts, LayerCounts
+from ndissect.store.counts import BLOCKS, Blocks, ConceptCounts, LayerCounts
+from ndissect.store.evidence import NullBest, null_best
 from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import PROTOCOLS, Protocol
 from ndissect.store.reader import Store
-from ndissect.store.scores import best_per_category
+from ndissect.store.scores import Best, best_per_category, label_units
 from ndissect.store.upsampling import make_axis, upsample
+from ndissect.store.weighing import weigh
 from ndissect.store.writer import write_store
 from ndissect.tui import views
 from ndissect.tui.sheets import unit_sheet
@@ -41,6 +47,8 @@ CONCEPTS = (
     (700, "striped", "texture"),
 )
 IMAGES, GRID = 12, (12, 10)
+NAMES = tuple(f"ade20k/ünter {i}.jpg" for i in range(IMAGES))
+PAIRINGS = 4
 LAYERS = {"features.0": (9, (4, 5)), "layer4.1.conv2": (6, (3, 3))}
 DEAD, WITH_NAN = 2, 3
 #: Of so few pixels half a percent is next to nothing: a twentieth gives every unit a mask.
@@ -79,6 +87,7 @@ def dissection(
     protocol: Protocol = PROTOCOL,
     top: int = 3,
     images: bool = True,
+    evidence: bool = False,
     seed: int = 0,
 ) -> Dissection:
     """A dissection of ``layers`` (name -> units, map size); ``groups`` splits the images into as many equal parts."""
@@ -86,13 +95,10 @@ def dissection(
     table = concept_table()
     label_maps, image_labels = _labels(rng, table)
     present = _present(label_maps, image_labels, table)
-    in_category = np.stack([present[:, table.category == k].any((1, 2, 3)) for k in range(len(CATEGORIES))], 1)
     group = np.arange(IMAGES) % len(groups)
-
-    def by_group(per_image: np.ndarray) -> np.ndarray:
-        return np.stack([per_image[group == g].sum(0) for g in range(len(groups))]).astype(np.int64)
-
-    concept_counts = ConceptCounts(by_group(present.sum((2, 3))), by_group(present.any((2, 3))))
+    concept_counts = _concept_counts(present, group, len(groups))
+    in_block = np.array([block_of(name) for name in NAMES])
+    blocks = Blocks(np.bincount(in_block, minlength=BLOCKS), _concept_counts(present, in_block, BLOCKS).area)
     found: list[Layer] = []
     for name, (units, size) in (LAYERS if layers is None else layers).items():
         maps = _maps(rng, present, units, size)
@@ -103,23 +109,27 @@ def dissection(
         axes = (make_axis("half-pixel", size[0], GRID[0]), make_axis("half-pixel", size[1], GRID[1]))
         clean = np.where(np.isfinite(maps), maps, np.float32(np.nan))
         masks = upsample(clean, *axes, protocol.upsampling).astype(np.float64) > statistics.threshold[:, None, None]
-        area = masks.sum((2, 3))
-        counts = LayerCounts(
-            by_group(np.einsum("nuyx,ncyx->nuc", masks.astype(np.int64), present.astype(np.int64))),
-            by_group(area),
-            by_group(area[:, :, None] * in_category[:, None, :]),
-        )
-        best = best_per_category(
-            counts,
-            concept_counts,
-            table.category,
-            len(CATEGORIES),
-            protocol.union,
-            dead=statistics.dead,
-            min_images=protocol.min_images,
-        )
+        counts = _layer_counts(masks, present, group, len(groups))
+        best = _best(counts, concept_counts, protocol, statistics.dead)
         tops = _top(maps, min(top, IMAGES)) if images else None
-        found.append(Layer(name, "Conv2d", best, statistics, size, counts, tops, axes))
+        layer = Layer(name, "Conv2d", best, statistics, size, counts, tops, axes)
+        if evidence:
+            leads = leading(
+                _layer_counts(masks, present, in_block, BLOCKS),
+                _concept_counts(present, in_block, BLOCKS),
+                *(table.category, len(CATEGORIES), protocol.union),
+                **_choice(protocol, statistics.dead),
+            )
+            null = _null(masks, present, protocol, statistics.dead)
+            weighed = weigh(
+                *(best, counts, concept_counts, groups, table, protocol, statistics.dead),
+                blocks=blocks,
+                leading=leads,
+                null=null,
+                auprc=_precision(maps, present, best, protocol),
+            )
+            layer = replace(layer, evidence=weighed, leading=leads, null=null)
+        found.append(layer)
     return Dissection(
         protocol=protocol,
         concepts=table,
@@ -129,7 +139,66 @@ def dissection(
         provenance=provenance(),
         groups=groups,
         grid=GRID,
+        blocks=blocks if evidence else None,
     )
+
+
+def _summed(per_image: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    return np.stack([per_image[group == g].sum(0) for g in range(groups)]).astype(np.int64)
+
+
+def _in_category(present: np.ndarray) -> np.ndarray:
+    """(N, K) bool: which images hold a concept of each category."""
+    category = concept_table().category
+    return np.stack([present[:, category == k].any((1, 2, 3)) for k in range(len(CATEGORIES))], 1)
+
+
+def _concept_counts(present: np.ndarray, group: np.ndarray, groups: int) -> ConceptCounts:
+    return ConceptCounts(_summed(present.sum((2, 3)), group, groups), _summed(present.any((2, 3)), group, groups))
+
+
+def _layer_counts(masks: np.ndarray, present: np.ndarray, group: np.ndarray, groups: int) -> LayerCounts:
+    both = np.einsum("nuyx,ncyx->nuc", masks.astype(np.int64), present.astype(np.int64))
+    area = masks.sum((2, 3))
+    in_category = area[:, :, None] * _in_category(present)[:, None, :]
+    return LayerCounts(*(_summed(x, group, groups) for x in (both, area, in_category)))
+
+
+def _choice(protocol: Protocol, dead: np.ndarray) -> dict[str, Any]:
+    return {"dead": dead, "min_images": protocol.min_images}
+
+
+def _best(counts: LayerCounts, held: ConceptCounts, protocol: Protocol, dead: np.ndarray) -> Best:
+    category = concept_table().category
+    return best_per_category(counts, held, category, len(CATEGORIES), protocol.union, **_choice(protocol, dead))
+
+
+def _null(masks: np.ndarray, present: np.ndarray, protocol: Protocol, dead: np.ndarray) -> NullBest:
+    """Masks with the labels of the image one, two ... further on: all images are of one source."""
+    rows, together = [], np.zeros(IMAGES, np.int64)
+    for shift in range(1, PAIRINGS + 1):
+        wrong = np.roll(present, shift, 0)
+        held = _concept_counts(wrong, together, 1)
+        rows.append(null_best(_best(_layer_counts(masks, wrong, together, 1), held, protocol, dead), held.area[0]))
+    return NullBest(*(np.stack(x) for x in zip(*rows, strict=True)))
+
+
+def _precision(maps: np.ndarray, present: np.ndarray, best: Best, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    label, _ = label_units(best)
+    held, searched = present.any((2, 3)), _in_category(present)
+    peaks = np.where(np.isfinite(maps), maps, -np.inf).max((2, 3))
+    found = np.full((2, len(label)), np.nan)
+    for u in np.flatnonzero(label >= 0):
+        category = concept_table().category[label[u]]
+        ranked = searched[:, category] if protocol.union == "within-category" else np.ones(IMAGES, bool)
+        found[0, u] = average_precision(peaks[ranked, u], held[ranked, label[u]])
+        found[1, u] = held[ranked, label[u]].mean()
+    return found[0], found[1]
+
+
+def average_precision(score: np.ndarray, relevant: np.ndarray) -> float:
+    """Over every relevant image, the share of relevant ones among those that score no less, on average."""
+    return float(np.mean([relevant[score >= score[i]].mean() for i in np.flatnonzero(relevant)]))
 
 
 def _labels(rng: np.random.Generator, table: ConceptTable) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +260,7 @@ def _top(maps: np.ndarray, count: int) -> TopImages:
 def _image_table(label_maps: np.ndarray, image_labels: np.ndarray) -> ImageTable:
     return ImageTable(
         index=np.arange(IMAGES, dtype=np.int64) * 1000,
-        name=tuple(f"ade20k/ünter {i}.jpg" for i in range(IMAGES)),
+        name=NAMES,
         split=tuple("val" if i % 4 == 3 else "train" for i in range(IMAGES)),
         thumbnail=tuple(jpeg((20 * i, 255 - 20 * i, 90)) for i in range(IMAGES)),
         label_maps=label_maps,
@@ -231,6 +300,7 @@ def read_back(path: Path) -> Dissection:
             provenance=store.provenance,
             groups=store.groups,
             grid=store.grid,
+            blocks=store.blocks,
         )
 
 
@@ -273,6 +343,11 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                 if sheets:
                     unit_sheet(view, 0, truth=bool(view.labels[0][0] >= 0))
             view.load()
+            if view.leading is not None and store.blocks is not None:
+                for shares in (*label_intervals(view.leading, store.blocks, view.labels[0]),):
+                    assert len(shares) == view.units
+            if view.null is not None:
+                assert view.null.iou.shape == (view.pairings, view.units)
         rows = views.match_concepts(store.concepts, None)
         views.concept_table(layers, rows, 0.04)
         for row in rows:

@@ -13,7 +13,7 @@ from store_factory import dissection
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 
-SUMMARY = {"units", "detectors", "unique_per_category", "unique_best_label", "by_category"}
+SUMMARY = {"units", "detectors", "detectors_q05", "unique_per_category", "unique_best_label", "by_category"}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,7 @@ def test_a_layer_as_json_has_these_keys_and_no_others(place: Path) -> None:
     assert found["summary"] == {
         "units": 4,
         "detectors": 3,
+        "detectors_q05": None,
         "unique_per_category": 4,  # a tree covers more than 4 % of the streets, the only scenes there are
         "unique_best_label": 3,
         "by_category": {"object": 1, "part": 1, "color": 1, "scene": 1},

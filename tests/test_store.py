@@ -22,6 +22,7 @@ from store_factory import (
     GRID,
     IMAGES,
     LAYERS,
+    PAIRINGS,
     WITH_NAN,
     assert_same,
     concept_table,
@@ -35,7 +36,7 @@ from store_factory import (
 )
 
 from ndissect.store import scores
-from ndissect.store.counts import LayerCounts
+from ndissect.store.counts import BLOCKS, PER_CATEGORY, LayerCounts
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.hdf5 import member_name
 from ndissect.store.model import Dissection
@@ -45,7 +46,10 @@ from ndissect.store.writer import VERSION, estimated_size, write_store
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = (ROOT / "store" / "FORMAT.md").read_text(encoding="utf-8")
-ARCHIVE = Path(__file__).with_name("archive") / "store-1.0.h5"
+ARCHIVE = Path(__file__).with_name("archive")
+NEWEST = ARCHIVE / f"store-{VERSION}.h5"
+#: What each version of the format added to a dissection and its layers: not in the digests of older ones.
+ADDED = {"1.1": ("blocks", "evidence", "leading", "null")}
 
 
 def round_trip(folder: Path, given: Dissection) -> Dissection:
@@ -63,6 +67,9 @@ def round_trip(folder: Path, given: Dissection) -> Dissection:
         {},
         {"groups": ("train", "val")},
         {"groups": ("a", "b", "c"), "seed": 7},
+        {"evidence": True},
+        {"evidence": True, "groups": ("train", "val"), "images": False},
+        {"evidence": True, "layers": {"empty": (0, (4, 4)), "one": (1, (2, 2))}},
         {"images": False},
         {"top": 0},
         {"top": 50},
@@ -396,11 +403,13 @@ def written(path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
 
 @pytest.mark.parametrize("groups", [("all",), ("train", "val")])
 def test_the_specification_lists_every_dataset_with_its_type_and_shape(tmp_path: Path, groups: tuple[str, ...]) -> None:
-    found = {k: v for k, v in written(write_small(tmp_path / "a.nd.h5", groups=groups)).items() if isinstance(v, tuple)}
+    path = write_small(tmp_path / "a.nd.h5", groups=groups, evidence=True)
+    found = {k: v for k, v in written(path).items() if isinstance(v, tuple)}
     made = dissection(groups=groups)
     assert made.images is not None
     lengths = {"G": len(groups), "C": len(made.concepts), "K": len(CATEGORIES), "layers": len(LAYERS)}
     lengths |= {"D": IMAGES, "M": 2, "L": 2, "n": 3, "H": GRID[0], "W": GRID[1]}
+    lengths |= {"S": BLOCKS, "P": PAIRINGS, "3": PER_CATEGORY}
     lengths["B"] = sum(map(len, made.images.thumbnail))
     specified = {}
     for name, kind, shape, _ in table("Datasets"):
@@ -412,7 +421,8 @@ def test_the_specification_lists_every_dataset_with_its_type_and_shape(tmp_path:
 
 
 def test_the_specification_lists_every_group_with_its_encoding_and_attributes(tmp_path: Path) -> None:
-    found = {k: v for k, v in written(write_small(tmp_path / "a.nd.h5")).items() if isinstance(v, dict)}
+    path = write_small(tmp_path / "a.nd.h5", evidence=True)
+    found = {k: v for k, v in written(path).items() if isinstance(v, dict)}
     specified = {}
     for name, kind, attributes, _ in table("Groups"):
         for layer in LAYERS if "<layer>" in name else [""]:
@@ -428,7 +438,8 @@ def test_the_specification_lists_every_key_of_the_protocol() -> None:
 
 
 def test_groups_that_are_optional_are_absent_and_nothing_else_is(tmp_path: Path) -> None:
-    full = {k for k, v in written(write_small(tmp_path / "a.nd.h5")).items() if isinstance(v, dict)}
+    path = write_small(tmp_path / "a.nd.h5", evidence=True)
+    full = {k for k, v in written(path).items() if isinstance(v, dict)}
     less = replace(dissection(images=False), grid=None)
     bare = tuple(replace(layer, counts=None, axes=None, map_size=None) for layer in less.layers)
     write_store(tmp_path / "b.nd.h5", replace(less, layers=bare))
@@ -470,19 +481,22 @@ def test_the_ten_lines_of_h5py_compute_the_readers_ious(tmp_path: Path, monkeypa
 
 def test_the_example_is_the_archived_store() -> None:
     example = FORMAT.split("## Example")[1].split("```\n")[1]
-    assert example.splitlines() == outline(ARCHIVE)
+    assert example.splitlines() == outline(NEWEST)
 
 
 # --- old files ------------------------------------------------------------------------------------------------------
 
 
-def digest(value: object) -> str:
-    """Of every field, array, type and NaN."""
+def digest(value: object, without: tuple[str, ...] = ()) -> str:
+    """Of every field, array, type and NaN; the fields ``without``, which came later, must be None."""
     total = hashlib.sha256()
 
     def add(item: object) -> None:
         if is_dataclass(item):
             for field in fields(item):
+                if field.name in without:
+                    assert getattr(item, field.name) is None
+                    continue
                 total.update(field.name.encode())
                 add(getattr(item, field.name))
         elif isinstance(item, np.ndarray):
@@ -499,12 +513,13 @@ def digest(value: object) -> str:
 
 
 def test_the_archived_store_of_format_1_0_reads_the_same_for_ever() -> None:
+    path = ARCHIVE / "store-1.0.h5"
     assert (
-        hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
+        hashlib.sha256(path.read_bytes()).hexdigest()
         == "390009b7f869cd036748549d632c2613b2320d464fd7ddce10127688101a2afc"
     )
-    assert digest(read_back(ARCHIVE)) == "da62549a849d0fc1c57a4b52434c1e4aafa6c6d56ebe903e30fdccd138035cc5"
-    with Store(ARCHIVE) as store:
+    assert digest(read_back(path), ADDED["1.1"]) == "da62549a849d0fc1c57a4b52434c1e4aafa6c6d56ebe903e30fdccd138035cc5"
+    with Store(path) as store:
         assert store.protocol.q == Fraction(1, 20)
         assert store.groups == ("train", "val")
         view = store.layer("features.0")

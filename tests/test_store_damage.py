@@ -41,7 +41,7 @@ def refused(path: Path, *said: str) -> NDError:
 
 
 def changed(path: Path, change: Change) -> Path:
-    write_small(path)
+    write_small(path, evidence=True)
     with h5py.File(path, "r+") as f:
         change(f)
     return path
@@ -75,7 +75,7 @@ def without(name: str) -> Change:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_small(tmp_path_factory.mktemp("good") / "a.nd.h5").read_bytes()
+    return write_small(tmp_path_factory.mktemp("good") / "a.nd.h5", evidence=True).read_bytes()
 
 
 def test_truncated_at_any_length(tmp_path: Path, good: bytes) -> None:
@@ -184,7 +184,7 @@ def test_what_a_newer_minor_version_adds_is_ignored(tmp_path: Path) -> None:
     def add(f: h5py.File) -> None:
         f.attrs["encoding-version"] = np.bytes_("1.17")
         f.attrs["colour"] = "red"
-        for group in ("/", "concepts", "images", "layers", "layers/features.0", LAYER + "best", LAYER + "counts"):
+        for group in ("/", "concepts", "images", "layers", LAYER, LAYER + "best", LAYER + "counts", LAYER + "evidence"):
             new = f[group].create_group("new")
             new.attrs["encoding-type"] = np.bytes_("something-else")
             new["data"] = np.zeros(3)
@@ -215,11 +215,12 @@ WRONG: dict[str, object] = {
 }
 #: What the format lets a file leave out; what refers to it may still be refused.
 OPTIONAL = {"images", "layers/a/counts", "layers/a/top", "layers/a/rows", "layers/a/columns"}
+OPTIONAL |= {"blocks", "layers/a/evidence", "layers/a/leading", "layers/a/null"}
 OPTIONAL |= {"/@grid", "layers/a@map_size", "layers/a@module"}
 
 
 def small(path: Path) -> Path:
-    return write_small(path, layers={"a": (5, (4, 5))})
+    return write_small(path, layers={"a": (5, (4, 5))}, evidence=True)
 
 
 def members() -> list[str]:
@@ -339,6 +340,34 @@ WRONG_CONTENT: dict[str, tuple[Change, str]] = {
     "maps of no size": (put(LAYER + "top/map", np.ones((9, 3, 0, 5), np.float32)), "top/map has the shape"),
     "label maps of another size": (put("images/label_maps", np.ones((12, 2, 3, 3), np.uint16)), "label_maps has the"),
     "fewer top images than peaks": (put(LAYER + "top/peak", np.ones((9, 2), np.float32)), "top/peak has the shape"),
+    "a share above 1": (entry(LAYER + "evidence/q", 0, 1.5), "evidence/q holds what is no share"),
+    "a share below 0": (entry(LAYER + "evidence/iou_low", 0, -0.1), "evidence/iou_low holds what is no share"),
+    "a share that is infinite": (entry(LAYER + "evidence/auprc", 0, np.inf), "evidence/auprc holds what is no share"),
+    "evidence of other units": (put(LAYER + "evidence/p", np.zeros(8)), "evidence/p has the shape"),
+    "a held-out label out of range": (
+        entry(LAYER + "evidence/heldout_concept", 0, 9),
+        "heldout_concept points outside",
+    ),
+    "a leading concept out of range": (
+        entry(LAYER + "leading/concept", (0, 0, 0), 9),
+        "leading/concept points outside",
+    ),
+    "a leading concept of another category": (
+        entry(LAYER + "leading/concept", (0, 0, 0), 8),
+        "leading/concept points to a concept of another category",
+    ),
+    "four leading concepts": (put(LAYER + "leading/concept", np.zeros((9, 6, 4), np.int32)), "concept has the shape"),
+    "negative counts by block": (put(LAYER + "leading/area", np.full((9, 32, 6), -1)), "leading/area holds -1"),
+    "blocks of another number": (put("blocks/images", np.ones(16, np.int64)), "blocks/images has the shape"),
+    "blocks with fewer images than none": (entry("blocks/images", 3, -1), "blocks/images holds -1"),
+    "blocks of other concepts": (put("blocks/concept_area", np.ones((32, 8), np.int64)), "concept_area has the shape"),
+    "a null of other units": (put(LAYER + "null/concept", np.zeros((4, 8), np.int32)), "null/concept has the shape"),
+    "a null of fewer pairings": (put(LAYER + "null/area", np.zeros((3, 9), np.int64)), "null/area has the shape"),
+    "a null's concept out of range": (entry(LAYER + "null/concept", (0, 0), 9), "null/concept points outside"),
+    "a null larger than its concept": (
+        entry(LAYER + "null/intersection", (0, 0), 1 << 40),
+        "null/intersection exceeds the area of the concept",
+    ),
     "a grid of another size": (attribute("/", "grid", np.array([13, 10])), "is expected"),
     "a grid of three": (attribute("/", "grid", np.array([12, 10, 3])), "@grid is not two integers"),
     "a grid of no size": (attribute("/", "grid", np.array([0, 10])), "@grid is no size"),
@@ -374,6 +403,19 @@ HARMLESS: dict[str, Change] = {
     "infinite thresholds": entry(LAYER + "threshold", ..., -np.inf),
     "names that are not UTF-8": put("concepts/name", np.full(9, b"\xff\xfe")),
     "empty names": put("concepts/name", np.full(9, b"")),
+    "evidence of which nothing is known": lambda f: [
+        d.__setitem__(..., -1 if d.dtype.kind == "i" else np.nan) for d in f[LAYER + "evidence"].values()
+    ],
+    "counts by block at the limits of 64 bits": lambda f: [
+        put(name, np.full(f[name].shape, 1 << 62))(f)
+        for name in ("blocks/images", "blocks/concept_area", LAYER + "leading/intersection", LAYER + "leading/area")
+    ],
+    "a label that is none of the leading concepts": entry(LAYER + "leading/concept", ..., -1),
+    "blocks without images": entry("blocks/images", ..., 0),
+    "a null of no pairings": lambda f: [
+        put(LAYER + f"null/{name}", np.zeros((0, 9), np.int64))(f)
+        for name in ("concept", "intersection", "area", "concept_area")
+    ],
     "no top image at all": entry(LAYER + "top/image", ..., -1),
     "integers of other sizes": lambda f: (
         put("concepts/number", f["concepts/number"][()].astype(np.uint64))(f),

@@ -1,4 +1,4 @@
-"""How store-1.0.h5 was made: python tests/archive/make.py, once.
+"""How the store-*.h5 beside this were made: python tests/archive/make.py, once for each version of the format.
 
 An archived file never changes; a change of the format adds one beside it, and all of them stay readable.
 """
@@ -16,6 +16,6 @@ if __name__ == "__main__":
     target = Path(__file__).with_name(f"store-{VERSION}.h5")
     if target.exists():
         raise SystemExit(f"{target} exists, and an archived file never changes")
-    made = dissection(groups=("train", "val"))
+    made = dissection(groups=("train", "val"), evidence=True)
     write_store(target, made)
     print(target)
