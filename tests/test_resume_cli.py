@@ -336,18 +336,38 @@ NO_TORCH = 'raise RuntimeError("torch was imported")\n'
 
 
 def test_a_run_that_has_ended_says_so_at_once_and_imports_nothing_heavy(folder: Path) -> None:
-    assert nd_in(folder, *RUN).returncode == 0
+    run = ("dissect", "torchvision:squeezenet1_1@none", "-l", "features.0", *RUN[2:4], "-o", OUT)
+    assert nd_in(folder, *run).returncode == 0
     made = (folder / OUT).stat().st_mtime_ns
     site = folder / "site"
     site.mkdir()
     (site / "torch.py").write_text(NO_TORCH)
     env = {"PYTHONPATH": str(site)}
-    again = cli.nd(*RUN, folder=folder, env=env)
+    again = cli.nd(*run, folder=folder, env=env)
     assert again.returncode == 0, again.stderr
     assert "out.nd.h5 holds this dissection already, nothing was run; --force runs it again" in again.stderr
     assert again.stdout.startswith("layer\t")
     assert (folder / OUT).stat().st_mtime_ns == made
-    other = cli.nd(*RUN[:-2], folder=folder, env=env)  # without a name: the one that is there is found
+    other = cli.nd(*run[:-2], folder=folder, env=env)  # without a name: the one that is there is found
     assert "out.nd.h5 holds this dissection already" in other.stderr
-    fresh = cli.nd(*RUN, "--force", folder=folder, env=env)
+    fresh = cli.nd(*run, "--force", folder=folder, env=env)
     assert "torch was imported" in fresh.stderr, "the torch of this test is the one that a run would import"
+
+
+def test_a_network_of_one_s_own_is_the_same_only_with_the_same_weights_and_code(folder: Path) -> None:
+    assert nd_in(folder, *RUN).returncode == 0
+    made = (folder / OUT).stat().st_mtime_ns
+    again = nd_in(folder, *RUN)
+    assert again.returncode == 0, again.stderr
+    assert "out.nd.h5 holds this dissection already" in again.stderr
+    assert (folder / OUT).stat().st_mtime_ns == made
+    code = (folder / "slow.py").read_text()
+    (folder / "slow.py").write_text(code + "\n# another version\n")
+    changed = nd_in(folder, *RUN)
+    assert changed.returncode == 2
+    assert "out.nd.h5 exists" in changed.stderr
+    (folder / "slow.py").write_text(code)
+    net = (folder / "net.py").read_text()
+    assert "manual_seed(3)" in net
+    (folder / "net.py").write_text(net.replace("manual_seed(3)", "manual_seed(4)"))  # a module that slow.py imports
+    assert "out.nd.h5 exists" in nd_in(folder, *RUN).stderr

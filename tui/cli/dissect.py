@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -133,15 +133,19 @@ def dissect(
         decode=_one_of("--decode", decode, ("cpu", "gpu")),
         shard=shard,
         null=null,
-        asked=_asked(
-            network,
-            weights,
-            partial,
-            (size, mean, std),
-            (layers, all_convs, top, null),
-            (precision, decode),
-            chosen.to_json(),
-        ),
+        asked={
+            "network": network,
+            "weights": str(weights) if weights else None,
+            "partial": partial,
+            "transform": [size, mean, std],
+            "layers": layers,
+            "all_convs": all_convs,
+            "top": top,
+            "null": null,
+            "precision": precision,
+            "decode": decode,
+            "protocol": chosen.to_json(),
+        },
     )
     running.dissect(request, chosen, load, json)
 
@@ -157,29 +161,6 @@ def _one_of(option: str, text: str, known: tuple[str, ...]) -> str:
     if text not in known:
         raise WrongUse(f"{option} '{text}' is unknown", f"use {', '.join(known[:-1])} or {known[-1]}")
     return text
-
-
-def _asked(network: str, weights: Path | None, *rest: object) -> dict[str, Any]:
-    """All of a request that decides its numbers, as JSON values, known before torch is imported.
-
-    Files count by what is in them; a network in a package, which cannot be looked at without running it, by its name.
-    """
-    import hashlib
-    import json
-    from importlib.metadata import version
-
-    def digest(path: Path) -> str:
-        with path.expanduser().open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-
-    file = Path(network.rpartition(":")[0])
-    return {
-        "network": network,
-        "file": digest(file) if file.suffix == ".py" else None,
-        "weights": digest(weights) if weights else None,
-        "options": json.loads(json.dumps(rest, default=str)),
-        "version": version("ndissect"),
-    }
 
 
 def layers(

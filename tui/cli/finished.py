@@ -19,7 +19,7 @@ _LOOKED_AT = 50
 
 
 def find(given: Path | None, asked: dict[str, Any]) -> Path | None:
-    """The store that a run of ``asked`` has written: ``given``, else one in the current folder; None where none is."""
+    """A store of a run that was asked for all of ``asked``: ``given``, else one in the current folder; or None."""
     from ndissect.store.reader import Store
 
     if given is None:
@@ -29,7 +29,8 @@ def find(given: Path | None, asked: dict[str, Any]) -> Path | None:
     for path in paths:
         try:
             with Store(path) as store:
-                if store.provenance.get("asked") == asked:
+                there = store.provenance.get("asked")
+                if isinstance(there, dict) and all(there.get(name, ...) == value for name, value in asked.items()):
                     return path
         except NDError:
             continue

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,22 +108,34 @@ class _Run:
         if request.output is not None:  # what can be refused at once is refused before torch is imported
             check_writable(request.output, 0)
         dataset = _dataset(request.data)
-        asked = request.asked | {"data": dataset.tables_digest()}
-        if not request.force and not request.shard:
-            there = finished.find(request.output, asked)
-            if there is not None and _others():
-                return None
-            if there is not None:
-                tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
-                return there
-            if request.output is not None:
-                output.confirm_replace(request.output, request.force)
+        asked = request.asked | {"version": version("ndissect"), "data": dataset.tables_digest()}
+        there = self._finished(asked)
+        if there is not None and self._by_name:
+            return self._already(there)
+        if there is None and request.output is not None and not request.shard:
+            output.confirm_replace(request.output, request.force)
         from ndissect.engine.together import expected, join
 
         if request.shard and expected() > 1:
             raise WrongUse("--shard cuts the work into jobs of their own, torchrun shares one", "use one of them")
         with join() as together:
             return self._together(dataset, asked, together)
+
+    @property
+    def _by_name(self) -> bool:
+        """Whether the network is the same whenever it is called so; one's own code and weights may have changed."""
+        named = self.request.network == "demo" or self.request.network.startswith("torchvision:")
+        return named and self.request.asked["weights"] is None
+
+    def _finished(self, asked: dict[str, Any]) -> Path | None:
+        """The store that holds what is asked for already; None where there is none, or with --force."""
+        return None if self.request.force or self.request.shard else finished.find(self.request.output, asked)
+
+    def _already(self, there: Path) -> Path | None:
+        if _others():
+            return None
+        tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
+        return there
 
     def _together(self, dataset: ConceptDataset, asked: dict[str, Any], together: Together) -> Path | None:
         from ndissect.engine.device import choose_device
@@ -134,6 +147,12 @@ class _Run:
         shard = parse_shard(request.shard) if request.shard else None
         device = choose_device(request.device, local_rank())
         network = self.load()
+        if not self._by_name:
+            asked |= {"digest": network.digest, "code": network.origin.get("sha256")}
+            if there := self._finished(asked):
+                return self._already(there)
+            if request.output is not None and not request.shard and first:
+                output.confirm_replace(request.output, request.force)
         layers = _choose(request, list_layers(network, _image_size(dataset)))
         path = request.output or Path(_store_name(network, dataset))
         needed = self._check_output(path, layers, dataset, together)
