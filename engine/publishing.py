@@ -11,6 +11,7 @@ from ndissect.engine.conclusion import conclude
 from ndissect.engine.counting import Counting
 from ndissect.engine.device import out_of_memory
 from ndissect.engine.gathering import Gathering
+from ndissect.engine.grouping import group_images
 from ndissect.engine.loader import Loader
 from ndissect.engine.progress import Progress
 from ndissect.engine.settings import Settings
@@ -54,7 +55,10 @@ class Publisher:
     def _of_gathered(self) -> Counting:
         g = self._gathering
         statistics, tops = [q.so_far() for q in g.quantiles], [t.result() for t in g.tops]
-        counting = Counting(self._loader, g.places, statistics, tops, self._device, Clock(), Progress())
+        grouping = group_images(self._loader.dataset, by_block=False)
+        counting = Counting(
+            *(self._loader, g.places, statistics, tops, self._device, Clock(), Progress()), grouping=grouping
+        )
         counting.keep_images()
         counting.count_pieces(g.kept.pieces, tell=False)
         return counting

@@ -170,9 +170,10 @@ def ious(found: Dissection) -> np.ndarray:
     """(3, C): the IoUs of the first layer's channels, from the counts in ``found``."""
     counts, category = found.layers[0].counts, found.concepts.category
     assert counts is not None
-    both, area = counts.intersection[0, :3], counts.area_in_category[0, :3][:, category]
-    union = area + found.concept_counts.area - both
-    held = np.broadcast_to(found.concept_counts.area > 0, union.shape)
+    both, area = counts.intersection.sum(0)[:3], counts.area_in_category.sum(0)[:3][:, category]
+    held = found.concept_counts.area.sum(0)
+    union = area + held - both
+    held = np.broadcast_to(held > 0, union.shape)
     return np.divide(both, union, out=np.zeros(union.shape), where=(union > 0) & held)
 
 
