@@ -474,9 +474,11 @@ def test_the_plot_is_a_picture_of_the_counts(place: Path) -> None:
 
 def test_two_layers_of_a_real_dissection(tmp_path: Path) -> None:
     place = cli.workplace(tmp_path)
-    (pair,) = compare("units", "deep.pool", folder=place)["pairs"]
+    found = compare("units", "deep.pool", folder=place)
+    assert all(layer["intervals"] for layer in found["layers"])
+    (pair,) = found["pairs"]
     assert (pair["a"]["layer"], pair["b"]["layer"], pair["same_data"]) == ("units", "deep.pool", True)
     units = {u["unit"]: u for u in pair["units"]["rows"]}
     assert (units[0]["a"]["label"], units[0]["a"]["iou"]) == ("tree", 1.0)
-    assert units[0]["difference"] < 0  # the pooled map is coarser
+    assert units[0]["low"] < units[0]["difference"] < units[0]["high"] < 0  # the pooled map is coarser
     assert units[3]["a"]["dead"] and units[3]["difference"] == 0

@@ -122,8 +122,8 @@ def side_json(side: Side) -> dict[str, Any]:
     """A layer's summary, its detectors by the category of their label, and its unique detectors with intervals.
 
     ``null``: wrong pairings behind q; ``split``: the image groups. ``intervals`` is None where the store has no counts
-    by image block; ``bias``: by how many the mean resample exceeds the count, which is about as many as the count owes
-    to the noise of so few images.
+    by image block; ``bias``: by how many the mean resample exceeds the count, a sign of how a count of distinct labels
+    moves with the images.
     """
     label, value = side.view.labels
     concepts, summary = side.store.concepts, side.view.summary()

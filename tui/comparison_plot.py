@@ -14,8 +14,8 @@ from ndissect.tui.figures import CATEGORY_COLOUR, OTHER_COLOUR
 _INCHES = 0.75
 # Small letters in the width of an inch.
 _CHARACTERS = 13
-# So many letters of layers' names stand side by side.
-_NAMES_FIT = 60
+# Letters of layers' names that stand side by side in an inch.
+_NAMES_FIT = 8
 
 
 def size(layers: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -41,7 +41,7 @@ def draw(figure: Figure, result: dict[str, Any], about: Sequence[str]) -> None:
             axes.errorbar(i, total, [[total - low], [high - total]], color="black", capsize=4, linewidth=1.2)
         axes.annotate(str(total), (i, high), (0, 3), textcoords="offset points", ha="center")
     names = [layer["name"] for layer in layers]
-    crowded = max(map(len, names)) * len(names) > _NAMES_FIT
+    crowded = max(map(len, names)) * len(names) > _NAMES_FIT * figure.get_figwidth()
     axes.set_xticks(range(len(layers)), names, rotation=30 * crowded, ha="right" if crowded else "center")
     axes.set_ylabel("unique detectors, added over categories")
     axes.margins(y=0.12)
