@@ -8,13 +8,14 @@ the blocks cannot tell: the threshold is taken as given, and so is the label, th
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.counts import BLOCKS, PER_CATEGORY, Blocks, ConceptCounts, Ints, LayerCounts, Leading
-from ndissect.store.intervals import iou_interval
-from ndissect.store.scores import Floats, iou, unit_ious
+from ndissect.store.intervals import difference_interval, iou_interval, student
+from ndissect.store.scores import DETECTOR_IOU, Floats, iou, unit_ious
 
 RESAMPLES = 1000
 # Units that are resampled at a time: (resamples, units, concepts) float64 in memory.
@@ -106,6 +107,25 @@ def resamples(images: Ints, count: int = RESAMPLES) -> Ints:
     return found
 
 
+#: What is known by block of the labels of a layer's units: the leading concepts, the blocks, the labels (U,).
+Labelled = tuple[Leading, Blocks, npt.NDArray[np.int32]]
+
+
+def label_differences(first: Labelled, second: Labelled) -> tuple[Floats, Floats]:
+    """A 95 % interval of by how much the IoU of each unit's label in ``second`` exceeds that in ``first``: (U,) each.
+
+    Both have as many units, counted on the same images in the same blocks: what an image does to both is not taken for
+    a difference. The IoU of a unit without a label is 0 for certain. NaN where :func:`label_intervals` has it.
+    """
+
+    def by_block(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+        both, either = label_counts(found, blocks, label)
+        both[label < 0], either[label < 0] = 0, 1
+        return both, either
+
+    return difference_interval(by_block(*first), by_block(*second))
+
+
 def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> Floats:
     """The share of resamples (U,) in which each label is still the best of the unit's leading concepts.
 
@@ -138,3 +158,62 @@ def resampled_ious(found: Leading, blocks: Blocks, drawn: Ints, units: slice) ->
     a = weights @ found.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
     c = np.append(weights @ blocks.concept_area.astype(np.float64), np.zeros((len(weights), 1)), 1)[:, chosen]
     return iou(i.reshape(R, u, K, n), a.reshape(R, u, K, 1), c)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """How many unique detectors a layer has in each of R resamples of the image blocks.
+
+    ``per_category`` (R, K) int64, which add up to the papers' count; ``best_label`` (R,) int64; ``blocks``: how many
+    blocks hold images.
+    """
+
+    per_category: Ints
+    best_label: Ints
+    blocks: int
+
+
+def resampled_unique(found: Leading, blocks: Blocks) -> Resampled | None:
+    """The unique detectors in every resample; None where fewer than two blocks hold images.
+
+    Units choose among their leading concepts. The draws are those of :func:`resamples`: two layers that were counted on
+    the same images are resampled together.
+    """
+    there = int((blocks.images > 0).sum())
+    if there < 2:
+        return None
+    drawn = resamples(blocks.images)
+    (U, K, _), R, C = found.concept.shape, len(drawn), blocks.concept_area.shape[1]
+    won, labelled = np.zeros((K, R, C), bool), np.zeros((R, C), bool)
+    for start in range(0, U, _UNITS_AT_A_TIME):
+        units = slice(start, min(start + _UNITS_AT_A_TIME, U))
+        winner, top = _winner(resampled_ious(found, blocks, drawn, units), found.concept[units])  # (R, u, K)
+        for k in range(K):
+            r, u = np.nonzero(top[:, :, k] > DETECTOR_IOU)
+            won[k, r, winner[r, u, k]] = True
+        best, of_all = _winner(top, winner)  # (R, u)
+        r, u = np.nonzero(of_all >= DETECTOR_IOU)
+        labelled[r, best[r, u]] = True
+    return Resampled(won.sum(2).T.astype(np.int64), labelled.sum(1), there)
+
+
+def _winner(value: Floats, concept: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], Floats]:
+    """The concept with the largest value along the last axis, the lower of equals, and that value."""
+    top, none = value.max(-1, initial=0.0), np.iinfo(np.int32).max
+    return np.where(value == top[..., None], concept, none).min(-1, initial=none), top
+
+
+def count_interval(observed: int, resampled: Ints, blocks: int) -> tuple[int, int]:
+    """A 95 % interval of a count of unique detectors, or of a difference of two, from ``resampled`` (R,) counts.
+
+    It is of the count that as many other images of the same kind would give on average, not of the count of unlimited
+    images: a count of distinct labels moves with the number of images, as noise parts units that share a label and
+    lifts or drops others over the threshold. Resamples have that noise twice, and only the leading concepts to choose
+    from, so their mean is off: it is put where the observed count is. Their spread about it, wider by as much as
+    Student's t for so few blocks is than the normal, is the interval, outwards to whole numbers. By simulation that
+    covers 95 to 100 %; percentiles as they are may leave out the count itself, and reflected ones fail where nearly
+    every concept is detected.
+    """
+    wider = float(student(blocks - 1) / student(np.inf)) * (blocks / (blocks - 1)) ** 0.5
+    low, high = observed + wider * np.quantile(resampled - resampled.mean(), (0.025, 0.975))
+    return min(int(np.floor(low)), observed), max(int(np.ceil(high)), observed)

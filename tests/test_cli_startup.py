@@ -55,7 +55,13 @@ def test_help_imports_typer_alone(place: Path) -> None:
 
 
 def test_look_ups_import_the_store_alone(place: Path) -> None:
-    commands = (("inspect", "units"), ("inspect", "units:1", "--json"), ("concepts",), ("export", "units"))
+    commands = (
+        ("inspect", "units"),
+        ("inspect", "units:1", "--json"),
+        ("concepts",),
+        ("export", "units"),
+        ("compare", "units", "deep.pool"),
+    )
     for args, modules in zip(commands, all_imported(commands, place), strict=True):
         assert "h5py" in modules
         assert not modules & (HEAVY - {"numpy", "h5py"}), args

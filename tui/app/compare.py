@@ -19,11 +19,12 @@ from ndissect.store.reader import LayerView
 from ndissect.store.scores import Best
 from ndissect.tui.app.compare_units import compare_units
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
-from ndissect.tui.app.matching import Matched, longest, matched, opens, subject
+from ndissect.tui.app.matching import longest, matched, opens, subject
 from ndissect.tui.app.origin import differences
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.views import UNIQUE, concept_detectors
+from ndissect.tui.comparison import Matched, detected
+from ndissect.tui.views import UNIQUE
 
 _EXPLAINED = (
     "concepts: units labelled with them, with an IoU above 0.04, and the best IoU of a unit labelled so",
@@ -83,7 +84,7 @@ class _Side:
 
 
 def _side(session: Session, views: Sequence[LayerView]) -> _Side:
-    concepts, categories = session.store.concepts, session.store.concepts.categories
+    categories = session.store.concepts.categories
     nothing = np.zeros((0, len(categories)))
     best = Best(
         np.concatenate([nothing.astype(np.int32), *(view.best.concept for view in views)]),
@@ -92,8 +93,7 @@ def _side(session: Session, views: Sequence[LayerView]) -> _Side:
         np.concatenate([nothing, *(view.best.iou for view in views)]),
     )
     per_category = scores.unique_per_category(best)
-    detect = concept_detectors(views, len(concepts))
-    keys = matched(session)
+    concepts = detected(views, matched(session))
     return _Side(
         summary={
             "units": len(best.concept),
@@ -102,8 +102,8 @@ def _side(session: Session, views: Sequence[LayerView]) -> _Side:
             "unique/best": scores.unique_best_label(best),
         },
         by_category={c: int(n) for c, n in zip(categories, per_category, strict=True)},
-        units=dict(zip(keys, detect.units.sum(0).tolist(), strict=True)),
-        best=dict(zip(keys, detect.iou.tolist(), strict=True)),
+        units={concept: found.units for concept, found in concepts.items()},
+        best={concept: found.iou for concept, found in concepts.items()},
     )
 
 

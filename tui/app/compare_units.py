@@ -11,11 +11,12 @@ import numpy as np
 from ndissect.store.concepts import report_order
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Listing
-from ndissect.tui.app.matching import Matched, longest, matched, opens, subject
+from ndissect.tui.app.matching import longest, matched, opens, subject
 from ndissect.tui.app.origin import differences, same
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import RUNNERS_UP
+from ndissect.tui.comparison import Matched
 from ndissect.tui.glyphs import FULL_IOU
 
 _ONLY_BEST = "?: not known, as an imported table holds only the best concept of each category"

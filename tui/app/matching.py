@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
 
 from ndissect.tui.app.listing import NOTHING, Item
 from ndissect.tui.app.session import Session
-
-
-@dataclass(frozen=True)
-class Matched:
-    """A concept as it is matched: by name as shown and category; ``nth`` tells apart those that share both."""
-
-    label: str
-    category: str
-    nth: int = 0
+from ndissect.tui.comparison import Matched, match_keys
 
 
 def matched(session: Session) -> list[Matched]:
     """The concepts of the store by row."""
-    seen: dict[tuple[str, str], int] = {}
-    found = []
-    for row, label in enumerate(session.labels[:-1]):
-        category = session.store.concepts.category_of(row)
-        nth = seen[label, category] = seen.get((label, category), -1) + 1
-        found.append(Matched(label, category, nth))
-    return found
+    return match_keys(session.store.concepts)
 
 
 def opens(current: Session) -> Callable[[Matched], Item]:

@@ -1,55 +1,10 @@
-"""Where a store's numbers come from, and what differs in that between two stores."""
+"""What differs between two stores in where their numbers come from, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 from ndissect.store.hdf5 import clean_text
 from ndissect.tui.app.session import Session
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a store's numbers come from, as far as it tells: "" and None stand for what it does not.
-
-    ``weights`` and ``content`` are digests of the network's weights and of the data, ``preprocess`` is JSON-like text.
-    """
-
-    network: str
-    weights: str
-    preprocess: str
-    data: str
-    images: int | None
-    content: str
-
-
-def origin(provenance: Mapping[str, Any]) -> Origin:
-    """What a store's ``provenance`` says of network and data; of an imported table, the table's name as the network's.
-
-    Anybody may have written it: what is of another type than it should be counts as not told.
-    """
-
-    def part(name: str) -> Mapping[str, Any]:
-        found = provenance.get(name)
-        return found if isinstance(found, dict) else {}
-
-    def text(found: Mapping[str, Any], *names: str) -> str:
-        return next((clean_text(v) for name in names if isinstance(v := found.get(name), str) and v), "")
-
-    network, data = part("network"), part("data")
-    images, prepared = data.get("images"), network.get("preprocess")
-    table = text(part("imported"), "file").removesuffix(".csv")
-    return Origin(
-        network=text(network, "name", "spec") or table,
-        weights=text(network, "weights_digest"),
-        preprocess="" if prepared is None else repr(prepared),
-        data=text(data, "name") or Path(text(data, "path")).name,
-        images=images if type(images) is int else None,
-        content=text(data, "content_digest"),
-    )
+from ndissect.tui.origin import Origin, origin, protocol_differences
 
 
 def same(a: Session, b: Session) -> bool:
@@ -69,12 +24,10 @@ def differences(a: Session, b: Session) -> list[str]:
 
 
 def _protocols(a: Session, b: Session) -> list[str]:
-    first, second = (session.store.protocol.to_json() for session in (a, b))
-    differ = [f"{k.replace('_', ' ')} {first[k]} / {second[k]}" for k in first if k != "name" and first[k] != second[k]]
-    if not differ:
-        return []
-    names = f"{first['name']} / {second['name']}"
-    return [f"beware: the protocols differ, so IoUs cannot be compared: {names}: {', '.join(differ)}"]
+    first, second = a.store.protocol, b.store.protocol
+    differ = ", ".join(map(str, protocol_differences(first, second)))
+    names = f"{first.name} / {second.name}"
+    return [f"beware: the protocols differ, so IoUs cannot be compared: {names}: {differ}"] if differ else []
 
 
 def _data_sets(a: Session, b: Session, of: tuple[Origin, Origin]) -> list[str]:

@@ -20,9 +20,9 @@ from ndissect.store.hdf5 import clean_text
 from ndissect.store.live import Run, find_runs, read_run
 from ndissect.store.reader import Store
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order
-from ndissect.tui.app.origin import Origin, origin
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Stamp, stamp
+from ndissect.tui.origin import Origin, origin
 
 #: So many stores are looked into, the newest ones; a folder of more shows only the names of the others.
 MOST = 200

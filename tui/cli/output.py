@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to print; ``notes`` stand below it on a terminal and are left out of pipes."""
+    """A table to print; ``notes`` stand below it on a terminal and are left out of pipes. It may have no column."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
@@ -134,7 +134,7 @@ def _draw(table: Table) -> None:
     widths = [max(row[i].cell_len for row in cells) for i in range(len(table.columns))]
     if table.title:
         console.print(Text(table.title, "italic"), soft_wrap=True)
-    for columns in _stacks(table.columns, widths, console.width):
+    for columns in _stacks(table.columns, widths, console.width) if table.columns else []:
         _draw_columns(console, table.columns, cells, columns)
     for note in table.notes:
         console.print(Text(note))
