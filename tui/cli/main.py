@@ -11,7 +11,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import bench, browse, compare, data, dissect, doctor, export, look, merge, overlay
+from ndissect.tui.cli import bench, browse, compare, data, dissect, doctor, export, look, merge, overlay, report
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 
@@ -73,6 +73,7 @@ app.command(
 app.command("concepts")(look.concepts)
 app.command("compare")(compare.compare)
 app.command("overlay")(overlay.overlay)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("import")(export.import_table)
 app.command("doctor")(doctor.doctor)
