@@ -115,6 +115,33 @@ def atomic(target: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside ``target`` that takes its place, files synced, when the block ends without an error.
+
+    What was at ``target`` is removed then, not before. After an error or an interrupt the new folder is gone and
+    ``target`` is what it was. An OSError of the block becomes an NDError.
+    """
+    part, old = being_written(target, os.getpid()), hidden(target, f"{os.getpid()}.old")
+    try:
+        part.mkdir()
+        yield part
+        for path in part.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as f:
+                    os.fsync(f.fileno())
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+    except OSError as e:
+        raise _write_failed(target, e) from e
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _write_failed(target: Path, error: OSError) -> NDError:
     hint = "a file that was there before is unchanged"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

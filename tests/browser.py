@@ -1,10 +1,10 @@
 """A real Chromium without a window and without a network, spoken to through a pipe: no driver, no port.
 
-    with browser() as page:
-        page.open(path)
-        page.evaluate("document.title")
-        page.press("j")
-        page.asked, page.complaints
+with browser(tmp_path) as page:
+    page.open(path)
+    page.evaluate("document.title")
+    page.press("j")
+    page.asked, page.complaints
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 _PATIENCE = 60.0
-_KEYS = {"Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, ""), "Tab": ("Tab", 9, ""), "ArrowDown": ("ArrowDown", 40, "")}
+_KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "ArrowDown": (40, "")}
 
 
 def chromium() -> str | None:
@@ -58,7 +58,8 @@ class Page:
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._call(f"{domain}.enable")
-        self._call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        nothing = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        self._call("Network.emulateNetworkConditions", offline=True, **nothing)
 
     def open(self, path: Path) -> None:
         """Load a file, to the end of its scripts."""
@@ -83,8 +84,8 @@ class Page:
     def press(self, *keys: str) -> None:
         """Keys as from a keyboard: letters, or names such as Enter."""
         for key in keys:
-            name, code, text = _KEYS.get(key, (key, ord(key.upper()[0]), key))
-            about = {"key": name, "windowsVirtualKeyCode": code}
+            code, text = _KEYS.get(key, (ord(key.upper()[0]), key))
+            about = {"key": key, "windowsVirtualKeyCode": code}
             self._call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
             self._call("Input.dispatchKeyEvent", type="keyUp", **about)
 
@@ -92,9 +93,10 @@ class Page:
         """A click of the mouse in the middle of the first element that a CSS selector finds."""
         place = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{place}.scrollIntoView({{block: 'center'}})")
-        box = self.evaluate(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({place}.getBoundingClientRect())")
+        middle = "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+        x, y = self.evaluate(f"{middle}({place}.getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
-            self._call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def show(self, width: int, height: int, dark: bool = False) -> None:
         """Another size of the window in pixels, and the reader's taste of colours."""

@@ -12,7 +12,7 @@ from ndissect.store.scores import label_units
 
 
 def with_evidence(d: Dissection, seed: int = 7) -> Dissection:
-    """``d`` with evidence for every unit that has a label; one unit's held-out IoU is unknown, as without val images."""
+    """``d`` with evidence for every unit that has a label; one unit's held-out IoU is not known."""
     rng = np.random.default_rng(seed)
     return replace(d, layers=tuple(replace(layer, evidence=_evidence(layer, rng)) for layer in d.layers))
 

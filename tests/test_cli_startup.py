@@ -67,8 +67,9 @@ def test_look_ups_import_the_store_alone(place: Path) -> None:
         assert not modules & (HEAVY - {"numpy", "h5py"}), args
 
 
-def test_overlays_and_data_sets_need_no_torch(place: Path) -> None:
-    commands = (("overlay", "units:0"), *(("data", what, "small") for what in ("info", "check", "pack")))
+def test_overlays_reports_and_data_sets_need_no_torch(place: Path) -> None:
+    reports = (("report", "units"), ("export", "units", "--format", "milan", "-o", "exemplars"))
+    commands = (("overlay", "units:0"), *reports, *(("data", what, "small") for what in ("info", "check", "pack")))
     for args, modules in zip(commands, all_imported(commands, place), strict=True):
         assert not modules & {"torch", "torchvision", "textual"}, args
 

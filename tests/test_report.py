@@ -1,4 +1,4 @@
-"""``nd report``: one page that holds all numbers of a store and the images of some units, and nothing that could act."""
+"""``nd report``: one page with all numbers of a store and images of some units, and nothing that could act."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Elements(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        tag, attributes = self.tags[-1] if self.tags else ("", {})
+        attributes = self.tags[-1][1] if self.tags else {}
         if self.cdata_elem == "script":
             name = attributes.get("id") or "code"
             self.scripts[name] = self.scripts.get(name, "") + data
@@ -179,7 +179,7 @@ def test_nothing_that_a_store_says_can_act(tmp_path: Path, store: Path) -> None:
     path = tmp_path / "hostile.nd.h5"
     write_store(path, with_evidence(hostile(factory.dissection())))
     _, harmless = page_of(store, report.ALL)
-    page, found = page_of(path, report.ALL)
+    _, found = page_of(path, report.ALL)
 
     def kinds(elements: Elements) -> set[tuple[str, str]]:
         return {(tag, name) for tag, attributes in elements.tags for name in attributes}
@@ -196,7 +196,8 @@ def test_nothing_that_a_store_says_can_act(tmp_path: Path, store: Path) -> None:
 
 
 def addresses(page: Elements) -> list[str]:
-    return [v or "" for tag, a in page.tags for k, v in a.items() if k.split(":")[-1] in ("src", "href", "srcset", "data")]
+    asking = ("src", "href", "srcset", "data")
+    return [v or "" for _, a in page.tags for k, v in a.items() if k.split(":")[-1] in asking]
 
 
 def test_no_address_is_asked_for(store: Path) -> None:
@@ -217,8 +218,9 @@ def test_no_address_is_asked_for(store: Path) -> None:
 def test_a_table_without_images_and_evidence_is_reported_as_far_as_it_goes(tmp_path: Path) -> None:
     d = factory.dissection(images=False)
     bare = [replace(x, counts=None, top=None, axes=None, map_size=None, evidence=None) for x in d.layers]
-    nothing = [replace(x, statistics=replace(x.statistics, threshold=np.full(len(x.best.concept), np.nan))) for x in bare]
-    write_store(tmp_path / "t.nd.h5", replace(d, layers=tuple(nothing), grid=None, provenance={}))
+    unknown = [replace(x.statistics, threshold=np.full(len(x.best.concept), np.nan)) for x in bare]
+    layers = tuple(replace(x, statistics=s) for x, s in zip(bare, unknown, strict=True))
+    write_store(tmp_path / "t.nd.h5", replace(d, layers=layers, grid=None, provenance={}))
     page, found = page_of(tmp_path / "t.nd.h5", report.ALL)
     data: dict[str, Any] = json.loads(found.scripts["data"])
     assert not set(data["units"]) & {*NUMBERS, "threshold"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ndissect.store.concepts import report_order
 from ndissect.store.reader import LayerView
@@ -94,8 +95,6 @@ def _legend(figure: Figure, bars: list[Bar], ink: str) -> None:
     categories = list(dict.fromkeys(bar.category for bar in bars))
     if not categories:
         return
-    from matplotlib.patches import Patch
-
     handles = [
         Patch(
             color=CATEGORY_COLOUR.get(category, OTHER_COLOUR),

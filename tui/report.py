@@ -42,7 +42,7 @@ def pictured(view: LayerView, which: str) -> npt.NDArray[np.int64]:
     None where the store holds no images. WrongUse for any other text.
     """
     if which not in (ALL, DETECTORS) and not (which.isdecimal() and len(which) < 10):
-        raise WrongUse(f"--units '{which}' is no choice of units", f"{ALL}, {DETECTORS}, or a number: so many of the best")
+        raise WrongUse(f"--units '{which}' is no choice of units", f"{ALL}, {DETECTORS}, or a number: the best so many")
     if not view.has_top:
         return np.zeros(0, np.int64)
     if which == DETECTORS:
@@ -93,6 +93,7 @@ def facts(store: Store) -> dict[str, str]:
     o = origin(about)
     grid = f"label grid {store.grid[0]} × {store.grid[1]}" if store.grid else ""
     used = told("data", "used") or told("data", "images")
+    started = told("started").replace("T", " ").replace("+00:00", " UTC")
     versions = about.get("versions")
     known = versions if isinstance(versions, Mapping) else {}
     rows = {
@@ -100,7 +101,7 @@ def facts(store: Store) -> dict[str, str]:
         "Data": [o.data, used and f"{used} images", grid, told("imported", "file") and "imported table"],
         "Protocol": [store.protocol.describe()],
         "Evidence": [views.evidence_line(store)],
-        "Run": [told("started").replace("T", " ").replace("+00:00", " UTC"), told("run", "device"), told("run", "arithmetic")],
+        "Run": [started, told("run", "device"), told("run", "arithmetic")],
         "Versions": [f"{name} {told('versions', name)}" for name in known if told("versions", str(name))],
         "Command": [told("command")],
         "Store": [store.path.name],

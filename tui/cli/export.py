@@ -22,48 +22,75 @@ class Format(StrEnum):
 
     csv = "csv"
     json = "json"
+    parquet = "parquet"
+    milan = "milan"
+
+
+_FORMATS = (
+    "csv: the 2017 columns, units from 1, one layer, and no place for a header. json, parquet: all that is known of"
+    " each unit, units from 0. milan: a folder of top images and masks for MILAN's code."
+)
 
 
 def export(
     layer: Annotated[
         str | None,
         typer.Argument(
-            metavar="LAYER", help="csv holds one layer, json all unless one is named.", autocompletion=complete_layer
+            metavar="LAYER",
+            help="csv holds one layer, the others all unless one is named.",
+            autocompletion=complete_layer,
         ),
     ] = None,
     store: StoreOption = None,
-    format: Annotated[
-        Format, typer.Option("--format", help="csv: the 2017 columns, units from 1. json: units from 0.")
-    ] = Format.csv,
-    to: Annotated[Path | None, typer.Option("--output", "-o", help="A file. Default: the standard output.")] = None,
+    format: Annotated[Format, typer.Option("--format", help=_FORMATS)] = Format.csv,
+    to: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A file; for milan a folder. Default: the standard output, for text."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Write a store's labels and scores as CSV with the columns of the 2017 results, or as JSON."""
+    """Write a store's labels, scores and evidence as CSV with the columns of the 2017 results, as JSON or Parquet.
+
+    With --format milan its top images, as the arrays that MILAN's code describes in words.
+    """
     from ndissect.store import table2017
     from ndissect.store.files import find_store
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
 
-    if to is not None:
+    if to is None and format in (Format.parquet, Format.milan):
+        what = "a folder" if format is Format.milan else "a file"
+        raise WrongUse(f"{format.value} is no text: it needs {what}", f"name one: -o {_EXAMPLES[format]}")
+    if to is not None and format is not Format.milan:
         confirm_replace(to, force)
     with Store(find_store(store)) as opened:
         names = [layer] if layer else list(opened.layer_names)
         views = [opened.layer(name) for name in names]
         if format is Format.json:
             _write(to, _as_json(opened, views) + "\n")
-            return
-        if len(views) != 1:
-            raise WrongUse(
-                f"a 2017 table holds one layer, {opened.path} has {len(views)}", f"name one: nd export {names[-1]}"
-            )
-        text = io.StringIO()
-        table2017.write_table(views[0], text)
-        _write(to, text.getvalue())
-        tell("units count from 1, as in the 2017 tables")
+        elif format is Format.parquet:
+            assert to is not None
+            _parquet(to, opened, views)
+        elif format is Format.milan:
+            assert to is not None
+            _milan(to, opened, views, force)
+        else:
+            if len(views) != 1:
+                raise WrongUse(
+                    f"a 2017 table holds one layer, {opened.path} has {len(views)}", f"name one: nd export {names[-1]}"
+                )
+            text = io.StringIO()
+            table2017.write_table(views[0], text)
+            _write(to, text.getvalue())
+            tell("units count from 1, as in the 2017 tables")
+
+
+_EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}
 
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:
     from ndissect.tui.cli.output import json_text
+    from ndissect.tui.unit_table import evidence_json, header
     from ndissect.tui.views import best_json, unit_json
 
     layers = [
@@ -72,18 +99,43 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
             "module": view.module,
             "map": view.map_size,
             "summary": view.summary(),
-            "units": [{**unit_json(view, u), "best": best_json(view, u)} for u in range(view.units)],
+            "units": [
+                {**unit_json(view, u), **evidence_json(view, u), "best": best_json(view, u)} for u in range(view.units)
+            ],
         }
         for view in views
     ]
-    value = {
-        "store": str(store.path),
-        "units": "counted from 0",
-        "protocol": store.protocol.to_json(),
-        "provenance": store.provenance,
-        "layers": layers,
-    }
-    return json_text(value)
+    return json_text({**header(store, views), "layers": layers})
+
+
+def _parquet(to: Path, store: Store, views: Sequence[LayerView]) -> None:
+    from ndissect.store.files import atomic, check_writable
+    from ndissect.tui import parquet
+    from ndissect.tui.cli.output import tell
+    from ndissect.tui.unit_table import header, unit_columns
+
+    parquet.check_pyarrow()
+    check_writable(to, 1 << 20)
+    with atomic(to) as part:
+        parquet.write(part, unit_columns(views), header(store, views))
+    tell(f"wrote {to}")
+
+
+def _milan(to: Path, store: Store, views: Sequence[LayerView], force: bool) -> None:
+    from ndissect.store.files import atomic_folder, check_writable, human_bytes
+    from ndissect.tui import exemplars
+    from ndissect.tui.cli.output import confirm_replace, tell
+    from ndissect.tui.unit_table import header
+
+    if to.exists() and not exemplars.is_empty(to):
+        if not exemplars.written_by_nd(to):
+            raise WrongUse(f"{to} is no folder of exemplars that nd wrote", "name one that does not exist yet")
+        confirm_replace(to, force)
+    needed = exemplars.needed_bytes(views)
+    check_writable(to.resolve().with_name(f"{to.name}.new"), needed)
+    with atomic_folder(to.resolve()) as folder:
+        exemplars.write(folder, views, header(store, views))
+    tell(f"wrote {to}: {human_bytes(needed)}")
 
 
 def _write(to: Path | None, text: str) -> None:
