@@ -25,7 +25,7 @@ def _evidence(layer: Layer, rng: np.random.Generator) -> Evidence:
         return np.where(known, np.clip(numbers, 0, 1), np.nan)
 
     U = len(label)
-    p = some(np.where(value > np.median(value), 0.001, 0.9) * rng.uniform(0.5, 1, U))
+    p = some(rng.uniform(0, 1, U) ** 4)  # so some q are below 0.05, some not far above it, and some near 1
     heldout = some(value * rng.uniform(0.6, 1.0, U))
     if known.any():
         heldout[np.flatnonzero(known)[-1]] = np.nan

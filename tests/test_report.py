@@ -27,7 +27,7 @@ from ndissect.tui import report, sheets
 from ndissect.tui.concept_chart import concept_bars
 from ndissect.tui.overlay import draw_panel
 
-HOSTILE = r'$\frac{a</script><script>alert(1)</script><img src="http://x.example/a.png" onerror="alert(2)">'
+HOSTILE = r'$\frac{a$</script><script>alert(1)</script><img src="http://x.example/a.png" onerror="alert(2)">'
 
 
 class Elements(HTMLParser):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,23 +18,31 @@ from ndissect.tui.sheets import unit_panels
 
 #: Height and width of all images and masks: what that code makes, and what its networks were trained on.
 SIDE = 224
+#: What an image and its mask take on the disk.
+BYTES_AN_IMAGE = 4 * SIDE * SIDE
 #: Beside the layers' folders: where the arrays come from. Its readers look into folders alone.
 ABOUT = "about.json"
 ENCODING = "ndissect-exemplars"
 _ARRAYS = ("images.npy", "masks.npy", "units.npy")
 
 
-def needed_bytes(layers: Sequence[LayerView]) -> int:
-    """About what :func:`write` will write."""
-    return sum(view.units * _images_a_unit(view) * 4 * SIDE * SIDE for view in layers)
+def count_images(layers: Sequence[LayerView]) -> int:
+    """How many images :func:`write` will write."""
+    return sum(view.units * _images_a_unit(view) for view in layers)
 
 
-def write(folder: Path, layers: Sequence[LayerView], header: dict[str, Any]) -> None:
+def write(
+    folder: Path,
+    layers: Sequence[LayerView],
+    header: dict[str, Any],
+    drawn: Callable[[int], object] = lambda images: None,
+) -> None:
     """Fill the empty ``folder``: for each layer a folder of its name with three arrays, and what they are of.
 
     ``images.npy`` (U, n, 3, H, W) uint8: RGB, the unit's highest peak first; ``masks.npy`` (U, n, 1, H, W) uint8: 1 in
     the unit's mask, else 0; ``units.npy`` (U,) int64: 0 to U - 1. A unit with fewer images than others has black ones
-    with empty masks at its end. NDError where the store holds no top images.
+    with empty masks at its end. ``drawn`` is told how many images have been written, after each unit. NDError where
+    the store holds no top images.
     """
     for view in layers:
         place = folder / folder_name(view.name)
@@ -47,6 +55,7 @@ def write(folder: Path, layers: Sequence[LayerView], header: dict[str, Any]) -> 
                 shown, fired = _unit(view, unit, shape[1])
                 images.write(shown.tobytes())
                 masks.write(fired.tobytes())
+                drawn(shape[1])
         np.save(place / _ARRAYS[2], np.arange(view.units, dtype=np.int64))
     about = {"encoding-type": ENCODING, "layers": {folder_name(view.name): view.name for view in layers}, **header}
     (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")

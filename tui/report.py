@@ -9,7 +9,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -30,8 +30,8 @@ from ndissect.tui.app.origin import origin
 ALL, DETECTORS = "all", "detectors"
 #: The longer edge of an embedded image in pixels, and how well its JPEG keeps it.
 _SIDE, _QUALITY = 144, 75
-#: About what one takes in the page; and so many that drawing them takes a while.
-BYTES_AN_IMAGE, MANY = 8_000, 500
+#: About what one takes in the page.
+BYTES_AN_IMAGE = 8_000
 # What the bar charts are drawn in, to become whatever the page writes with: black by day, white by night.
 _INK = "#010203"
 
@@ -51,9 +51,16 @@ def pictured(view: LayerView, which: str) -> npt.NDArray[np.int64]:
     return np.sort(best if which == ALL else best[: int(which)])
 
 
-def pages(store: Store, layers: Sequence[LayerView], units: Sequence[npt.NDArray[np.int64]], top: int) -> Iterator[str]:
+def pages(
+    store: Store,
+    layers: Sequence[LayerView],
+    units: Sequence[npt.NDArray[np.int64]],
+    top: int,
+    drawn: Callable[[int], object] = lambda images: None,
+) -> Iterator[str]:
     """The page, a piece at a time: the numbers of all units, and for ``units`` of each layer their ``top`` images.
 
+    ``drawn`` is told how many images have been drawn, after each unit.
     Whatever the store says is escaped, and the page's own policy forbids any other script and any address but its own.
     """
     page = Path(__file__).with_name("report_page.html").read_text(encoding="utf-8")
@@ -74,9 +81,10 @@ def pages(store: Store, layers: Sequence[LayerView], units: Sequence[npt.NDArray
         data=_json(unit_data(store, layers)),
     )
     for i, (view, chosen) in enumerate(zip(layers, units, strict=True)):
-        for unit in chosen:
-            images = _json(unit_images(view, int(unit), top))
-            yield f'<script type="application/json" id="images-{i}-{unit}">{images}</script>\n'
+        for unit in chosen if top else ():
+            images = unit_images(view, int(unit), top)
+            yield f'<script type="application/json" id="images-{i}-{unit}">{_json(images)}</script>\n'
+            drawn(len(images))
     yield Template(after).substitute(script=script)
 
 

@@ -125,16 +125,19 @@ def _milan(to: Path, store: Store, views: Sequence[LayerView], force: bool) -> N
     from ndissect.store.files import atomic_folder, check_writable, human_bytes
     from ndissect.tui import exemplars
     from ndissect.tui.cli.output import confirm_replace, tell
+    from ndissect.tui.cli.progress import show_progress
     from ndissect.tui.unit_table import header
 
     if to.exists() and not exemplars.is_empty(to):
         if not exemplars.written_by_nd(to):
             raise WrongUse(f"{to} is no folder of exemplars that nd wrote", "name one that does not exist yet")
         confirm_replace(to, force)
-    needed = exemplars.needed_bytes(views)
+    images = exemplars.count_images(views)
+    needed = images * exemplars.BYTES_AN_IMAGE
     check_writable(to.resolve().with_name(f"{to.name}.new"), needed)
-    with atomic_folder(to.resolve()) as folder:
-        exemplars.write(folder, views, header(store, views))
+    with atomic_folder(to.resolve()) as folder, show_progress() as progress:
+        progress.start("drawing", images)
+        exemplars.write(folder, views, header(store, views), progress.advance)
     tell(f"wrote {to}: {human_bytes(needed)}")
 
 

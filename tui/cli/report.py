@@ -34,6 +34,7 @@ def report(
     from ndissect.store.reader import Store
     from ndissect.tui import report as page
     from ndissect.tui.cli.output import confirm_replace, emit, tell
+    from ndissect.tui.cli.progress import show_progress
 
     with Store(find_store(store)) as opened:
         views = [opened.layer(name) for name in dict.fromkeys(layer or opened.layer_names)]
@@ -42,11 +43,9 @@ def report(
         confirm_replace(path, force)
         pictures = top * sum(len(some) for some in chosen)
         check_writable(path, pictures * page.BYTES_AN_IMAGE + (1 << 20))
-        if pictures > page.MANY:
-            tell(f"drawing {pictures:,} images")
-        with atomic(path) as part, part.open("w", encoding="utf-8") as file:
-            for piece in page.pages(opened, views, chosen, top):
-                file.write(piece)
+        with atomic(path) as part, part.open("w", encoding="utf-8") as file, show_progress() as progress:
+            progress.start("drawing", pictures)
+            file.writelines(page.pages(opened, views, chosen, top, progress.advance))
     emit(f"{path}\n")
     pictured = sum(len(some) for some in chosen) if top else 0
     tell(f"{human_bytes(path.stat().st_size)}: {sum(view.units for view in views):,} units, images of {pictured:,}")
