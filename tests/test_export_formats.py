@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ import cli
 import numpy as np
 import pytest
 import store_factory as factory
-from evidence_factory import with_evidence
 
-from ndissect.store.evidence import NUMBERS, NullBest
+from ndissect.store.evidence import NUMBERS
 from ndissect.store.files import atomic_folder
 from ndissect.store.model import Dissection
 from ndissect.store.reader import Store
@@ -24,17 +22,10 @@ from ndissect.tui.exemplars import SIDE, folder_name
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
-PAIRINGS = 3
-
 
 def full(**changes: Any) -> Dissection:
     """A dissection over a train and a val group, with evidence and a null."""
-    d = with_evidence(factory.dissection(groups=("train", "val"), **changes))
-
-    def null(units: int) -> NullBest:
-        return NullBest(np.full((PAIRINGS, units), -1, np.int32), *(np.zeros((PAIRINGS, units), np.int64),) * 3)
-
-    return replace(d, layers=tuple(replace(x, null=null(len(x.best.concept))) for x in d.layers))
+    return factory.dissection(groups=("train", "val"), evidence=True, **changes)
 
 
 @pytest.fixture
@@ -94,7 +85,7 @@ def test_every_header_carries_protocol_threshold_null_and_split(place: Path) -> 
     ]
     for found in headers:
         assert found["protocol"] == factory.PROTOCOL.to_json()
-        assert (found["threshold"], found["null"], found["split"]) == (0.04, PAIRINGS, ["train", "val"])
+        assert (found["threshold"], found["null"], found["split"]) == (0.04, factory.PAIRINGS, ["train", "val"])
         assert any("q 0.05" in note for note in found["notes"])
         assert found["provenance"] == json.loads(json.dumps(factory.provenance()))
     write_store(place / "full.nd.h5", factory.dissection())

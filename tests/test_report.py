@@ -15,11 +15,10 @@ import cli
 import numpy as np
 import pytest
 import store_factory as factory
-from evidence_factory import with_evidence
 from PIL import Image
 
 from ndissect.store.errors import WrongUse
-from ndissect.store.evidence import NUMBERS
+from ndissect.store.evidence import NUMBERS, false_discovery_rate
 from ndissect.store.model import Dissection
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
@@ -28,6 +27,18 @@ from ndissect.tui.concept_chart import concept_bars
 from ndissect.tui.overlay import draw_panel
 
 HOSTILE = r'$\frac{a$</script><script>alert(1)</script><img src="http://x.example/a.png" onerror="alert(2)">'
+
+
+def weighed(**changes: Any) -> Dissection:
+    """A dissection with evidence, and with q on both sides of 0.05, which so few images could not give."""
+    d = factory.dissection(groups=("train", "val"), evidence=True, **changes)
+    rng = np.random.default_rng(7)
+    layers = []
+    for layer in d.layers:
+        assert layer.evidence is not None
+        p = np.where(np.isnan(layer.evidence.p), np.nan, rng.uniform(0, 1, len(layer.evidence.p)) ** 4)
+        layers.append(replace(layer, evidence=replace(layer.evidence, p=p, q=false_discovery_rate(p))))
+    return replace(d, layers=tuple(layers))
 
 
 class Elements(HTMLParser):
@@ -63,7 +74,7 @@ def page_of(path: Path, which: str = report.DETECTORS, top: int = 2) -> tuple[st
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     path = tmp_path / "some.nd.h5"
-    write_store(path, with_evidence(factory.dissection()))
+    write_store(path, weighed())
     return path
 
 
@@ -177,7 +188,7 @@ def hostile(d: Dissection) -> Dissection:
 
 def test_nothing_that_a_store_says_can_act(tmp_path: Path, store: Path) -> None:
     path = tmp_path / "hostile.nd.h5"
-    write_store(path, with_evidence(hostile(factory.dissection())))
+    write_store(path, hostile(weighed()))
     _, harmless = page_of(store, report.ALL)
     _, found = page_of(path, report.ALL)
 

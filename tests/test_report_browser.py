@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import store_factory as factory
 from browser import Page, browser, chromium
-from evidence_factory import with_evidence
-from test_report import HOSTILE, hostile
+from test_report import HOSTILE, hostile, weighed
 
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
@@ -34,7 +32,7 @@ def write(folder: Path, name: str, made: object) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("report"), "some", with_evidence(factory.dissection(layers=LAYERS)))
+    return write(tmp_path_factory.mktemp("report"), "some", weighed(layers=LAYERS))
 
 
 @pytest.fixture
@@ -191,7 +189,7 @@ def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
 
 
 def test_what_a_hostile_store_says_is_shown_and_not_done(tmp_path: Path) -> None:
-    path = write(tmp_path, "hostile", with_evidence(hostile(factory.dissection())))
+    path = write(tmp_path, "hostile", hostile(weighed()))
     with browser(tmp_path / "profile") as page:
         page.open(path)
         page.press("j", "Enter")

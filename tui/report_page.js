@@ -213,9 +213,7 @@
       image.loading = "lazy";
       image.alt = `${labelOf(i)}: ${caption}`;
       image.src = `data:image/jpeg;base64,${jpeg}`;
-      const below = element("figcaption", caption);
-      below.title = caption;
-      one.append(image, below);
+      one.append(image, element("figcaption", caption));
       all.append(one);
     }
     return all;
