@@ -24,7 +24,7 @@ from ndissect.store.hdf5 import clean_text
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.tui import overlay, sheets, views
-from ndissect.tui.app.origin import origin
+from ndissect.tui.origin import origin
 
 #: What ``nd report --units`` takes beside a number.
 ALL, DETECTORS = "all", "detectors"
