@@ -6,6 +6,7 @@ what does. Images for which memory did not suffice go through the network a seco
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,18 +65,10 @@ def dissect(
     through.
     """
     exact_arithmetic()
-    run = _Run(network, dataset, layers, protocol, settings, progress, publish, saved, together)
-    try:
-        network.module.to(settings.device)
+    run = Run(network, dataset, layers, protocol, settings, progress, publish, saved, together)
+    with run.on_device():
         run.gather()
         return run.count()
-    except torch.OutOfMemoryError as e:
-        raise NDError(
-            f"{settings.device} has not enough free memory: {str(e).strip().splitlines()[0]}",
-            "dissect fewer layers at a time, free the device, or use another --device",
-        ) from e
-    finally:
-        network.module.to("cpu")
 
 
 def gather_part(
@@ -96,20 +89,20 @@ def gather_part(
     what may fire more memory than there is.
     """
     exact_arithmetic()
-    run = _Run(network, dataset, layers, protocol, settings, progress, None, saved, ALONE, part)
-    try:
-        network.module.to(settings.device)
+    run = Run(network, dataset, layers, protocol, settings, progress, None, saved, ALONE, part)
+    with run.on_device():
         return run.gather_alone(record)
-    finally:
-        network.module.to("cpu")
 
 
 #: Which images of a batch, and of each layer what may fire in them.
 _Fires = tuple[slice, list[Cells | Tensor]]
 
 
-class _Run:
-    """The state of a dissection between its passes."""
+class Run:
+    """The state of a dissection between its passes.
+
+    ``mine``: the images of this process; ``places``: the layers; ``gathering``: what the first pass finds.
+    """
 
     def __init__(
         self,
@@ -163,6 +156,29 @@ class _Run:
             Publisher(publish, self.loader, self.gathering, settings, counting, progress) if publish else None
         )
         self._saving = time.monotonic()
+
+    @contextlib.contextmanager
+    def on_device(self) -> Iterator[None]:
+        """The network on its device for the block; NDError where that has not the memory for what is done there."""
+        network, device = self.forward.network, self.settings.device
+        try:
+            network.module.to(device)
+            yield
+        except torch.OutOfMemoryError as e:
+            raise NDError(
+                f"{device} has not enough free memory: {str(e).strip().splitlines()[0]}",
+                "dissect fewer layers at a time, free the device, or use another --device",
+            ) from e
+        finally:
+            network.module.to("cpu")
+
+    def demand_one_pass(self, hint: str) -> None:
+        """NDError with ``hint`` where the thresholds would take more than one forward pass."""
+        if self.gathering.keeps:
+            return
+        need = human_bytes(2 * self.gathering.threshold_bytes)
+        have = human_bytes(self.memory.on(self.forward.counting))
+        raise NDError(f"the thresholds of these layers need {need} of memory in one pass, --memory is {have}", hint)
 
     def _first_image(self, network: Network) -> Tensor:
         """The first image that can be read, as the network's input: for the layers' receptive fields."""
@@ -245,7 +261,7 @@ class _Run:
                 g.feed(i, maps, known)
 
         with self.forward.captured() as capture:
-            for batch in self._batches(self.mine[done:], skip_bad=self.settings.skip_bad):
+            for batch in self.batches(self.mine[done:], skip_bad=self.settings.skip_bad):
                 fires: list[_Fires] = []
                 consumers: list[Consumer] = [thresholds, partial(self._tops, batch)] if first else [thresholds]
                 self.forward.run(capture, batch, consumers, partial(self._find, fires) if first else None)
@@ -269,7 +285,7 @@ class _Run:
         self.progress.note(f"going on after {record['done']} of {len(self.mine)} images")
         return int(record["done"])
 
-    def _batches(self, images: Sequence[int], *, skip_bad: bool) -> Iterator[Batch]:
+    def batches(self, images: Sequence[int], *, skip_bad: bool) -> Iterator[Batch]:
         """Batches of these images; what it takes to wait for them is timed."""
         batches = self.loader.batches(images, self.forward.batch.size, skip_bad=skip_bad)
         try:
@@ -320,12 +336,7 @@ class _Run:
         """Gather for others to count: everything must have been kept."""
         assert self.saved is not None
         g = self.gathering
-        if not g.keeps:
-            need, have = human_bytes(2 * g.threshold_bytes), human_bytes(self.memory.on(self.forward.counting))
-            raise NDError(
-                f"the thresholds of these layers need {need} of memory in one pass, --memory is {have}",
-                "give more --memory, or dissect fewer layers at a time",
-            )
+        self.demand_one_pass("give more --memory, or dissect fewer layers at a time")
         self._plan(0)
         self._gather_pass(0)
         if g.kept.full:
@@ -429,7 +440,7 @@ class _Run:
     def _second_pass(self, counting: Counting, missing: list[int], done: int, state: Callable[[], State]) -> None:
         self.progress.start("tally", len(missing), done)
         with self.forward.captured() as capture:
-            for batch in self._batches(missing[done:], skip_bad=False):  # all of them could be read before
+            for batch in self.batches(missing[done:], skip_bad=False):  # all of them could be read before
                 self.forward.run(capture, batch, [counting.consumer(batch)])
                 done += len(batch)
                 self.progress.advance(len(batch))
@@ -458,6 +469,10 @@ class _Run:
         phases += [Phase("tally", kept)] * (kept > 0)
         phases += [Phase("tally", missing, forward=True)] * (missing > 0)
         self.progress.plan(phases)
+        self.note_left_out(missing)
+
+    def note_left_out(self, missing: int) -> None:
+        """Say that memory did not suffice for so many images, if any."""
         if self.gathering.keeps and missing:
             self.progress.note(
                 f"--memory {self.memory} did not suffice to keep what may fire in {missing} of {len(self.mine)} "

@@ -118,7 +118,7 @@ def make_protocol(
     base = PROTOCOLS[name]
     changes: dict[str, Any] = {"min_images": min_images}
     if q is not None:
-        changes["q"] = _parse_q(q)
+        changes["q"] = parse_share(q, "--quantile")
     for field, value, kind in (
         ("quantile_over", quantile_over, QuantileOver),
         ("upsampling", upsampling, Upsampling),
@@ -138,15 +138,16 @@ def make_protocol(
     return changed if changed == base else replace(changed, name=f"{name}+")
 
 
-def _parse_q(text: str) -> Fraction:
+def parse_share(text: str, option: str) -> Fraction:
+    """A share between 0 and 1, exactly: a decimal or a fraction; WrongUse, naming ``option``, for anything else."""
     try:
         # A fraction is exact, but of 1e-999999999 it takes hours: read as a float first, that is 0.
-        q = Fraction(text) if "/" in text or float(text) else Fraction(0)
+        share = Fraction(text) if "/" in text or float(text) else Fraction(0)
     except (ValueError, ZeroDivisionError):
-        q = Fraction(0)
-    if not 0 < q < 1:
-        raise WrongUse(f"--quantile '{text}' is no share between 0 and 1", "for example 0.005, or 5/999")
-    return q
+        share = Fraction(0)
+    if not 0 < share < 1:
+        raise WrongUse(f"{option} '{text}' is no share between 0 and 1", "for example 0.005, or 5/999")
+    return share
 
 
 def _parse_grid(text: str) -> tuple[int, int] | None:
@@ -164,4 +165,4 @@ def _parse_grid(text: str) -> tuple[int, int] | None:
     return grid
 
 
-__all__ = ["PROTOCOLS", "READOUT_2017", "UPSAMPLINGS", "Protocol", "make_protocol"]
+__all__ = ["PROTOCOLS", "READOUT_2017", "UPSAMPLINGS", "Protocol", "make_protocol", "parse_share"]

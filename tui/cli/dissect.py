@@ -27,23 +27,40 @@ SizeOption = Annotated[
 ]
 MeanOption = Annotated[str | None, typer.Option(help="Mean of each channel in [0, 1], R,G,B; likewise.")]
 StdOption = Annotated[str | None, typer.Option(help="Standard deviation of each channel, R,G,B; likewise.")]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers", "--layer", "-l", help="Layers by dotted name or glob ('layer?', 'features.*'); repeatable."
+    ),
+]
+AllConvsOption = Annotated[bool, typer.Option("--all-convs", help="Every convolution.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", "-d", help="A Broden folder, or broden1_224 and the like once downloaded. Default: the demo's."
+    ),
+]
+ProtocolOption = Annotated[str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")]
+QuantileOverOption = Annotated[str | None, typer.Option(help="raw or upsampled maps.")]
+UpsamplingOption = Annotated[str | None, typer.Option(help="half-pixel, receptive-field or half-pixel-zero.")]
+GridOption = Annotated[str | None, typer.Option(help="Where masks are counted: label, N or HxW.")]
+UnionOption = Annotated[str | None, typer.Option(help="within-category or all-images.")]
+MapsOption = Annotated[str | None, typer.Option(help="A pixel that several maps call the same: once or once-a-map.")]
+MinImagesOption = Annotated[int, typer.Option(help="Leave out concepts held by fewer images.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE[,GPU]", help="For thresholds and what may fire: 8GB. Default: half of what is free."),
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")]
 
 
 def dissect(
     network: NetworkArgument = "demo",
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layers", "--layer", "-l", help="Layers by dotted name or glob ('layer?', 'features.*'); repeatable."
-        ),
-    ] = None,
-    all_convs: Annotated[bool, typer.Option("--all-convs", help="Every convolution.")] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", "-d", help="A Broden folder, or broden1_224 and the like once downloaded. Default: the demo's."
-        ),
-    ] = None,
+    layers: LayersOption = None,
+    all_convs: AllConvsOption = False,
+    data: DataOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The store. Default: NETWORK-DATA.nd.h5 here.")
     ] = None,
@@ -54,37 +71,28 @@ def dissect(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Part I of N of the images alone, for nd merge: job arrays.")
     ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")
-    ] = "netdissect",
+    protocol: ProtocolOption = "netdissect",
     quantile: Annotated[
         str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
     ] = None,
-    quantile_over: Annotated[str | None, typer.Option(help="raw or upsampled maps.")] = None,
-    upsampling: Annotated[str | None, typer.Option(help="half-pixel, receptive-field or half-pixel-zero.")] = None,
-    grid: Annotated[str | None, typer.Option(help="Where masks are counted: label, N or HxW.")] = None,
-    union: Annotated[str | None, typer.Option(help="within-category or all-images.")] = None,
-    maps: Annotated[
-        str | None, typer.Option(help="A pixel that several maps call the same: once or once-a-map.")
-    ] = None,
-    min_images: Annotated[int, typer.Option(help="Leave out concepts held by fewer images.")] = 0,
+    quantile_over: QuantileOverOption = None,
+    upsampling: UpsamplingOption = None,
+    grid: GridOption = None,
+    union: UnionOption = None,
+    maps: MapsOption = None,
+    min_images: MinImagesOption = 0,
     weights: WeightsOption = None,
     partial: PartialOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: DeviceOption = "auto",
     precision: Annotated[
         str, typer.Option(help="Arithmetic of the forward pass: fp32 (exact), tf32, bf16 or fp16, which are measured.")
     ] = "fp32",
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE[,GPU]", help="For thresholds and what may fire: 8GB. Default: half of what is free."
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
+    memory: MemoryOption = None,
+    batch_size: BatchOption = 0,
+    workers: WorkersOption = 0,
     decode: Annotated[
         str, typer.Option(help="Where JPEGs are decoded: cpu, or gpu, which is faster and rounds otherwise.")
     ] = "cpu",
@@ -114,7 +122,7 @@ def dissect(
         maps=maps,
         min_images=min_images,
     )
-    load = _loading(network, weights, partial, size, mean, std)  # looks at the files: before they are read below
+    load = loading(network, weights, partial, size, mean, std)  # looks at the files: before they are read below
     request = running.Request(
         network=network,
         layers=tuple(layers or ()),
@@ -179,7 +187,7 @@ def layers(
     """List a network's layers that can be dissected: dotted name, module, units, map size."""
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
 
-    load, image_size = _loading(network, weights, partial, size, mean, std), _pair(input_size, "--input-size")
+    load, image_size = loading(network, weights, partial, size, mean, std), _pair(input_size, "--input-size")
     from ndissect.engine.layers import list_layers
 
     loaded = load()
@@ -200,7 +208,7 @@ def layers(
     print_table(Table(columns, rows, title=loaded.spec, notes=[f"nd dissect {loaded.spec} --layers NAME"]))
 
 
-def _loading(
+def loading(
     spec: str, weights: Path | None, partial: bool, size: str | None, mean: str | None, std: str | None
 ) -> Callable[[], Network]:
     """What loads the network. Its options are looked at now: a slip is told before torch takes seconds to import."""

@@ -107,7 +107,7 @@ class _Run:
         request = self.request
         if request.output is not None:  # what can be refused at once is refused before torch is imported
             check_writable(request.output, 0)
-        dataset = _dataset(request.data)
+        dataset = open_dataset(request.data)
         asked = request.asked | {"version": version("ndissect"), "data": dataset.tables_digest()}
         there = self._finished(asked)
         if there is not None and self._by_name:
@@ -153,13 +153,13 @@ class _Run:
                 return self._already(there)
             if request.output is not None and not request.shard and first:
                 output.confirm_replace(request.output, request.force)
-        layers = _choose(request, list_layers(network, _image_size(dataset)))
+        layers = _choose(request, list_layers(network, image_size(dataset)))
         path = request.output or Path(_store_name(network, dataset))
         needed = self._check_output(path, layers, dataset, together)
         if first:
             for note in network.notes:
                 tell(f"note: {note}")
-            what = f"{len(dataset)} images, {_layer_list(layers)}, on {device}"
+            what = f"{len(dataset)} images, {layer_list(layers)}, on {device}"
             shared = f", {together.size} processes" if together.size > 1 else ""
             tell(f"{network.spec} on {dataset.name}: {what}{shared}{f', shard {shard}' if shard else ''}")
         settings = self._settings(device, together)
@@ -372,7 +372,8 @@ def _store_name(network: Network, dataset: ConceptDataset) -> str:
     return f"{network.name}{SUFFIX}" if network.name == data else f"{network.name}-{data}{SUFFIX}"
 
 
-def _dataset(name: str | None) -> ConceptDataset:
+def open_dataset(name: str | None) -> ConceptDataset:
+    """The data set that ``--data`` names, packed or not; by itself the demo's, which is made where it is missing."""
     from ndissect.engine.data.broden import find_dataset
     from ndissect.engine.data.packed import open_data
 
@@ -387,14 +388,19 @@ def _dataset(name: str | None) -> ConceptDataset:
 
 
 def _choose(request: Request, infos: list[LayerInfo]) -> list[LayerInfo]:
+    return choose_layers(request.layers, request.all_convs, infos)
+
+
+def choose_layers(patterns: Sequence[str], all_convs: bool, infos: list[LayerInfo]) -> list[LayerInfo]:
+    """The layers that are asked for, or those that are taken unasked; WrongUse for a pattern that matches none."""
     from ndissect.engine.layers import default_layers, match_layers
 
-    named = request.layers or request.all_convs
-    names = match_layers(request.layers, infos, request.all_convs) if named else default_layers(infos)
+    named = patterns or all_convs
+    names = match_layers(patterns, infos, all_convs) if named else default_layers(infos)
     return [info for info in infos if info.name in set(names)]
 
 
-def _image_size(dataset: ConceptDataset) -> tuple[int, int]:
+def image_size(dataset: ConceptDataset) -> tuple[int, int]:
     """The size of the first image that can be read; what is wrong with those before it, the reading tells later."""
     for index in range(min(len(dataset), 100)):
         with contextlib.suppress(NDError):
@@ -403,7 +409,8 @@ def _image_size(dataset: ConceptDataset) -> tuple[int, int]:
     return 224, 224
 
 
-def _layer_list(layers: Sequence[LayerInfo]) -> str:
+def layer_list(layers: Sequence[LayerInfo]) -> str:
+    """``2 layers (layer3, layer4), 384 units``; WrongUse where there is none."""
     if not layers:
         raise WrongUse("no layer was chosen", "nd layers NETWORK lists them")
     names = [layer.name for layer in layers]

@@ -1,0 +1,146 @@
+"""Several quantiles from one forward pass (PAMI 2018; method.md 7.3).
+
+The pass gathers with the loosest quantile. The thresholds of stricter ones lie within its tails, and what may fire at
+them within what it kept, so that each is as exact as in a dissection of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ndissect.engine.counting import Counting
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.device import exact_arithmetic
+from ndissect.engine.dissect import Run
+from ndissect.engine.gathering import Survey
+from ndissect.engine.layers import LayerInfo
+from ndissect.engine.memory import Budget
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.progress import Phase, Progress
+from ndissect.engine.quantile import merged
+from ndissect.engine.settings import Settings
+from ndissect.engine.together import ALONE
+from ndissect.store import scores
+from ndissect.store.errors import NDError
+from ndissect.store.files import human_bytes
+from ndissect.store.model import Dissection, Layer
+from ndissect.store.protocol import Protocol
+
+# The counts of all quantiles may take this share of the memory; what is less than so much anyway is not counted.
+_SHARE = 0.5
+_LITTLE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One dissection for each quantile, the loosest first: counts, thresholds and labels, but no images or evidence.
+
+    ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the
+    second, if there is one, may be of a part of it.
+    """
+
+    dissections: tuple[Dissection, ...]
+    survey: Survey
+    seconds: dict[str, float]
+    passes: float
+
+
+def sweep(
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
+    protocols: Sequence[Protocol],
+    settings: Settings,
+    progress: Progress,
+) -> Sweep:
+    """Dissect ``layers`` under ``protocols``, which differ in nothing but their quantile (and so in their name).
+
+    Images in which what may fire at the loosest quantile does not fit ``settings.memory`` go through the network a
+    second time, for all quantiles at once. NDError where the thresholds, or the counts, do not fit; else as in a
+    dissection.
+    """
+    exact_arithmetic()
+    protocols = sorted(protocols, key=lambda p: p.q, reverse=True)
+    counted = 8 * sum(layer.units or 0 for layer in layers) * (len(dataset.concepts) + 1) * len(protocols)
+    settings = replace(settings, top=1, evidence=False, null=0, memory=_left(settings, counted, len(protocols)))
+    run = Run(network, dataset, layers, protocols[0], settings, progress, None, None, ALONE)
+    run.demand_one_pass("give more --memory, leave out the loosest quantile, or take fewer layers at a time")
+    with run.on_device():
+        run.gather()
+        countings, again = _count(run, protocols)
+    survey = run.gathering.reading.survey(dataset.names)
+    found = [_concluded(countings.pop(0), p) for p in protocols]
+    return Sweep(tuple(found), survey, run.clock.seconds(), 1 + again / max(len(run.mine), 1))
+
+
+def _left(settings: Settings, counted: int, quantiles: int) -> Budget:
+    """What ``counted`` bytes of counts, on the device that counts, leave of the memory; NDError for more than half."""
+    memory, device = settings.memory, settings.device
+    on_host = device.type in ("cpu", "mps")
+    whole = memory.host if on_host else memory.gpu
+    taken = max(counted - _LITTLE, 0)
+    if taken > _SHARE * whole:
+        need = human_bytes(int(taken / _SHARE))
+        raise NDError(
+            f"the counts of {quantiles} quantiles take {human_bytes(counted)}, at most half of --memory {memory}",
+            f"give --memory {need} or more, fewer quantiles, or fewer layers at a time",
+        )
+    return Budget(memory.host - taken * on_host, memory.gpu - taken * (not on_host))
+
+
+def _count(run: Run, protocols: Sequence[Protocol]) -> tuple[list[Counting], int]:
+    """What fires at each quantile, and how many images went through the network a second time for it."""
+    g, progress, clock = run.gathering, run.progress, run.clock
+    with clock.during("thresholds"):
+        by_layer = [[merged([state], p.q) for p in protocols] for state in (q.state() for q in g.quantiles)]
+    tops = [top.result() for top in g.tops]
+    countings = [
+        Counting(run.loader, run.places, statistics, tops, run.forward.counting, clock, progress)
+        for statistics in zip(*by_layer, strict=True)
+    ]
+    kept, bad = g.kept.images(), {number for number, _ in g.reading.bad}
+    missing = [image for image in run.mine if image not in kept and image not in bad]
+    ahead = [Phase("tally", len(kept))] * bool(kept) + [Phase("tally", len(missing), forward=True)] * bool(missing)
+    progress.plan([Phase("thresholds", len(run.mine), forward=True), *ahead])
+    run.note_left_out(len(missing))
+    if kept:
+        progress.start("tally", len(kept))
+        _count_kept(run, countings)
+    if missing:
+        progress.start("tally", len(missing))
+        with run.forward.captured() as capture:
+            for batch in run.batches(missing, skip_bad=False):  # all of them could be read before
+                run.forward.run(capture, batch, [counting.consumer(batch) for counting in countings])
+                progress.advance(len(batch))
+    return countings, len(missing)
+
+
+def _count_kept(run: Run, countings: Sequence[Counting]) -> None:
+    """Count each kept piece at every quantile, and let go of it; its labels are read once."""
+    pieces = run.gathering.kept.pieces
+    read = run.loader.read_labels([piece.images for piece in pieces if piece.labels is None])
+    while pieces:
+        piece = pieces.pop(0)
+        if piece.labels is None:
+            with run.clock.during("labels"):
+                piece.labels = next(read)
+        for counting in countings:
+            counting.count_pieces([piece], tell=False)
+        run.progress.advance(len(piece.images))
+
+
+def _concluded(counting: Counting, protocol: Protocol) -> Dissection:
+    """The labels that follow from what was counted."""
+    loader, concept_counts = counting.loader, counting.right.concepts.counts()
+    concepts = loader.dataset.concepts
+    layers = []
+    for i, (place, statistics) in enumerate(zip(counting.places, counting.statistics, strict=True)):
+        counts = counting.right.tallies[i].counts()
+        best = scores.best_per_category(
+            *(counts, concept_counts, concepts.category, len(concepts.categories), protocol.union),
+            dead=statistics.dead,
+            min_images=protocol.min_images,
+        )
+        layers.append(Layer(place.name, place.module, best, statistics, place.map_size, counts, axes=place.axes))
+    return Dissection(protocol, concepts, concept_counts, tuple(layers), None, {}, grid=loader.grid)
