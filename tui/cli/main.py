@@ -11,7 +11,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import bench, browse, compare, data, dissect, doctor, export, look, merge, overlay, report
+from ndissect.tui.cli import bench, browse, compare, data, dissect, doctor, export, look, merge, overlay, report, sweep
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 
@@ -60,6 +60,7 @@ def root(
 
 app.command("dissect")(dissect.dissect)
 app.command("layers")(dissect.layers)
+app.command("sweep")(sweep.sweep)
 app.command("bench")(bench.bench)
 app.command("merge")(merge.merge)
 app.command("status")(merge.status)
