@@ -15,6 +15,8 @@ from ndissect.store.scores import Best, Floats, best_per_category, iou, label_un
 
 #: A detector is told from chance where its q is below this: of those, about one in twenty is expected to be chance.
 SIGNIFICANT = 0.05
+# The fewest of the null's highest values that tell how it falls off.
+_TAIL = 10
 #: The image groups that a label is chosen on, and tried on.
 TRAIN, VAL = "train", "val"
 
@@ -80,19 +82,43 @@ def null_best(best: Best, concept_area: Ints) -> tuple[npt.NDArray[np.int32], In
 
 
 def chance(observed: Floats, null: Floats, live: npt.NDArray[np.bool_]) -> Floats:
-    """p (U,): the share of the null's best IoUs, and the observed one among them, that reach each unit's.
+    """p (U,): how likely the wrong pairings are to reach each unit's IoU; NaN where not ``live``, or without a null.
 
     ``observed`` (U,): the IoU of each label, the best of all concepts; ``null`` (P, U): the best of all concepts under
-    each wrong pairing. The search over concepts is in both. The null's units are pooled: every mask covers the same
-    share of all activations, and what is asked of the q below, the expected number of false labels in the layer, is
-    the sum over its units. NaN for units that are not ``live``, and where there is no null.
+    each wrong pairing. The search over concepts is in both. Masks in few images reach far higher by chance than masks
+    spread over all, so each IoU is first divided by what is usual for its unit: the mean of its other wrong pairings
+    and, as if it were one more, of the layer's. These ratios are then one null for all units of the layer.
     """
     found = np.full(len(observed), np.nan)
-    pool = np.sort(null[:, live].ravel())
-    if len(pool):
-        reached = len(pool) - np.searchsorted(pool, observed[live], "left")
-        found[live] = (1 + reached) / (1 + len(pool))
+    right, wrong = observed[live], null[:, live]
+    if not wrong.size:
+        return found
+    pairings, mean = len(wrong), wrong.mean()
+    if pairings > 1 and mean > 0:
+        total = wrong.sum(0) + mean
+        right, wrong = right * (pairings + 1) / total, wrong * pairings / (total - wrong)
+    found[live] = _share_above(np.sort(wrong.ravel()), right)
     return found
+
+
+def _share_above(null: Floats, value: Floats) -> Floats:
+    """The share of what ``null`` (N,), rising, was drawn from that reaches each value.
+
+    Counted, the value itself among them; above all but the null's highest tenth, which a count cannot resolve, that
+    tenth is taken to fall off as a power of the value (Hill, 1975), more slowly than fitted by the fit's own error.
+    """
+    N = len(null)
+    reached = N - np.searchsorted(null, value, "left")
+    share = np.asarray((1 + reached) / (1 + N), np.float64)
+    k = max(N // 10, _TAIL)
+    if N < 2 * k or null[-k - 1] <= 0:
+        return share
+    start = null[-k - 1]
+    power = np.log(null[-k:] / start).mean() * (1 + k**-0.5)
+    above = value > start
+    if power > 0:
+        share[above] = (1 + k) / (1 + N) * (value[above] / start) ** (-1 / power)
+    return share
 
 
 def false_discovery_rate(p: Floats) -> Floats:
