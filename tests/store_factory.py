@@ -2,7 +2,7 @@
 
 ``dissection()`` has two layers, six categories, a dead unit, a unit with NaN, top images with JPEG thumbnails; its
 masks, counts, labels and thresholds agree with one another. With ``evidence=True`` it has what format 1.1 added, too:
-counts by image block, a null of four pairings, and the evidence for each label. ``read_back`` is a store as a
+counts by image block, a null of six pairings, and the evidence for each label. ``read_back`` is a store as a
 dissection again.
 """
 
@@ -48,7 +48,7 @@ CONCEPTS = (
 )
 IMAGES, GRID = 12, (12, 10)
 NAMES = tuple(f"ade20k/ünter {i}.jpg" for i in range(IMAGES))
-PAIRINGS = 4
+PAIRINGS = 6
 LAYERS = {"features.0": (9, (4, 5)), "layer4.1.conv2": (6, (3, 3))}
 DEAD, WITH_NAN = 2, 3
 #: Of so few pixels half a percent is next to nothing: a twentieth gives every unit a mask.

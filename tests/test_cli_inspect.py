@@ -39,7 +39,7 @@ def test_a_layer_as_json_has_these_keys_and_no_others(place: Path) -> None:
     assert found["summary"] == {
         "units": 4,
         "detectors": 3,
-        "detectors_q05": None,
+        "detectors_q05": 0,  # three labels of images this few are no more than chance might give
         "unique_per_category": 4,  # a tree covers more than 4 % of the streets, the only scenes there are
         "unique_best_label": 3,
         "by_category": {"object": 1, "part": 1, "color": 1, "scene": 1},

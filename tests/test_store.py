@@ -529,3 +529,28 @@ def test_the_archived_store_of_format_1_0_reads_the_same_for_ever() -> None:
         ious = " ".join(f"{v:.4f}" for v in value)
         assert ious == "0.0680 0.1124 0.0000 0.0556 0.0287 0.0705 0.0563 0.0248 0.0373"
         assert store.image(3).name == "ade20k/ünter 3.jpg"
+
+
+def test_the_archived_store_of_format_1_1_reads_the_same_for_ever() -> None:
+    path = ARCHIVE / "store-1.1.h5"
+    assert (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        == "c5e81d45994cfbe43cba2b4706c182ce4a578f501b7159447014032dae75ecd8"
+    )
+    assert digest(read_back(path)) == "97ac3fc3fb93eeb184496853135ad2462b316fb3c081102760b13e6c7fd2f2bb"
+    with Store(path) as store:
+        view = store.layer("features.0")
+        known = view.evidence
+
+        def shown(values: np.ndarray) -> str:
+            return " ".join(f"{v:.3f}" for v in values)
+
+        assert view.summary()["detectors_q05"] == 4
+        assert view.pairings == 6
+        assert shown(known.q) == "0.039 0.025 nan 0.039 0.134 0.039 0.143 0.673 0.231"
+        assert shown(known.iou_low) == "0.037 0.055 nan 0.024 0.010 0.024 0.016 0.003 0.001"
+        assert shown(known.iou_high) == "0.121 0.216 nan 0.124 0.079 0.191 0.178 0.197 0.524"
+        assert shown(known.heldout_iou) == "0.096 0.071 nan 0.077 0.006 0.000 0.006 0.000 0.000"
+        assert known.heldout_concept.tolist() == [0, 1, -1, 3, 4, 3, 2, 5, 1]
+        assert store.blocks is not None
+        assert store.blocks.images.sum() == IMAGES

@@ -361,8 +361,8 @@ WRONG_CONTENT: dict[str, tuple[Change, str]] = {
     "blocks of another number": (put("blocks/images", np.ones(16, np.int64)), "blocks/images has the shape"),
     "blocks with fewer images than none": (entry("blocks/images", 3, -1), "blocks/images holds -1"),
     "blocks of other concepts": (put("blocks/concept_area", np.ones((32, 8), np.int64)), "concept_area has the shape"),
-    "a null of other units": (put(LAYER + "null/concept", np.zeros((4, 8), np.int32)), "null/concept has the shape"),
-    "a null of fewer pairings": (put(LAYER + "null/area", np.zeros((3, 9), np.int64)), "null/area has the shape"),
+    "a null of other units": (put(LAYER + "null/concept", np.zeros((6, 8), np.int32)), "null/concept has the shape"),
+    "a null of fewer pairings": (put(LAYER + "null/area", np.zeros((5, 9), np.int64)), "null/area has the shape"),
     "a null's concept out of range": (entry(LAYER + "null/concept", (0, 0), 9), "null/concept points outside"),
     "a null larger than its concept": (
         entry(LAYER + "null/intersection", (0, 0), 1 << 40),
