@@ -33,7 +33,8 @@ def estimated_size(
     units: Sequence[int], map_sizes: Sequence[tuple[int, int]], concepts: int, top: int, images: int
 ) -> int:
     """About how many bytes a store will take, rounded up, before anything is counted."""
-    counts = sum(4 * u * concepts + 200 * u for u in units)
+    # Counts of the train and the val images; what is by image block of 18 leading concepts; the null and the evidence.
+    counts = sum(8 * u * concepts + 4_000 * u for u in units) + 300 * concepts
     maps = sum(4 * u * top * h * w for u, (h, w) in zip(units, map_sizes, strict=True))
     distinct = min(images, sum(units) * top)
     return counts + maps + 25_000 * distinct + 1_000_000

@@ -369,7 +369,7 @@ print(sorted({"torch", "textual", "typer", "rich", "PIL"} & set(sys.modules)))
 
 
 def test_the_estimate_covers_the_file(tmp_path: Path) -> None:
-    made = dissection(layers={"a": (300, (7, 7)), "b": (200, (14, 14))}, top=10)
+    made = dissection(layers={"a": (300, (7, 7)), "b": (200, (14, 14))}, top=10, groups=("train", "val"), evidence=True)
     path = tmp_path / "a.nd.h5"
     write_store(path, made)
     estimate = estimated_size([300, 200], [(7, 7), (14, 14)], len(made.concepts), 10, IMAGES)
