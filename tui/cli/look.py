@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,11 @@ class Sort(StrEnum):
     category = "category"
     threshold = "threshold"
     report = "report"
+    q = "q"
+    low = "low"
+    heldout = "heldout"
+    stability = "stability"
+    auprc = "auprc"
 
 
 def inspect(
@@ -44,7 +50,25 @@ def inspect(
         str | None, typer.Option(help="Only labels that contain this text (or match this glob).")
     ] = None,
     min_iou: Annotated[float, typer.Option(help="Only units with at least this IoU.")] = 0.0,
-    sort: Annotated[Sort, typer.Option(help="Order; report is the papers': by category, label, IoU.")] = Sort.iou,
+    max_q: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only units whose label has at most this q, such as 0.05.")
+    ] = None,
+    min_low: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only units whose IoU's 95 % interval begins at least here.")
+    ] = None,
+    min_heldout: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only units with at least this IoU on held-out images.")
+    ] = None,
+    min_stability: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only units whose label stays in this share of resamples.")
+    ] = None,
+    min_auprc: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only units that find their label with at least this AUPRC.")
+    ] = None,
+    sort: Annotated[
+        Sort,
+        typer.Option(help="Order; report is the papers': by category, label, IoU; low: where the interval begins."),
+    ] = Sort.iou,
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -57,7 +81,9 @@ def inspect(
     from ndissect.store.reader import Store
     from ndissect.tui.views import Filter
 
-    wanted = Filter(tuple(category or ()), concept, min_iou)
+    wanted = Filter(
+        tuple(category or ()), concept, min_iou, max_q, min_low, min_heldout, min_stability, min_auprc
+    )
     with Store(find_store(store)) as opened:
         if layer is None and len(opened.layer_names) == 1:
             layer = opened.layer_names[0]
@@ -73,6 +99,12 @@ def inspect(
         view = opened.layer(name)
         if unit is None:
             _layer(view, wanted, sort, limit, json)
+        elif wanted.of_evidence:
+            option = next(iter(wanted.of_evidence))
+            raise WrongUse(
+                f"--{'max' if option == 'q' else 'min'}-{option} chooses among the units of a layer, and {layer} is one",
+                f"for all of them: nd inspect {name}",
+            )
         else:
             _unit(view, unit, wanted, limit, json)
 
@@ -87,14 +119,15 @@ def _split(text: str, store: Store) -> tuple[str, int | None]:
 
 
 def _layers(store: Store, json: bool) -> None:
-    from ndissect.tui.views import UNIQUE, protocol_line
+    from ndissect.tui.views import UNIQUE, evidence_line, protocol_line
 
     views = [store.layer(name) for name in store.layer_names]
     if json:
         output.print_json(layers_json(store, views))
         return
     columns, rows = layers_table(views)
-    output.print_table(Table(columns, rows, title=str(store.path), notes=[UNIQUE, protocol_line(store.protocol)]))
+    notes = [UNIQUE, evidence_line(store), protocol_line(store.protocol)]
+    output.print_table(Table(columns, rows, title=str(store.path), notes=notes))
 
 
 def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
@@ -104,19 +137,28 @@ def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
 
 
 def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> tuple[list[Column], list[list[Any]]]:
-    """Columns and rows of a table of layers; with the unique detectors of each of ``categories`` at its end."""
+    """Columns and rows of a table of layers; with the unique detectors of each of ``categories`` at its end.
+
+    How many detectors are told from chance stands beside their number, where any layer has a null.
+    """
     from ndissect.tui.views import layer_row
 
+    surviving = [n if (n := view.summary()["detectors_q05"]) is not None else math.nan for view in views]
+    null = not all(map(math.isnan, surviving))
     columns = [
         Column("layer"),
         Column("units", right=True),
         Column("detectors", right=True),
+        *([Column("q<0.05", lambda n: "-" if math.isnan(n) else str(n), right=True)] if null else []),
         Column("unique/cat", right=True),
         Column("unique/best", right=True),
         Column("best unit"),  # the last that 80 columns hold: the categories then stand in a table below
         *(Column(c, output.count, right=True) for c in categories),
     ]
     rows = [[*layer_row(view), *(view.summary()["by_category"][c] for c in categories)] for view in views]
+    if null:
+        for row, n in zip(rows, surviving, strict=True):
+            row.insert(3, n)
     return columns, rows
 
 
@@ -137,22 +179,28 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
             }
         )
         return
+    evidence = _evidence_columns(view)
     columns = [
         Column("unit", right=True),
         Column("label"),
         Column("category"),
         Column("IoU", output.iou, right=True),
         Column("", output.bar, terminal_only=True),
-        Column("threshold", output.number, right=True),
+        *(column for column, _ in evidence),
+        Column("threshold", output.number, right=True, drop=9 if evidence else 0),
         Column("dead", lambda dead: "dead" if dead else ""),
     ]
     rows = []
-    for u in shown:
-        one = views.unit_json(view, int(u))
-        rows.append(
-            [one["unit"], one["label"], one["category"], one["iou"], one["iou"], one["threshold"], int(one["dead"])]
-        )
-    notes = [*views.summary_lines(view), f"{views.UNITS_FROM_0}; {views.protocol_line(view.store.protocol)}"]
+    for u in map(int, shown):
+        one = views.unit_json(view, u)
+        known = [values(u) for _, values in evidence]
+        about = [one[key] for key in ("unit", "label", "category", "iou", "iou")]
+        rows.append([*about, *known, one["threshold"], int(one["dead"])])
+    notes = [
+        *views.summary_lines(view),
+        views.evidence_line(view.store),
+        f"{views.UNITS_FROM_0}; {views.protocol_line(view.store.protocol)}",
+    ]
     if len(shown) < total:
         notes.insert(0, f"{len(shown)} of {total} units; --limit 0 shows all")
     elif total < view.units:
@@ -160,8 +208,30 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
     output.print_table(Table(columns, rows, title=f"{view.store.path}  {view.name}", notes=notes))
 
 
+def _evidence_columns(view: LayerView) -> list[tuple[Column, Callable[[int], Any]]]:
+    """The columns of what is known of the labels, the most telling first, each with the value of a unit."""
+    from ndissect.tui.evidence import any_known, chance, interval, share
+
+    def one(title: str, show: Callable[[float], str], drop: int, name: str) -> tuple[Column, Callable[[int], Any]]:
+        return Column(title, show, right=True, drop=drop), lambda unit: float(view.known(name)[unit])
+
+    def ends(unit: int) -> tuple[float, float]:
+        return float(view.known("iou_low")[unit]), float(view.known("iou_high")[unit])
+
+    between = Column("interval", lambda ends: interval(*ends), right=True, drop=1, parts=("low", "high"))
+    found = [
+        ("iou_low", (between, ends)),
+        ("q", one("q", chance, 2, "q")),
+        ("heldout_iou", one("held-out", share, 3, "heldout_iou")),
+        ("stability", one("stability", share, 4, "stability")),
+        ("auprc", one("AUPRC", share, 5, "auprc")),
+    ]
+    return [column for name, column in found if any_known(view, name)]
+
+
 def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
     from ndissect.tui import views
+    from ndissect.tui.evidence import sentences
 
     view.check_unit(unit)
     ranked = views.ranked_concepts(view, unit, wanted, output.rows_to_print(limit, json))
@@ -197,13 +267,14 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
         for c in ranked
     ]
-    notes = [f"threshold {output.number(one['threshold'])}"]
+    notes = [*sentences(view, unit), f"threshold {output.number(one['threshold'])}"]
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {view.name}:{unit}")
+    notes.append(views.evidence_line(view.store))
     output.print_table(Table(columns, rows, title=about, notes=notes))
 
 
