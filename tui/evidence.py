@@ -60,7 +60,7 @@ def _interval(view: LayerView, unit: int) -> str:
     low, high, stability = (float(view.known(name)[unit]) for name in ("iou_low", "iou_high", "stability"))
     if math.isnan(low):
         return ""
-    return f"IoU {interval(low, high)} (95 %); stays the label in {100 * stability:.0f} % of resamples of the images"
+    return f"IoU {interval(low, high)} (95 %); the label in {100 * stability:.0f} % of resamples of the images"
 
 
 def _chance(view: LayerView, unit: int) -> str:
@@ -69,7 +69,7 @@ def _chance(view: LayerView, unit: int) -> str:
         return ""
     labels = view.pairings * int((~view.statistics.dead).sum())
     reached = round(p * (1 + labels)) - 1
-    by = f": {reached:,} of {labels:,} best labels of {view.pairings} wrong pairings reach it" if labels else ""
+    by = f": {reached:,} of {labels:,} labels of {view.pairings} wrong pairings reach its IoU" if labels else ""
     return f"q {q:.3g}, p {p:.3g}{by}"
 
 
@@ -79,8 +79,8 @@ def _held_out(view: LayerView, unit: int, label: int) -> str:
     if row < 0:
         return "held out: the train images choose no label" if any_known(view, "train_iou") else ""
     chosen = "it too" if row == label else view.store.concepts.label(row)
-    on_val = "no val image holds it" if math.isnan(val) else f"{val:.3f} on val ({100 * (val / train - 1):+.0f} %)"
-    return f"held out: train chooses {chosen}; IoU {train:.3f} on train, {on_val}"
+    on_val = "held by no val image" if math.isnan(val) else f"-> {val:.3f} on val ({100 * (val / train - 1):+.0f} %)"
+    return f"held out: train chooses {chosen}; IoU {train:.3f} {on_val}"
 
 
 def _second_measure(view: LayerView, unit: int, label: int) -> str:
@@ -88,5 +88,5 @@ def _second_measure(view: LayerView, unit: int, label: int) -> str:
     if math.isnan(auprc):
         return ""
     name = view.store.concepts.label(label)
-    by_chance = "" if math.isnan(base) else f"; chance reaches {base:.3f}"
-    return f"AUPRC {auprc:.3f}: its peak finds the images with {name}{by_chance}"
+    by_chance = "" if math.isnan(base) else f", by chance {base:.3f}"
+    return f"AUPRC {auprc:.3f}{by_chance}: its peak finds the images with {name}"

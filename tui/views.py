@@ -16,7 +16,7 @@ from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
-from ndissect.tui.evidence import FIELDS, any_known, told
+from ndissect.tui.evidence import FIELDS, told
 
 UNITS_FROM_0 = "units count from 0"
 #: What the two columns of unique detectors are; the papers' figures are the first.
@@ -93,10 +93,7 @@ def match_concepts(
 
 
 def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDArray[np.int64]:
-    """The units that pass the filter, in the order ``sort``; ties by unit. An order by evidence ends with unknowns.
-
-    WrongUse where a filter or the order is by a number that is known of no unit.
-    """
+    """The units that pass the filter, in the order ``sort``; ties by unit. What is unknown comes last."""
     label, value = view.labels
     concepts = view.store.concepts
     keep = value >= wanted.min_iou
@@ -104,7 +101,7 @@ def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDAr
         rows = match_concepts(concepts, wanted.concept, wanted.categories)
         keep &= np.isin(label, rows)
     for name, bound in wanted.of_evidence.items():
-        found = _evidence(view, name)
+        found = view.known(FIELDS[name])
         keep &= found <= bound if name == "q" else found >= bound
     units = np.flatnonzero(keep)
     return units[_order(view, units, sort)]
@@ -118,7 +115,7 @@ def _order(view: LayerView, units: npt.NDArray[np.int64], sort: str) -> npt.NDAr
     elif sort == "threshold":
         keys = [-np.nan_to_num(view.statistics.threshold[units], nan=-np.inf)]
     elif sort in BY_EVIDENCE:
-        found = _evidence(view, sort)[units]
+        found = view.known(FIELDS[sort])[units]
         keys = [-value, np.nan_to_num(found if sort == "q" else -found, nan=np.inf)]
     elif sort != "unit":
         concepts = view.store.concepts
@@ -129,16 +126,6 @@ def _order(view: LayerView, units: npt.NDArray[np.int64], sort: str) -> npt.NDAr
         by = {"label": [-value, names[label]], "category": [-value, categories[label]]}
         keys = by[sort] if sort in by else _report_keys(label, value, names, categories)
     return np.lexsort([units, *keys])
-
-
-def _evidence(view: LayerView, name: str) -> npt.NDArray[np.float64]:
-    """(U,) float64: a number by the name that filters have for it; WrongUse where it is known of no unit."""
-    if view.units and not any_known(view, FIELDS[name]):
-        raise WrongUse(
-            f"{view.store.path} tells no {name} of any unit of {view.name}",
-            "imported tables and stores of older runs have none; dissect the network again",
-        )
-    return view.known(FIELDS[name])
 
 
 def _report_keys(

@@ -81,9 +81,7 @@ def inspect(
     from ndissect.store.reader import Store
     from ndissect.tui.views import Filter
 
-    wanted = Filter(
-        tuple(category or ()), concept, min_iou, max_q, min_low, min_heldout, min_stability, min_auprc
-    )
+    wanted = Filter(tuple(category or ()), concept, min_iou, max_q, min_low, min_heldout, min_stability, min_auprc)
     with Store(find_store(store)) as opened:
         if layer is None and len(opened.layer_names) == 1:
             layer = opened.layer_names[0]
@@ -99,14 +97,30 @@ def inspect(
         view = opened.layer(name)
         if unit is None:
             _layer(view, wanted, sort, limit, json)
-        elif wanted.of_evidence:
-            option = next(iter(wanted.of_evidence))
+        elif asked := [_option(name) for name in wanted.of_evidence]:
             raise WrongUse(
-                f"--{'max' if option == 'q' else 'min'}-{option} chooses among the units of a layer, and {layer} is one",
-                f"for all of them: nd inspect {name}",
+                f"{asked[0]} chooses among units, and {layer} is one of them",
+                f"name the layer alone: nd inspect {name}",
             )
         else:
             _unit(view, unit, wanted, limit, json)
+
+
+def _option(name: str) -> str:
+    """The option that asks for the number ``name``."""
+    return f"--{'max' if name == 'q' else 'min'}-{name}"
+
+
+def _check_known(view: LayerView, asked: dict[str, str]) -> None:
+    """WrongUse for a number that is known of no unit; ``asked``: its name -> the option that asks for it."""
+    from ndissect.tui.evidence import FIELDS, any_known
+
+    for name, option in asked.items():
+        if view.units and not any_known(view, FIELDS[name]):
+            raise WrongUse(
+                f"{option}: {view.store.path} tells no {name} of any unit of {view.name}",
+                "imported tables and stores of older runs have none; dissect the network again",
+            )
 
 
 def _split(text: str, store: Store) -> tuple[str, int | None]:
@@ -165,6 +179,8 @@ def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> 
 def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json: bool) -> None:
     from ndissect.tui import views
 
+    asked = {name: _option(name) for name in wanted.of_evidence}
+    _check_known(view, asked | ({sort.value: f"--sort {sort.value}"} if sort.value in views.BY_EVIDENCE else {}))
     units = views.select_units(view, wanted, sort.value)
     total = len(units)
     shown = units[: output.rows_to_print(limit, json)]
