@@ -60,7 +60,8 @@ def _interval(view: LayerView, unit: int) -> str:
     low, high, stability = (float(view.known(name)[unit]) for name in ("iou_low", "iou_high", "stability"))
     if math.isnan(low):
         return ""
-    return f"IoU {interval(low, high)} (95 %); the label in {100 * stability:.0f} % of resamples of the images"
+    stays = "" if math.isnan(stability) else f"; the label in {100 * stability:.0f} % of resamples of the images"
+    return f"IoU {interval(low, high)} (95 %){stays}"
 
 
 def _chance(view: LayerView, unit: int) -> str:

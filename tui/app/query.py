@@ -169,7 +169,7 @@ def _word(word: str) -> Callable[[Fields, int], Bools]:
 def _flag(name: str) -> Callable[[Fields, int], Bools]:
     def test(fields: Fields, count: int) -> Bools:
         if name not in fields.flags:
-            raise LookupError(f'no row is known to be {name} or not; in quotes, "{name}" is a word')
+            raise LookupError(f'whether a row is {name} is not known here; in quotes, "{name}" is a word')
         return fields.flags[name]()
 
     return test
