@@ -290,12 +290,12 @@ def test_a_units_page_tells_the_evidence_for_its_label(session: Session) -> None
             change = 100 * (found.heldout_iou[u] / found.train_iou[u] - 1)
             assert told(session, at) == [
                 f"IoU {found.iou_low[u]:.3f}-{found.iou_high[u]:.3f} (95 %); the label in "
-                f"{100 * found.stability[u]:.0f} % of resamples of the images",
+                f"{100 * found.stability[u]:.0f} % of resamples",
                 f"q {found.q[u]:.3g}, p {found.p[u]:.3g}: {reached} of {PAIRINGS * live} labels of {PAIRINGS} wrong "
                 "pairings reach its IoU",
                 f"held out: train chooses {'it too' if chosen == label else chosen}; IoU {found.train_iou[u]:.3f} -> "
                 f"{found.heldout_iou[u]:.3f} on val ({change:+.0f} %)",
-                f"AUPRC {found.auprc[u]:.3f}, by chance {found.base_rate[u]:.3f}: its peak finds the images with "
+                f"AUPRC {found.auprc[u]:.3f}, by chance {found.base_rate[u]:.3f}: its peak finds images with "
                 f"{label}",
             ]
     assert choices == {True, False}

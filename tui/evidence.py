@@ -60,7 +60,7 @@ def _interval(view: LayerView, unit: int) -> str:
     low, high, stability = (float(view.known(name)[unit]) for name in ("iou_low", "iou_high", "stability"))
     if math.isnan(low):
         return ""
-    stays = "" if math.isnan(stability) else f"; the label in {100 * stability:.0f} % of resamples of the images"
+    stays = "" if math.isnan(stability) else f"; the label in {100 * stability:.0f} % of resamples"
     return f"IoU {interval(low, high)} (95 %){stays}"
 
 
@@ -90,4 +90,4 @@ def _second_measure(view: LayerView, unit: int, label: int) -> str:
         return ""
     name = view.store.concepts.label(label)
     by_chance = "" if math.isnan(base) else f", by chance {base:.3f}"
-    return f"AUPRC {auprc:.3f}{by_chance}: its peak finds the images with {name}"
+    return f"AUPRC {auprc:.3f}{by_chance}: its peak finds images with {name}"

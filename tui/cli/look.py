@@ -182,8 +182,9 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
     asked = {name: _option(name) for name in wanted.of_evidence}
     _check_known(view, asked | ({sort.value: f"--sort {sort.value}"} if sort.value in views.BY_EVIDENCE else {}))
     units = views.select_units(view, wanted, sort.value)
+    evidence = _evidence_columns(view)
     total = len(units)
-    shown = units[: output.rows_to_print(limit, json)]
+    shown = units[: output.rows_to_print(limit, json, notes=2 if evidence else 0)]
     if json:
         output.print_json(
             {
@@ -195,7 +196,6 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
             }
         )
         return
-    evidence = _evidence_columns(view)
     columns = [
         Column("unit", right=True),
         Column("label"),
@@ -290,7 +290,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {view.name}:{unit}")
-    notes.append(views.evidence_line(view.store))
+    notes += [views.evidence_line(view.store), views.protocol_line(view.store.protocol)]
     output.print_table(Table(columns, rows, title=about, notes=notes))
 
 
@@ -319,6 +319,7 @@ def concepts(
         if pattern and len(rows) == 1:
             _one_concept(chosen, int(rows[0]), limit, json)
             return
+        against = [views.evidence_line(opened), views.protocol_line(opened.protocol)]
         found = views.concept_table(chosen, rows, min_iou)
         found = found[: output.rows_to_print(limit, json)]
     if json:
@@ -337,7 +338,7 @@ def concepts(
         [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in found
     ]
     notes = [f"{len(found)} of {len(rows)} concepts; --limit 0 shows all"] if len(found) < len(rows) else []
-    output.print_table(Table(columns, table, title=str(opened.path), notes=notes))
+    output.print_table(Table(columns, table, title=str(opened.path), notes=[*notes, *against]))
 
 
 def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: bool) -> None:
@@ -359,5 +360,6 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
     notes = [f"{len(shown)} of {len(found)} units; --limit 0 shows all"] if len(shown) < len(found) else []
+    notes += [views.evidence_line(layers[0].store), views.protocol_line(layers[0].store.protocol)]
     title = f"{layers[0].store.path}  {name} ({category})"
     output.print_table(Table(columns, rows, title=title, notes=notes))

@@ -68,11 +68,14 @@ def emit(text: str) -> None:
         raise NDError(f"cannot write to the standard output: {e.strerror}", "write to another place") from e
 
 
-def rows_to_print(limit: int | None, json: bool) -> int | None:
-    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal holds."""
+def rows_to_print(limit: int | None, json: bool, notes: int = 0) -> int | None:
+    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal holds.
+
+    ``notes``: how many more lines stand below it than below most tables.
+    """
     if limit is not None:
         return limit or None
-    return max(10, shutil.get_terminal_size().lines - _AROUND) if on_terminal() and not json else None
+    return max(10, shutil.get_terminal_size().lines - _AROUND) - notes if on_terminal() and not json else None
 
 
 def print_json(value: Any) -> None:
