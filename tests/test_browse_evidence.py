@@ -93,7 +93,7 @@ def test_a_units_page_tells_its_evidence_in_lines_that_the_cursor_reaches_and_y_
             f"IoU {EVIDENCE.iou_low[unit]:.3f}-{EVIDENCE.iou_high[unit]:.3f} (95 %); the label in"
         )
         assert lines[1].startswith(f"q {EVIDENCE.q[unit]:.3g}, p {EVIDENCE.p[unit]:.3g}: ")
-        assert f" of {PAIRINGS} wrong pairings" in lines[1]
+        assert f": {PAIRINGS} wrong pairings reach IoU " in lines[1]
         assert lines[2].startswith("held out: train chooses ")
         assert lines[3].startswith(f"AUPRC {EVIDENCE.auprc[unit]:.3f}, by chance ")
         assert visit.rows[at + 5].startswith("top images")

@@ -41,6 +41,6 @@ def _with_evidence(made: Dissection, layer: Layer, rng: np.random.Generator, wit
     evidence = Evidence(**hidden, heldout_concept=chosen.astype(np.int32))
     null = None
     if "q" not in without:
-        counts = [rng.integers(low, 100, (PAIRINGS, U)) for low in (0, 50, 50)]
+        counts = [rng.integers(low, low + 50, (PAIRINGS, U)) for low in (0, 50, 50)]
         null = NullBest(np.zeros((PAIRINGS, U), np.int32), *counts)
     return replace(layer, evidence=evidence, null=null)

@@ -68,9 +68,8 @@ def _chance(view: LayerView, unit: int) -> str:
     p, q = float(view.known("p")[unit]), float(view.known("q")[unit])
     if math.isnan(p):
         return ""
-    labels = view.pairings * int((~view.statistics.dead).sum())
-    reached = round(p * (1 + labels)) - 1
-    by = f": {reached:,} of {labels:,} labels of {view.pairings} wrong pairings reach its IoU" if labels else ""
+    reached = view.null.iou[:, unit] if view.null else np.zeros(0)
+    by = f": {len(reached)} wrong pairings reach IoU {reached.max():.3f} at most" if len(reached) else ""
     return f"q {q:.3g}, p {p:.3g}{by}"
 
 
