@@ -183,6 +183,7 @@ class LayerView:
         self._group = group
         self.module = group.text("module") or ""
         self.map_size = group.size("map_size")
+        self._known: dict[str, npt.NDArray[np.float64]] = {}
 
     @cached_property
     def best(self) -> scores.Best:
@@ -297,13 +298,23 @@ class LayerView:
         U = self.units
         if not self._group.has("evidence"):
             return no_evidence(U)
-        g = self._group.group("evidence", "ndissect-evidence")
-        concept = g.rows("heldout_concept", (U,), len(self.store.concepts))
-        numbers = {name: g.read(name, (U,), "f").astype(np.float64) for name in NUMBERS}
-        for name, value in numbers.items():
-            if ((value < 0) | (value > 1)).any():
-                raise g.broken(name, "holds what is no share between 0 and 1")
-        return Evidence(**numbers, heldout_concept=concept)
+        concept = self._evidence_group.rows("heldout_concept", (U,), len(self.store.concepts))
+        return Evidence(**{name: self.known(name) for name in NUMBERS}, heldout_concept=concept)
+
+    @cached_property
+    def _evidence_group(self) -> Checked:
+        return self._group.group("evidence", "ndissect-evidence")
+
+    def known(self, name: str) -> npt.NDArray[np.float64]:
+        """(U,) float64: what ``evidence`` has by the name ``name``, one of its numbers, read without the others."""
+        if name not in self._known:
+            found = np.full(self.units, np.nan)
+            if self._group.has("evidence"):
+                found = self._evidence_group.read(name, (self.units,), "f").astype(np.float64)
+                if ((found < 0) | (found > 1)).any():
+                    raise self._evidence_group.broken(name, "holds what is no share between 0 and 1")
+            self._known[name] = found
+        return self._known[name]
 
     @cached_property
     def leading(self) -> Leading | None:
@@ -325,7 +336,7 @@ class LayerView:
         """How many wrong pairings of masks and labels were counted; 0 for none."""
         if not self._group.has("null"):
             return 0
-        return int(self._group.group("null", "ndissect-null").dataset("concept", (None, self.units)).shape[0])
+        return int(self._group.group("null", "ndissect-null").dataset("concept", (None, None)).shape[0])
 
     @cached_property
     def null(self) -> NullBest | None:
@@ -390,7 +401,7 @@ class LayerView:
 
         ``detectors_q05``: the detectors that are told from chance, q < 0.05; None where there is no null.
         """
-        found, q = scores.detectors(self.best), self.evidence.q
+        found, q = scores.detectors(self.best), self.known("q")
         known = bool((~np.isnan(q)).any())
         per_category = scores.unique_per_category(self.best)
         categories = self.store.concepts.categories

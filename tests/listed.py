@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from store_factory import CATEGORIES, CONCEPTS, dissection
+from with_evidence import with_evidence
 
 from ndissect.store.model import Layer
 from ndissect.store.writer import write_store
@@ -17,6 +18,7 @@ from ndissect.tui.app.session import Session
 
 FIRST, SECOND = "features.0", "layer4"
 D = dissection(layers={FIRST: (30, (4, 5)), SECOND: (12, (3, 3))}, groups=("train", "val"), top=5)
+WEIGHED = with_evidence(D)
 LABELS = ("red", "blue", "car", "traffic light", "señal de tráfico", "wheel", "街道", "art gallery", "striped")
 REPORT = ("object", "scene", "part", "material", "texture", "color")
 CATEGORY = {label: category for label, (_, _, category) in zip(LABELS, CONCEPTS, strict=True)}
@@ -25,10 +27,11 @@ NAN = float("nan")
 
 
 def written(folder: Path) -> Path:
-    """``folder``, with three stores: ``a`` of both layers, ``one`` of the first, ``none`` of no layer."""
+    """``folder``, with stores: ``a`` of both layers, ``evidence`` too, ``one`` of the first, ``none`` of no layer."""
     write_store(folder / "a.nd.h5", D)
     write_store(folder / "one.nd.h5", replace(D, layers=D.layers[:1]))
     write_store(folder / "none.nd.h5", replace(D, layers=()))
+    write_store(folder / "evidence.nd.h5", WEIGHED)
     return folder
 
 

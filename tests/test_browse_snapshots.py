@@ -10,7 +10,9 @@ import pytest
 from browsing import surroundings
 from store_factory import dissection, write_small
 from textual.pilot import Pilot
+from with_evidence import with_evidence
 
+from ndissect.store.model import Dissection
 from ndissect.store.writer import write_store
 from ndissect.tui.app.app import Browser
 from ndissect.tui.app.start import place_named
@@ -31,16 +33,28 @@ def _around(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    made = dissection(layers=LAYERS)
+def named(made: Dissection) -> Dissection:
+    """``made`` with names that every font has."""
     assert made.images is not None
     concepts = replace(made.concepts, name=NAMES)
     images = replace(
         made.images, name=tuple(f"ade20k/ADE_{1000 + 37 * i:08}.jpg" for i in range(len(made.images.name)))
     )
+    return replace(made, concepts=concepts, images=images)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
     path = tmp_path / "resnet18-broden.nd.h5"
-    write_store(path, replace(made, concepts=concepts, images=images))
+    write_store(path, named(dissection(layers=LAYERS)))
+    return path
+
+
+@pytest.fixture
+def weighed(tmp_path: Path) -> Path:
+    """The same layers, with evidence for the labels."""
+    path = tmp_path / "resnet18-broden.nd.h5"
+    write_store(path, with_evidence(named(dissection(layers=LAYERS, groups=("train", "val")))))
     return path
 
 
@@ -86,6 +100,27 @@ def test_a_unit(looks: Looks, store: Path) -> None:
 
 def test_a_unit_beside_its_layer(looks: Looks, store: Path) -> None:
     assert looks(Browser(store, place_named(store, "layer4:22")), LARGE)
+
+
+def test_layers_with_evidence(looks: Looks, weighed: Path) -> None:
+    assert looks(Browser(weighed), SMALL, "j")
+
+
+def test_units_with_evidence_filtered(looks: Looks, weighed: Path) -> None:
+    keys = ("slash", *"q", "less_than_sign", *"0.05", "space", *"detector", "enter")
+    assert looks(Browser(weighed, place_named(weighed, "layer4")), SMALL, *keys)
+
+
+def test_a_unit_with_evidence(looks: Looks, weighed: Path) -> None:
+    assert looks(Browser(weighed, place_named(weighed, "layer4:22")), SMALL)
+
+
+def test_a_unit_with_evidence_beside_its_layer(looks: Looks, weighed: Path) -> None:
+    assert looks(Browser(weighed, place_named(weighed, "layer4:22")), LARGE)
+
+
+def test_the_summary_with_evidence(looks: Looks, weighed: Path) -> None:
+    assert looks(Browser(weighed, Place("summary")), SMALL)
 
 
 def test_concepts(looks: Looks, store: Path) -> None:

@@ -70,6 +70,7 @@ def test_another_protocol_layers_and_name_as_json(place: Path) -> None:
     assert set(found["layers"][0]["summary"]) == {
         "units",
         "detectors",
+        "detectors_q05",
         "unique_per_category",
         "unique_best_label",
         "by_category",
@@ -107,7 +108,10 @@ def test_a_terminal_shows_the_progress_the_summary_and_the_next_commands(tmp_pat
         assert [s["image"] for s in store.provenance["data"]["skipped"]] == ["made/0000.png"]
         assert store.provenance["data"]["used"] == cli.IMAGES - 1
     # What stays on the screen, below the bar that was taken down: every column, none cut, none wrapped.
-    table = seen.lines[-12:]
-    assert any(line.split() == ["units", *"43430", "tree", "1.00", "1"] for line in table), seen.text
+    table = seen.lines[-16:]
+    # Of so few pairings and units none is told from chance.
+    assert any(line.split() == ["units", *"430430", "tree", "1.00"] for line in table), seen.text
+    assert any(line.split() == ["units", *"1111"] for line in table), seen.text
+    assert "null: 4 wrong pairings; held out: train/val" in seen.text
     assert "…" not in seen.text
     assert "next: nd inspect deep.pool    nd overlay deep.pool:" in seen.text

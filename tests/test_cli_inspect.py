@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cli
 import pytest
-from store_factory import dissection
+from store_factory import PAIRINGS, dissection
+from with_evidence import with_evidence
 
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 
+EVIDENCE = ["p", "q", "iou_low", "iou_high", "stability", "heldout_iou", "auprc"]
+WIDER = dissection(layers={"features.0": (12, (4, 5)), "layer4": (30, (3, 3))}, groups=("train", "val"))
 SUMMARY = {"units", "detectors", "detectors_q05", "unique_per_category", "unique_best_label", "by_category"}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dissected workplace, and a store of random counts with long and foreign names: wide.nd.h5."""
+    """The dissected workplace, and stores of random counts with long and foreign names: wide.nd.h5 without evidence,
+    weighed.nd.h5 with it."""
     folder = cli.workplace(tmp_path_factory.mktemp("place") / "work")
     write_store(folder / "wide.nd.h5", dissection())
-    os.utime(folder / "wide.nd.h5", (1, 1))  # net-small.nd.h5 is the newest
+    write_store(folder / "weighed.nd.h5", with_evidence(WIDER))
+    for name in ("wide", "weighed"):
+        os.utime(folder / f"{name}.nd.h5", (1, 1))  # net-small.nd.h5 is the newest
     return folder
 
 
@@ -32,7 +42,8 @@ def test_a_layer_as_json_has_these_keys_and_no_others(place: Path) -> None:
     found = cli.json_of("inspect", "units", folder=place)
     assert list(found) == ["store", "layer", "protocol", "units", "summary"]
     assert (found["store"], found["layer"]) == ("net-small.nd.h5", "units")
-    assert [list(u) for u in found["units"]] == [["unit", "label", "category", "iou", "threshold", "dead"]] * 4
+    keys = ["unit", "label", "category", "iou", "threshold", "dead", *EVIDENCE]
+    assert [list(u) for u in found["units"]] == [keys] * 4
     assert sorted(u["unit"] for u in found["units"]) == [0, 1, 2, 3]
     assert found["protocol"]["name"] == "netdissect+"
     assert found["protocol"]["q"] == "1/5"
@@ -242,7 +253,160 @@ def test_one_unit_and_the_layers_on_a_terminal(place: Path) -> None:
     assert "see them: nd overlay units:0" in seen.text
     assert all(len(line) <= 80 for line in seen.lines)
     listed = cli.on_terminal("inspect", folder=place)
-    assert any(line.split() == ["units", "4", "3", "4", "3", "0", "tree", "1.00"] for line in listed.lines)
+    assert any(line.split() == ["units", "4", "3", "0", "4", "3", "0", "tree", "1.00"] for line in listed.lines)
+
+
+# Evidence
+
+WEIGHED = ("-s", "weighed.nd.h5")
+
+
+def test_evidence_as_json_null_where_unknown(place: Path) -> None:
+    found = cli.json_of("inspect", "layer4", *WEIGHED, folder=place)
+    with Store(place / "weighed.nd.h5") as store:
+        view = store.layer("layer4")
+        for u in found["units"]:
+            assert list(u)[-len(EVIDENCE) :] == EVIDENCE
+            for name in EVIDENCE:
+                value = float(getattr(view.evidence, name)[u["unit"]])
+                assert u[name] == (None if math.isnan(value) else value)
+        surviving = int(((view.labels[1] > 0.04) & (view.evidence.q < 0.05)).sum())
+    assert any(u["q"] is None for u in found["units"])
+    assert found["summary"]["detectors_q05"] == surviving > 0
+    one = cli.json_of("inspect", "layer4:5", *WEIGHED, folder=place)
+    assert {k: one[k] for k in EVIDENCE} == next({k: u[k] for k in EVIDENCE} for u in found["units"] if u["unit"] == 5)
+    plain = cli.json_of("inspect", "features.0", "-s", "wide.nd.h5", folder=place)
+    assert {u[name] for u in plain["units"] for name in EVIDENCE} == {None}
+    assert plain["summary"]["detectors_q05"] is None
+
+
+def test_a_pipe_gets_all_the_evidence(place: Path) -> None:
+    rows = cli.rows_of("inspect", "layer4", *WEIGHED, folder=place)
+    assert list(rows[0]) == [
+        "unit", "label", "category", "IoU", "low", "high", "q", "held-out", "stability", "AUPRC", "threshold", "dead"
+    ]  # fmt: skip
+    names = dict(zip(("low", "high", "q", "held-out", "stability", "AUPRC"), ("iou_low", "iou_high", "q",
+                     "heldout_iou", "stability", "auprc"), strict=True))  # fmt: skip
+    units = {u["unit"]: u for u in cli.json_of("inspect", "layer4", *WEIGHED, folder=place)["units"]}
+    for row in rows:
+        for title, name in names.items():
+            value = units[int(row["unit"])][name]
+            assert row[title] == ("" if value is None else f"{value:.6g}")
+
+
+def test_units_are_sorted_by_evidence_the_surest_first(place: Path) -> None:
+    def order(sort: str) -> list[dict[str, Any]]:
+        found = cli.json_of("inspect", "layer4", *WEIGHED, "--sort", sort, folder=place)["units"]
+        assert isinstance(found, list)
+        return found
+
+    names = {"q": "q", "low": "iou_low", "heldout": "heldout_iou", "stability": "stability", "auprc": "auprc"}
+    for (sort, name), found in zip(names.items(), cli.in_parallel(order, names), strict=True):
+        values = [u[name] for u in found]
+        known = [v for v in values if v is not None]
+        assert values == sorted(known, reverse=sort != "q") + [None] * (len(values) - len(known))
+        assert 0 < len(known) < len(values)
+        for u, v in pairwise(found):
+            if u[name] == v[name]:
+                assert (-u["iou"], u["unit"]) < (-v["iou"], v["unit"])
+
+
+def test_units_are_filtered_by_evidence(place: Path) -> None:
+    units = cli.json_of("inspect", "layer4", *WEIGHED, folder=place)["units"]
+    cases: list[tuple[tuple[str, ...], Callable[[dict[str, Any]], bool]]] = [
+        (("--max-q", "0.04"), lambda u: u["q"] <= 0.04),
+        (("--min-low", "0.04"), lambda u: u["iou_low"] >= 0.04),
+        (("--min-heldout", "0.04"), lambda u: u["heldout_iou"] >= 0.04),
+        (("--min-stability", "0.8"), lambda u: u["stability"] >= 0.8),
+        (("--min-auprc", "0.5"), lambda u: u["auprc"] >= 0.5),
+        (("--min-auprc", "0"), lambda u: True),
+        (("--max-q", "0.04", "--min-iou", "0.05"), lambda u: u["q"] <= 0.04 and u["iou"] >= 0.05),
+    ]
+    runs = cli.in_parallel(lambda case: cli.json_of("inspect", "layer4", *WEIGHED, *case[0], folder=place), cases)
+    for (args, passes), found in zip(cases, runs, strict=True):
+        expected = [u["unit"] for u in units if u["q"] is not None and passes(u)]
+        assert [u["unit"] for u in found["units"]] == expected, args
+        assert 0 < len(expected) < len(units)
+
+
+def test_evidence_that_a_store_has_not_is_told(place: Path) -> None:
+    cases = [
+        (
+            ("wide.nd.h5", "features.0", "--max-q", "0.05"),
+            ("--max-q: wide.nd.h5 tells no q of any unit of features.0",),
+        ),
+        (("wide.nd.h5", "features.0", "--sort", "stability"), ("--sort stability: wide.nd.h5", "dissect the network")),
+        (("weighed.nd.h5", "layer4:3", "--min-low", "0.1"), ("--min-low chooses among units", "nd inspect layer4")),
+        (("weighed.nd.h5", "layer4", "--min-stability", "95"), ("--min-stability",)),
+        (("weighed.nd.h5", "--max-q", "0.05"), ("no layer is named",)),
+    ]
+    runs = cli.in_parallel(lambda case: cli.nd("inspect", "-s", *case[0], folder=place), cases)
+    for (_, said), done in zip(cases, runs, strict=True):
+        cli.failed(done, 2, *said)
+
+
+def test_a_terminal_shows_the_most_telling_evidence_and_says_what_is_left_out(place: Path) -> None:
+    units = cli.json_of("inspect", "layer4", *WEIGHED, folder=place)["units"]
+    narrow = cli.on_terminal("inspect", "layer4", *WEIGHED, folder=place)
+    wide = cli.on_terminal("inspect", "layer4", *WEIGHED, folder=place, columns=160)
+    for seen, room in ((narrow, 80), (wide, 160)):
+        assert seen.code == 0
+        assert all(len(line) <= room for line in seen.lines), seen.text
+        assert len(seen.lines) < 24, seen.text
+        shown = {line.split()[0]: line for line in seen.lines if line.split()[:1] and line.split()[0].isdigit()}
+        for u in units[:8]:
+            row = shown[str(u["unit"])]
+            assert f"{u['iou']:.4f}" in row
+            if u["q"] is not None:
+                assert f"{u['iou_low']:.3f}-{u['iou_high']:.3f}" in row
+                assert ("<0.001" if u["q"] < 0.001 else f"{u['q']:.3f}") in row
+                assert f"{u['heldout_iou']:.3f}" in row
+                assert (f"{u['auprc']:.3f}" in row) == (room == 160)
+        assert f"null: {PAIRINGS} wrong pairings; held out: train/val" in seen.text
+        assert " of them with q < 0.05" in seen.text
+    header = next(line.split() for line in narrow.lines if line.startswith("unit"))
+    assert header[:7] == ["unit", "label", "category", "IoU", "interval", "q", "held-out"]
+    assert any(line.startswith("in wider terminals and in pipes: ") and "AUPRC" in line for line in narrow.lines)
+    assert "in wider terminals" not in wide.text
+
+
+def test_a_very_narrow_terminal_gets_all_evidence_in_several_tables(place: Path) -> None:
+    seen = cli.on_terminal("inspect", "layer4", *WEIGHED, folder=place, columns=30)
+    titles = {word for line in seen.lines if line.startswith("unit ") for word in line.split()}
+    assert {"label", "IoU", "interval", "q", "held-out", "stability", "AUPRC", "threshold"} <= titles
+
+
+def test_a_unit_tells_its_evidence_in_words(place: Path) -> None:
+    units = cli.json_of("inspect", "layer4", *WEIGHED, folder=place)["units"]
+    u = next(u for u in units if u["q"] is not None)
+    seen = cli.on_terminal("inspect", f"layer4:{u['unit']}", *WEIGHED, folder=place)
+    for words in (
+        f"IoU {u['iou_low']:.3f}-{u['iou_high']:.3f} (95 %); the label in {100 * u['stability']:.0f} % of resamples",
+        f"q {u['q']:.3g}, p {u['p']:.3g}: ",
+        f": {PAIRINGS} wrong pairings reach IoU ",
+        "held out: train chooses ",
+        f" -> {u['heldout_iou']:.3f} on val (",
+        f"AUPRC {u['auprc']:.3f}, by chance ",
+        "detectors: IoU > 0.04; null: ",
+    ):
+        assert words in seen.text, words
+    assert all(len(line) <= 80 for line in seen.lines)
+    dead = cli.on_terminal("inspect", "layer4:2", *WEIGHED, folder=place)
+    assert "held out: train" not in dead.text.replace("held out: train/val", "")
+
+
+def test_layers_say_how_many_detectors_survive(place: Path) -> None:
+    found = cli.json_of("inspect", *WEIGHED, folder=place)["layers"]
+    rows = cli.rows_of("inspect", *WEIGHED, folder=place)
+    assert [int(r["q<0.05"]) for r in rows] == [x["summary"]["detectors_q05"] for x in found]
+    seen = cli.on_terminal("inspect", *WEIGHED, folder=place)
+    assert all(len(line) <= 80 for line in seen.lines)
+    for x in found:
+        row = next(line.split() for line in seen.lines if line.startswith(x["layer"]))
+        assert row[1:4] == [str(x["summary"][k]) for k in ("units", "detectors", "detectors_q05")]
+    assert f"null: {PAIRINGS} wrong pairings" in seen.text
+    plain = cli.rows_of("inspect", "-s", "wide.nd.h5", folder=place)
+    assert list(plain[0]) == ["layer", "units", "detectors", "unique/cat", "unique/best", "best unit"]
 
 
 # Concepts

@@ -161,7 +161,7 @@ def test_a_heading_is_never_marked_or_found_for_its_own_text() -> None:
 
 
 def test_a_filter_that_does_not_fit_is_a_mistake() -> None:
-    with pytest.raises(Mistake, match="nothing here is dead"):
+    with pytest.raises(Mistake, match="whether a row is dead is not known here"):
         listing([1]).arrange(parse("dead"))
 
 

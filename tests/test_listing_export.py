@@ -49,6 +49,12 @@ def session(folder: Path) -> Iterator[Session]:
     yield from opened(folder / "a.nd.h5")
 
 
+@pytest.fixture(scope="module")
+def weighed(folder: Path) -> Iterator[Session]:
+    """The same store with evidence for its labels."""
+    yield from opened(folder / "evidence.nd.h5")
+
+
 # Help, palette, viewers
 
 
@@ -70,15 +76,15 @@ def test_the_help_has_every_action_once_below_its_group(unicode: bool) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key, _ in LANGUAGE])
-def test_what_the_help_says_of_filters_is_a_filter(session: Session, key: str) -> None:
+def test_what_the_help_says_of_filters_is_a_filter(weighed: Session, key: str) -> None:
     for text in key.split("  "):
-        layer_units(session, "").arrange(parse(text.replace("part", "scene")), marked=lambda _: False)
+        layer_units(weighed, "").arrange(parse(text.replace("part", "scene")), marked=lambda _: False)
 
 
-def test_every_name_of_the_language_is_known_somewhere_and_in_the_help(session: Session) -> None:
+def test_every_name_of_the_language_is_known_somewhere_and_in_the_help(weighed: Session) -> None:
     listings = [
-        layers_listing(session), layer_units(session, ""), concepts_listing(session), summary_listing(session),
-        unit_listing(session, FIRST, 0),
+        layers_listing(weighed), layer_units(weighed, ""), concepts_listing(weighed), summary_listing(weighed),
+        unit_listing(weighed, FIRST, 0),
     ]  # fmt: skip
     told = " ".join(f"{key} {does}" for key, does in LANGUAGE)
     for name in NUMBERS:

@@ -244,7 +244,7 @@ MISTAKES = [
     # what the rows have not
     ("a units>3", "units>3", "rows have no units here, but iou, unit, threshold"),
     ("a !images:3", "images:3", "rows have no images here"),
-    ("a !marked", "marked", 'nothing here is marked; in quotes, "marked" is a word'),
+    ("a !marked", "marked", 'whether a row is marked is not known here; in quotes, "marked" is a word'),
 ]
 
 

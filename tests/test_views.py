@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_factory import CATEGORIES, CONCEPTS, DEAD, LAYERS, dissection, write_small
+from store_factory import CATEGORIES, CONCEPTS, DEAD, LAYERS, PAIRINGS, dissection, write_small
+from with_evidence import with_evidence
 
 from ndissect.store.concepts import display_name, report_order
 from ndissect.store.errors import WrongUse
@@ -43,7 +44,17 @@ def imported(full: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield store
 
 
-@pytest.fixture(params=["full", "imported"])
+@pytest.fixture(scope="module")
+def weighed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The full store with evidence for its labels."""
+    path = tmp_path_factory.mktemp("v") / "a.nd.h5"
+    layers = {"features.0": (30, (4, 5)), "layer4": (12, (3, 3))}
+    write_store(path, with_evidence(dissection(layers=layers, groups=("train", "val"))))
+    with Store(path) as store:
+        yield store
+
+
+@pytest.fixture(params=["full", "imported", "weighed"])
 def view(request: pytest.FixtureRequest) -> LayerView:
     return request.getfixturevalue(request.param).layer("features.0")
 
@@ -69,6 +80,11 @@ def threshold_key(row: dict) -> float:
     return np.inf if np.isnan(row["threshold"]) else -row["threshold"]
 
 
+def _last(value: float | None, sign: int = 1) -> float:
+    """A key that puts the unknown after all others."""
+    return np.inf if value is None else sign * value
+
+
 KEYS: dict[str, Callable[[list[dict], dict], tuple]] = {
     "iou": lambda _, r: (-r["iou"], r["unit"]),
     "unit": lambda _, r: (r["unit"],),
@@ -76,6 +92,11 @@ KEYS: dict[str, Callable[[list[dict], dict], tuple]] = {
     "category": lambda _, r: (PLACE.get(r["category"], 9), -r["iou"], r["unit"]),
     "threshold": lambda _, r: (threshold_key(r), r["unit"]),
     "report": report_key,
+    "q": lambda _, r: (_last(r["q"]), -r["iou"], r["unit"]),
+    "low": lambda _, r: (_last(r["iou_low"], -1), -r["iou"], r["unit"]),
+    "heldout": lambda _, r: (_last(r["heldout_iou"], -1), -r["iou"], r["unit"]),
+    "stability": lambda _, r: (_last(r["stability"], -1), -r["iou"], r["unit"]),
+    "auprc": lambda _, r: (_last(r["auprc"], -1), -r["iou"], r["unit"]),
 }
 
 
@@ -142,6 +163,52 @@ def test_filters_keep_what_they_say(
     expected = [row["unit"] for row in rows_of(view, np.arange(view.units)) if passes(row)]
     assert sorted(got.tolist()) == expected
     assert len(set(got.tolist())) == len(got)
+
+
+BOUNDS = {
+    "max_q": ("q", 0.04), "min_low": ("iou_low", 0.03), "min_heldout": ("heldout_iou", 0.03),
+    "min_stability": ("stability", 0.8), "min_auprc": ("auprc", 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_filter_by_evidence_is_inclusive_and_unknowns_do_not_pass(weighed: Store, full: Store, bound: str) -> None:
+    view, (name, least) = weighed.layer("features.0"), BOUNDS[bound]
+    known = {row["unit"]: row[name] for row in rows_of(view, np.arange(view.units)) if row[name] is not None}
+    assert 0 < len(known) < view.units
+    for value in (least, *list(known.values())[:3]):
+        got = views.select_units(view, Filter(**{bound: value}), "unit").tolist()
+        assert got == [u for u, x in known.items() if (x <= value if name == "q" else x >= value)]
+    for value in (0.0, 1.0):
+        assert views.select_units(full.layer("features.0"), Filter(**{bound: value})).tolist() == []
+
+
+def test_filters_by_evidence_and_label_add_up(weighed: Store) -> None:
+    view = weighed.layer("features.0")
+    wanted = Filter(("object", "scene"), None, 0.02, max_q=0.5, min_auprc=0.2)
+    assert wanted.of_evidence == {"q": 0.5, "auprc": 0.2}
+    expected = [
+        r["unit"]
+        for r in rows_of(view, np.arange(view.units))
+        if r["category"] in ("object", "scene")
+        and r["iou"] >= 0.02
+        and (r["q"] or 1) <= 0.5
+        and (r["auprc"] or 0) >= 0.2
+    ]
+    assert sorted(views.select_units(view, wanted).tolist()) == expected
+    assert expected
+
+
+def test_a_units_evidence_for_programs(weighed: Store, full: Store) -> None:
+    told = ["p", "q", "iou_low", "iou_high", "stability", "heldout_iou", "auprc"]
+    for store in (weighed, full):
+        view = store.layer("features.0")
+        for unit in range(view.units):
+            one = views.unit_json(view, unit)
+            assert list(one) == ["unit", "label", "category", "iou", "threshold", "dead", *told]
+            for name in told:
+                value = float(getattr(view.evidence, name)[unit])
+                assert one[name] is None if np.isnan(value) else one[name] == value
 
 
 def test_a_minimal_iou_is_inclusive(view: LayerView) -> None:
@@ -370,6 +437,28 @@ def test_the_summary_in_words_says_what_the_numbers_say(view: LayerView) -> None
     if view.has_counts:
         assert "dead units (constant, or never above zero), which have no label: 1" in text
         assert "activations, left out: features.0:3 (1 NaN, 1 infinite)" in text
+
+
+def test_the_summary_says_how_many_detectors_survive(weighed: Store, full: Store) -> None:
+    view = weighed.layer("features.0")
+    rows = rows_of(view, np.arange(view.units))
+    surviving = sum(r["iou"] > DETECTOR_IOU and r["q"] is not None and r["q"] < 0.05 for r in rows)
+    assert 0 < surviving < view.summary()["detectors"]
+    assert view.summary()["detectors_q05"] == surviving
+    assert views.summary_lines(view)[0].endswith(f"detectors (IoU > 0.04), {surviving} of them with q < 0.05")
+    assert views.summary_lines(full.layer("features.0"))[0].endswith("detectors (IoU > 0.04)")
+    assert full.layer("features.0").summary()["detectors_q05"] is None
+
+
+def test_what_labels_are_held_against_in_one_line(weighed: Store, full: Store, imported: Store, tmp_path: Path) -> None:
+    null = f"null: {PAIRINGS} wrong pairings"
+    assert views.evidence_line(weighed) == f"detectors: IoU > 0.04; {null}; held out: train/val"
+    assert views.evidence_line(full) == "detectors: IoU > 0.04; no null; held out: train/val"
+    assert views.evidence_line(imported) == "detectors: IoU > 0.04; no null; nothing held out"
+    first, second = with_evidence(dissection()).layers
+    write_store(tmp_path / "a.nd.h5", replace(dissection(), layers=(replace(first, null=None), second)))
+    with Store(tmp_path / "a.nd.h5") as store:
+        assert null in views.evidence_line(store)
 
 
 def test_the_best_unit_of_a_layer(view: LayerView) -> None:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.errors import WrongUse, nearest
-from ndissect.store.evidence import TRAIN, VAL
+from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
+from ndissect.tui.evidence import FIELDS, told
 
 UNITS_FROM_0 = "units count from 0"
 #: What the two columns of unique detectors are; the papers' figures are the first.
@@ -23,8 +24,9 @@ UNIQUE = (
     "unique/cat: distinct winners of each category with IoU > 0.04, added up;"
     " unique/best: distinct labels with IoU >= 0.04"
 )
-SORTS = ("iou", "unit", "label", "category", "threshold", "report")
-
+#: Orders by evidence: the surest first.
+BY_EVIDENCE = ("q", "low", "heldout", "stability", "auprc")
+SORTS = ("iou", "unit", "label", "category", "threshold", "report", *BY_EVIDENCE)
 
 # Units that a caution lists by name.
 _NAMED = 8
@@ -32,11 +34,25 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class Filter:
-    """Which units to show: by the category and the text of their label, and their IoU."""
+    """Which units to show: by the category and the text of their label, their IoU, and the evidence for the label.
+
+    A unit of which a number is unknown does not pass what is asked of it; None asks nothing.
+    """
 
     categories: tuple[str, ...] = ()
     concept: str | None = None
     min_iou: float = 0.0
+    max_q: float | None = None
+    min_low: float | None = None
+    min_heldout: float | None = None
+    min_stability: float | None = None
+    min_auprc: float | None = None
+
+    @property
+    def of_evidence(self) -> dict[str, float]:
+        """What is asked of the evidence: at most so large a q, at least so large a low, heldout, stability, auprc."""
+        asked = {name: getattr(self, f"{'max' if name == 'q' else 'min'}_{name}") for name in BY_EVIDENCE}
+        return {name: bound for name, bound in asked.items() if bound is not None}
 
 
 def match_concepts(
@@ -77,13 +93,16 @@ def match_concepts(
 
 
 def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDArray[np.int64]:
-    """The units that pass the filter, in the order ``sort``; ties by unit."""
+    """The units that pass the filter, in the order ``sort``; ties by unit. What is unknown comes last."""
     label, value = view.labels
     concepts = view.store.concepts
     keep = value >= wanted.min_iou
     if wanted.categories or wanted.concept is not None:
         rows = match_concepts(concepts, wanted.concept, wanted.categories)
         keep &= np.isin(label, rows)
+    for name, bound in wanted.of_evidence.items():
+        found = view.known(FIELDS[name])
+        keep &= found <= bound if name == "q" else found >= bound
     units = np.flatnonzero(keep)
     return units[_order(view, units, sort)]
 
@@ -95,6 +114,9 @@ def _order(view: LayerView, units: npt.NDArray[np.int64], sort: str) -> npt.NDAr
         keys = [-value]
     elif sort == "threshold":
         keys = [-np.nan_to_num(view.statistics.threshold[units], nan=-np.inf)]
+    elif sort in BY_EVIDENCE:
+        found = view.known(FIELDS[sort])[units]
+        keys = [-value, np.nan_to_num(found if sort == "q" else -found, nan=np.inf)]
     elif sort != "unit":
         concepts = view.store.concepts
         # Row -1, no label, takes the last entry: after every real one.
@@ -126,6 +148,7 @@ def unit_json(view: LayerView, unit: int) -> dict[str, Any]:
         "iou": float(value[unit]),
         "threshold": float(view.statistics.threshold[unit]),
         "dead": bool(view.statistics.dead[unit]),
+        **told(view, unit),
     }
 
 
@@ -276,8 +299,9 @@ def summary_lines(view: LayerView) -> list[str]:
     """A layer's summary in words: detectors, both counts of unique detectors, and what to beware of."""
     s = view.summary()
     by = ", ".join(f"{s['by_category'][c]} {c}" for c in report_order(view.store.concepts.categories))
+    surviving = "" if s["detectors_q05"] is None else f", {s['detectors_q05']} of them with q < {SIGNIFICANT}"
     lines = [
-        f"{s['units']} units, {s['detectors']} detectors (IoU > {DETECTOR_IOU})",
+        f"{s['units']} units, {s['detectors']} detectors (IoU > {DETECTOR_IOU}){surviving}",
         f"unique detectors: {s['unique_per_category']} per category ({by}); {s['unique_best_label']} by best label",
     ]
     return lines + cautions([view])
@@ -316,7 +340,8 @@ def protocol_line(protocol: Protocol) -> str:
 
 def evidence_line(store: Store) -> str:
     """What labels are held against, in one line: the threshold, the null, the split, the blocks."""
-    pairings = max((store.layer(name).pairings for name in store.layer_names), default=0)
+    # One run counts all layers: where one has a null, the others need not be looked at.
+    pairings = next((n for name in store.layer_names if (n := store.layer(name).pairings)), 0)
     said = [
         f"detectors: IoU > {DETECTOR_IOU}",
         f"null: {pairings} wrong pairings" if pairings else "no null",

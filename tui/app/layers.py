@@ -27,7 +27,8 @@ def category_letters(categories: list[str]) -> dict[str, str]:
 def layers_listing(session: Session) -> Listing:
     """One row a layer: units, detectors, both counts of unique detectors, best unit, a bar by category.
 
-    A store of several layers has a last row for the units of all of them.
+    Where any layer has a null, also how many detectors it tells from chance. A store of several layers has a last row
+    for the units of all of them.
     """
     views = session.views
     summaries = [view.summary() for view in views]
@@ -36,17 +37,24 @@ def layers_listing(session: Session) -> Listing:
     most = max((s["unique_per_category"] for s in summaries), default=0)
     all_units = len(views) > 1
     count = len(views) + all_units
+    surviving = np.array([np.nan if s["detectors_q05"] is None else s["detectors_q05"] for s in summaries])
+    null = not np.isnan(surviving).all()
+    surviving = np.append(surviving, [np.nansum(surviving)] * all_units)
+
+    def surviving_cell(row: int) -> list[Cell]:
+        return ["-" if np.isnan(surviving[row]) else f"{surviving[row]:.0f}"] if null else []
 
     def cells(row: int) -> list[Cell]:
         if row == len(views):
             units, detectors = (str(sum(s[k] for s in summaries)) for k in ("units", "detectors"))
-            return ["all layers", units, detectors, "", "", "", ""]
+            return ["all layers", units, detectors, *surviving_cell(row), "", "", "", ""]
         s, (unit, label, iou) = summaries[row], bests[row]
         parts = tuple((letters[c], s["by_category"][c]) for c in session.categories)
         return [
             views[row].name,
             str(s["units"]),
             str(s["detectors"]),
+            *surviving_cell(row),
             str(s["unique_per_category"]),
             str(s["unique_best_label"]),
             "-" if unit is None else f"{unit} {label} {iou:.2f}",
@@ -55,10 +63,13 @@ def layers_listing(session: Session) -> Listing:
 
     def plain(row: int) -> dict[str, Any]:
         if row == len(views):
-            return {"layer": "all layers", **{k: sum(s[k] for s in summaries) for k in ("units", "detectors")}}
+            found = {"layer": "all layers", **{k: sum(s[k] for s in summaries) for k in ("units", "detectors")}}
+            return found | ({"detectors_q05": int(surviving[row])} if null else {})
         unit, label, iou = bests[row]
         s = dict(summaries[row])
         by_category = s.pop("by_category")
+        if not null:
+            s.pop("detectors_q05")
         return {"layer": views[row].name, **s, **by_category, "best_unit": unit, "best_label": label, "best_iou": iou}
 
     def key(name: str) -> Any:
@@ -79,14 +90,19 @@ def layers_listing(session: Session) -> Listing:
             choices={"layer": texts(names)},
         )
 
+    longest = max(map(len, names), default=0)
+    # With a column more, what is less telling goes before the names of layers are cut.
+    name_width = min(max(10, longest), 17) if null else 10
     legend = ", ".join(f"{letter} {category}" for category, letter in letters.items())
+    told = ("q<0.05: detectors told from chance",) if null else ()
     return Listing(
         name="layers",
         subject="",
         columns=(
-            Column("layer", 10, grows=True, most=max(map(len, names), default=0), sort=lambda: np.arange(count)),
+            Column("layer", name_width, grows=True, most=longest, sort=lambda: np.arange(count)),
             Column("units", 6, right=True, sort=key("units"), descending=True),
             Column("detect", 7, right=True, sort=key("detectors"), descending=True),
+            *([Column("q<0.05", 6, right=True, sort=lambda: surviving, descending=True)] if null else []),
             Column("/cat", 5, right=True, drop=3, sort=key("unique_per_category"), descending=True),
             Column("/best", 6, right=True, drop=4, sort=key("unique_best_label"), descending=True),
             Column("best unit", 18, drop=1, sort=lambda: best_iou, descending=True),
@@ -100,5 +116,5 @@ def layers_listing(session: Session) -> Listing:
         order=Order(0),
         plain=plain,
         copied=lambda row: names[row],
-        notes=(legend, "/cat /best: unique detectors, per category and by best label"),
+        notes=(legend, "/cat /best: unique detectors, per category and by best label", *told),
     )

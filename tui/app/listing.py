@@ -89,9 +89,9 @@ class Listing:
     """Rows of a table.
 
     ``name`` says what is listed and ``subject`` of what: together they identify a listing whose cursor, order and
-    filter are remembered. ``cells(row)`` gives a cell a column, ``item(row)`` what the row stands for, ``plain(row)``
-    the values of an export, ``copied(row)`` what `y` puts on the clipboard. ``headings`` are rows that the cursor
-    passes over, of a cell a column or of one for all, with nothing to export or copy; the rows below one belong to it,
+    filter are remembered. ``cells(row)`` gives a cell a column, or one text across all of them, ``item(row)`` what the
+    row stands for, ``plain(row)`` the values of an export, ``copied(row)`` what `y` puts on the clipboard.
+    ``headings`` are rows that the cursor passes over, with nothing to export or copy; the rows below one belong to it,
     and only listings without any can be sorted. ``empty`` says why there is nothing, ``notes`` what to know of what
     there is. ``faint(row)``: drawn to stand back.
     """

@@ -7,7 +7,7 @@ Terms are separated by spaces, and a row passes if it passes all of them:
                     likewise; * and ? stand for any letters, or one
     iou>0.1         a number compared, by > >= < <= =
     unit:100-200    a number or a range of them; with commas any of several
-    dead            a property: dead, marked, detector
+    dead            a property: dead, marked, detector, significant
     !term           not the term
 """
 
@@ -22,12 +22,14 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.tui.evidence import FIELDS
+
 Bools = npt.NDArray[np.bool_]
 
 # What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word.
-NUMBERS = ("iou", "unit", "threshold", "units", "detectors", "images", "peak")
+NUMBERS = ("iou", "unit", "threshold", "units", "detectors", "images", "peak", *FIELDS)
 CHOICES = ("cat", "layer")
-FLAGS = ("dead", "marked", "detector")
+FLAGS = ("dead", "marked", "detector", "significant")
 _LONGER = {"category": "cat", "u": "unit"}
 
 _COMPARE: dict[str, Callable[..., Bools]] = {
@@ -167,7 +169,7 @@ def _word(word: str) -> Callable[[Fields, int], Bools]:
 def _flag(name: str) -> Callable[[Fields, int], Bools]:
     def test(fields: Fields, count: int) -> Bools:
         if name not in fields.flags:
-            raise LookupError(f'nothing here is {name}; in quotes, "{name}" is a word')
+            raise LookupError(f'whether a row is {name} is not known here; in quotes, "{name}" is a word')
         return fields.flags[name]()
 
     return test

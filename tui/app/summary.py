@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ndissect.store.scores import DETECTOR_IOU, unique_best_label
+from ndissect.store.evidence import SIGNIFICANT
+from ndissect.store.reader import LayerView
+from ndissect.store.scores import DETECTOR_IOU, detectors, unique_best_label
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, Texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.views import cautions
+from ndissect.tui.evidence import any_known
+from ndissect.tui.views import cautions, evidence_line
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,22 @@ class _Line:
     concept: int = -1
 
 
+def _surviving(session: Session, views: list[LayerView]) -> list[_Line]:
+    """How many detectors are told from chance, of the layers that have a null, and by what; nothing where none has."""
+    known = [view for view in views if any_known(view, "q")]
+    found = [(detectors(view.best), view.known("q") < SIGNIFICANT) for view in known]
+    if not found:
+        return []
+    surviving, of = sum(int((d & q).sum()) for d, q in found), sum(int(d.sum()) for d, _ in found)
+    return [_Line(f"{surviving} of {of} detectors have q < {SIGNIFICANT}"), _Line(evidence_line(session.store))]
+
+
 def summary_listing(session: Session, layer: str = "") -> Listing:
     """A bar for each category's unique detectors, then one for each concept; ``layer`` "" is all layers.
 
     As in the papers, a unit counts once in each category in which its best concept has an IoU above 0.04, so the
-    concepts below a heading are the category's unique detectors.
+    concepts below a heading are the category's unique detectors. Where there is a null, a heading tells how many
+    detectors it tells from chance.
     """
     views = [session.view(layer)] if layer else session.views
     concepts = session.store.concepts
@@ -47,7 +61,11 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
     units = [int(winners[code == k].sum()) for k in range(len(categories))]
     lines: list[_Line] = []
     if any(distinct):
-        lines = [_Line("unique detectors by category"), *(_Line(c, category=k) for k, c in enumerate(categories))]
+        lines = [
+            *_surviving(session, views),
+            _Line("unique detectors by category"),
+            *(_Line(c, category=k) for k, c in enumerate(categories)),
+        ]
     for k, category in enumerate(categories):
         found = np.flatnonzero((code == k) & (winners > 0))
         found = found[np.lexsort([session.label_rank[found], -best[found], -winners[found]])]

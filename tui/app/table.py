@@ -300,8 +300,9 @@ class Table(Widget, can_focus=True):
         base = "strong" if heading else "faint" if listing.faint(row) else ""
         if here:
             base = "cursor" if self.has_focus else "here"
-        if heading and len(cells) == 1:
-            return strip([(gutter, ""), (self.glyphs.cut(str(cells[0]), width - _GUTTER), base)], width)
+        if len(cells) == 1:  # a text across all columns
+            text = self.glyphs.cut(str(cells[0]), width - _GUTTER, end=not heading)
+            return strip([(gutter, base if here else ""), (text, base)], width)
         pieces: list[Piece] = []
         text = gutter
         for i, room in self._widths:

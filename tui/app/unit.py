@@ -1,4 +1,4 @@
-"""The Unit table: the best concept of every category, the top images, and the runners-up of one unit."""
+"""The Unit table: the best concept of every category, the evidence for the label, the top images, the runners-up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
+from ndissect.tui.evidence import sentences
 from ndissect.tui.glyphs import FULL_IOU
 from ndissect.tui.views import concept_json
 
@@ -24,7 +25,7 @@ _COUNTS = ("both", "mask", "concept")
 
 @dataclass(frozen=True)
 class _Row:
-    """A concept, an image, or a heading of titles only."""
+    """A concept, an image, a sentence, or a heading of titles only."""
 
     cells: tuple[Cell, ...]
     heading: bool = False
@@ -35,11 +36,12 @@ class _Row:
 def unit_listing(session: Session, layer: str, unit: int) -> Listing:
     """The best concepts of ``layer``:``unit`` with the counts behind their IoU, its top images, other concepts.
 
+    Where the store tells how far the label can be trusted, that stands between concepts and images, in sentences.
     Of an image the same columns tell the peak activation, and of the unit's label within that image the pixels in
     both, in the mask, and with the label.
     """
     best, others = _concept_rows(session, layer, unit)
-    rows = [*best, *_image_rows(session, layer, unit), *others]
+    rows = [*best, *_evidence_rows(session, layer, unit), *_image_rows(session, layer, unit), *others]
 
     def copied(i: int) -> str:
         return "\t".join([f"{layer}:{unit}", *(c for c in rows[i].cells if isinstance(c, str))])
@@ -125,6 +127,14 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], 
 
 def _heading(*cells: str) -> _Row:
     return _Row(cells, heading=True)
+
+
+def _evidence_rows(session: Session, layer: str, unit: int) -> list[_Row]:
+    view = session.view(layer)
+    said = sentences(view, unit)
+    heading = [_heading(f"evidence for {session.labels[view.labels[0][unit]]}")] if said else []
+    items = [Item("none", layer, unit, name=f"evidence {i}") for i in range(len(said))]
+    return heading + [_Row((s,), item=item, plain={"evidence": s}) for s, item in zip(said, items, strict=True)]
 
 
 def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:

@@ -59,7 +59,7 @@ def summary(path: Path, json: bool) -> None:
     from ndissect.store.concepts import report_order
     from ndissect.store.reader import Store
     from ndissect.tui.cli.look import layers_json, layers_table
-    from ndissect.tui.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, protocol_line
+    from ndissect.tui.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, evidence_line, protocol_line
 
     with Store(find_store(path)) as store:
         views = [store.layer(name) for name in store.layer_names]
@@ -70,6 +70,7 @@ def summary(path: Path, json: bool) -> None:
         last = views[-1]
         notes = [
             UNIQUE,
+            evidence_line(store),
             f"{UNITS_FROM_0}; {protocol_line(store.protocol)}",
             *cautions(views),
             *_drift(store.provenance),

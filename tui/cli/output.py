@@ -23,14 +23,17 @@ _AROUND = 14
 class Column:
     """A column: its title, how a terminal shows a value, and on which side. Pipes get the plain value.
 
-    ``terminal_only``: an ornament, left out of pipes and where a terminal is too narrow; ``wraps``: long text that may
-    go on in the next line.
+    ``terminal_only``: an ornament, left out of pipes and where a terminal is too narrow; ``drop``: left out of a
+    terminal that is too narrow for all, those with the highest first, 0 never; ``parts``: titles of the columns that
+    pipes get, one for each of the values that a row has here; ``wraps``: long text that may go on in the next line.
     """
 
     title: str
     show: Callable[[Any], str] = str
     right: bool = False
     terminal_only: bool = False
+    drop: int = 0
+    parts: tuple[str, ...] = ()
     wraps: bool = False
 
 
@@ -65,11 +68,14 @@ def emit(text: str) -> None:
         raise NDError(f"cannot write to the standard output: {e.strerror}", "write to another place") from e
 
 
-def rows_to_print(limit: int | None, json: bool) -> int | None:
-    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal holds."""
+def rows_to_print(limit: int | None, json: bool, notes: int = 0) -> int | None:
+    """How many rows of a long table to print, None for all: ``limit`` (0 is all), else what a terminal holds.
+
+    ``notes``: how many more lines stand below it than below most tables.
+    """
     if limit is not None:
         return limit or None
-    return max(10, shutil.get_terminal_size().lines - _AROUND) if on_terminal() and not json else None
+    return max(10, shutil.get_terminal_size().lines - _AROUND) - notes if on_terminal() and not json else None
 
 
 def print_json(value: Any) -> None:
@@ -102,9 +108,9 @@ def print_table(table: Table) -> None:
     if on_terminal():
         _draw(table)
         return
-    columns = [i for i, c in enumerate(table.columns) if not c.terminal_only]
-    lines = [[table.columns[i].title for i in columns]]
-    lines += [[_plain(row[i]) for i in columns] for row in table.rows]
+    columns = [(i, c) for i, c in enumerate(table.columns) if not c.terminal_only]
+    lines = [[title for _, c in columns for title in c.parts or (c.title,)]]
+    lines += [[_plain(v) for i, c in columns for v in (row[i] if c.parts else (row[i],))] for row in table.rows]
     emit("".join("\t".join(line) + "\n" for line in lines))
 
 
@@ -134,15 +140,20 @@ def _draw(table: Table) -> None:
     widths = [max(row[i].cell_len for row in cells) for i in range(len(table.columns))]
     if table.title:
         console.print(Text(table.title, "italic"), soft_wrap=True)
-    for columns in _stacks(table.columns, widths, console.width) if table.columns else []:
+    stacks = _stacks(table.columns, widths, console.width) if table.columns else []
+    for columns in stacks:
         _draw_columns(console, table.columns, cells, columns)
-    for note in table.notes:
+    shown = {i for columns in stacks for i in columns}
+    left_out = [c.title for i, c in enumerate(table.columns) if c.drop and i not in shown]
+    wider = [f"in wider terminals and in pipes: {', '.join(left_out)}"] if left_out else []
+    for note in (*wider, *table.notes):
         console.print(Text(note))
 
 
 def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns as drawn in ``room`` characters: side by side; without ornaments if that is too wide; in several
-    tables that each repeat the first column if it still is. Nothing is cut: a reader came for labels and IoUs."""
+    """The columns as drawn in ``room`` characters: side by side; without ornaments if that is too wide; without those
+    that may be dropped; in several tables that each repeat the first column if it still is, then with all of them.
+    Nothing is cut: a reader came for labels and IoUs."""
 
     def fits(some: list[int]) -> bool:
         return sum(widths[i] for i in some) + _GAP * (len(some) - 1) <= room
@@ -150,6 +161,11 @@ def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list
     shown = list(range(len(columns)))
     if not fits(shown):
         shown = [i for i in shown if not columns[i].terminal_only]
+    fewer = list(shown)
+    while not fits(fewer) and any(columns[i].drop for i in fewer):
+        fewer.remove(max(fewer, key=lambda i: columns[i].drop))
+    if fits(fewer):
+        return [fewer]
     if fits(shown) or any(columns[i].wraps for i in shown):
         return [shown]
     stacks = [shown[:1]]
