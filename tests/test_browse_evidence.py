@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from browsing import Visit, words
 from small_store import number
-from store_factory import PAIRINGS, dissection
-from with_evidence import with_evidence
+from store_factory import dissection
+from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.scores import label_units
 from ndissect.store.writer import write_store

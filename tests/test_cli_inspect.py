@@ -12,8 +12,8 @@ from typing import Any
 
 import cli
 import pytest
-from store_factory import PAIRINGS, dissection
-from with_evidence import with_evidence
+from store_factory import dissection
+from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store

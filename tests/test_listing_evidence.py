@@ -26,8 +26,8 @@ from listed import (
     opened,
     written,
 )
-from store_factory import PAIRINGS, dissection
-from with_evidence import with_evidence
+from store_factory import dissection
+from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.evidence import Evidence
 from ndissect.store.writer import write_store

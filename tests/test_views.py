@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_factory import CATEGORIES, CONCEPTS, DEAD, LAYERS, PAIRINGS, dissection, write_small
-from with_evidence import with_evidence
+from store_factory import CATEGORIES, CONCEPTS, DEAD, LAYERS, dissection, write_small
+from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.concepts import display_name, report_order
 from ndissect.store.errors import WrongUse

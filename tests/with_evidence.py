@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from store_factory import PAIRINGS
 
 from ndissect.store.evidence import NUMBERS, Evidence, NullBest
 from ndissect.store.model import Dissection, Layer
 from ndissect.store.scores import label_units
+
+#: Wrong pairings of the null.
+PAIRINGS = 4
 
 
 def with_evidence(made: Dissection, seed: int = 0, without: tuple[str, ...] = ()) -> Dissection:
