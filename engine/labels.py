@@ -129,12 +129,12 @@ def joined(batches: Sequence[LabelBatch]) -> LabelBatch:
         labels = labels.to(torch.int32) if wide else labels
         return torch.where(labels > 0, labels + p * C, 0)
 
-    pixels = [moved(b.pixels, p) for p, b in enumerate(batches)]
-    most = sum(x.shape[2] for x in pixels)
-    padding = _whole_words(most, pixels[0].element_size()) - most
-    pixels.append(pixels[0].new_zeros(*pixels[0].shape[:2], padding))
+    # Without the maps that pad each labelling to whole words.
+    planes = [moved(plane, p) for p, b in enumerate(batches) for plane in b.pixels.unbind(2) if bool(plane.any())]
+    nothing = moved(first.pixels.new_zeros(first.pixels.shape[:2]), 0)
+    planes += [nothing] * (_whole_words(max(len(planes), 1), nothing.element_size()) - len(planes))
     return LabelBatch(
-        torch.cat(pixels, 2),
+        torch.stack(planes, 2),
         torch.cat([moved(b.image_level, p) for p, b in enumerate(batches)], 1),
         torch.cat([first.area.new_zeros(N, 1), *(b.area[:, 1:] for b in batches)], 1),
         torch.cat([b.present for b in batches], 1),

@@ -227,15 +227,22 @@ class _Hits:
             return
         self._hits.append(index)
         if sum(map(len, self._hits)) > _HITS_AT_ONCE:
-            self._counted.append(torch.unique(torch.cat(self._hits), return_counts=True))
+            table = self.table()
+            if table is None:
+                self._counted.append(torch.unique(torch.cat(self._hits), return_counts=True))
+            else:
+                self._add_hits_to(table)
             self._hits = []
+
+    def _add_hits_to(self, counts: Tensor) -> None:
+        one = torch.ones((), dtype=torch.int64, device=counts.device)
+        for index in self._hits:
+            counts.index_add_(0, index, one.expand(len(index)))
 
     def add_to(self, counts: Tensor) -> None:
         if self._dense is not None:
             counts += self._dense
-        one = torch.ones((), dtype=torch.int64, device=counts.device)
-        for index in self._hits:
-            counts.index_add_(0, index, one.expand(len(index)))
+        self._add_hits_to(counts)
         for distinct, count in self._counted:
             counts.index_add_(0, distinct, count)
 

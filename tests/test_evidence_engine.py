@@ -240,8 +240,8 @@ def test_average_precision_is_that_of_the_definition_with_ties_and_images_left_o
         for u in range(U):
             rows = counted[:, u]
             if not relevant[:, u].any():
-                assert np.isnan(area[u])
-                assert np.isnan(base[u])
+                assert area[u].isnan()
+                assert base[u].isnan()
                 continue
             assert area[u].item() == pytest.approx(slow_precision(score[rows, u], relevant[rows, u]), abs=1e-12)
             assert base[u].item() == pytest.approx(relevant[rows, u].mean(), abs=1e-12)
