@@ -15,8 +15,10 @@ from ndissect.store.scores import Best, Floats, best_per_category, iou, label_un
 
 #: A detector is told from chance where its q is below this: of those, about one in twenty is expected to be chance.
 SIGNIFICANT = 0.05
-# The fewest of the null's highest values that tell how it falls off.
+# The fewest of the null's highest values that tell how it falls off, and how far beyond them that is believed: down to
+# a p of one part in so many of what counting alone could resolve.
 _TAIL = 10
+_BEYOND = 10
 #: The image groups that a label is chosen on, and tried on.
 TRAIN, VAL = "train", "val"
 
@@ -105,7 +107,8 @@ def _share_above(null: Floats, value: Floats) -> Floats:
     """The share of what ``null`` (N,), rising, was drawn from that reaches each value.
 
     Counted, the value itself among them; above all but the null's highest tenth, which a count cannot resolve, that
-    tenth is taken to fall off as a power of the value (Hill, 1975), more slowly than fitted by the fit's own error.
+    tenth is taken to fall off as a power of the value (Hill, 1975), more slowly than fitted by the fit's own error, and
+    no further than to a tenth of what N values resolve.
     """
     N = len(null)
     reached = N - np.searchsorted(null, value, "left")
@@ -117,7 +120,8 @@ def _share_above(null: Floats, value: Floats) -> Floats:
     power = np.log(null[-k:] / start).mean() * (1 + k**-0.5)
     above = value > start
     if power > 0:
-        share[above] = (1 + k) / (1 + N) * (value[above] / start) ** (-1 / power)
+        beyond = (1 + k) / (1 + N) * (value[above] / start) ** (-1 / power)
+        share[above] = np.maximum(beyond, 1 / (_BEYOND * (1 + N)))
     return share
 
 
