@@ -106,6 +106,7 @@ def dissect(
         ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary of the layers.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Dissect layers of a network over labelled images into a store. Without arguments: the bundled demo."""
@@ -141,6 +142,7 @@ def dissect(
         decode=_one_of("--decode", decode, ("cpu", "gpu")),
         shard=shard,
         null=null,
+        quiet=quiet,
         asked={
             "network": network,
             "weights": str(weights) if weights else None,

@@ -87,7 +87,7 @@ def rotate(
     arithmetic = known_precision(precision)
     load = loading(network, weights, partial, size, mean, std)
     if plot is not None:
-        _check_plot(plot)
+        check_plot(plot)
     if output is not None:
         check_writable(output, 0)
         confirm_replace(output, force)
@@ -155,7 +155,8 @@ def parse_alphas(text: str) -> list[float]:
     return sorted(set(numbers))
 
 
-def _check_plot(path: Path) -> None:
+def check_plot(path: Path) -> None:
+    """Refuse, before the work, a plot that could not be written."""
     from ndissect.store.files import check_writable
     from ndissect.tui.figures import check_suffix
 
