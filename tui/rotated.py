@@ -64,7 +64,9 @@ def basis_json(found: Found) -> dict[str, Any]:
 
 def draw(figure: Figure, rows: Sequence[AtAlpha], title: str, note: str) -> None:
     """Unique detectors against alpha: both totals and each category, bands of one standard deviation over seeds."""
-    from ndissect.tui.figures import CATEGORY_COLOUR, OTHER_COLOUR  # noqa: PLC0415 - brings matplotlib with it
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - takes its time
+
+    from ndissect.tui.figures import CATEGORY_COLOUR, OTHER_COLOUR  # noqa: PLC0415
 
     axes = figure.add_subplot()
     alpha = [row.alpha for row in rows]
@@ -80,6 +82,7 @@ def draw(figure: Figure, rows: Sequence[AtAlpha], title: str, note: str) -> None
         colour = CATEGORY_COLOUR.get(category, OTHER_COLOUR)
         line([r.by_category[category] for r in rows], category, colour, marker="o", linewidth=1.2)
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(r"rotation $\alpha$ (0: the layer's own units, 1: a random basis)")
     axes.set_ylabel("unique detectors")
     axes.set_title(title, fontsize=10, loc="left")

@@ -137,6 +137,8 @@ def size(shown: Sequence[Panel]) -> tuple[float, float]:
 
 def draw(figure: Figure, shown: Sequence[Panel], factor: str, note: str) -> None:
     """The panels side by side with one scale: lines against a number, stacked bars against a name."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - takes its time
+
     columns = min(len(shown), _ACROSS)
     rows = -(-len(shown) // columns)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
@@ -150,6 +152,7 @@ def draw(figure: Figure, shown: Sequence[Panel], factor: str, note: str) -> None
     for axes in grid[::columns]:
         axes.set_ylabel("unique detectors", fontsize=9)
     grid[0].set_ylim(bottom=0)
+    grid[0].yaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
     width = int(_NOTE_INCH * size(shown)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ndissect.engine.layers import LayerInfo
     from ndissect.engine.networks.resolve import Network
     from ndissect.engine.rotate import Rotated
+    from ndissect.store.protocol import Protocol
     from ndissect.tui.rotated import AtAlpha
 
 # More bases would be a slip of the step.
@@ -129,7 +130,7 @@ def rotate(
         _write_csv(output, found, f"{loaded.spec} {found.layer} on {dataset.name}; {header}")
     if plot is not None:
         _draw(plot, found, f"{loaded.spec} {found.layer} on {dataset.name}", header)
-    _tell_found(found, loaded.spec, header, json)
+    _tell_found(found, loaded.spec, chosen, header, json)
 
 
 def parse_alphas(text: str) -> list[float]:
@@ -175,7 +176,7 @@ def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> 
     return next(info for info in infos if info.name == names[0])
 
 
-def _header(protocol: Any, found: Rotated, seeds: int) -> str:
+def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
     from ndissect.tui.views import protocol_line
 
@@ -183,7 +184,7 @@ def _header(protocol: Any, found: Rotated, seeds: int) -> str:
     return f"{protocol_line(protocol)}; {counted}; {seeds} random rotation{'s' * (seeds > 1)}"
 
 
-def _tell_found(found: Rotated, spec: str, header: str, json: bool) -> None:
+def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
     from ndissect.tui.cli.output import Column, Table, on_terminal, print_json, print_table, tell
     from ndissect.tui.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
     from ndissect.tui.views import UNIQUE
@@ -195,6 +196,7 @@ def _tell_found(found: Rotated, spec: str, header: str, json: bool) -> None:
             "layer": found.layer,
             "units": found.units,
             "images": found.images,
+            "protocol": protocol.to_json(),
             "header": header,
             "bases": [basis_json(f) for f in found.found],
             "alphas": [asdict(row) for row in rows],
@@ -207,7 +209,7 @@ def _tell_found(found: Rotated, spec: str, header: str, json: bool) -> None:
         Column("seeds", right=True),
         *(
             Column(title, lambda x: f"{x:.1f}", right=True)
-            for title in ("detectors", "unique/cat", "±", "unique/best", "±", *rows[0].by_category)
+            for title in ("detectors", "unique/cat", "±cat", "unique/best", "±best", *rows[0].by_category)
         ),
     ]
     lines = [_line(row, DETECTORS, PER_CATEGORY, BEST_LABEL) for row in rows]

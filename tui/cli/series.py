@@ -211,9 +211,10 @@ def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, jso
         return
     varying = [f for f in _factors(found) if f != by and len({d.member.factors.get(f) for d in found}) > 1]
     categories = list(found[0].layers[0].by_category)
+    names = [] if by == "network" else [Column("network")]  # named by their specs, which say more
     columns = [
-        Column("network"),
-        Column(name, right=True),
+        *names,
+        Column(name, right=bool(names)),
         *(Column(f, right=True) for f in varying),
         Column("layer"),
         *(Column(t, right=True) for t in ("units", "detectors", "unique/cat", "unique/best")),
@@ -225,7 +226,7 @@ def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, jso
 
     rows: list[list[Any]] = []
     for d in found:
-        about = [d.member.name, value(d, by), *(value(d, f) for f in varying)]
+        about = [*([d.member.name] if names else []), value(d, by), *(value(d, f) for f in varying)]
         rows += [
             [*about, s.layer, s.units, s.detectors, s.unique_per_category, s.unique_best_label, *s.by_category.values()]
             for s in d.layers
