@@ -7,7 +7,7 @@ negative values too, and these are dissected as any others: thresholds of their 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedBasis:
     """What was counted in a basis: all that labels follow from."""
 
     basis: Basis
@@ -162,7 +162,7 @@ def count(
     budget: Budget,
     device: torch.device,
     progress: Progress,
-) -> Iterator[tuple[Counted, ConceptCounts]]:
+) -> Iterator[tuple[CountedBasis, ConceptCounts]]:
     """What ``known`` counts in each of ``bases``, and what the labels of the same images hold, on ``device``.
 
     ``budget``: what the activations have left of it is for thresholds and counts; where the counts of all bases do
@@ -210,7 +210,7 @@ def _tally(
     statistics: Sequence[UnitStatistics],
     device: torch.device,
     progress: Progress,
-) -> Iterator[tuple[Counted, ConceptCounts]]:
+) -> Iterator[tuple[CountedBasis, ConceptCounts]]:
     concepts, (rows, cols) = loader.dataset.concepts, known.place.axes
     held = ConceptTally(len(concepts), device=device)
     tallies = [Tally(known.place.units, len(concepts), len(concepts.categories), device=device) for _ in bases]
@@ -218,15 +218,14 @@ def _tally(
     limits = [torch.from_numpy(s.threshold).to(device) for s in statistics]
     pieces = list(known.pieces())
     read = loader.read_labels([known.images[images] for images in pieces], device)
-    for images, found in zip(pieces, read, strict=True):
-        labels = replace(found, group=torch.zeros_like(found.group))  # no image groups here
+    for images, labels in zip(pieces, read, strict=True):
         held.add(labels)
         maps = known.maps[images].to(device)
         for basis, matrix, limit, tally in zip(bases, matrices, limits, tallies, strict=True):
             tally.add(basis.turn(maps, matrix), limit, rows, cols, loader.protocol.upsampling, labels)
             progress.advance(len(maps))
     for basis, s, tally in zip(bases, statistics, tallies, strict=True):
-        yield Counted(basis, s, tally.counts()), held.counts()
+        yield CountedBasis(basis, s, tally.counts()), held.counts()
 
 
 def _bases(alphas: Sequence[float], rotations: Sequence[Rotation]) -> list[Basis]:

@@ -32,7 +32,7 @@ from ndissect.engine.networks.preprocess import make_preprocess
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.engine.places import place_layers
 from ndissect.engine.progress import Progress
-from ndissect.engine.rotate import Basis, Counted, count, rotate
+from ndissect.engine.rotate import Basis, CountedBasis, count, rotate
 from ndissect.engine.rotation import Rotation, random_rotation
 from ndissect.engine.settings import Settings
 from ndissect.engine.timing import Clock
@@ -158,7 +158,7 @@ def counted(
     protocol: str = "netdissect",
     budget: Budget = PLENTY,
     **more: Any,
-) -> tuple[Cached, list[tuple[Counted, ConceptCounts]]]:
+) -> tuple[Cached, list[tuple[CountedBasis, ConceptCounts]]]:
     """The activations of a layer, and what they count in bases of one rotation."""
     network, dataset, p = load_network(spec), open_dataset(data), make_protocol(protocol, **more)
     loader = Loader(dataset, p, 2)
@@ -170,7 +170,7 @@ def counted(
     return known, list(count(known, loader, bases, budget, CPU, Progress()))
 
 
-def equal(a: Counted, b: Counted) -> None:
+def equal(a: CountedBasis, b: CountedBasis) -> None:
     np.testing.assert_array_equal(a.statistics.threshold, b.statistics.threshold)
     for field in dataclasses.fields(a.counts):
         np.testing.assert_array_equal(getattr(a.counts, field.name), getattr(b.counts, field.name))

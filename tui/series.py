@@ -42,6 +42,17 @@ class LayerSummary:
         return int(self.summary["detectors"])
 
     @property
+    def detectors_q05(self) -> int | None:
+        """Those that are told from chance; None where there was no null."""
+        found: int | None = self.summary.get("detectors_q05")
+        return found
+
+    @property
+    def unique(self) -> tuple[int, int]:
+        """Both counts of unique detectors: per category, and by best label."""
+        return self.unique_per_category, self.unique_best_label
+
+    @property
     def unique_per_category(self) -> int:
         return int(self.summary["unique_per_category"])
 

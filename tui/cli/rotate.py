@@ -180,8 +180,9 @@ def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
     from ndissect.tui.views import protocol_line
 
-    counted = f"detectors: IoU > {DETECTOR_IOU}, no null; {found.images} images, no split"
-    return f"{protocol_line(protocol)}; {counted}; {seeds} random rotation{'s' * (seeds > 1)}"
+    against = f"detectors: IoU > {DETECTOR_IOU}; no null; nothing held out"
+    of = f"{found.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
+    return f"{protocol_line(protocol)}; {against}; {of}"
 
 
 def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:

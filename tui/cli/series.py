@@ -55,6 +55,9 @@ def series(
         str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
     ] = None,
     min_images: Annotated[int, typer.Option(help="Leave out concepts held by fewer images.")] = 0,
+    null: Annotated[
+        int | None, typer.Option(min=0, max=99, help="Wrong pairings of masks and labels, as in nd dissect.")
+    ] = None,
     partial: PartialOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -116,6 +119,7 @@ def series(
                 memory=memory,
                 batch_size=batch_size,
                 workers=workers,
+                null=null,
                 skip_bad=skip_bad,
                 quiet=True,
             )
@@ -125,7 +129,7 @@ def series(
 
     found = read(chosen, paths)
     name = factor or by
-    header = _header(paths[0])
+    header = _header(paths)
     if plot is not None:
         from ndissect.tui import figures
         from ndissect.tui import series as drawing
@@ -183,7 +187,7 @@ def _told(error: NDError, member: Member, path: Path, there: bool, done: int, to
     so_far = f"{done} of {total} networks are dissected"
     if isinstance(error, Stopped):
         error.message += f"; {so_far}"
-    elif there and isinstance(error, WrongUse):
+    elif there and isinstance(error, WrongUse) and error.message.startswith(str(path)):
         error.message = f"{path} is of other work: other weights, layers or options"
         error.hint = "use another folder: -o, or delete it"
     else:
@@ -192,13 +196,16 @@ def _told(error: NDError, member: Member, path: Path, there: bool, done: int, to
     return error
 
 
-def _header(path: Path) -> str:
+def _header(paths: Sequence[Path]) -> str:
     from ndissect.store.reader import Store
-    from ndissect.store.scores import DETECTOR_IOU
-    from ndissect.tui.views import protocol_line
+    from ndissect.tui.views import evidence_line, protocol_line
 
-    with Store(path) as store:
-        return f"{protocol_line(store.protocol)}; detectors: IoU > {DETECTOR_IOU}"
+    said = []
+    for path in paths:
+        with Store(path) as store:
+            said.append((protocol_line(store.protocol), evidence_line(store)))
+    evidence = " or ".join(dict.fromkeys(line for _, line in said))  # where a null was cheap for some of them alone
+    return f"{said[0][0]}; {evidence}"
 
 
 def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
@@ -217,7 +224,7 @@ def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, jso
         Column(name, right=bool(names)),
         *(Column(f, right=True) for f in varying),
         Column("layer"),
-        *(Column(t, right=True) for t in ("units", "detectors", "unique/cat", "unique/best")),
+        *(Column(t, right=True) for t in ("units", "detectors", "q<0.05", "unique/cat", "unique/best")),
         *(Column(c, count, right=True) for c in categories),
     ]
 
@@ -228,7 +235,7 @@ def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, jso
     for d in found:
         about = [*([d.member.name] if names else []), value(d, by), *(value(d, f) for f in varying)]
         rows += [
-            [*about, s.layer, s.units, s.detectors, s.unique_per_category, s.unique_best_label, *s.by_category.values()]
+            [*about, s.layer, s.units, s.detectors, s.detectors_q05, *s.unique, *s.by_category.values()]
             for s in d.layers
         ]
     notes = [UNIQUE, header, f"stores: {found[0].path.parent}"]
