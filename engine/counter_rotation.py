@@ -58,7 +58,7 @@ def check(
                 return None
             agree = torch.ones(len(x), dtype=torch.bool, device=plain.device)
             for matrix in rotations:
-                with _rotated(module, layer.name, torch.from_numpy(matrix).to(plain.device), consumers):
+                with _rotated(module, layer.name, torch.from_numpy(matrix), plain.device, consumers):
                     rotated = _scores(module(x))
                 assert rotated is not None
                 agree &= (rotated.argmax(1) == plain.argmax(1)).reshape(len(x), -1).all(1)
@@ -80,9 +80,11 @@ def _scores(output: object) -> Tensor | None:
 
 
 @contextlib.contextmanager
-def _rotated(module: nn.Module, layer: str, q: Tensor, consumers: Sequence[str]) -> Iterator[None]:
-    """The network with the output of ``layer`` rotated by ``q``, float64, and rotated back by what follows."""
-    single = q.float()
+def _rotated(
+    module: nn.Module, layer: str, q: Tensor, device: torch.device, consumers: Sequence[str]
+) -> Iterator[None]:
+    """The network with the output of ``layer`` rotated by ``q``, float64 on the CPU, and back by what follows."""
+    single = q.float().to(device)
 
     def rotate(m: nn.Module, args: object, output: Tensor) -> Tensor:
         turned = torch.einsum("vu,nuhw->nvhw", single, output)
@@ -93,7 +95,7 @@ def _rotated(module: nn.Module, layer: str, q: Tensor, consumers: Sequence[str])
     try:
         for name, weight in before.items():
             # W Q^T: for each place of a kernel, or of a flattened map, over the units.
-            w = weight.double().view(len(weight), len(q), -1)
+            w = weight.cpu().double().view(len(weight), len(q), -1)
             _weight(module, name).copy_(torch.einsum("ouk,vu->ovk", w, q).reshape(weight.shape))
         yield
     finally:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DETECTORS, PER_CATEGORY, BEST_LABEL = "detectors", "unique_per_category", "unique_best_label"
 # Characters of a plot's note that fit its width.
-_NOTE_WIDTH = 160
+_NOTE_WIDTH = 140
 
 
 @dataclass(frozen=True)

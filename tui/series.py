@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Characters of a note that fit an inch of a plot.
-_NOTE_INCH = 22
-_ACROSS = 4
+_NOTE_INCH = 20
+_TITLE_WIDTH = 38
 # From this ratio of the largest to the least factor on, the axis is logarithmic.
 _DECADES = 100
 
@@ -142,20 +143,24 @@ def size(shown: Sequence[Panel]) -> tuple[float, float]:
     """Width and height in inches of a plot of these panels."""
     if len(shown) == 1:
         return 7.0, 4.2
-    columns = min(len(shown), _ACROSS)
-    return 2.9 * columns + 1.2, 2.9 * -(-len(shown) // _ACROSS) + 0.6
+    rows, columns = _grid(len(shown))
+    return 3.0 * columns + 1.2, 2.8 * rows + 0.4
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    columns = panels if panels <= 3 else math.ceil(math.sqrt(panels))
+    return math.ceil(panels / columns), columns
 
 
 def draw(figure: Figure, shown: Sequence[Panel], factor: str, note: str) -> None:
     """The panels side by side with one scale: lines against a number, stacked bars against a name."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - takes its time
 
-    columns = min(len(shown), _ACROSS)
-    rows = -(-len(shown) // columns)
+    rows, columns = _grid(len(shown))
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes, panel in zip(grid, shown, strict=False):
         (_bars if any(isinstance(v, str) for v in panel.x) else _lines)(axes, panel)
-        axes.set_title(panel.title, fontsize=9, loc="left")
+        axes.set_title(textwrap.fill(panel.title, _TITLE_WIDTH), fontsize=8.5, loc="left")
         axes.set_xlabel(factor, fontsize=9)
         axes.tick_params(labelsize=8)
     for axes in grid[len(shown) :]:
