@@ -41,6 +41,7 @@ DataOption = Annotated[
     ),
 ]
 ProtocolOption = Annotated[str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")]
+QuantileOption = Annotated[str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")]
 QuantileOverOption = Annotated[str | None, typer.Option(help="raw or upsampled maps.")]
 UpsamplingOption = Annotated[str | None, typer.Option(help="half-pixel, receptive-field or half-pixel-zero.")]
 GridOption = Annotated[str | None, typer.Option(help="Where masks are counted: label, N or HxW.")]
@@ -72,9 +73,7 @@ def dissect(
         str | None, typer.Option(metavar="I/N", help="Part I of N of the images alone, for nd merge: job arrays.")
     ] = None,
     protocol: ProtocolOption = "netdissect",
-    quantile: Annotated[
-        str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
-    ] = None,
+    quantile: QuantileOption = None,
     quantile_over: QuantileOverOption = None,
     upsampling: UpsamplingOption = None,
     grid: GridOption = None,

@@ -11,7 +11,22 @@ import typer
 from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import bench, browse, compare, data, dissect, doctor, export, look, merge, overlay, report, rotate, series, sweep
+from ndissect.tui.cli import (
+    bench,
+    browse,
+    compare,
+    data,
+    dissect,
+    doctor,
+    export,
+    look,
+    merge,
+    overlay,
+    report,
+    rotate,
+    series,
+    sweep,
+)
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 

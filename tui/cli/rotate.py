@@ -11,13 +11,19 @@ import typer
 
 from ndissect.store.errors import WrongUse
 from ndissect.tui.cli.dissect import (
+    BatchOption,
+    DataOption,
+    DeviceOption,
     MeanOption,
+    MinImagesOption,
     NetworkArgument,
     PartialOption,
+    ProtocolOption,
+    QuantileOption,
     SizeOption,
     StdOption,
     WeightsOption,
-    known_precision,
+    WorkersOption,
     loading,
 )
 from ndissect.tui.cli.options import ForceOption, JsonOption
@@ -38,9 +44,7 @@ def rotate(
     layer: Annotated[
         str | None, typer.Option("--layer", "-l", help="One layer. Default: the last that nd dissect would take.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="A Broden folder, or broden1_224. Default: the demo's.")
-    ] = None,
+    data: DataOption = None,
     alphas: Annotated[str, typer.Option(help="START:STOP:STEP, or a list such as 0,0.5,1; all in [0, 1].")] = "0:1:0.1",
     seeds: Annotated[int, typer.Option(min=1, help="Random rotations.")] = 3,
     images: Annotated[int | None, typer.Option(min=1, help="So many images, spread evenly. Default: all.")] = None,
@@ -51,26 +55,21 @@ def rotate(
         Path | None, typer.Option("--output", "-o", help="Write a CSV file with a line for each basis.")
     ] = None,
     force: ForceOption = False,
-    protocol: Annotated[
-        str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")
-    ] = "netdissect",
-    quantile: Annotated[
-        str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
-    ] = None,
-    min_images: Annotated[int, typer.Option(help="Leave out concepts held by fewer images.")] = 0,
+    protocol: ProtocolOption = "netdissect",
+    quantile: QuantileOption = None,
+    min_images: MinImagesOption = 0,
     weights: WeightsOption = None,
     partial: PartialOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, tf32, bf16 or fp16.")] = "fp32",
+    device: DeviceOption = "auto",
     memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE[,GPU]", help="For activations and counts: 8GB. Default: half of what is free."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
+    batch_size: BatchOption = 0,
+    workers: WorkersOption = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -85,7 +84,6 @@ def rotate(
 
     chosen_alphas = parse_alphas(alphas)
     chosen = make_protocol(protocol, q=quantile, min_images=min_images)
-    arithmetic = known_precision(precision)
     load = loading(network, weights, partial, size, mean, std)
     if plot is not None:
         check_plot(plot)
@@ -117,7 +115,6 @@ def rotate(
         workers,
         skip_bad=skip_bad,
         memory=budget(memory, on),
-        precision=arithmetic,  # type: ignore[arg-type]
     )
     with show_progress() as progress:
         found = dissect_rotated(
@@ -129,7 +126,7 @@ def rotate(
     if output is not None:
         _write_csv(output, found, f"{loaded.spec} {found.layer} on {dataset.name}; {header}")
     if plot is not None:
-        _draw(plot, found, f"{loaded.spec} {found.layer} on {dataset.name}", header)
+        _draw(plot, found, f"{loaded.name} {found.layer} on {dataset.name}", header)
     _tell_found(found, loaded.spec, chosen, header, json)
 
 

@@ -10,7 +10,22 @@ import typer
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import SUFFIX
-from ndissect.tui.cli.dissect import MeanOption, PartialOption, SizeOption, StdOption
+from ndissect.tui.cli.dissect import (
+    AllConvsOption,
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    LayersOption,
+    MeanOption,
+    MemoryOption,
+    MinImagesOption,
+    PartialOption,
+    ProtocolOption,
+    QuantileOption,
+    SizeOption,
+    StdOption,
+    WorkersOption,
+)
 from ndissect.tui.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -36,25 +51,18 @@ def series(
         list[str] | None, typer.Option(metavar="FACTOR=VALUE", help="Only networks with this factor; repeatable.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="The network that checkpoints are weights of.")] = None,
-    layers: Annotated[
-        list[str] | None, typer.Option("--layers", "--layer", "-l", help="Layers by dotted name or glob; repeatable.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="A Broden folder, or broden1_224. Default: the demo's.")
-    ] = None,
+    layers: LayersOption = None,
+    all_convs: AllConvsOption = False,
+    data: DataOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder of their stores. Default: DIR.series here.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw unique detectors against the factor: FILE.png or FILE.svg.")
     ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")
-    ] = "netdissect",
-    quantile: Annotated[
-        str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
-    ] = None,
-    min_images: Annotated[int, typer.Option(help="Leave out concepts held by fewer images.")] = 0,
+    protocol: ProtocolOption = "netdissect",
+    quantile: QuantileOption = None,
+    min_images: MinImagesOption = 0,
     null: Annotated[
         int | None, typer.Option(min=0, max=99, help="Wrong pairings of masks and labels, as in nd dissect.")
     ] = None,
@@ -62,12 +70,10 @@ def series(
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    memory: Annotated[
-        str | None, typer.Option(metavar="SIZE[,GPU]", help="As in nd dissect. Default: half of what is free.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
+    device: DeviceOption = "auto",
+    memory: MemoryOption = None,
+    batch_size: BatchOption = 0,
+    workers: WorkersOption = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -105,6 +111,7 @@ def series(
             dissect(
                 member.network,
                 layers=layers,
+                all_convs=all_convs,
                 data=data,
                 output=path,
                 protocol=protocol,
