@@ -38,19 +38,24 @@ def demo_transform() -> Any:
     return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
 
+def _norm(units: int, batch_norm: bool) -> nn.Module:
+    return nn.BatchNorm2d(units) if batch_norm else nn.Identity()
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions with a skip connection; the last step is a ReLU, so the output is never negative."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, batch_norm: bool = True) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=not batch_norm)
+        self.bn1 = _norm(outputs, batch_norm)
         self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=not batch_norm)
+        self.bn2 = _norm(outputs, batch_norm)
         self.skip: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=not batch_norm)
+            self.skip = nn.Sequential(convolution, _norm(outputs, batch_norm))
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,23 +66,27 @@ class Block(nn.Module):
 
 
 class DemoCNN(nn.Module):
-    """(N, 3, H, W) -> (N, 27) scores of scenes and textures; maps of layer1 to layer4: H/4, H/4, H/8, H/8."""
+    """(N, 3, H, W) -> (N, 27) scores of scenes and textures; maps of layer1 to layer4: H/4, H/4, H/8, H/8.
 
-    def __init__(self) -> None:
+    ``width``: times as many units in every layer; ``batch_norm``: without it convolutions have a bias instead.
+    """
+
+    def __init__(self, width: int = 1, batch_norm: bool = True) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU())
-        self.layer1 = Block(24, 32, 2)
-        self.layer2 = Block(32, 48)
-        self.layer3 = Block(48, 96, 2)
-        self.layer4 = Block(96, 128)
-        self.classify = nn.Linear(128, len(CLASSES))
-        self.present = nn.Conv2d(128, len(PRESENT), 1)
+        stem, one, two, three, four = (width * units for units in (24, 32, 48, 96, 128))
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 5, 2, 2, bias=not batch_norm), _norm(stem, batch_norm), nn.ReLU())
+        self.layer1 = Block(stem, one, 2, batch_norm)
+        self.layer2 = Block(one, two, 1, batch_norm)
+        self.layer3 = Block(two, three, 2, batch_norm)
+        self.layer4 = Block(three, four, 1, batch_norm)
+        self.classify = nn.Linear(four, len(CLASSES))
+        self.present = nn.Conv2d(four, len(PRESENT), 1)
         # Most things are absent from most images; starting from that belief saves the first epoch.
         self.present.bias = nn.Parameter(torch.full((len(PRESENT),), -5.0))
-        self.color = nn.Conv2d(128, len(COLORS), 1)
+        self.color = nn.Conv2d(four, len(COLORS), 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, 128, H/8, W/8): the output of layer4."""
+        """(N, 128 width, H/8, W/8): the output of layer4."""
         out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
         return out
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from ndissect.engine.demo.render import render
 from ndissect.engine.demo.vocabulary import COLORS, NUMBER, color_map
 
 BATCH = 32
+DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,15 @@ def draw(seed: int, images: int) -> tuple[Lessons, Lessons]:
     return every.take(train), every.take(~train)
 
 
-def loss_of(model: DemoCNN, batch: Tensor, lessons: Lessons) -> Tensor:
+def loss_of(model: DemoCNN, batch: Tensor, lessons: Lessons, dropout: float = DROPOUT) -> Tensor:
     """The loss of one batch: kind, presence and colours, and a small price on activity.
 
     Presence is the soft maximum over places, so that one place that shows a wheel is enough; colours are the mean
-    over places of what each place says. Whole units are left out at random and activity has a price, which spreads
-    the concepts over units and keeps each unit silent where it has nothing to say.
+    over places of what each place says. The share ``dropout`` of units is left out at random and activity has a price,
+    which spreads the concepts over units and keeps each unit silent where it has nothing to say.
     """
     features = model.features(batch)
-    dropped = F.dropout2d(features, 0.1)
+    dropped = F.dropout2d(features, dropout)
     kind = F.cross_entropy(model.classify(dropped.mean((2, 3))), lessons.kind, label_smoothing=0.05)
     places = model.present(dropped).flatten(2)
     evidence = torch.logsumexp(places, 2) - float(np.log(places.shape[2]) / 2)
@@ -101,15 +103,29 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
     return out.flip(3) if torch.rand((), generator=generator) < 0.5 else out
 
 
-def train(lessons: Lessons, epochs: int, seed: int) -> DemoCNN:
-    """The network after ``epochs`` passes over ``lessons``, in evaluation mode; prints the loss of every epoch."""
+def train(
+    lessons: Lessons,
+    epochs: int,
+    seed: int,
+    *,
+    make: Callable[[], DemoCNN] = DemoCNN,
+    dropout: float = DROPOUT,
+    after: Callable[[int, DemoCNN], None] | None = None,
+) -> DemoCNN:
+    """The network after ``epochs`` passes over ``lessons``, in evaluation mode; prints the loss of every epoch.
+
+    ``make``: the network at its beginning; ``after``: called with the number of steps made so far, 0 too.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = DemoCNN().to(memory_format=torch.channels_last)
+    model = make().to(memory_format=torch.channels_last)
     transform = demo_transform()
     steps = epochs * (len(lessons.kind) // BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.2)
+    done = 0
+    if after:
+        after(done, model)
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
         order = torch.randperm(len(lessons.kind), generator=generator)
@@ -117,12 +133,15 @@ def train(lessons: Lessons, epochs: int, seed: int) -> DemoCNN:
         for rows in batches:
             chosen = lessons.take(rows)
             inputs = transform(shifted(chosen.images, generator)).contiguous(memory_format=torch.channels_last)
-            loss = loss_of(model, inputs, chosen)
+            loss = loss_of(model, inputs, chosen, dropout)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
             total += loss.item()
+            done += 1
+            if after:
+                after(done, model)
         seconds = time.perf_counter() - start
         print(f"epoch {epoch + 1}/{epochs}: loss {total / len(batches):.4f}, {seconds:.0f} s", flush=True)
     return model.eval()
@@ -149,10 +168,15 @@ def accuracy(model: DemoCNN, lessons: Lessons) -> dict[str, float]:
     return {"kind": round(right, 4), "present": round(float(np.mean(precisions)), 4)}
 
 
-def save(model: DemoCNN, path: Path, facts: dict[str, object]) -> None:
-    """Write the weights in half precision to ``path`` and how they came about to the .json beside it."""
+def save_weights(model: DemoCNN, path: Path) -> None:
+    """Write the weights in half precision to ``path``."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     path.write_bytes(to_safetensors(state))
+
+
+def save(model: DemoCNN, path: Path, facts: dict[str, object]) -> None:
+    """Write the weights in half precision to ``path`` and how they came about to the .json beside it."""
+    save_weights(model, path)
     facts = {**facts, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "torch": torch.__version__}
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

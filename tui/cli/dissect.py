@@ -41,6 +41,7 @@ DataOption = Annotated[
     ),
 ]
 ProtocolOption = Annotated[str, typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020.")]
+QuantileOption = Annotated[str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")]
 QuantileOverOption = Annotated[str | None, typer.Option(help="raw or upsampled maps.")]
 UpsamplingOption = Annotated[str | None, typer.Option(help="half-pixel, receptive-field or half-pixel-zero.")]
 GridOption = Annotated[str | None, typer.Option(help="Where masks are counted: label, N or HxW.")]
@@ -72,9 +73,7 @@ def dissect(
         str | None, typer.Option(metavar="I/N", help="Part I of N of the images alone, for nd merge: job arrays.")
     ] = None,
     protocol: ProtocolOption = "netdissect",
-    quantile: Annotated[
-        str | None, typer.Option(help="Share of activations above the threshold: 0.005, 5/999.")
-    ] = None,
+    quantile: QuantileOption = None,
     quantile_over: QuantileOverOption = None,
     upsampling: UpsamplingOption = None,
     grid: GridOption = None,
@@ -106,6 +105,7 @@ def dissect(
         ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary of the layers.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Dissect layers of a network over labelled images into a store. Without arguments: the bundled demo."""
@@ -141,6 +141,7 @@ def dissect(
         decode=_one_of("--decode", decode, ("cpu", "gpu")),
         shard=shard,
         null=null,
+        quiet=quiet,
         asked={
             "network": network,
             "weights": str(weights) if weights else None,

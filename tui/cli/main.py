@@ -11,7 +11,22 @@ import typer
 from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import bench, browse, compare, data, dissect, doctor, export, look, merge, overlay, report, sweep
+from ndissect.tui.cli import (
+    bench,
+    browse,
+    compare,
+    data,
+    dissect,
+    doctor,
+    export,
+    look,
+    merge,
+    overlay,
+    report,
+    rotate,
+    series,
+    sweep,
+)
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 
@@ -77,6 +92,8 @@ app.command("overlay")(overlay.overlay)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("import")(export.import_table)
+app.command("rotate")(rotate.rotate)
+app.command("series")(series.series)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 

@@ -57,6 +57,7 @@ class Request:
     decode: str
     shard: str | None
     null: int | None
+    quiet: bool
     asked: dict[str, Any]
 
 
@@ -69,7 +70,7 @@ def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], j
             path = run.run()
     except Signalled as e:
         raise Stopped(e.signal, *run.left_behind()) from None
-    if path is not None:
+    if path is not None and not request.quiet:
         finished.summary(path, json)
 
 
@@ -134,7 +135,8 @@ class _Run:
     def _already(self, there: Path) -> Path | None:
         if _others():
             return None
-        tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
+        if not self.request.quiet:
+            tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
         return there
 
     def _together(self, dataset: ConceptDataset, asked: dict[str, Any], together: Together) -> Path | None:

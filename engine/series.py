@@ -1,0 +1,205 @@
+"""A series of networks that differ in some factor: checkpoints of a folder, the rows of a table, or networks by name.
+
+A table is ``series.csv`` or ``series.json`` (a list of objects): ``network``, ``weights`` (a file beside the table) and
+``name`` say what each network is; every other column is a factor.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ndissect.store.errors import WrongUse, nearest
+
+#: The suffixes of checkpoints.
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
+#: The tables that a folder may hold.
+TABLES = ("series.csv", "series.json")
+#: The factor of checkpoints: the number in the file's name.
+NUMBER = "number"
+_ABOUT = ("name", "network", "weights")
+_NETWORK = "add --network SPEC, as nd dissect takes it"
+
+Factor = float | str
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a series: ``name``, which names its store, its spec, its weights' file, and its factors."""
+
+    name: str
+    network: str
+    weights: Path | None
+    factors: Mapping[str, Factor]
+
+
+def read_series(given: Sequence[str], network: str | None = None) -> list[Member]:
+    """The networks that ``given`` means: a folder, a table, checkpoints, or networks' specs; at least one.
+
+    ``network``: the spec of those that do not say. WrongUse for an empty folder, a table that cannot be read, files
+    that are not there, names that occur twice, and checkpoints without a network or without a number.
+    """
+    paths = [Path(text).expanduser() for text in given]
+    if len(paths) == 1 and paths[0].is_dir():
+        members = _folder(paths[0], network)
+    elif len(paths) == 1 and paths[0].suffix in (".csv", ".json"):
+        members = _table(paths[0], network)
+    elif all(path.suffix in CHECKPOINTS for path in paths):
+        members = _checkpoints(paths, network)
+    else:
+        if network is not None:
+            raise WrongUse("--network is for checkpoints, and networks are named already", "leave one of them out")
+        members = [Member(_file_name(spec), spec, None, {"network": spec}) for spec in given]
+    names = [member.name for member in members]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise WrongUse(f"two networks of the series are named {twice}", "give each a name of its own, in a series.csv")
+    missing = [m.weights for m in members if m.weights is not None and not m.weights.is_file()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise WrongUse(f"there is no file {missing[0]}{more}", "weights lie beside the table that names them")
+    return members
+
+
+def choose(members: Sequence[Member], factor: str | None, only: Sequence[str]) -> tuple[str, list[Member]]:
+    """The factor that is looked at, by default the first, and the members for which all of ``only`` holds.
+
+    ``only``: ``FACTOR=VALUE`` each. WrongUse for factors and values that there are not.
+    """
+    known = list(dict.fromkeys(name for member in members for name in member.factors))
+    chosen = list(members)
+    for text in only:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise WrongUse(f"--only '{text}' is no FACTOR=VALUE", "for example --only batch_norm=yes")
+        _known_factor(name, known)
+        left = [m for m in chosen if name in m.factors and _same(m.factors[name], value)]
+        if not left:
+            there = ", ".join(dict.fromkeys(show(m.factors[name]) for m in chosen if name in m.factors))
+            raise WrongUse(f"no network of the series has {text}", f"there are: {there}")
+        chosen = left
+    if factor is not None:
+        _known_factor(factor, known)
+    return factor or known[0], chosen
+
+
+def others(members: Sequence[Member], factor: str) -> list[dict[str, Factor]]:
+    """What the other factors of the members are, each combination once: the curves against ``factor``."""
+    found: list[dict[str, Factor]] = []
+    for member in members:
+        rest = {name: value for name, value in member.factors.items() if name != factor}
+        if rest not in found:
+            found.append(rest)
+    return found
+
+
+def show(value: Factor) -> str:
+    """A factor's value for people: 16, 0.5, yes."""
+    return value if isinstance(value, str) else f"{value:.10g}"
+
+
+def _same(value: Factor, text: str) -> bool:
+    try:
+        return value == (text if isinstance(value, str) else float(text))
+    except ValueError:
+        return False
+
+
+def _known_factor(name: str, known: list[str]) -> None:
+    if name not in known:
+        near = nearest(name, known) or known
+        raise WrongUse(f"the series has no factor '{name}'", f"it has: {', '.join(near)}")
+
+
+# Where members come from
+
+
+def _folder(folder: Path, network: str | None) -> list[Member]:
+    for name in TABLES:
+        if (folder / name).is_file():
+            return _table(folder / name, network)
+    paths = sorted(p for p in folder.iterdir() if p.suffix in CHECKPOINTS and not p.name.startswith("."))
+    if not paths:
+        raise WrongUse(
+            f"the folder {folder} holds no checkpoints ({', '.join(CHECKPOINTS)}) and no series.csv",
+            "name a folder that does, or the networks themselves",
+        )
+    return _checkpoints(paths, network)
+
+
+def _checkpoints(paths: Sequence[Path], network: str | None) -> list[Member]:
+    if network is None:
+        raise WrongUse(f"{paths[0]} does not say of which network it holds the weights", _NETWORK)
+    numbers = [re.findall(r"\d+(?:\.\d+)?", path.stem) for path in paths]
+    nameless = next((path for path, found in zip(paths, numbers, strict=True) if not found), None)
+    if nameless is not None:
+        raise WrongUse(
+            f"{nameless} has no number in its name: its place in the series is unknown",
+            "rename it, or write a series.csv beside it with the columns weights and a factor",
+        )
+    # The last number that differs: in resnet18-epoch3.pt, net_5.of_10.pt the others say the same everywhere.
+    least = min(len(found) for found in numbers)
+    differing = [-k for k in range(1, least + 1) if len({found[-k] for found in numbers}) > 1]
+    at = differing[0] if differing else -1
+    members = [
+        Member(_file_name(path.stem), network, path, {NUMBER: float(found[at])})
+        for path, found in zip(paths, numbers, strict=True)
+    ]
+    return sorted(members, key=lambda m: float(m.factors[NUMBER]))
+
+
+def _table(path: Path, network: str | None) -> list[Member]:
+    rows = _rows(path)
+    factors = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in _ABOUT]
+    numeric = {name: all(_is_number(row[name]) for row in rows if row.get(name, "") != "") for name in factors}
+    members = []
+    for number, row in enumerate(rows, 1):
+        spec = row.get("network") or network
+        if not spec:
+            raise WrongUse(f"{path}: row {number} names no network", _NETWORK)
+        weights = path.parent / row["weights"] if row.get("weights") else None
+        name = row.get("name") or (weights.stem if weights else spec)
+        values: dict[str, Factor] = {
+            f: float(row[f]) if numeric[f] else row[f] for f in factors if row.get(f, "") != ""
+        }  # fmt: skip
+        members.append(Member(_file_name(name), spec, weights, values or {"name": name}))
+    return members
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as text; WrongUse where it is none."""
+    example = "columns: name,network,weights and factors"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            rows = [{k: v for k, v in row.items() if k and v is not None} for row in csv.DictReader(text.splitlines())]
+        else:
+            rows = [{str(k): _text(v) for k, v in row.items()} for row in json.loads(text)]
+    except OSError as e:
+        raise WrongUse(f"cannot read {path}: {e.strerror}", example) from e
+    except (ValueError, TypeError, AttributeError, csv.Error) as e:
+        raise WrongUse(f"{path} is no table of networks: {e}", f"a list of objects with the {example}") from e
+    if not rows or not all(set(row) & {"network", "weights"} for row in rows):
+        raise WrongUse(f"{path} is no table of networks", example)
+    return rows
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)  # NaN is none
+    except ValueError:
+        return False
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.@=+-]+", "_", text).strip("._") or "network"
