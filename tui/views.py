@@ -321,6 +321,11 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
     dead = sum(int(view.statistics.dead.sum()) for view in views)
     if dead:
         lines.append(f"dead units (constant, or never above zero), which have no label: {dead}")
+    full = sum(
+        int((view.statistics.threshold >= view.statistics.maximum)[~view.statistics.dead].sum()) for view in views
+    )
+    if full:
+        lines.append(f"units whose threshold is their maximum (they saturate, so nothing exceeds it): {full}")
     broken = [
         f"{view.name}:{u} ({view.statistics.nan[u]} NaN, {view.statistics.inf[u]} infinite)"
         for view in views
