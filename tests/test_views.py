@@ -439,6 +439,18 @@ def test_the_summary_in_words_says_what_the_numbers_say(view: LayerView) -> None
         assert "activations, left out: features.0:3 (1 NaN, 1 infinite)" in text
 
 
+def test_units_that_saturate_at_their_threshold_are_told(tmp_path: Path) -> None:
+    given = dissection()
+    first = given.layers[0]
+    threshold = first.statistics.threshold.copy()
+    threshold[[4, 6]] = first.statistics.maximum[[4, 6]]  # as in most units of a ReLU6 network
+    layer = replace(first, statistics=replace(first.statistics, threshold=threshold))
+    write_store(tmp_path / "a.nd.h5", replace(given, layers=(layer, *given.layers[1:])))
+    with Store(tmp_path / "a.nd.h5") as store:
+        assert "nothing exceeds it): 2" in "\n".join(views.summary_lines(store.layer("features.0")))
+        assert "nothing exceeds it" not in "\n".join(views.summary_lines(store.layer("layer4.1.conv2")))
+
+
 def test_the_summary_says_how_many_detectors_survive(weighed: Store, full: Store) -> None:
     view = weighed.layer("features.0")
     rows = rows_of(view, np.arange(view.units))

@@ -321,9 +321,9 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
     dead = sum(int(view.statistics.dead.sum()) for view in views)
     if dead:
         lines.append(f"dead units (constant, or never above zero), which have no label: {dead}")
-    full = sum(
-        int((view.statistics.threshold >= view.statistics.maximum)[~view.statistics.dead].sum()) for view in views
-    )
+    full = 0
+    for s in (view.statistics for view in views):
+        full += int(((s.threshold >= s.maximum) & ~s.dead).sum())
     if full:
         lines.append(f"units whose threshold is their maximum (they saturate, so nothing exceeds it): {full}")
     broken = [
