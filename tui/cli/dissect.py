@@ -144,7 +144,7 @@ def dissect(
         quiet=quiet,
         asked={
             "network": network,
-            "weights": str(weights) if weights else None,
+            "weights": weights.name if weights else None,  # what is in it is looked at once it is loaded
             "partial": partial,
             "transform": [size, mean, std],
             "layers": layers,
