@@ -132,7 +132,7 @@ def same_layer(a: Layer, b: Layer, *, counts: bool) -> None:
 
 def test_what_is_published_equals_a_dissection_of_the_images_counted_so_far(inputs: Path) -> None:
     seen: list[tuple[Dissection, int]] = []
-    progress = Slow(pause=0.1)
+    progress = Slow(pause=0.25)
     outcome = run(inputs, progress, lambda d, n: seen.append((d, n)))
     counted = [n for _, n in seen]
     assert counted == sorted(set(counted))
@@ -146,7 +146,8 @@ def test_what_is_published_equals_a_dissection_of_the_images_counted_so_far(inpu
             for part in ("statistics", "counts"):
                 for f in fields(getattr(mine, part)):
                     a, b = (getattr(getattr(x, part), f.name) for x in (mine, of_those))
-                    np.testing.assert_array_equal(a, b)
+                    # The first images alone may all be of one split, and have a single group.
+                    np.testing.assert_array_equal(*((a.sum(0), b.sum(0)) if part == "counts" else (a, b)))
             np.testing.assert_array_equal(mine.top.peak[:, : min(n, 3)], of_those.top.peak)
         expected = by_hand(n, found.layers[0].statistics.threshold)
         np.testing.assert_array_equal(ious(found), expected)
@@ -204,7 +205,7 @@ def test_a_run_without_memory_for_it_goes_on_and_says_so_once(inputs: Path, erro
         if n > 1:
             raise error
 
-    progress = Slow(pause=0.02)
+    progress = Slow(pause=0.1)
     outcome = run(inputs, progress, publish)
     assert progress.notes == ["not enough memory to show results before the end"]
     same_layer(outcome.dissection.layers[0], run(inputs, Progress(), None).dissection.layers[0], counts=True)
