@@ -109,6 +109,8 @@ def main() -> None:
     _print_anything()
     if "_ND_COMPLETE" in os.environ:  # a shell asks; Typer would prepare for that in every run, by way of pydantic
         get_completion_inspect_parameters()
+    else:
+        _look_only_at(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
     # Beside other programs, OpenMP's threads would burn the cores waiting for each other: runs took four times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -130,6 +132,19 @@ def main() -> None:
         if code == INTERRUPTED:
             _say("interrupted", "", INTERRUPTED)
     sys.exit(code)
+
+
+def _look_only_at(wanted: str) -> None:
+    """Spare Typer the parameters of all commands but one: it takes a millisecond or two for each, whatever is run."""
+    apps = [app, *(group.typer_instance for group in app.registered_groups if group.name != wanted)]
+    for command in (command for one in apps if one for command in one.registered_commands):
+        if command.callback is None or (command.name == wanted and command in app.registered_commands):
+            continue
+
+        def nothing() -> None: ...
+
+        nothing.__doc__ = command.callback.__doc__  # the first line of which nd --help lists
+        command.callback = nothing
 
 
 def _print_anything() -> None:
