@@ -16,10 +16,11 @@ import torch
 from ndissect.engine.conclusion import conclude
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.evidence import plan
 from ndissect.engine.gathering import Reading, Survey
 from ndissect.engine.grouping import group_images
 from ndissect.engine.loader import Loader
-from ndissect.engine.pairing import PAIRINGS
+from ndissect.engine.memory import Budget
 from ndissect.engine.peaks import Peaks
 from ndissect.engine.places import read_places
 from ndissect.engine.progress import Phase, Progress
@@ -118,10 +119,12 @@ def merge(
     device: torch.device,
     workers: int,
     progress: Progress,
+    memory: Budget,
 ) -> tuple[Dissection, Survey, dict[str, float]]:
     """The dissection that the shards are parts of, without provenance; the survey of their data; seconds.
 
-    NDError where ``dataset`` is not the one that the shards were taken of.
+    ``memory``: that evidence may take a part of, as in a run of one process (ndissect.engine.evidence). NDError where
+    ``dataset`` is not the one that the shards were taken of.
     """
     about = shards[0].about
     if dataset.tables_digest() != shards[0].key["data"]["tables"]:
@@ -146,13 +149,16 @@ def merge(
         for shard in shards:
             tracker.merge(within(shard.state, f"{i}.top"))
         tops.append(tracker.result())
-    null = about.get("null")
+    evidence = plan(places, dataset, about.get("null"), memory, device)
+    for note in evidence.notes:
+        progress.note(note)
     counting = Counting(
         *(loader, places, statistics, tops, device, clock, progress),
-        grouping=group_images(dataset, by_block=True),
-        pairings=PAIRINGS if null is None else int(null),
+        grouping=group_images(dataset, by_block=evidence.by_block),
+        pairings=evidence.pairings,
     )
-    peaks = Peaks(places, len(dataset.concepts)) if all("peaks.images" in s.state for s in shards) else None
+    kept = evidence.peaks and all("peaks.images" in s.state for s in shards)
+    peaks = Peaks(places, len(dataset.concepts)) if kept else None
     if peaks:
         for shard in shards:
             peaks.merge(within(shard.state, "peaks"))

@@ -49,6 +49,7 @@ _PROCESSES.set_forkserver_preload(
         "ndissect.tui.cli.look",
         "ndissect.tui.cli.main",
         "ndissect.tui.cli.merge",
+        "ndissect.tui.cli.status",
         "ndissect.tui.cli.progress",
         "ndissect.tui.cli.running",
         "ndissect.tui.views",

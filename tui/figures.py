@@ -29,15 +29,16 @@ OTHER_COLOUR = "#767676"
 _SUFFIXES = (".png", ".svg")
 
 
-def check_suffix(path: Path) -> None:
-    """WrongUse where no plot is written with this suffix: to be told before the work, not after it."""
+def check_plot(path: Path) -> None:
+    """Refuse, before the work, a plot that could not be written: WrongUse for its suffix, NDError for its folder."""
     if path.suffix.lower() not in _SUFFIXES:
         raise WrongUse(f"{path} is no name of a plot", "--plot takes FILE.png or FILE.svg")
+    check_writable(path, 0)
 
 
 def save(path: Path, draw: Draw, size: tuple[float, float] = (7.0, 4.2)) -> None:
     """Write what ``draw`` draws to ``path``, PNG or SVG by its suffix; ``size``: width, height in inches."""
-    check_suffix(path)
+    check_plot(path)
     data = _drawn(draw, size, path.suffix.lower()[1:])
     check_writable(path, len(data))
     with atomic(path) as part:

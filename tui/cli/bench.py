@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ndissect.tui.cli.dissect import NetworkArgument
+from ndissect.tui.cli.network_options import BatchOption, DeviceOption, LayersOption, NetworkArgument, WorkersOption
 from ndissect.tui.cli.options import JsonOption
 
 
 def bench(
     network: NetworkArgument = "demo",
-    layers: Annotated[
-        list[str] | None, typer.Option("--layers", "--layer", "-l", help="Layers by dotted name or glob; repeatable.")
-    ] = None,
+    layers: LayersOption = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="A Broden folder. Default: images of Broden's size, made once.")
     ] = None,
@@ -23,16 +21,16 @@ def bench(
     make: Annotated[
         Path | None, typer.Option("--make", help="Make a data set of Broden's size (63,305 images) here, and no more.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32, tf32, bf16 or fp16.")] = "fp32",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that decode images; 0 chooses.")] = 0,
+    batch_size: BatchOption = 0,
+    workers: WorkersOption = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 3,
     json: JsonOption = False,
 ) -> None:
     """Time a dissection beside decoding and the bare forward pass, on this machine, in one process."""
     from ndissect.tui.cli.dissect import known_precision
-    from ndissect.tui.cli.output import Column, Table, emit, number, on_terminal, print_json, print_table, tell
+    from ndissect.tui.cli.output import Column, Table, emit, number, print_json, print_table, tell
     from ndissect.tui.cli.progress import show_progress
 
     known_precision(precision)
@@ -101,7 +99,4 @@ def bench(
         f"{m.images} images, {m.units} units of {', '.join(m.layers)}, {m.precision}, on {m.device}",
     ]
     columns = [Column(""), Column("seconds", number, right=True), Column("images/s", lambda x: f"{x:.0f}", right=True)]
-    print_table(Table(columns, rows, title=m.network, notes=notes))
-    if not on_terminal():
-        for note in notes:
-            tell(note)
+    print_table(Table(columns, rows, title=m.network, notes=notes), notes_in_logs=True)

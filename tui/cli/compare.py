@@ -52,9 +52,9 @@ def compare(
     from ndissect.tui.comparison import pair_json, side_json
 
     if plot is not None:
-        from ndissect.tui.figures import check_suffix
+        from ndissect.tui.figures import check_plot
 
-        check_suffix(plot)
+        check_plot(plot)
     with contextlib.ExitStack() as stack:
         operands = _open(what, store, stack)
         groups = _groups(operands, layer or [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX, find_store
 from ndissect.tui.cli import output
-from ndissect.tui.cli.output import Table, tell
+from ndissect.tui.cli.output import Table
 
 if TYPE_CHECKING:
     from ndissect.engine.saved import Saved
@@ -76,7 +76,4 @@ def summary(path: Path, json: bool) -> None:
             *_drift(store.provenance),
             f"next: nd inspect {last.name}    nd overlay {last.name}:{best_unit(last)[0] or 0}",
         ]
-        output.print_table(Table(columns, rows, notes=notes))
-        if not output.on_terminal():  # tables in pipes have no notes, but what comes next belongs in every log
-            for note in notes:
-                tell(note)
+        output.print_table(Table(columns, rows, notes=notes), notes_in_logs=True)

@@ -25,6 +25,7 @@ from ndissect.tui.cli import (
     report,
     rotate,
     series,
+    status,
     sweep,
 )
 from ndissect.tui.cli.options import HelpOption
@@ -78,7 +79,7 @@ app.command("layers")(dissect.layers)
 app.command("sweep")(sweep.sweep)
 app.command("bench")(bench.bench)
 app.command("merge")(merge.merge)
-app.command("status")(merge.status)
+app.command("status")(status.status)
 app.command("inspect")(look.inspect)
 app.command(
     "browse",

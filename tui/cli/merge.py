@@ -1,4 +1,4 @@
-"""``nd merge`` and ``nd status``: runs in parts, and runs elsewhere."""
+"""``nd merge``: the shards of a run, put together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ndissect.tui.cli.network_options import MemoryOption
 from ndissect.tui.cli.options import ForceOption, JsonOption
 
 _SHARD = re.compile(r"(?P<target>.+)\.shard-\d+-of-\d+")
@@ -25,6 +26,7 @@ def merge(
     data: Annotated[Path | None, typer.Option("--data", "-d", help="The data set, where it has moved since.")] = None,
     device: Annotated[str, typer.Option(help="Where to count: auto, cpu, cuda.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Threads that read labels; 0 chooses.")] = 0,
+    memory: MemoryOption = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the shards.")] = False,
     force: ForceOption = False,
     json: JsonOption = False,
@@ -43,6 +45,7 @@ def merge(
 
     from ndissect.engine.data.packed import open_data
     from ndissect.engine.device import choose_device
+    from ndissect.engine.memory import budget
     from ndissect.engine.merge import merge as put_together
     from ndissect.engine.merge import open_shards
     from ndissect.store.writer import write_store
@@ -53,8 +56,9 @@ def merge(
     about: dict[str, Any] = found[0].about["provenance"]
     dataset = open_data(data or Path(about["data"]["path"]), note=lambda text: tell(f"note: {text}"))
     with show_progress() as progress:
+        on = choose_device(device)
         dissection, survey, seconds = put_together(
-            found, dataset, device=choose_device(device), workers=workers, progress=progress
+            found, dataset, device=on, workers=workers, progress=progress, memory=budget(memory, on)
         )
     runs = [dict(shard.about["provenance"]["run"]) for shard in found]
     about["data"] |= {
@@ -92,62 +96,3 @@ def _folders(given: list[Path]) -> tuple[list[Path], Path]:
 
 def _escaped(name: str) -> str:
     return re.sub(r"([*?\[\]])", r"[\1]", name)
-
-
-def status(
-    store: Annotated[Path | None, typer.Argument(metavar="[STORE]", help="The store to be. Default: all here.")] = None,
-    json: JsonOption = False,
-) -> None:
-    """How far the runs are that write a store, here or on another machine. Exit code 1 where none is."""
-    from ndissect.store.live import find_runs, read_run
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
-
-    runs = find_runs(Path()) if store is None else [r for r in [read_run(store)] if r is not None]
-    described = [_describe(run) for run in runs]
-    if json:
-        print_json({"runs": described})
-    elif described:
-        columns = [Column("store"), Column("state"), Column("phase"), Column("done"), Column("images/s", right=True)]
-        columns += [Column("left"), Column("for"), Column("process")]
-        print_table(Table(columns, [list(_cells(d)) for d in described]))
-        for run in runs:
-            if not run.alive:
-                tell(f"{run.target} was killed; the same command goes on: {run.command}")
-    else:
-        whole = store is not None and store.exists()
-        tell(f"no run writes {store or 'a store here'}" + (f"; {store} is whole" if whole else ""))
-    if not runs:
-        raise typer.Exit(1)
-
-
-def _describe(run: Any) -> dict[str, Any]:
-    return {
-        "store": str(run.target),
-        "running": run.alive,
-        "phase": run.phase,
-        "step": run.step,
-        "steps": run.steps,
-        "done": run.done,
-        "total": run.total,
-        "images_per_s": round(run.rate, 2),
-        "eta_s": run.eta,
-        "seconds": round((time.time() if run.alive else run.updated) - run.started, 1),
-        "host": run.host,
-        "pid": run.pid,
-        "command": run.command,
-    }
-
-
-def _cells(d: dict[str, Any]) -> tuple[Any, ...]:
-    from ndissect.tui.cli.progress import duration
-
-    return (
-        d["store"],
-        "running" if d["running"] else "killed",
-        f"{d['phase']} ({d['step']}/{d['steps']})",
-        f"{d['done']}/{d['total']}" if d["total"] else "",
-        round(d["images_per_s"]) if d["images_per_s"] else "",
-        duration(d["eta_s"]) if d["eta_s"] is not None else "",
-        duration(d["seconds"]),
-        f"{d['pid']} on {d['host']}",
-    )

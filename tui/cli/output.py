@@ -103,8 +103,12 @@ def _clean(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def print_table(table: Table) -> None:
-    """The table, drawn on a terminal, else as tab-separated lines with a header."""
+def print_table(table: Table, *, notes_in_logs: bool = False) -> None:
+    """The table, drawn on a terminal, else as tab-separated lines with a header.
+
+    Its notes are no part of what goes into a pipe; ``notes_in_logs``: they are told beside it, as a log should have
+    them.
+    """
     if on_terminal():
         _draw(table)
         return
@@ -112,6 +116,8 @@ def print_table(table: Table) -> None:
     lines = [[title for _, c in columns for title in c.parts or (c.title,)]]
     lines += [[_plain(v) for i, c in columns for v in (row[i] if c.parts else (row[i],))] for row in table.rows]
     emit("".join("\t".join(line) + "\n" for line in lines))
+    for note in table.notes if notes_in_logs else ():
+        tell(note)
 
 
 def _plain(value: Any) -> str:

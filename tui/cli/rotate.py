@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.dissect import (
+from ndissect.tui.cli.dissect import loading
+from ndissect.tui.cli.network_options import (
     BatchOption,
     DataOption,
     DeviceOption,
@@ -21,10 +22,10 @@ from ndissect.tui.cli.dissect import (
     ProtocolOption,
     QuantileOption,
     SizeOption,
+    SkipBadOption,
     StdOption,
     WeightsOption,
     WorkersOption,
-    loading,
 )
 from ndissect.tui.cli.options import ForceOption, JsonOption
 
@@ -70,7 +71,7 @@ def rotate(
     ] = None,
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
+    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
     """Dissect a layer in bases Q^alpha between its own (0) and random ones (1): do concepts lie along units?
@@ -86,6 +87,8 @@ def rotate(
     chosen = make_protocol(protocol, q=quantile, min_images=min_images)
     load = loading(network, weights, partial, size, mean, std)
     if plot is not None:
+        from ndissect.tui.figures import check_plot
+
         check_plot(plot)
     if output is not None:
         check_writable(output, 0)
@@ -153,15 +156,6 @@ def parse_alphas(text: str) -> list[float]:
     return sorted(set(numbers))
 
 
-def check_plot(path: Path) -> None:
-    """Refuse, before the work, a plot that could not be written."""
-    from ndissect.store.files import check_writable
-    from ndissect.tui.figures import check_suffix
-
-    check_suffix(path)
-    check_writable(path, 0)
-
-
 def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> LayerInfo:
     from ndissect.engine.layers import default_layers, list_layers, match_layers
 
@@ -183,7 +177,7 @@ def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
 
 
 def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
-    from ndissect.tui.cli.output import Column, Table, on_terminal, print_json, print_table, tell
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table
     from ndissect.tui.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
     from ndissect.tui.views import UNIQUE
 
@@ -213,10 +207,8 @@ def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json
     lines = [_line(row, DETECTORS, PER_CATEGORY, BEST_LABEL) for row in rows]
     checked = f"check: {found.layer} {found.check}" if found.check else "check: none, the network gives no scores"
     notes = [f"means over seeds, ±: their standard deviation; {UNIQUE}", header, checked]
-    print_table(Table(columns, lines, title=f"{spec} {found.layer}, {found.units} units", notes=notes))
-    if not on_terminal():
-        for note in notes:
-            tell(note)
+    title = f"{spec} {found.layer}, {found.units} units"
+    print_table(Table(columns, lines, title=title, notes=notes), notes_in_logs=True)
 
 
 def _line(row: AtAlpha, detectors: str, per_category: str, best_label: str) -> list[float]:

@@ -10,7 +10,7 @@ import typer
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import SUFFIX
-from ndissect.tui.cli.dissect import (
+from ndissect.tui.cli.network_options import (
     AllConvsOption,
     BatchOption,
     DataOption,
@@ -19,10 +19,12 @@ from ndissect.tui.cli.dissect import (
     MeanOption,
     MemoryOption,
     MinImagesOption,
+    NullOption,
     PartialOption,
     ProtocolOption,
     QuantileOption,
     SizeOption,
+    SkipBadOption,
     StdOption,
     WorkersOption,
 )
@@ -63,9 +65,7 @@ def series(
     protocol: ProtocolOption = "netdissect",
     quantile: QuantileOption = None,
     min_images: MinImagesOption = 0,
-    null: Annotated[
-        int | None, typer.Option(min=0, max=99, help="Wrong pairings of masks and labels, as in nd dissect.")
-    ] = None,
+    null: NullOption = None,
     partial: PartialOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -74,7 +74,7 @@ def series(
     memory: MemoryOption = None,
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
+    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
     """Dissect a series of networks, each into a store, and show unique detectors against what they differ in.
@@ -86,12 +86,13 @@ def series(
     from ndissect.tui.cli import running
     from ndissect.tui.cli.dissect import dissect
     from ndissect.tui.cli.output import tell
-    from ndissect.tui.cli.rotate import check_plot
 
     chosen_protocol = make_protocol(protocol, q=quantile, min_images=min_images)
     every = read_series(members, network)
     by, chosen = choose(every, _renamed(every, factor), only or ())
     if plot is not None:
+        from ndissect.tui.figures import check_plot
+
         check_plot(plot)
         if len(others(chosen, by)) > _MOST_PANELS:
             raise WrongUse(
@@ -217,7 +218,7 @@ def _header(paths: Sequence[Path]) -> str:
 
 def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
     from ndissect.engine.series import show
-    from ndissect.tui.cli.output import Column, Table, count, on_terminal, print_json, print_table, tell
+    from ndissect.tui.cli.output import Column, Table, count, print_json, print_table
     from ndissect.tui.views import UNIQUE
 
     if json:
@@ -246,10 +247,7 @@ def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, jso
             for s in d.layers
         ]
     notes = [UNIQUE, header, f"stores: {found[0].path.parent}"]
-    print_table(Table(columns, rows, notes=notes))
-    if not on_terminal():
-        for note in notes:
-            tell(note)
+    print_table(Table(columns, rows, notes=notes), notes_in_logs=True)
 
 
 def _factors(found: Sequence[Dissected]) -> list[str]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.dissect import (
+from ndissect.tui.cli.dissect import loading
+from ndissect.tui.cli.network_options import (
     AllConvsOption,
     BatchOption,
     DataOption,
@@ -27,12 +28,12 @@ from ndissect.tui.cli.dissect import (
     ProtocolOption,
     QuantileOverOption,
     SizeOption,
+    SkipBadOption,
     StdOption,
     UnionOption,
     UpsamplingOption,
     WeightsOption,
     WorkersOption,
-    loading,
 )
 from ndissect.tui.cli.options import JsonOption
 
@@ -74,7 +75,7 @@ def sweep(
     memory: MemoryOption = None,
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be read.")] = False,
+    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
     """How labels depend on the threshold: several quantiles and IoUs from one forward pass, each exactly.
@@ -83,7 +84,6 @@ def sweep(
     second pass counts the rest. Nothing is written but the plot, and Ctrl-C loses what was counted.
     """
     shares, limits = parse_quantiles(quantiles), parse_ious(ious)
-    from ndissect.store.files import check_writable
     from ndissect.store.protocol import make_protocol
     from ndissect.tui.cli.output import tell
 
@@ -102,10 +102,9 @@ def sweep(
     ]
     load = loading(network, weights, partial, size, mean, std)
     if plot is not None:
-        from ndissect.tui.figures import check_suffix
+        from ndissect.tui.figures import check_plot
 
-        check_suffix(plot)
-        check_writable(plot, 0)
+        check_plot(plot)
 
     from ndissect.engine.device import choose_device
     from ndissect.engine.layers import list_layers
