@@ -20,7 +20,7 @@ from ndissect.store.weighing import weigh
 
 
 def conclude(counting: Counting, provenance: Mapping[str, Any], peaks: Peaks | None = None) -> Dissection:
-    """What was counted, with the evidence for every label; after :meth:`Counting.keep_images`."""
+    """What was counted, with the evidence for every label; with images after :meth:`Counting.keep_images`."""
     with counting.clock.during("evidence"):
         grouping, loader = counting.grouping, counting.loader
         held = counting.right.concepts.counts()
@@ -64,7 +64,7 @@ def _layer(
         null=null,
         auprc=_auprc(counting, i, best, peaks) if peaks else None,
     )
-    known = (counts, counting.top_images[i], place.axes, evidence, leads, null)
+    known = (counts, counting.top_images[i] if counting.top_images else None, place.axes, evidence, leads, null)
     return Layer(place.name, place.module, best, stats, place.map_size, *known)
 
 

@@ -29,7 +29,7 @@ from ndissect.engine.gathering import Gathering
 from ndissect.engine.grouping import group_images
 from ndissect.engine.kept import Piece, may_fire
 from ndissect.engine.layers import LayerInfo
-from ndissect.engine.loader import Batch, Loader, image_tensor
+from ndissect.engine.loader import Batch, Loader
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.places import Place, place_layers
@@ -135,7 +135,8 @@ class Run:
             progress=progress,
             clock=self.clock,
         )
-        self.places = place_layers(network, self._first_image(network), layers, protocol, self.loader.grid)
+        first = network.preprocess.apply(self.loader.first(skip_bad=settings.skip_bad))
+        self.places = place_layers(network, first, layers, protocol, self.loader.grid)
         counting = self.forward.counting
         self.plan = Plan(False, False, 0, self.memory)
         if settings.evidence:
@@ -179,19 +180,6 @@ class Run:
         need = human_bytes(2 * self.gathering.threshold_bytes)
         have = human_bytes(self.memory.on(self.forward.counting))
         raise NDError(f"the thresholds of these layers need {need} of memory in one pass, --memory is {have}", hint)
-
-    def _first_image(self, network: Network) -> Tensor:
-        """The first image that can be read, as the network's input: for the layers' receptive fields."""
-        dataset = self.loader.dataset
-        for index in range(len(dataset)):
-            try:
-                pixels = image_tensor([dataset.read(index)])[0]
-            except NDError:
-                if not self.settings.skip_bad:
-                    self.loader.refuse(range(index, len(dataset)))
-                continue
-            return network.preprocess.apply(pixels)
-        raise NDError(f"{dataset.root} holds no image that can be used", "nd data check says why")
 
     # Going on where an earlier run stopped
 

@@ -125,6 +125,16 @@ class Loader:
         """Image ``index``, decoded."""
         return self.dataset.read(index)
 
+    def first(self, *, skip_bad: bool) -> Tensor:
+        """The first image that can be read, uint8 (1, 3, H, W); NDError for those before it, unless ``skip_bad``."""
+        for index in range(len(self.dataset)):
+            try:
+                return image_tensor([self.dataset.read(index)])[0]
+            except NDError:
+                if not skip_bad:
+                    self.refuse(range(index, len(self.dataset)))
+        raise NDError(f"{self.dataset.root} holds no image that can be used", "nd data check says why")
+
     def batches(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Batch, None, None]:
         """These images in order, ``size`` at a time.
 

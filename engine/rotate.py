@@ -21,7 +21,7 @@ from ndissect.engine.extremes import extremes
 from ndissect.engine.forward import Forward
 from ndissect.engine.gathering import Gathering
 from ndissect.engine.layers import LayerInfo
-from ndissect.engine.loader import Loader, image_tensor
+from ndissect.engine.loader import Loader
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.places import place_layers
@@ -116,7 +116,8 @@ def rotate(
         network.module.to(settings.device)
         forward = _forward(network, layer, settings, progress)
         loader = _loader(dataset, protocol, settings)
-        (place,) = place_layers(network, _first_input(network, dataset), [layer], protocol, loader.grid)
+        first = network.preprocess.apply(loader.first(skip_bad=settings.skip_bad))
+        (place,) = place_layers(network, first, [layer], protocol, loader.grid)
         known = cached(forward, loader, place, settings.memory, progress, skip_bad=settings.skip_bad)
         rotations = [Rotation(random_rotation(place.units, seed)) for seed in range(seeds)]
         bases = _bases(alphas, rotations)
@@ -132,17 +133,9 @@ def rotate(
                 dead=counted.statistics.dead,
                 min_images=protocol.min_images,
             )
-            unique = scores.unique_per_category(best)
-            found.append(
-                Found(
-                    counted.basis.alpha,
-                    counted.basis.seed,
-                    int(scores.detectors(best).sum()),
-                    int(unique.sum()),
-                    scores.unique_best_label(best),
-                    {c: int(n) for c, n in zip(concepts.categories, unique, strict=True)},
-                )
-            )
+            unique = scores.unique_counts(best, concepts.categories)
+            basis = counted.basis
+            found.append(Found(basis.alpha, basis.seed, int(scores.detectors(best).sum()), **unique))
         progress.busy("check")
         checked = check(network, _some(forward, dataset, protocol, settings), layer, [r.power(1) for r in rotations])
         return Rotated(place.name, place.units, len(known.images), known.skipped, tuple(found), checked)
@@ -250,16 +243,6 @@ def _forward(network: Network, layer: LayerInfo, settings: Settings, progress: P
 
 def _loader(dataset: ConceptDataset, protocol: Protocol, settings: Settings) -> Loader:
     return Loader(dataset, protocol, settings.workers, pin=settings.device.type == "cuda", jpeg_on=settings.jpeg_on)
-
-
-def _first_input(network: Network, dataset: ConceptDataset) -> Tensor:
-    """The first image that can be read, as the network's input: for the layer's receptive field."""
-    for index in range(len(dataset)):
-        try:
-            return network.preprocess.apply(image_tensor([dataset.read(index)])[0])
-        except NDError:
-            continue
-    raise NDError(f"{dataset.root} holds no image that can be used", "nd data check says why")
 
 
 def _some(forward: Forward, dataset: ConceptDataset, protocol: Protocol, settings: Settings) -> Iterator[Tensor]:

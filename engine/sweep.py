@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ndissect.engine.conclusion import conclude
 from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import exact_arithmetic
@@ -21,10 +22,9 @@ from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.quantile import merged
 from ndissect.engine.settings import Settings
 from ndissect.engine.together import ALONE
-from ndissect.store import scores
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
-from ndissect.store.model import Dissection, Layer
+from ndissect.store.model import Dissection
 from ndissect.store.protocol import Protocol
 
 # The counts of all quantiles may take this share of the memory; what is less than so much anyway is not counted.
@@ -34,7 +34,7 @@ _LITTLE = 64 << 20
 
 @dataclass(frozen=True)
 class Sweep:
-    """One dissection for each quantile, the loosest first: counts, thresholds and labels, but no images or evidence.
+    """One dissection for each quantile, the loosest first: counts, thresholds and labels, without images or a null.
 
     ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the
     second, if there is one, may be of a part of it.
@@ -70,7 +70,7 @@ def sweep(
         run.gather()
         countings, again = _count(run, protocols)
     survey = run.gathering.reading.survey(dataset.names)
-    found = [_concluded(countings.pop(0), p) for p in protocols]
+    found = [replace(conclude(countings.pop(0), {}), protocol=p) for p in protocols]
     return Sweep(tuple(found), survey, run.clock.seconds(), 1 + again / max(len(run.mine), 1))
 
 
@@ -128,19 +128,3 @@ def _count_kept(run: Run, countings: Sequence[Counting]) -> None:
         for counting in countings:
             counting.count_pieces([piece], tell=False)
         run.progress.advance(len(piece.images))
-
-
-def _concluded(counting: Counting, protocol: Protocol) -> Dissection:
-    """The labels that follow from what was counted."""
-    loader, concept_counts = counting.loader, counting.right.concepts.counts()
-    concepts = loader.dataset.concepts
-    layers = []
-    for i, (place, statistics) in enumerate(zip(counting.places, counting.statistics, strict=True)):
-        counts = counting.right.tallies[i].counts()
-        best = scores.best_per_category(
-            *(counts, concept_counts, concepts.category, len(concepts.categories), protocol.union),
-            dead=statistics.dead,
-            min_images=protocol.min_images,
-        )
-        layers.append(Layer(place.name, place.module, best, statistics, place.map_size, counts, axes=place.axes))
-    return Dissection(protocol, concepts, concept_counts, tuple(layers), None, {}, grid=loader.grid)

@@ -403,15 +403,11 @@ class LayerView:
         """
         found, q = scores.detectors(self.best), self.known("q")
         known = bool((~np.isnan(q)).any())
-        per_category = scores.unique_per_category(self.best)
-        categories = self.store.concepts.categories
         return {
             "units": self.units,
             "detectors": int(found.sum()),
             "detectors_q05": int((found & (q < SIGNIFICANT)).sum()) if known else None,
-            "unique_per_category": int(per_category.sum()),
-            "unique_best_label": scores.unique_best_label(self.best),
-            "by_category": {c: int(n) for c, n in zip(categories, per_category, strict=True)},
+            **scores.unique_counts(self.best, self.store.concepts.categories),
         }
 
     def load(self) -> Layer:

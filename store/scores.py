@@ -5,7 +5,9 @@ Everything here is plain numpy on the store's integers, so every view and export
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +134,16 @@ def unique_best_label(best: Best, at_least: float = DETECTOR_IOU) -> int:
     """Distinct labels among units with IoU >= ``at_least``: the count of the 2017 authors' HTML report."""
     label, value = label_units(best)
     return _distinct(label[(value >= at_least) & (label >= 0)])
+
+
+def unique_counts(best: Best, categories: Sequence[str]) -> dict[str, Any]:
+    """``unique_per_category`` and ``unique_best_label``, as reports name them, and the first one ``by_category``."""
+    per_category = unique_per_category(best)
+    return {
+        "unique_per_category": int(per_category.sum()),
+        "unique_best_label": unique_best_label(best),
+        "by_category": {c: int(n) for c, n in zip(categories, per_category, strict=True)},
+    }
 
 
 def _distinct(rows: npt.NDArray[np.int32]) -> int:

@@ -46,6 +46,7 @@ _PROCESSES.set_forkserver_preload(
         "ndissect.engine.provenance",
         "ndissect.store.live",
         "ndissect.store.writer",
+        "ndissect.tui.cli.job",
         "ndissect.tui.cli.look",
         "ndissect.tui.cli.main",
         "ndissect.tui.cli.merge",

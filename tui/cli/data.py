@@ -179,9 +179,9 @@ def _pack(dataset: Broden, force: bool, workers: int) -> Path:
     from ndissect.engine.data.pack import pack, plan
     from ndissect.engine.data.packed import find_pack
     from ndissect.store.files import human_bytes
+    from ndissect.tui.cli.job import command
     from ndissect.tui.cli.output import tell
     from ndissect.tui.cli.progress import show_progress
-    from ndissect.tui.cli.running import command
 
     there = find_pack(dataset, _note)
     if there is not None and not force:

@@ -49,8 +49,8 @@ def merge(
     from ndissect.engine.merge import merge as put_together
     from ndissect.engine.merge import open_shards
     from ndissect.store.writer import write_store
+    from ndissect.tui.cli.job import command
     from ndissect.tui.cli.progress import show_progress
-    from ndissect.tui.cli.running import command
 
     found = open_shards(folders)
     about: dict[str, Any] = found[0].about["provenance"]

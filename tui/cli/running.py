@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import SUFFIX, check_writable, human_bytes
+from ndissect.store.files import SUFFIX, check_writable
 from ndissect.store.protocol import Protocol
 from ndissect.tui.cli import finished, output
+from ndissect.tui.cli.job import Job, command
 from ndissect.tui.cli.output import tell
 from ndissect.tui.cli.stopping import Signalled, Stopped, Stopper
 
@@ -28,12 +27,9 @@ if TYPE_CHECKING:
     from ndissect.engine.merge import Shard
     from ndissect.engine.networks.resolve import Network
     from ndissect.engine.precision import Drift
-    from ndissect.engine.publishing import Publish
     from ndissect.engine.saved import Saved
-    from ndissect.engine.settings import Outcome, Settings
+    from ndissect.engine.settings import Settings
     from ndissect.engine.together import Together
-    from ndissect.store.live import RunWriter
-    from ndissect.store.model import Dissection
 
 
 @dataclass(frozen=True)
@@ -74,18 +70,9 @@ def dissect(request: Request, protocol: Protocol, load: Callable[[], Network], j
         finished.summary(path, json)
 
 
-def command() -> str:
-    """The command line as it was typed, ready to be typed again."""
-    return shlex.join(["nd", *sys.argv[1:]])
-
-
 def _others() -> bool:
     """Whether this is a process of ``torchrun`` that need not speak: another one does."""
     return "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
-
-
-# Seconds from which the final report names what was done.
-_SHOWN = 0.05
 
 
 class _Run:
@@ -167,86 +154,21 @@ class _Run:
         settings = self._settings(device, together)
         key = self._key(network, dataset, layers, settings, together, shard)
         with self._saving(path, key, needed, together, shard) as saved:
-            return self._work(path, network, dataset, layers, settings, asked, together, shard, saved, needed)
-
-    def _work(
-        self,
-        path: Path,
-        network: Network,
-        dataset: ConceptDataset,
-        layers: list[LayerInfo],
-        settings: Settings,
-        asked: dict[str, Any],
-        together: Together,
-        shard: Shard | None,
-        saved: Saved,
-        needed: int,
-    ) -> Path | None:
-        from ndissect.engine.dissect import dissect, gather_part
-        from ndissect.engine.places import describe_places
-        from ndissect.engine.progress import Progress
-        from ndissect.engine.provenance import provenance
-        from ndissect.store.live import RunWriter
-        from ndissect.store.writer import write_store
-        from ndissect.tui.cli.progress import LiveProgress, show_progress
-
-        drift = self._drift(network, dataset, layers, settings, together)
-
-        def record(outcome: Outcome) -> dict[str, Any]:
-            how = provenance(network, dataset, outcome, settings, command(), self.started)
-            how["run"] |= {"processes": together.size, "drift": [d.to_json() for d in drift]}
-            return how | {"asked": asked}
-
-        if shard is not None:
-            if finished.shard(saved):
-                tell(f"{saved.folder} is whole already; nd merge puts the shards together")
+            job = Job(
+                *(path, network, dataset, layers, self.protocol, settings, together, saved),
+                drift=self._drift(network, dataset, layers, settings) if first else [],
+                needed=needed,
+                asked=asked,
+                started=self.started,
+                politely=self.stopper.politely,
+            )
+            if shard is not None:
+                job.run_shard(shard)
                 return None
-            part = shard.part(len(dataset))
-            with show_progress() as shown, self.stopper.politely():
-                outcome = gather_part(
-                    *(network, dataset, layers, self.protocol, settings, shown),
-                    saved=saved,
-                    part=part,
-                    record=lambda o, places: {
-                        "places": describe_places(places),
-                        "top": settings.top,
-                        "null": settings.null,
-                        "provenance": record(o),
-                    },
-                )
-            self._tell_end(saved.folder, outcome, settings)
-            tell(f"when all are there: nd merge {shlex.quote(str(path))}")
+            if first:
+                return job.run()
+            job.run_beside()
             return None
-        if together.rank > 0:
-            with self.stopper.politely():
-                dissect(
-                    *(network, dataset, layers, self.protocol, settings, Progress()), saved=saved, together=together
-                )
-            return None
-        names = [(layer.name, layer.units or 0) for layer in layers]
-        with RunWriter(path, command(), names, room=needed, note=lambda text: tell(f"note: {text}")) as live:
-            with show_progress() as shown, self.stopper.politely():
-                progress = LiveProgress(shown, live)
-                publish = _publishing(live, network, dataset) if together.size == 1 else None
-                outcome = dissect(
-                    *(network, dataset, layers, self.protocol, settings, progress, publish),
-                    saved=saved,
-                    together=together,
-                )
-            assert outcome.dissection is not None
-            progress.busy("writing")
-            live.make_room()
-            since = time.perf_counter()
-            try:
-                write_store(path, replace(outcome.dissection, provenance=record(outcome)))
-            except NDError as e:
-                if saved.phases():
-                    e.hint += "; what was counted is saved: the same command goes on"
-                raise
-            outcome.seconds["write"] = round(time.perf_counter() - since, 3)
-        saved.remove()
-        self._tell_end(path, outcome, settings)
-        return path
 
     def _settings(self, device: torch.device, together: Together) -> Settings:
         from ndissect.engine.memory import budget
@@ -314,15 +236,10 @@ class _Run:
         return needed
 
     def _drift(
-        self,
-        network: Network,
-        dataset: ConceptDataset,
-        layers: Sequence[LayerInfo],
-        settings: Settings,
-        together: Together,
+        self, network: Network, dataset: ConceptDataset, layers: Sequence[LayerInfo], settings: Settings
     ) -> list[Drift]:
-        """What the chosen precision changes; nothing where it is float32."""
-        if settings.precision == "fp32" or together.rank > 0:
+        """What the chosen precision changes, which is told; nothing where it is float32."""
+        if settings.precision == "fp32":
             return []
         from ndissect.engine.precision import measure_drift
 
@@ -331,41 +248,12 @@ class _Run:
             tell(str(d))
         return drift
 
-    def _tell_end(self, path: Path, outcome: Outcome, settings: Settings) -> None:
-        """Where the time went, and what it took."""
-        from ndissect.engine.memory import high_water
-
-        size = sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
-        whole = time.time() - self.started
-        parts = ", ".join(f"{what} {s:.1f} s" for what, s in outcome.seconds.items() if s >= _SHOWN)
-        tell(f"{path} ({human_bytes(size)}) in {whole:.1f} s: {parts}")
-        peak = high_water(settings.device)
-        gpu = f", {human_bytes(peak.gpu)} on the GPU" if peak.gpu else ""
-        passes = f"{outcome.passes:.3g} forward pass{'es' * (outcome.passes != 1)}"
-        tell(f"{outcome.survey.images} images, {passes}, at most {human_bytes(peak.host)} of memory{gpu}")
-        for name, why in outcome.survey.skipped:
-            tell(f"skipped {name}: {why}")
-
 
 def _decoder(name: str, device: torch.device) -> torch.device | None:
     """Where JPEGs are decoded a batch at a time; None: in threads."""
     if name == "gpu" and device.type != "cuda":
         raise WrongUse(f"--decode gpu needs a CUDA device, this run is on {device}", "leave it out")
     return device if name == "gpu" else None
-
-
-def _publishing(live: RunWriter, network: Network, dataset: ConceptDataset) -> Publish:
-    """Shows results so far with what a title needs of their origin; the rest of it is known at the end."""
-    origin = {
-        "command": command(),
-        "network": {"spec": network.spec, "name": network.name},
-        "data": {"name": dataset.name, "path": str(dataset.root), "images": len(dataset)},
-    }
-
-    def publish(dissection: Dissection, images: int) -> None:
-        live.publish(replace(dissection, provenance={**origin, **dissection.provenance}), images)
-
-    return publish
 
 
 def _store_name(network: Network, dataset: ConceptDataset) -> str:
