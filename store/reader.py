@@ -25,6 +25,8 @@ from ndissect.store.upsampling import Axis, upsample
 
 #: The format versions that this program reads: any 1.x.
 READS_MAJOR = 1
+# Counts of all units are read this many units at a time: memory then does not grow with the layer.
+_UNITS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,42 @@ class LayerView:
             area = g.counts("area", (G, U))
         found = scores.iou(intersection, area.sum(0), self.store.concept_counts.area.sum(0)[row])
         return np.where(self.statistics.dead, 0.0, found)
+
+    @cached_property
+    def best_units(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """For each concept the unit with the largest IoU, the first of equals, and that IoU, (C,) each.
+
+        The unit need not be labelled with the concept. -1 and 0.0 where no unit has an IoU above 0. An imported table
+        knows only the best concepts of each unit.
+        """
+        C, U = len(self.store.concepts), self.units
+        unit, value = np.full(C, -1, np.int64), np.zeros(C)
+        for start in range(0, U, _UNITS_AT_A_TIME):
+            ious = self._ious(slice(start, min(start + _UNITS_AT_A_TIME, U)))
+            first = ious.argmax(0)
+            here = ious[first, np.arange(C)]
+            better = here > value
+            unit[better], value[better] = start + first[better], here[better]
+        return unit, value
+
+    def _ious(self, units: slice) -> npt.NDArray[np.float64]:
+        """IoU of each of these units with every concept, (n, C)."""
+        concepts, best = self.store.concepts, self.best
+        G, U, C = len(self.store.groups), self.units, len(concepts)
+        if not self.has_counts:
+            found = np.zeros((units.stop - units.start, C + 1))  # the last column takes those of no concept
+            np.put_along_axis(found, best.concept[units].astype(np.int64), best.iou[units], 1)
+            return found[:, :C]
+        g = self._group.group("counts", "ndissect-counts")
+        intersection = g.counts("intersection", (G, U, C), at=np.s_[:, units]).sum(0)
+        area = g.counts("area", (G, U), at=np.s_[:, units]).sum(0)
+        in_category = g.counts("area_in_category", (G, U, len(concepts.categories)), at=np.s_[:, units]).sum(0)
+        concept_area = self.store.concept_counts.area.sum(0)
+        found = scores.unit_ious(
+            intersection, area, in_category, concept_area, concepts.category, self.store.protocol.union
+        )
+        found[self.statistics.dead[units]] = 0  # as in unit_ious
+        return found
 
     def counts(self) -> LayerCounts | None:
         """Every count of the layer, None for an imported table. Large: 8 G U C bytes."""

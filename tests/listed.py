@@ -117,10 +117,10 @@ def labelled(label: str, layer: str = "") -> list[tuple[str, int]]:
     return [at for at in of(layer) if UNIT[at][0] == label and UNIT[at][1] > 0.04]
 
 
-def best_labelled(label: str) -> tuple[str | None, float]:
-    found = [at for at in of("") if UNIT[at][0] == label]
-    best = max(found, key=lambda at: UNIT[at][1], default=None)
-    return (f"{best[0]}:{best[1]}", UNIT[best][1]) if best else (None, 0.0)
+def best_unit_for(label: str) -> tuple[str | None, float]:
+    """Of all units, whatever they go by, the first with the largest IoU with the concept."""
+    best = max(of(""), key=lambda at: IOUS[at][label])
+    return (f"{best[0]}:{best[1]}", IOUS[best][label]) if IOUS[best][label] > 0 else (None, 0.0)
 
 
 def sections(listing: Listing) -> dict[str, list[int]]:

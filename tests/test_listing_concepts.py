@@ -20,7 +20,7 @@ from listed import (
     D,
     all_cells,
     all_plain,
-    best_labelled,
+    best_unit_for,
     best_labels,
     by_category,
     column,
@@ -74,7 +74,7 @@ def none(folder: Path) -> Iterator[Session]:
 def test_the_concepts_with_their_detectors_most_first(session: Session) -> None:
     listing = concepts_listing(session)
     rows = all_plain(listing)
-    expected = sorted(LABELS, key=lambda label: (-len(labelled(label)), -best_labelled(label)[1], label.casefold()))
+    expected = sorted(LABELS, key=lambda label: (-len(labelled(label)), -best_unit_for(label)[1], label.casefold()))
     assert [row["concept"] for row in rows] == expected
     for row in rows:
         label = row["concept"]
@@ -82,8 +82,8 @@ def test_the_concepts_with_their_detectors_most_first(session: Session) -> None:
             "concept": label,
             "category": CATEGORY[label],
             "detectors": len(labelled(label)),
-            "best_unit": best_labelled(label)[0],
-            "iou": pytest.approx(best_labelled(label)[1], abs=1e-15),
+            "best_unit": best_unit_for(label)[0],
+            "iou": pytest.approx(best_unit_for(label)[1], abs=1e-15),
             "images": IMAGES_OF[label],
             FIRST: len(labelled(label, FIRST)),
             SECOND: len(labelled(label, SECOND)),
@@ -97,7 +97,7 @@ def test_the_cells_of_a_concept(session: Session) -> None:
     listing = concepts_listing(session)
     for cells in all_cells(listing):
         label = str(cells[0])
-        unit, value = best_labelled(label)
+        unit, value = best_unit_for(label)
         where = [(layer, len(labelled(label, layer))) for layer in (SECOND, FIRST)]  # the deepest layer first
         assert cells[1:] == [
             CATEGORY[label],
@@ -119,9 +119,9 @@ def test_concepts_are_filtered_and_sorted(session: Session) -> None:
     assert set(found("cat:object")) == {"car", "traffic light", "señal de tráfico"}
     assert found("señal") == ["señal de tráfico"]
     assert set(found("detectors>=2")) == {label for label in LABELS if len(labelled(label)) >= 2}
-    assert set(found("iou>0.2")) == {label for label in LABELS if best_labelled(label)[1] > 0.2}
+    assert set(found("iou>0.2")) == {label for label in LABELS if best_unit_for(label)[1] > 0.2}
     assert set(found("images<7")) == {label for label in LABELS if IMAGES_OF[label] < 7}
-    assert set(found("layer:layer4")) == {x for x in LABELS if (best_labelled(x)[0] or "").startswith(SECOND)}
+    assert set(found("layer:layer4")) == {x for x in LABELS if (best_unit_for(x)[0] or "").startswith(SECOND)}
     assert found("", Order(0)) == sorted(LABELS, key=str.casefold)
     assert found("", Order(0, True)) == sorted(LABELS, key=str.casefold, reverse=True)
     by_images = found("", Order(column(listing, "images"), True))

@@ -334,25 +334,28 @@ def test_top_images_are_named_best_first(full: Store) -> None:
 
 
 def expected_concepts(layers: list[LayerView], above: float) -> list[dict]:
-    """By looking at every unit."""
+    """By looking at every unit and at its IoU with every concept."""
     concepts = layers[0].store.concepts
     images = layers[0].store.concept_counts.images.sum(0)
     found = []
     for row in range(len(concepts)):
         label, category = concepts.label(row), concepts.category_of(row)
         mine = [
-            (one["iou"], -i, -one["unit"])
-            for i, view in enumerate(layers)
+            one["iou"]
+            for view in layers
             for one in rows_of(view, np.arange(view.units))
             if (one["label"], one["category"]) == (label, category)
         ]
-        best = max(mine, default=None)
+        every = [
+            (float(view.unit_ious(u)[0][row]), -i, -u) for i, view in enumerate(layers) for u in range(view.units)
+        ]
+        best = max(((iou, i, u) for iou, i, u in every if iou > 0), default=None)
         found.append(
             {
                 "concept": label,
                 "category": category,
                 "images": int(images[row]),
-                "detectors": sum(iou > above for iou, _, _ in mine),
+                "detectors": sum(iou > above for iou in mine),
                 "best_unit": f"{layers[-best[1]].name}:{-best[2]}" if best else None,
                 "iou": best[0] if best else 0.0,
             }
@@ -366,6 +369,19 @@ def test_concepts_with_their_detectors_and_best_unit(full: Store, imported: Stor
         rows = views.match_concepts(layers[0].store.concepts, None)
         assert views.concept_table(layers, rows, above) == expected_concepts(layers, above)
     assert views.concept_table([], np.arange(3), above) == []
+
+
+def test_the_best_unit_for_a_concept_is_that_of_all_units_whatever_they_are_labelled(full: Store) -> None:
+    """Concepts without a detector have a best unit too: the first of the units that the concept itself lists."""
+    layers = [full.layer(n) for n in full.layer_names]
+    rows = views.match_concepts(full.concepts, None)
+    found = {(one["concept"], one["category"]): one for one in views.concept_table(layers, rows, DETECTOR_IOU)}
+    without = [one for one in found.values() if not one["detectors"] and one["iou"] > 0]
+    assert without  # the store has such concepts
+    for row in rows:
+        best = views.units_of_concept(layers, int(row))[:1]
+        one = found[full.concepts.label(int(row)), full.concepts.category_of(int(row))]
+        assert [one["iou"]] == [unit["iou"] for unit in best] or (one["best_unit"], best) == (None, [])
 
 
 def test_detectors_of_all_concepts_are_the_layers_detectors(view: LayerView) -> None:
@@ -497,8 +513,11 @@ def test_a_layer_without_units_and_one_without_labels(tmp_path: Path) -> None:
             for sort in views.SORTS:
                 assert set(views.select_units(view, Filter(), sort).tolist()) == set(range(units))
             assert views.select_units(view, Filter(concept="red"), "report").tolist() == []
-        table = views.concept_table([store.layer(n) for n in store.layer_names], np.arange(9), 0.04)
+        table = views.concept_table([store.layer("empty")], np.arange(9), 0.04)
         assert {(r["detectors"], r["best_unit"], r["iou"]) for r in table} == {(0, None, 0.0)}
+        table = views.concept_table([store.layer(n) for n in store.layer_names], np.arange(9), 0.04)
+        assert {r["detectors"] for r in table} == {0}  # no unit is labelled, and yet has IoUs
+        assert any(r["iou"] > 0 for r in table)
 
 
 def test_the_layers_are_those_of_the_factory(tmp_path: Path) -> None:

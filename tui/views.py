@@ -225,47 +225,64 @@ class ConceptDetectors:
     """What the units of L layers detect of C concepts.
 
     ``units`` (L, C): units of each layer labelled with the concept, with an IoU above what was asked for; ``iou`` (C,):
-    the best IoU of any unit labelled so; ``layer``, ``unit`` (C,): that unit, the first of equals; -1 where none is.
+    the best IoU of any unit labelled so.
     """
 
     units: npt.NDArray[np.int64]
     iou: npt.NDArray[np.float64]
-    layer: npt.NDArray[np.int64]
-    unit: npt.NDArray[np.int64]
 
 
 def concept_detectors(layers: Sequence[LayerView], concepts: int, above: float = DETECTOR_IOU) -> ConceptDetectors:
     """Which units of ``layers`` detect each of the store's ``concepts`` with an IoU above ``above``."""
-    C = concepts
-    units = np.zeros((len(layers), C), np.int64)
-    iou, layer, unit = np.zeros(C), np.full(C, -1), np.full(C, -1)
+    units, iou = np.zeros((len(layers), concepts), np.int64), np.zeros(concepts)
     for i, view in enumerate(layers):
         label, value = view.labels
-        units[i] = np.bincount(label[value > above], minlength=C)[:C]
-        order = np.lexsort([-np.arange(len(value)), value])
-        order = order[value[order] > 0]
-        here, found = np.zeros(C), np.full(C, -1)
-        here[label[order]], found[label[order]] = value[order], order  # what is written last, the best, stays
-        better = here > iou
-        iou[better], layer[better], unit[better] = here[better], i, found[better]
-    return ConceptDetectors(units, iou, layer, unit)
+        units[i] = np.bincount(label[value > above], minlength=concepts)[:concepts]
+        known = label >= 0
+        np.maximum.at(iou, label[known], value[known])
+    return ConceptDetectors(units, iou)
+
+
+@dataclass(frozen=True)
+class BestUnits:
+    """The unit of L layers with the largest IoU for each of C concepts, whether it is labelled with it or not.
+
+    ``layer``, ``unit`` (C,): the first of equals, -1 where no unit has an IoU above 0; ``iou`` (C,): its IoU.
+    """
+
+    layer: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int64]
+    iou: npt.NDArray[np.float64]
+
+
+def best_units(layers: Sequence[LayerView], concepts: int) -> BestUnits:
+    """The best unit of ``layers`` for each of the store's ``concepts``, detector or not."""
+    best = BestUnits(np.full(concepts, -1), np.full(concepts, -1), np.zeros(concepts))
+    for i, view in enumerate(layers):
+        unit, iou = view.best_units
+        better = iou > best.iou
+        best.layer[better], best.unit[better], best.iou[better] = i, unit[better], iou[better]
+    return best
 
 
 def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], above: float) -> list[dict[str, Any]]:
-    """For each concept: how many units in ``layers`` are its detectors, and the best of them; most detectors first."""
+    """For each concept: how many units in ``layers`` are its detectors, and the best unit of all with its IoU.
+
+    Most detectors come first, then the largest IoU.
+    """
     if not layers:
         return []
     store = layers[0].store
-    detect = concept_detectors(layers, len(store.concepts), above)
-    units, images = detect.units.sum(0), store.concept_counts.images.sum(0)
+    units = concept_detectors(layers, len(store.concepts), above).units.sum(0)
+    best, images = best_units(layers, len(store.concepts)), store.concept_counts.images.sum(0)
     found = [
         {
             "concept": store.concepts.label(int(c)),
             "category": store.concepts.category_of(int(c)),
             "images": int(images[c]),
             "detectors": int(units[c]),
-            "best_unit": f"{layers[detect.layer[c]].name}:{detect.unit[c]}" if detect.unit[c] >= 0 else None,
-            "iou": float(detect.iou[c]),
+            "best_unit": f"{layers[best.layer[c]].name}:{best.unit[c]}" if best.unit[c] >= 0 else None,
+            "iou": float(best.iou[c]),
         }
         for c in rows
     ]

@@ -1,4 +1,4 @@
-"""The Concepts table: every concept, the units that detect it and where the best of them is."""
+"""The Concepts table: every concept, the units that detect it, and the best unit for it, detector or not."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.glyphs import FULL_IOU
-from ndissect.tui.views import concept_detectors
+from ndissect.tui.views import best_units, concept_detectors
 
 
 def concepts_listing(session: Session) -> Listing:
-    """One row a concept: how many units are labelled with it as detectors, in which layers, and the best one's IoU."""
+    """One row a concept: how many units are labelled with it as detectors, in which layers, and the best of all units
+    for it with its IoU."""
     views, concepts = session.views, session.store.concepts
     C = len(concepts)
     detect = concept_detectors(views, C)
-    detectors, best_iou = detect.units.sum(0), detect.iou
+    best = best_units(views, C)
+    detectors, best_iou = detect.units.sum(0), best.iou
     images, code = session.concept_images[:C], session.category_code[:C]
 
     def where(row: int) -> str:
@@ -26,7 +28,7 @@ def concepts_listing(session: Session) -> Listing:
         return "  ".join(f"{views[i].name} {found[i]}" for i in np.flatnonzero(found)[::-1])
 
     def best_name(row: int) -> str:
-        return f"{views[detect.layer[row]].name}:{detect.unit[row]}" if detect.unit[row] >= 0 else "-"
+        return f"{views[best.layer[row]].name}:{best.unit[row]}" if best.unit[row] >= 0 else "-"
 
     def cells(row: int) -> list[Cell]:
         value = float(best_iou[row])
@@ -46,7 +48,7 @@ def concepts_listing(session: Session) -> Listing:
             "concept": session.labels[row],
             "category": session.categories[code[row]],
             "detectors": int(detectors[row]),
-            "best_unit": best_name(row) if detect.unit[row] >= 0 else None,
+            "best_unit": best_name(row) if best.unit[row] >= 0 else None,
             "iou": float(best_iou[row]),
             "images": int(images[row]) if images[row] >= 0 else None,
             **{view.name: int(n) for view, n in zip(views, detect.units[:, row], strict=True)},
@@ -62,7 +64,7 @@ def concepts_listing(session: Session) -> Listing:
             },
             choices={
                 "cat": Texts(tuple(session.categories), code),
-                "layer": Texts((*(view.name for view in views), ""), detect.layer % (len(views) + 1)),
+                "layer": Texts((*(view.name for view in views), ""), best.layer % (len(views) + 1)),
             },
         )
 
@@ -91,7 +93,7 @@ def concepts_listing(session: Session) -> Listing:
         faint=lambda row: not detectors[rows[row]],
         plain=lambda row: plain(rows[row]),
         copied=lambda row: f"{session.labels[rows[row]]}\t{best_name(rows[row])}\t{best_iou[rows[row]]:.6g}",
-        notes=("detect: units labelled with the concept, with an IoU above 0.04",),
+        notes=("detect: units labelled with the concept, with an IoU above 0.04; best unit: of all, whatever its label",),
     )
 
 
