@@ -125,10 +125,22 @@ def upsample(maps: npt.NDArray[np.float32], rows: Axis, cols: Axis, kind: Upsamp
 
 
 def resize_labels(maps: npt.NDArray[np.uint16], grid: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """(M, H, W) label maps on another grid, (M, *grid): the label under each target pixel's centre."""
+    """(M, H, W) label maps on another grid, (M, *grid): the label under each target pixel's centre.
+
+    Where the centre falls between two pixels the first is taken. On a grid half as fine those are pixels 0, 2, 4, ...,
+    as in the 2020 code.
+    """
     H, W = maps.shape[-2:]
     if (H, W) == grid:
         return maps
-    rows = (2 * np.arange(grid[0]) + 1) * H // (2 * grid[0])
-    cols = (2 * np.arange(grid[1]) + 1) * W // (2 * grid[1])
+    rows, cols = _under_centres(H, grid[0]), _under_centres(W, grid[1])
     return maps[..., rows[:, None], cols]
+
+
+def _under_centres(size: int, count: int) -> npt.NDArray[np.int64]:
+    """(count,): of ``size`` pixels those under the centres of ``count`` pixels that cover the same length.
+
+    The centre of pixel t lies at c = (2t + 1) size / (2 count). That is in pixel floor(c), and between two pixels where
+    c is whole: ceil(c) - 1 is the first of those, and floor(c) elsewhere.
+    """
+    return ((2 * np.arange(count) + 1) * size - 1) // (2 * count)

@@ -1,5 +1,6 @@
 """Enlarging activation maps: the published arrays, torch, and the exact geometry."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -194,7 +195,14 @@ def test_labels_are_never_mixed_only_picked_under_the_centre_of_each_pixel(shape
         for x in range(grid[1]):
             at_y = (y + Fraction(1, 2)) * Fraction(shape[0], grid[0])
             at_x = (x + Fraction(1, 2)) * Fraction(shape[1], grid[1])
-            assert (out[:, y, x] == maps[:, int(at_y), int(at_x)]).all()
+            # Between two pixels, the first.
+            assert (out[:, y, x] == maps[:, math.ceil(at_y) - 1, math.ceil(at_x) - 1]).all()
+
+
+@pytest.mark.parametrize("grid", [(56, 56), (28, 56)])
+def test_a_grid_half_as_fine_takes_every_second_label_from_the_first_as_the_2020_code_does(grid):
+    maps = np.arange(2 * 2 * grid[0] * 2 * grid[1], dtype=np.uint16).reshape(2, 2 * grid[0], 2 * grid[1])
+    np.testing.assert_array_equal(resize_labels(maps, grid), maps[:, ::2, ::2])
 
 
 def test_no_label_maps_stay_none():
