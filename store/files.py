@@ -179,9 +179,12 @@ def own_file(path: str, flags: int) -> int:
 
 def own_folder(folder: Path, mode: int = 0o777) -> Path:
     """``folder``, made where it is missing (with its parents); OSError where a link lies in its place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir(mode)
+        try:
+            folder.mkdir(mode)
+        except FileNotFoundError:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode)
     except FileExistsError:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             raise _no_link(folder) from None

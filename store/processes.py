@@ -12,7 +12,7 @@ from pathlib import Path
 def machine() -> str:
     """Tells this boot of this machine, and the process numbers of this container, from others of the same host name."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode("latin-1").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text is no path
     except OSError:
         return ""

@@ -95,7 +95,8 @@ def download(
             if not _is_complete(target):
                 _fetch_and_unpack(url, folder, name, _Talk(progress, notice), patience)
     except OSError as error:
-        hint = f"{remedy(error, 'choose another folder with the environment variable ND_CACHE').capitalize()}."
+        what = remedy(error, "choose another folder with the environment variable ND_CACHE")
+        hint = f"What was fetched is kept: {what}; then try again."
         raise NDError(f"{folder} cannot be written: {error.strerror or error}.", hint) from error
     return target
 

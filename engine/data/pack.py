@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _size(dataset: Packable) -> int:
 def _begun(dataset: Packable) -> Rows:
     """The images that an interrupted packing has packed, none where its files do not bear it out."""
     part, none = part_folder(dataset), np.empty(0, ROW)
-    if part.is_symlink():
+    if os.path.islink(part):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
         return none
     try:
         if read_about(part).get("tables_digest") != dataset.tables_digest():
@@ -289,8 +290,13 @@ def _used(folder: Path) -> int:
 
 
 def _discard(folder: Path) -> None:
-    """Delete a pack, file by known file; FileExistsError where a link, or anything else, is in its place or in it."""
+    """Delete a pack, file by known file, and move a file in its place aside.
+
+    FileExistsError where a link is in its place, or other files in it.
+    """
     remove_known(folder, lambda name: name in _OURS or (name.startswith(f".{ABOUT}.") and name.endswith(".part")))
+    if os.path.lexists(folder) and stat.S_ISREG(folder.lstat().st_mode):  # no pack, so not ours to delete
+        folder.rename(folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.aside"))
     if os.path.lexists(folder):
         what = "is a link" if folder.is_symlink() else "holds files of others"
         raise FileExistsError(errno.EEXIST, f"{folder.name} {what}", str(folder))

@@ -108,7 +108,7 @@ def write_synthetic(
         what = f"A process that drew images for {folder} was ended from outside, perhaps for lack of memory."
         raise NDError(what, "Try again with fewer workers: what is finished is kept.") from error
     except OSError as error:
-        hint = f"{remedy(error, 'choose another folder').capitalize()}; what is finished is kept."
+        hint = f"What is finished is kept: {remedy(error, 'choose another folder')}."
         raise NDError(f"The synthetic data cannot be written to {folder}: {error.strerror or error}.", hint) from error
     return folder
 

@@ -50,8 +50,8 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
     except (zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise BadArchive(f"{archive} cannot be unpacked: {error or type(error).__name__}.") from error
     except OSError as error:
-        what = remedy(error, "choose another folder with ND_CACHE").capitalize()
-        hint = f"{what}, then try again; the archive is kept."
+        what = remedy(error, "choose another folder with ND_CACHE")
+        hint = f"The archive is kept: {what}; then try again."
         raise NDError(
             f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}.", hint
         ) from error
