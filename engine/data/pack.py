@@ -125,7 +125,9 @@ def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
                     removed.append((folder, _used(folder)))
                     _discard(folder)
     except OSError as error:
-        raise NDError(f"The pack cannot be removed: {error}.", f"Delete {pack_folder(dataset)} yourself.") from error
+        raise NDError(
+            f"The pack cannot be removed: {error.strerror or error}.", f"Delete {pack_folder(dataset)} yourself."
+        ) from error
     return removed
 
 

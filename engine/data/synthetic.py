@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import io
 import json
@@ -21,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -189,8 +191,7 @@ def _begin(part: Path, wanted: Parameters) -> None:
 
 def _draw_all(part: Path, wanted: Parameters, workers: int, progress: Callable[[int, int], None] | None) -> None:
     """Write the images of every chunk that is not finished yet."""
-    finished = {int(file.stem) for file in (part / _FINISHED).glob("*.json")}
-    missing = [start for start in range(0, wanted.images, CHUNK) if start not in finished]
+    missing = [start for start in range(0, wanted.images, CHUNK) if _read_chunk(part, start) is None]
     left = sum(min(CHUNK, wanted.images - start) for start in missing)
     an_image = _BYTES_PER_PIXEL * wanted.image_size**2 + _MAPS * _BYTES_PER_LABEL * wanted.grid**2
     require_space(part, int(left * (an_image + _UNUSED * (1 + _MAPS))), f"write {left:,} synthetic images")
@@ -275,6 +276,16 @@ def _chunk_file(part: Path, start: int) -> Path:
     return part / _FINISHED / f"{start:06d}.json"
 
 
+def _read_chunk(part: Path, start: int) -> dict[str, Any] | None:
+    """What the tables need of a chunk; None where it is not finished, or its file is damaged or a link."""
+    try:
+        with open(_chunk_file(part, start), "rb", opener=own_file) as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() == {"rows", "concepts"} else None
+
+
 def _is_chunk(name: str) -> bool:
     return re.fullmatch(r"\.?[0-9]{6,}\.json(\.[0-9a-f.]+part)?", name) is not None
 
@@ -289,7 +300,9 @@ def _write_tables(part: Path, wanted: Parameters) -> None:
     images = np.zeros(wanted.concepts + 1, np.int64)
     pixels = np.zeros(wanted.concepts + 1, np.int64)
     for start in range(0, wanted.images, CHUNK):
-        chunk = json.loads(_chunk_file(part, start).read_text("utf-8"))
+        chunk = _read_chunk(part, start)
+        if chunk is None:
+            raise OSError(errno.EIO, f"{_chunk_file(part, start).name} was damaged meanwhile")
         rows += chunk["rows"]
         for number, held, covered in chunk["concepts"]:
             images[number] += held
