@@ -21,6 +21,7 @@ from ndissect.engine.decoding import decode_together
 from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.store.errors import NDError
+from ndissect.store.names import quoted
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import resize_labels
 
@@ -195,7 +196,7 @@ class Loader:
     def refuse(self, images: Sequence[int]) -> NoReturn:
         """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
         reasons = [e.message for e in in_order(self._try, images, self.workers, 64) if isinstance(e, NDError)]
-        hint = f"nd data check {self.dataset.root} lists every fault; --skip-bad goes on without these images"
+        hint = f"nd data check {quoted(self.dataset.root)} lists every fault; --skip-bad goes on without these images"
         raise unusable(reasons, len(self.dataset), hint)
 
     def labels(self, batch: Batch, device: torch.device | str = "cpu") -> LabelBatch:

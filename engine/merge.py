@@ -32,6 +32,7 @@ from ndissect.engine.together import ALONE
 from ndissect.engine.top import TopTracker
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.model import Dissection
+from ndissect.store.names import quoted
 from ndissect.store.protocol import Protocol
 
 
@@ -103,7 +104,10 @@ def _open(folder: Path) -> Finished:
     saved = Saved(folder, key)
     found = saved.load(0)
     if found is None:
-        raise NDError(f"what is in {folder} cannot be read", f"run the shard again: nd dissect --shard {key['shard']}")
+        raise NDError(
+            f"what is in {folder} cannot be read",
+            f"run the shard again: nd dissect --shard {quoted(str(key['shard']))}",
+        )
     record, state = found
     if "complete" not in record:
         raise NDError(

@@ -5,15 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.names import quoted
+from ndissect.store.processes import began, machine
 
 SUFFIX = ".nd.h5"
+
+# What being_written adds to a name.
+_PART = re.compile(r"(?P<pid>[0-9]+)\.(?P<machine>[0-9a-f]{8})[0-9a-f]{16}\.part")
+# Seconds after which what another machine was writing, or a process of a number that is in use again, is nobody's.
+_ABANDONED = 86_400
 
 
 def find_store(given: Path | None, environ: os._Environ[str] | dict[str, str] = os.environ) -> Path:
@@ -51,10 +61,10 @@ def check_writable(target: Path, needed: int) -> None:
     folder = target.parent
     if not folder.is_dir():
         raise WrongUse(
-            f"the folder {folder} does not exist", f"make it (mkdir -p {folder}), or choose another --output"
+            f"the folder {folder} does not exist", f"make it (mkdir -p {quoted(folder)}), or choose another --output"
         )
     if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        raise WrongUse(f"{target} is a folder", f"name a file, for example -o {target}/result{SUFFIX}")
+        raise WrongUse(f"{target} is a folder", f"name a file, for example -o {quoted(target / f'result{SUFFIX}')}")
     try:
         with contextlib.suppress(FileNotFoundError):
             target.lstat()  # fails where the name is too long
@@ -64,7 +74,7 @@ def check_writable(target: Path, needed: int) -> None:
     except OSError as e:
         raise NDError(
             f"cannot write {target.name} to the folder {folder.resolve()}: {e.strerror}",
-            "choose another place with -o/--output",
+            remedy(e, "choose another place with -o/--output"),
         ) from e
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -85,51 +95,157 @@ def hidden(path: Path, ending: str) -> Path:
 
 
 def being_written(path: Path, pid: int) -> Path:
-    """The name under which process ``pid`` writes ``path`` until it is whole."""
-    return hidden(path, f"{pid}.part")
+    """A name beside ``path`` under which process ``pid`` writes it until it is whole; another one at every call.
+
+    It is ``.<name>.<pid>.<token>.part``: eight digits of the token are of the machine, the others random, so that
+    nobody can lay a link there before.
+    """
+    return hidden(path, f"{pid}.{_machine_token()}{os.urandom(8).hex()}.part")
+
+
+def new_file(target: Path) -> Path:
+    """An empty file beside ``target``, made now under a name of :func:`being_written`, that is to take its place.
+
+    No link is followed, and its permissions are those of any new file of the user's.
+    """
+    part = being_written(target, os.getpid())
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    return part
+
+
+def new_folder(target: Path, mode: int = 0o777) -> Path:
+    """An empty folder, like :func:`new_file`."""
+    part = being_written(target, os.getpid())
+    part.mkdir(mode)
+    return part
+
+
+def remove_left_overs(target: Path) -> None:
+    """Delete what runs of this user that were killed have left beside ``target`` under names of being_written.
+
+    It stays while its process runs on this machine; what another machine writes stays until it is a day old. No link
+    is followed or deleted. Where the folder cannot be read nothing is done.
+    """
+    start = hidden(target, "").name
+    with contextlib.suppress(OSError):
+        handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(handle) as entries:
+                found = [e for e in entries if e.name.startswith(start) and _is_left_over(e, e.name[len(start) :])]
+            for entry in found:
+                with contextlib.suppress(OSError):  # another run was quicker
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.name, dir_fd=handle)
+                    else:
+                        os.unlink(entry.name, dir_fd=handle)
+        finally:
+            os.close(handle)
+
+
+def _is_left_over(entry: os.DirEntry[str], ending: str) -> bool:
+    match = _PART.fullmatch(ending)
+    if match is None:
+        return False
+    about = entry.stat(follow_symlinks=False)
+    if about.st_uid != os.geteuid() or not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+        return False
+    if match["machine"] == _machine_token() and began(int(match["pid"])) is None:
+        return True
+    return time.time() - about.st_mtime > _ABANDONED
+
+
+def _machine_token() -> str:
+    return f"{zlib.crc32((machine() or os.uname().nodename).encode()):08x}"
+
+
+def own_file(path: str, flags: int) -> int:
+    """Opens a regular file, made where it is missing, and never what a link leads to: the opener for open().
+
+    A link, a second name of another file (a hard link), a pipe and a device are refused with an OSError.
+    """
+    plain = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, plain, 0o666)
+    except OSError as e:
+        raise _no_link(path) if e.errno in (errno.ELOOP, errno.EMLINK) else e from None
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(descriptor)
+        raise _no_link(path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
+    return descriptor
+
+
+def own_folder(folder: Path, mode: int = 0o777) -> Path:
+    """``folder``, made where it is missing (with its parents); OSError where a link lies in its place."""
+    try:
+        try:
+            folder.mkdir(mode)
+        except FileNotFoundError:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode)
+    except FileExistsError:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise _no_link(folder) from None
+    return folder
+
+
+def _no_link(path: str | Path) -> OSError:
+    return OSError(errno.ELOOP, f"{Path(path).name} is a link or a special file, which is not followed", str(path))
 
 
 @contextlib.contextmanager
 def atomic(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that replaces it, synced to disk, when the block ends without an error.
+    """A new file beside ``target`` that replaces it, synced to disk, when the block ends without an error.
 
-    After an error or an interrupt the temporary file is gone and ``target`` is what it was. An OSError of the block
-    becomes an NDError.
+    After an error or an interrupt the new file is gone and ``target`` is what it was. Where ``target`` is a link, the
+    link is replaced, and what it leads to stays. An OSError of the block becomes an NDError.
     """
-    part = being_written(target, os.getpid())
     try:
-        yield part
-        with part.open("rb+") as f:
-            os.fsync(f.fileno())
-        part.replace(target)
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        with replacing(target) as part:
+            yield part
     except OSError as e:
         raise _write_failed(target, e) from e
+
+
+@contextlib.contextmanager
+def replacing(target: Path, *, durable: bool = True) -> Iterator[Path]:
+    """As :func:`atomic`, with OSErrors as they are; not ``durable``: without waiting for the disk."""
+    remove_left_overs(target)
+    part = new_file(target)
+    try:
+        yield part
+        if durable:
+            _sync(part)
+        part.replace(target)
+        if durable:
+            with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+                _sync(target.parent)
     finally:
         with contextlib.suppress(OSError):  # where even that fails, the first error says more
             part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside ``target`` that takes its place, files synced, when the block ends without an error.
+def atomic_folder(target: Path, ours: Callable[[Path], bool] = lambda _folder: True) -> Iterator[Path]:
+    """A new folder beside ``target`` that takes its place, files synced, when the block ends without an error.
 
-    What was at ``target`` is removed then, not before. After an error or an interrupt the new folder is gone and
-    ``target`` is what it was. An OSError of the block becomes an NDError.
+    What was at ``target`` is removed then, not before, and only where ``ours`` accepts it; a link there is refused.
+    After an error or an interrupt the new folder is gone and ``target`` is what it was. An OSError of the block
+    becomes an NDError.
     """
-    part, old = being_written(target, os.getpid()), hidden(target, f"{os.getpid()}.old")
+    old = hidden(target, f"{os.getpid()}.{_machine_token()}{os.urandom(8).hex()}.old")
+    part = None
     try:
-        part.mkdir()
+        _refuse_others(target, ours)
+        remove_left_overs(target)
+        part = new_folder(target)
         yield part
         for path in part.rglob("*"):
-            if path.is_file():
-                with path.open("rb+") as f:
-                    os.fsync(f.fileno())
+            if not path.is_dir():
+                _sync(path)
+        _refuse_others(target, ours)
         if target.exists():
             target.rename(old)
         part.rename(target)
@@ -139,14 +255,70 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         if old.exists() and not target.exists():
             old.rename(target)
         for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
+            if left is not None:
+                shutil.rmtree(left, ignore_errors=True)  # which follows no link
+
+
+def _refuse_others(target: Path, ours: Callable[[Path], bool]) -> None:
+    if target.is_symlink():
+        raise _no_link(target)
+    if target.exists() and not ours(target):
+        raise FileExistsError(errno.EEXIST, "it holds files that nd did not write", str(target))
+
+
+def _sync(path: Path) -> None:
+    """Wait until what ``path`` holds is on the disk; no link is followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_known(folder: Path, known: Callable[[str], bool]) -> None:
+    """Delete the regular files directly in ``folder`` whose names ``known`` accepts, then ``folder`` if it is empty.
+
+    No link is followed: one in place of ``folder`` is left alone with what it points to, and so is one inside, as
+    are sub-folders and files of other names. A folder that does not exist is no error; an OSError of another cause
+    is raised.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK):  # not there, not a folder, or a link
+            return
+        raise
+    try:
+        with os.scandir(handle) as entries:
+            ours = [e.name for e in entries if known(e.name) and e.is_file(follow_symlinks=False)]
+        for name in ours:
+            with contextlib.suppress(FileNotFoundError):  # another run was quicker
+                os.unlink(name, dir_fd=handle)
+    finally:
+        os.close(handle)
+    try:
+        folder.rmdir()  # refuses a link
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            raise
 
 
 def _write_failed(target: Path, error: OSError) -> NDError:
-    hint = "a file that was there before is unchanged"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint += "; free some space or choose another place with -o/--output"
+    hint = f"a file that was there before is unchanged; {remedy(error, 'choose another place with -o/--output')}"
     return NDError(f"cannot write {target}: {error.strerror or error}", hint)
+
+
+def remedy(error: OSError, elsewhere: str) -> str:
+    """What to do about ``error``, met while writing; ``elsewhere`` says how another place is chosen."""
+    causes: dict[tuple[int, ...], str] = {
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space",
+        (errno.EACCES, errno.EPERM): "make the place writable",
+        (errno.ENAMETOOLONG,): "take a shorter name",
+        (errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR): "move what lies there away",
+        (errno.EMFILE, errno.ENFILE): "raise the limit on open files (ulimit -n)",
+    }
+    first = next((what for numbers, what in causes.items() if error.errno in numbers), "")
+    return f"{first}, or {elsewhere}" if first else elsewhere
 
 
 def host_high_water() -> int:

@@ -30,8 +30,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ndissect.store.errors import NDError
-from ndissect.store.files import being_written, hidden
+from ndissect.store.files import hidden, new_file, remove_left_overs
 from ndissect.store.hdf5 import clean_text
+from ndissect.store.processes import began, machine
 
 if TYPE_CHECKING:
     from ndissect.store.model import Dissection
@@ -83,10 +84,10 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether the run goes on, looked up now; on another machine: whether it wrote within the last minute."""
-        if (self.host, self.machine) != (platform.node(), _machine()):
+        if (self.host, self.machine) != (platform.node(), machine()):
             return abs(time.time() - self.updated) < _SILENT
-        began = _began(self.pid)
-        return began is not None and (began == self.began or 0 in (began, self.began))
+        since = began(self.pid)
+        return since is not None and (since == self.began or 0 in (since, self.began))
 
 
 def run_file(target: Path) -> Path:
@@ -113,33 +114,6 @@ def find_runs(folder: Path) -> list[Run]:
     return sorted((run for run in found if run is not None), key=lambda run: -run.started)
 
 
-# Whose process it is
-
-
-def _machine() -> str:
-    """Tells this boot of this machine, and the process numbers of this container, from others of the same host name."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text is no path
-    except OSError:
-        return ""
-
-
-def _began(pid: int) -> int | None:
-    """When process ``pid`` began, in ticks since the boot; 0 where it runs but that is unknown; None: it is dead."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # Fields 3 and 22 of proc_pid_stat(5); field 2, the program's name, may itself hold spaces and parentheses.
-        rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return None if rest[0] in (b"Z", b"X") else int(rest[19])
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:  # it is another user's
-        return 0
-    return 0
-
-
 # The file
 
 
@@ -152,7 +126,7 @@ def _encode(run: Run) -> bytes:
 
 def _read(path: Path) -> Run | None:
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would be waited for
         try:
             raw = os.read(fd, _MAX_BYTES + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
         finally:
@@ -254,8 +228,8 @@ class RunWriter:
             layers=tuple(layers),
             images=0,
             partial=None,
-            machine=_machine(),
-            began=_began(pid) or 0,
+            machine=machine(),
+            began=began(pid) or 0,
         )
         self._failure: OSError | NDError | None = None
         self._told = False
@@ -343,10 +317,8 @@ class RunWriter:
 
     def _take_over(self) -> None:
         """Put this run in the place of an earlier one, and remove what that one left if it was killed."""
-        there = read_run(self._target)
-        if there is not None and not there.alive:
-            for path in (self._target, partial_file(self._target), run_file(self._target)):
-                _unlink(being_written(path, there.pid))
+        for path in (self._target, partial_file(self._target), run_file(self._target)):
+            remove_left_overs(path)
         self.make_room()
         self._write()
 
@@ -354,7 +326,7 @@ class RunWriter:
         if not self._shown_is_ours():
             return
         path = run_file(self._target)
-        fresh = being_written(path, self._run.pid)
+        fresh = new_file(path)
         try:
             fresh.write_bytes(_encode(replace(self._run, updated=time.time())))
             fresh.replace(path)

@@ -7,6 +7,7 @@ import json
 import socket
 import stat
 import struct
+import subprocess
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from ndissect.engine.data.broden import find_dataset, open_dataset
 from ndissect.engine.data.download import Patience, download
 from ndissect.engine.data.unpack import BadArchive, unpack
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import cache_folder
+from ndissect.store.files import being_written, cache_folder
 
 NAME = "broden1_224"
 QUICK = Patience(attempts=3, backoff=0.01, longest=0.02, timeout=2)
@@ -274,7 +275,9 @@ def test_a_download_complete_before_it_was_unpacked_needs_no_server(site: Site, 
     url = "http://127.0.0.1:9/data"
     state = {"url": f"{url}/{NAME}.zip", "length": len(site.body), "etag": "", "modified": ""}
     (cache / f"{NAME}.zip.part.json").write_text(json.dumps(state))
-    (cache / f".{NAME}.killed").mkdir()
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    being_written(cache / NAME, killed.pid).mkdir()
     assert len(open_dataset(download(NAME, cache, url, patience=QUICK))) == 6
     assert left_over(cache) == {NAME}
 

@@ -22,6 +22,7 @@ from typing import Literal
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import cache_folder
+from ndissect.store.names import quoted
 from ndissect.tui.viewer import find_viewer
 
 State = Literal["ok", "warn", "fail"]
@@ -122,7 +123,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _reinstall(name: str) -> str:
-    return f"Reinstall it: {sys.executable} -m pip install --upgrade {name}"
+    return f"Reinstall it: {quoted(Path(sys.executable))} -m pip install --upgrade {name}"
 
 
 def _lower_bounds() -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.store.errors import NDError
+from ndissect.store.names import safe_name
 from ndissect.store.reader import LayerView
 from ndissect.tui.overlay import enlarge
 from ndissect.tui.sheets import unit_panels
@@ -63,8 +64,12 @@ def write(
 
 def folder_name(layer: str) -> str:
     """The name of a layer's folder: the layer's own, with what would lead out of the place escaped."""
-    name = layer.replace("%", "%25").replace("/", "%2F")
-    return f"%2E{name[1:]}" if name.startswith(".") else name
+    name = "".join(c if c.isprintable() and c not in "%/\\" else _escaped(c) for c in layer)
+    return safe_name(f"{_escaped(name[0])}{name[1:]}" if name[:1] in tuple(".-~") else name)
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def is_empty(folder: Path) -> bool:
@@ -79,7 +84,9 @@ def written_by_nd(folder: Path) -> bool:
         if about["encoding-type"] != ENCODING:
             return False
         layers = [entry for entry in folder.iterdir() if entry.name != ABOUT]
-        return all(file.name in _ARRAYS for layer in layers for file in layer.iterdir())
+        return not any(map(Path.is_symlink, layers)) and all(
+            file.name in _ARRAYS for layer in layers for file in layer.iterdir()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -5,19 +5,21 @@ Everything here is plain data in, picture out: no store, no data set, no torch.
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from ndissect.store.errors import NDError
+from ndissect.store.files import own_file, replacing
+from ndissect.store.names import quoted
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -157,26 +159,24 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str]) -> None:
     text = PngImagePlugin.PngInfo()
     for key, value in {"Software": _SOFTWARE, **metadata}.items():
         text.add_itxt(key, value.replace("\0", " ").encode("utf-8", "backslashreplace").decode("utf-8"))
-    temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")
     try:
-        try:
-            with temporary.open("wb") as file:
-                image.save(file, format="PNG", pnginfo=text)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, durable=False) as part, part.open("wb") as file:
+            image.save(file, format="PNG", pnginfo=text)
     except OSError as error:
         hint = "Choose a folder that can be written to and has room; `nd doctor` looks at the one it is run in."
         if not path.parent.is_dir():
-            hint = f"Create the folder {path.parent} or name another one."
+            hint = f"Create the folder (mkdir -p {quoted(path.parent)}), or name another one."
         raise NDError(f"Cannot write the picture {path}: {error.strerror or error}.", hint) from error
 
 
-def drawn_by_nd(path: Path) -> bool:
-    """Whether ``path`` is a picture of this program's, which may be drawn again, rather than someone's own."""
+def drawn_by_nd(path: Path, marks: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Whether ``path`` is a picture of this program's, which may be drawn again, rather than someone's own.
+
+    ``marks``: further PNG text that it must hold. What a link leads to is not looked at, and is not ours.
+    """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return bool(image.info.get("Software") == _SOFTWARE)
+        with open(path, "rb", opener=own_file) as file, Image.open(file, formats=["PNG"]) as image:
+            return all(image.info.get(key) == value for key, value in {"Software": _SOFTWARE, **marks}.items())
     except (OSError, SyntaxError, ValueError):
         return False
 

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import time
 import urllib.error
@@ -24,7 +23,7 @@ from ndissect.engine.data.alone import alone
 from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.unpack import BadArchive, Progress, gigabytes, require_space, unpack
 from ndissect.store.errors import NDError, WrongUse, nearest
-from ndissect.store.files import cache_folder
+from ndissect.store.files import cache_folder, own_file, remedy, remove_left_overs, replacing
 
 #: Where the authors' scripts fetch Broden from; the environment variable ND_BRODEN_URL overrides it.
 BRODEN_URL = "http://netdissect.csail.mit.edu/data"
@@ -96,7 +95,8 @@ def download(
             if not _is_complete(target):
                 _fetch_and_unpack(url, folder, name, _Talk(progress, notice), patience)
     except OSError as error:
-        hint = "Make the folder writable, or choose another with the environment variable ND_CACHE."
+        what = remedy(error, "choose another folder with the environment variable ND_CACHE")
+        hint = f"What was fetched is kept: {what}; then try again."
         raise NDError(f"{folder} cannot be written: {error.strerror or error}.", hint) from error
     return target
 
@@ -112,8 +112,7 @@ def _is_complete(target: Path) -> bool:
 
 
 def _fetch_and_unpack(url: str, folder: Path, name: str, talk: _Talk, patience: Patience) -> None:
-    for left_over in folder.glob(f".{name}.*"):  # of a process that was killed: the lock says that none is at work
-        shutil.rmtree(left_over, ignore_errors=True)
+    remove_left_overs(folder / name)
     given = folder / f"{name}.zip"
     part = folder / f"{name}.zip.part"
     if given.exists():
@@ -210,8 +209,10 @@ def _start(answer: http.client.HTTPResponse, url: str, part: Path, progress: Pro
     _require_space(part, _size(part), length)
     etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
     _discard(part)
-    _state(part).write_text(json.dumps(asdict(_Remote(url, length, etag, modified))), "utf-8")
-    part.write_bytes(first)
+    with replacing(_state(part)) as state:
+        state.write_text(json.dumps(asdict(_Remote(url, length, etag, modified))), "utf-8")
+    with replacing(part) as begun:
+        begun.write_bytes(first)
     _receive(answer, part, len(first), length, progress, url)
 
 
@@ -223,7 +224,7 @@ def _receive(
     progress: Progress | None,
     url: str,
 ) -> None:
-    with part.open("ab") as file:
+    with open(part, "ab", opener=own_file) as file:
         while True:
             try:
                 piece = answer.read1(_PIECE)
@@ -298,4 +299,4 @@ def _discard(part: Path) -> None:
 
 
 def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+    return part.stat().st_size if part.is_file() and not part.is_symlink() else 0

@@ -7,9 +7,11 @@ disk: a kill at any moment costs the last images, and packing again goes on behi
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +45,11 @@ from ndissect.engine.data.unpack import require_space
 from ndissect.engine.in_order import in_order
 from ndissect.engine.progress import Progress
 from ndissect.store.errors import NDError
+from ndissect.store.files import own_file, own_folder, remedy, remove_known, replacing
+from ndissect.store.names import quoted
 
+# All that is ever deleted of a pack.
+_OURS = frozenset({*FILES, INDEX, ABOUT})
 # A kill loses up to so many images; waiting for the disk after each one would take longer than decoding it.
 _TOGETHER = 256
 
@@ -85,7 +91,7 @@ def pack(
         with _alone(dataset):
             if not force and find_pack(dataset):
                 return folder
-            if folder.exists():
+            if os.path.lexists(folder):
                 _discard(part)  # begun before the pack that is to be replaced
             begun = _begun(dataset)
             held = _used(folder) + int(ends(begun, dataset.grid)[-1].sum())
@@ -93,14 +99,15 @@ def pack(
             _discard(folder)
             if not len(begun):
                 _discard(part)
-                part.mkdir()
+                own_folder(part)
                 _write_about(part, dataset, {})
             _write(dataset, begun, progress or Progress(), workers or min(16, os.cpu_count() or 1))
             _finish(dataset)
             for old in other_packs(dataset):
                 _discard(old)
     except OSError as error:
-        hint = "What was packed is kept: free some space, then run the same command again; ND_CACHE moves the cache."
+        what = remedy(error, "move the cache with ND_CACHE")
+        hint = f"What was packed is kept: {what}; then run the same command again."
         raise NDError(f"{folder} cannot be written: {error.strerror or error}.", hint) from error
     return folder
 
@@ -114,18 +121,20 @@ def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
     try:
         with _alone(dataset):
             for folder in (pack_folder(dataset), part_folder(dataset), *other_packs(dataset)):
-                if folder.exists():
+                if os.path.lexists(folder):
                     removed.append((folder, _used(folder)))
                     _discard(folder)
     except OSError as error:
-        raise NDError(f"The pack cannot be removed: {error}.", f"Delete {pack_folder(dataset)} yourself.") from error
+        raise NDError(
+            f"The pack cannot be removed: {error.strerror or error}.", f"Delete {pack_folder(dataset)} yourself."
+        ) from error
     return removed
 
 
 @contextlib.contextmanager
 def _alone(dataset: Packable) -> Iterator[None]:
     folder = pack_folder(dataset)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(folder.parent)
     with alone(folder.with_name(f".{folder.name}.lock"), f"Another process is packing {dataset.name} into {folder}."):
         yield
 
@@ -140,6 +149,8 @@ def _size(dataset: Packable) -> int:
 def _begun(dataset: Packable) -> Rows:
     """The images that an interrupted packing has packed, none where its files do not bear it out."""
     part, none = part_folder(dataset), np.empty(0, ROW)
+    if os.path.islink(part):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
+        return none
     try:
         if read_about(part).get("tables_digest") != dataset.tables_digest():
             return none
@@ -158,8 +169,8 @@ class _Writer:
     """Adds images to the files of a pack, behind the ``begun`` ones; what commit() returned from outlives a kill."""
 
     def __init__(self, folder: Path, begun: Rows, grid: tuple[int, int]) -> None:
-        self._files = [(folder / file).open("ab") for file in FILES]
-        self._index = (folder / INDEX).open("ab")
+        self._files = [open(folder / file, "ab", opener=own_file) for file in FILES]  # noqa: SIM115 - see close()
+        self._index = open(folder / INDEX, "ab", opener=own_file)  # noqa: SIM115
         self._rows: list[bytes] = []
         for file, end in zip((*self._files, self._index), (*ends(begun, grid)[-1].tolist(), begun.nbytes), strict=True):
             file.truncate(end)
@@ -213,7 +224,9 @@ def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> 
         finally:
             writer.close()
     if bad:
-        raise unusable(bad, len(dataset), f"nd data check {dataset.root} lists every fault; nothing bad is packed")
+        raise unusable(
+            bad, len(dataset), f"nd data check {quoted(dataset.root)} lists every fault; nothing bad is packed"
+        )
 
 
 def _parts(sample: Sample) -> tuple[memoryview, memoryview]:
@@ -258,13 +271,8 @@ def _write_about(folder: Path, dataset: Packable, known: dict[str, Any]) -> None
         "tables_digest": dataset.tables_digest(),
         **known,
     }
-    new = folder / f"{ABOUT}.new"
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(about, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(folder / ABOUT)
-    _sync(folder)
+    with replacing(folder / ABOUT) as new:
+        new.write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
 def _sync(folder: Path) -> None:
@@ -278,11 +286,19 @@ def _sync(folder: Path) -> None:
 
 def _used(folder: Path) -> int:
     """Bytes in the files of ``folder``, 0 where it is not there."""
-    return sum(p.stat().st_size for p in folder.glob("*") if p.is_file())
+    if folder.is_symlink():
+        return 0
+    return sum(p.lstat().st_size for p in folder.glob("*") if p.name in _OURS)
 
 
 def _discard(folder: Path) -> None:
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
+    """Delete a pack, file by known file, and move a file in its place aside.
+
+    FileExistsError where a link is in its place, or other files in it.
+    """
+    remove_known(folder, lambda name: name in _OURS or (name.startswith(f".{ABOUT}.") and name.endswith(".part")))
+    if os.path.lexists(folder) and stat.S_ISREG(folder.lstat().st_mode):  # no pack, so not ours to delete
+        folder.rename(folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.aside"))
+    if os.path.lexists(folder):
+        what = "is a link" if folder.is_symlink() else "holds files of others"
+        raise FileExistsError(errno.EEXIST, f"{folder.name} {what}", str(folder))

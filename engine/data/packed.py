@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
 from ndissect.store.files import cache_folder
+from ndissect.store.names import quoted, safe_name
 
 #: What index.bin holds of an image: its height and width, the number of its label maps and of its image-level labels,
 #: the size of its file, the CRC-32 of its pixels and of its maps, and Sample.digest, most significant byte first.
@@ -91,14 +92,13 @@ def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | No
     except ValueError as fault:
         why = f"it is damaged ({fault})"
     if note:
-        note(f"the pack {folder} is not used: {why}; pack again with `nd data pack {dataset.root}`")
+        note(f"the pack {folder} is not used: {why}; pack again with `nd data pack {quoted(dataset.root)}`")
     return None
 
 
 def pack_folder(dataset: ConceptDataset) -> Path:
     """Where the pack of ``dataset`` lies, or would."""
-    # Cut, as a file system takes 255 bytes: the digest alone tells data sets apart.
-    return _home() / f"{dataset.name[:50]}-{dataset.tables_digest()[:16]}"
+    return _home() / f"{_stem(dataset)}-{dataset.tables_digest()[:16]}"
 
 
 def part_folder(dataset: ConceptDataset) -> Path:
@@ -109,7 +109,7 @@ def part_folder(dataset: ConceptDataset) -> Path:
 
 def other_packs(dataset: ConceptDataset) -> list[Path]:
     """The packs, whole or not, of what the tables in the folder of ``dataset`` were at another time."""
-    name, mine = glob.escape(dataset.name[:50]), (pack_folder(dataset), part_folder(dataset))
+    name, mine = glob.escape(_stem(dataset)), (pack_folder(dataset), part_folder(dataset))
     found = []
     for folder in sorted([*_home().glob(f"{name}-*"), *_home().glob(f".{name}-*.part")]):
         with contextlib.suppress(Unusable, OSError, ValueError):
@@ -207,9 +207,14 @@ class PackedDataset:
         if not self._sound[index, which]:
             note, self._note = self._note, None
             if note:
-                again = f"pack again with `nd data pack {self.root} --force`"
+                again = f"pack again with `nd data pack {quoted(self.root)} --force`"
                 note(f"the pack {self.folder} is damaged: {self.names[index]} is decoded from its files; {again}")
         return bool(self._sound[index, which])
+
+
+def _stem(dataset: ConceptDataset) -> str:
+    """What packs of ``dataset`` are called by; the digest beside it alone tells data sets apart."""
+    return safe_name(dataset.name[:50])
 
 
 def _home() -> Path:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import io
 import json
 import multiprocessing
 import os
-import shutil
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,16 @@ from ndissect.engine.data.synthetic_scene import CATEGORIES, FEWEST_CONCEPTS, KI
 from ndissect.engine.data.unpack import require_space
 from ndissect.engine.demo.vocabulary import COLORS
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import atomic, hidden
+from ndissect.store.files import (
+    atomic,
+    hidden,
+    own_file,
+    own_folder,
+    remedy,
+    remove_known,
+    remove_left_overs,
+    replacing,
+)
 
 #: Changes whenever the same seed gives other files.
 VERSION = 1
@@ -85,13 +96,13 @@ def write_synthetic(
         if _is_ready(folder, wanted):
             return folder
         part = hidden(folder, "part")
-        part.mkdir(parents=True, exist_ok=True)
+        own_folder(part)
         with _alone(part):
             if not _is_ready(folder, wanted):  # it was made since
                 _begin(part, wanted)
                 _draw_all(part, wanted, workers or _cores(), progress)
                 _write_tables(part, wanted)
-                shutil.rmtree(part / _FINISHED)
+                remove_known(part / _FINISHED, _is_chunk)
                 if folder.is_dir():
                     folder.rmdir()
                 part.rename(folder)
@@ -99,7 +110,7 @@ def write_synthetic(
         what = f"A process that drew images for {folder} was ended from outside, perhaps for lack of memory."
         raise NDError(what, "Try again with fewer workers: what is finished is kept.") from error
     except OSError as error:
-        hint = "Free some space, make the folder writable or choose another; what is finished is kept."
+        hint = f"What is finished is kept: {remedy(error, 'choose another folder')}."
         raise NDError(f"The synthetic data cannot be written to {folder}: {error.strerror or error}.", hint) from error
     return folder
 
@@ -149,7 +160,7 @@ def _alone(part: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    descriptor = os.open(part, os.O_RDONLY)
+    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         # A network file system without locks: better to go on without one than not at all.
         with contextlib.suppress(OSError):
@@ -164,24 +175,23 @@ def _alone(part: Path) -> Iterator[None]:
 
 def _begin(part: Path, wanted: Parameters) -> None:
     """Make the folders that are missing, after removing what was begun with other parameters."""
+    remove_left_overs(part / _PARAMETERS)
     found = _read_parameters(part)
     if found != asdict(wanted):
         if found is None and any(part.iterdir()):
             raise NDError(f"{part} is in the way: it holds no unfinished synthetic data set.", "Move it away.")
-        for entry in part.iterdir():
-            # The parameters last: without them the rest would be nobody's.
-            if entry.is_dir():
-                shutil.rmtree(entry)
+        remove_known(part / _FINISHED, _is_chunk)
+        for kind in KINDS:
+            remove_known(part / "images" / kind, _is_picture)
         with atomic(part / _PARAMETERS) as file:
             file.write_text(json.dumps(asdict(wanted), indent=1) + "\n", "utf-8")
-    for name in (_FINISHED, *(f"images/{kind}" for kind in KINDS)):
-        (part / name).mkdir(parents=True, exist_ok=True)
+    for name in (_FINISHED, "images", *(f"images/{kind}" for kind in KINDS)):
+        own_folder(part / name)
 
 
 def _draw_all(part: Path, wanted: Parameters, workers: int, progress: Callable[[int, int], None] | None) -> None:
     """Write the images of every chunk that is not finished yet."""
-    finished = {int(file.stem) for file in (part / _FINISHED).glob("*.json")}
-    missing = [start for start in range(0, wanted.images, CHUNK) if start not in finished]
+    missing = [start for start in range(0, wanted.images, CHUNK) if _read_chunk(part, start) is None]
     left = sum(min(CHUNK, wanted.images - start) for start in missing)
     an_image = _BYTES_PER_PIXEL * wanted.image_size**2 + _MAPS * _BYTES_PER_LABEL * wanted.grid**2
     require_space(part, int(left * (an_image + _UNUSED * (1 + _MAPS))), f"write {left:,} synthetic images")
@@ -222,14 +232,16 @@ def _write_chunk(part: Path, wanted: Parameters, start: int) -> int:
         picture = painter.draw(index)
         stem = f"{picture.kind}/{index:06d}"
         name = f"{stem}.jpg"
-        Image.fromarray(picture.pixels).save(part / "images" / name, quality=_QUALITY)
+        with open(part / "images" / name, "wb", opener=own_file) as out:
+            Image.fromarray(picture.pixels).save(out, "JPEG", quality=_QUALITY)
         cells = {category: [str(number) for number in numbers] for category, numbers in picture.labels.items()}
         for category, maps in picture.maps.items():
             cells[category] = [
                 f"{stem}_{category}{f'_{k}' if len(maps) > 1 else ''}.png" for k in range(1, len(maps) + 1)
             ]
             for path, numbers in zip(cells[category], maps, strict=True):
-                Image.fromarray(numbers_to_rgb(numbers)).save(part / "images" / path, compress_level=2)
+                with open(part / "images" / path, "wb", opener=own_file) as out:
+                    Image.fromarray(numbers_to_rgb(numbers)).save(out, "PNG", compress_level=2)
             counts = _count(maps, wanted.concepts)
             images += counts > 0
             pixels += counts
@@ -240,10 +252,8 @@ def _write_chunk(part: Path, wanted: Parameters, start: int) -> int:
         rows.append([name, split_by_name(name), *map(str, sizes), *(";".join(cells.get(c, ())) for c in CATEGORIES)])
     found = np.flatnonzero(images).tolist()
     text = json.dumps({"rows": rows, "concepts": [[n, int(images[n]), int(pixels[n])] for n in found]})
-    file = _chunk_file(part, start)
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(file)
+    with replacing(_chunk_file(part, start), durable=False) as file:
+        file.write_text(text, "utf-8")
     return len(rows)
 
 
@@ -266,13 +276,33 @@ def _chunk_file(part: Path, start: int) -> Path:
     return part / _FINISHED / f"{start:06d}.json"
 
 
+def _read_chunk(part: Path, start: int) -> dict[str, Any] | None:
+    """What the tables need of a chunk; None where it is not finished, or its file is damaged or a link."""
+    try:
+        with open(_chunk_file(part, start), "rb", opener=own_file) as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() == {"rows", "concepts"} else None
+
+
+def _is_chunk(name: str) -> bool:
+    return re.fullmatch(r"\.?[0-9]{6,}\.json(\.[0-9a-f.]+part)?", name) is not None
+
+
+def _is_picture(name: str) -> bool:
+    return re.fullmatch(r"[0-9]{6,}(_[a-z]+(_[0-9]+)?)?\.(jpg|png)", name) is not None
+
+
 def _write_tables(part: Path, wanted: Parameters) -> None:
     """index.csv, label.csv, category.csv and the six c_ files, summed up from the chunks."""
     rows: list[list[str]] = []
     images = np.zeros(wanted.concepts + 1, np.int64)
     pixels = np.zeros(wanted.concepts + 1, np.int64)
     for start in range(0, wanted.images, CHUNK):
-        chunk = json.loads(_chunk_file(part, start).read_text("utf-8"))
+        chunk = _read_chunk(part, start)
+        if chunk is None:
+            raise OSError(errno.EIO, f"{_chunk_file(part, start).name} was damaged meanwhile")
         rows += chunk["rows"]
         for number, held, covered in chunk["concepts"]:
             images[number] += held
@@ -304,7 +334,8 @@ def _name(category: str, place: int) -> str:
 def _save_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    path.write_text(text.getvalue(), "utf-8")
+    with replacing(path, durable=False) as file:
+        file.write_text(text.getvalue(), "utf-8")
 
 
 def _cores() -> int:

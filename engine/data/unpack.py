@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 from ndissect.store.errors import NDError
+from ndissect.store.files import new_folder, remedy
 
 #: What a Broden archive must hold, in its one folder or at its root.
 EXPECTED = ("index.csv", "label.csv", "category.csv", "images/")
@@ -42,7 +42,7 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
             members = _plan(source, archive)
             total = sum(info.file_size for info, _ in members)
             require_space(target.parent, total + _BLOCK * len(members), f"unpack {archive.name}")
-            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            scratch = new_folder(target, 0o700)
             _extract(source, members, scratch / target.name, total, progress)
         (scratch / target.name).rename(target)
     except zipfile.BadZipFile as error:
@@ -50,7 +50,8 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
     except (zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise BadArchive(f"{archive} cannot be unpacked: {error or type(error).__name__}.") from error
     except OSError as error:
-        hint = "Free some space or choose another folder with ND_CACHE, then try again; the archive is kept."
+        what = remedy(error, "choose another folder with ND_CACHE")
+        hint = f"The archive is kept: {what}; then try again."
         raise NDError(
             f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}.", hint
         ) from error

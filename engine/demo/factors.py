@@ -20,6 +20,8 @@ from torch import nn
 
 from ndissect.engine.demo.network import DemoCNN, demo_transform
 from ndissect.engine.demo.train import BATCH, Lessons, accuracy, draw, save_weights, train
+from ndissect.store.files import atomic
+from ndissect.store.names import quoted
 
 #: The columns of ``series.csv``: three that say what the network is, then the factors.
 COLUMNS = ("name", "network", "weights", "iteration", "batch_norm", "dropout", "width")
@@ -97,7 +99,7 @@ def write(folder: Path, variant: Variant, lessons: Lessons, epochs: int, seed: i
 
 def write_table(folder: Path, rows: list[dict[str, object]]) -> None:
     """Write ``series.csv``."""
-    with (folder / "series.csv").open("w", newline="", encoding="utf-8") as file:
+    with atomic(folder / "series.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -128,8 +130,9 @@ def main() -> None:
         facts[variant.name] = {"parameters": sum(p.numel() for p in model.parameters()), **found}
         print(f"{variant.name}: held-out accuracy {found['kind']:.4f}, {len(held_out.kind)} images", flush=True)
     facts |= {"minutes": round((time.perf_counter() - start) / 60, 1), "torch": torch.__version__}
-    (options.out / "factors.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(f"{options.out}: {len(rows)} networks, {facts['minutes']} minutes; next: nd series {options.out}")
+    with atomic(options.out / "factors.json") as part:
+        part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"{options.out}: {len(rows)} networks, {facts['minutes']} minutes; next: nd series {quoted(options.out)}")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ndissect.engine.demo.broden_writer import SOURCE, Record, write_image, write_tables
 from ndissect.engine.demo.render import render
 from ndissect.store.errors import NDError
-from ndissect.store.files import cache_folder
+from ndissect.store.files import cache_folder, new_folder, remedy, remove_left_overs
 
 #: Changes whenever the same seed gives other files; part of the name of the cache folder.
 VERSION = "1"
@@ -29,9 +28,6 @@ IMAGES = 1600
 
 #: Below this many images for each process, starting a further process costs more than it saves.
 _SHARE = 100
-
-#: Seconds after which an unfinished folder is nobody's: drawing takes seconds.
-_LEFT_BEHIND = 3600
 
 Progress = Callable[[int, int], None]
 
@@ -55,9 +51,11 @@ def write(folder: Path, images: int = IMAGES, seed: int = 0, progress: Progress 
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise NDError(f"{folder} exists and is not empty", "name a new folder, or delete it first")
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}-{threading.get_ident()}")
-    _sweep(folder)
+    part = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_left_overs(folder)
+        part = new_folder(folder)
         (part / "images" / SOURCE).mkdir(parents=True)
         write_tables(part, _draw_all(part, images, seed, progress))
         try:
@@ -67,20 +65,16 @@ def write(folder: Path, images: int = IMAGES, seed: int = 0, progress: Progress 
             if not (folder / "index.csv").is_file():
                 raise
     except OSError as error:
-        raise NDError(
-            f"the demo data cannot be written to {folder}: {error.strerror or error}",
-            "free some space or choose another folder with the environment variable ND_CACHE",
-        ) from error
+        raise _failed(folder, error) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
-def _sweep(folder: Path) -> None:
-    """Delete what runs that were killed long ago left beside ``folder``."""
-    for left in folder.parent.glob(f".{folder.name}.part-*"):
-        if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
-            shutil.rmtree(left, ignore_errors=True)
+def _failed(folder: Path, error: OSError) -> NDError:
+    hint = remedy(error, "choose another folder with the environment variable ND_CACHE")
+    return NDError(f"the demo data cannot be written to {folder}: {error.strerror or error}", hint)
 
 
 def _draw_all(folder: Path, images: int, seed: int, progress: Progress | None) -> list[Record]:

@@ -29,6 +29,7 @@ from ndissect.engine.demo.canvas import SIZE
 from ndissect.engine.demo.network import CLASSES, PRESENT, WEIGHTS, DemoCNN, demo_transform
 from ndissect.engine.demo.render import render
 from ndissect.engine.demo.vocabulary import COLORS, NUMBER, color_map
+from ndissect.store.files import atomic
 
 BATCH = 32
 DROPOUT = 0.1
@@ -171,14 +172,16 @@ def accuracy(model: DemoCNN, lessons: Lessons) -> dict[str, float]:
 def save_weights(model: DemoCNN, path: Path) -> None:
     """Write the weights in half precision to ``path``."""
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    path.write_bytes(to_safetensors(state))
+    with atomic(path) as part:
+        part.write_bytes(to_safetensors(state))
 
 
 def save(model: DemoCNN, path: Path, facts: dict[str, object]) -> None:
     """Write the weights in half precision to ``path`` and how they came about to the .json beside it."""
     save_weights(model, path)
     facts = {**facts, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "torch": torch.__version__}
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    with atomic(path.with_suffix(".json")) as part:
+        part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from ndissect.engine.networks.isolate import Scope
 from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.engine.networks.weights import apply_state, digest_of, read_checkpoint
 from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.names import quoted
 
 DEMO = "ndissect.engine.demo.network:demo_cnn"
 FORMS = "Networks are written torchvision:NAME[@WEIGHTS], path/file.py:FACTORY, package.module:FACTORY or demo."
@@ -258,12 +259,12 @@ def _incomplete(spec: str) -> WrongUse:
         known = _defined_in(path)
         return WrongUse(
             f"{spec} does not say which factory builds the network",
-            f"Write {path}:FACTORY with one of: {', '.join(known) or 'none defined'}.",
+            f"Write {quoted(path)}:FACTORY with one of: {', '.join(known) or 'none defined'}.",
         )
     if path.suffix in (".pt", ".pth", ".safetensors", ".ckpt", ".tar", ".bin"):
         return WrongUse(
             f"{spec} holds weights; the network that they belong to is needed too",
-            f"Write NETWORK --weights {spec}. {FORMS}",
+            f"Write NETWORK --weights {quoted(Path(spec))}. {FORMS}",
         )
     from torchvision.models import list_models  # noqa: PLC0415 - seconds to import, only for the suggestion
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ndissect.store.errors import NDError
-from ndissect.store.files import cache_folder
+from ndissect.store.files import cache_folder, own_folder
+from ndissect.store.names import safe_name
 from ndissect.store.reader import LayerView
 from ndissect.tui.viewer import Viewer, run_viewer
 
@@ -25,6 +26,9 @@ _ORDER = "\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004
 _LOOK = 0.2
 # Pictures that are kept; drawn again when asked for again.
 _KEPT = 200
+# What tells them from the user's own: the name, and a text in the PNG.
+_NAME = re.compile(r".+-[0-9]+(-truth)?(~[0-9a-f]+)*\.png")
+_MARK = {"Comment": "Kept by nd browse in its cache, which deletes it when newer ones are drawn."}
 
 
 def draw(view: LayerView, unit: int, *, truth: bool) -> Path:
@@ -40,23 +44,42 @@ def draw(view: LayerView, unit: int, *, truth: bool) -> Path:
     sheet = unit_sheet(view, unit, truth=truth and has_label)
     folder = cache_folder() / "overlays"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder, 0o700)
     except OSError as e:
         raise NDError(
             f"the folder {folder} for pictures cannot be made: {e.strerror}", "set ND_CACHE to a folder that can"
         ) from e
     store = re.sub(r"[^\w.-]", "_", view.store.path.name.removesuffix(".nd.h5"))[:60]
     layer = re.sub(r"[^\w.-]", "_", view.name)[:80]
-    path = folder / f"{store}-{layer}-{unit}{'-truth' if truth and has_label else ''}.png"
-    save_png(sheet.image, path, {"Title": sheet.title, "Source": str(view.store.path)})
+    path = _free(folder, safe_name(f"{store}-{layer}-{unit}{'-truth' if truth and has_label else ''}"))
+    save_png(sheet.image, path, {"Title": sheet.title, "Source": str(view.store.path), **_MARK})
     _prune(folder)
     return path
 
 
+def _free(folder: Path, stem: str) -> Path:
+    """``stem.png``, or with a number where something lies there that is not a picture of this cache."""
+    path, number = folder / f"{stem}.png", 1
+    while os.path.lexists(path) and not _is_ours(path):
+        number += 1
+        path = folder / f"{stem}~{number}.png"
+    return path
+
+
+def _is_ours(path: Path) -> bool:
+    from ndissect.tui.overlay import drawn_by_nd  # noqa: PLC0415 - as above
+
+    return drawn_by_nd(path, _MARK)
+
+
 def _prune(folder: Path) -> None:
+    """Delete the oldest pictures of this cache: PNGs called as it calls them that hold its mark, and nothing else."""
     with contextlib.suppress(OSError):
-        found = sorted(folder.glob("*.png"), key=lambda p: p.stat().st_mtime)
-        for old in found[:-_KEPT]:
+        named = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        if len(named) <= _KEPT:
+            return
+        ours = [path for path in named if _is_ours(path)]
+        for old in sorted(ours, key=lambda p: p.lstat().st_mtime)[:-_KEPT]:
             old.unlink()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 
 from ndissect.store.errors import NDError
-from ndissect.store.files import atomic
+from ndissect.store.files import atomic, own_folder
 
 #: What the table on the left can show.
 ROOTS = ("layers", "concepts", "summary", "stores")
@@ -67,6 +67,6 @@ def remember(store: Path, place: Place) -> None:
     kept[str(store.absolute())] = asdict(place)
     text = json.dumps(dict(list(kept.items())[-_KEPT:]), indent=1)
     with contextlib.suppress(OSError, NDError):
-        _file().parent.mkdir(parents=True, exist_ok=True)
+        own_folder(_file().parent, 0o700)
         with atomic(_file()) as part:
             part.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from ndissect.store.files import atomic
+from ndissect.store.names import safe_name
 from ndissect.tui.app.listing import Listing, Rows
 
 
@@ -27,9 +28,7 @@ def export(listing: Listing, rows: Rows, folder: Path, store: Path) -> Path:
 
 
 def _free(folder: Path, name: str) -> Path:
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-")
-    while len(os.fsencode(stem)) > 200:  # file systems take 255 bytes
-        stem = stem[:-1]
+    stem = safe_name(re.sub(r"[^\w.-]+", "-", name).strip("-"))
     path, number = folder / f"{stem}.csv", 1
     while os.path.lexists(path):
         number += 1

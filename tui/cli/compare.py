@@ -116,6 +116,7 @@ class _Operand:
 
 def _open(what: Sequence[str], given: Path | None, stack: contextlib.ExitStack) -> list[_Operand]:
     from ndissect.store.files import find_store
+    from ndissect.store.names import quoted
     from ndissect.store.reader import Store
 
     if len(what) < 2:
@@ -125,9 +126,10 @@ def _open(what: Sequence[str], given: Path | None, stack: contextlib.ExitStack) 
     named = [_split(text) for text in what]
     alone = [layer for path, layer in named if path is None]
     if given is None and 0 < len(alone) < len(named):
+        layer = quoted(str(alone[0]))
         raise WrongUse(
             f"'{alone[0]}' is no store",
-            f"write STORE:{alone[0]}; -l {alone[0]} compares that layer of all stores; -s names the store of layers",
+            f"write STORE:{layer}; -l {layer} compares that layer of all stores; -s names the store of layers",
         )
     opened: dict[Path, Store] = {}
 

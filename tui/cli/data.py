@@ -115,6 +115,7 @@ def download(
 ) -> None:
     """Fetch a Broden data set into the cache; goes on where an earlier download stopped."""
     from ndissect.engine.data import download as fetching
+    from ndissect.store.names import quoted
     from ndissect.tui.cli.output import emit, tell
 
     show = _Transfer()
@@ -123,7 +124,7 @@ def download(
     finally:
         show.end()
     emit(f"{folder}\n")
-    tell(f"dissect over it: nd dissect NETWORK --data {name}")
+    tell(f"dissect over it: nd dissect NETWORK --data {quoted(name)}")
 
 
 class _Transfer:

@@ -160,6 +160,7 @@ def layers(
     json: JsonOption = False,
 ) -> None:
     """List a network's layers that can be dissected: dotted name, module, units, map size."""
+    from ndissect.store.names import quoted
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
 
     load, image_size = loading(network, weights, partial, size, mean, std), _pair(input_size, "--input-size")
@@ -180,7 +181,7 @@ def layers(
         [x.name, x.module_type, x.units, f"{x.map_size[0]}x{x.map_size[1]}" if x.map_size else x.reason] for x in found
     ]
     columns = [Column("layer"), Column("module"), Column("units", right=True), Column("map")]
-    print_table(Table(columns, rows, title=loaded.spec, notes=[f"nd dissect {loaded.spec} --layers NAME"]))
+    print_table(Table(columns, rows, title=loaded.spec, notes=[f"nd dissect {quoted(loaded.spec)} --layers NAME"]))
 
 
 def loading(

@@ -55,6 +55,7 @@ def export(
     """
     from ndissect.store import table2017
     from ndissect.store.files import find_store
+    from ndissect.store.names import quoted
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
 
@@ -77,7 +78,8 @@ def export(
         else:
             if len(views) != 1:
                 raise WrongUse(
-                    f"a 2017 table holds one layer, {opened.path} has {len(views)}", f"name one: nd export {names[-1]}"
+                    f"a 2017 table holds one layer, {opened.path} has {len(views)}",
+                    f"name one: nd export {quoted(names[-1], positional=True)}",
                 )
             text = io.StringIO()
             table2017.write_table(views[0], text)
@@ -128,14 +130,20 @@ def _milan(to: Path, store: Store, views: Sequence[LayerView], force: bool) -> N
     from ndissect.tui.cli.progress import show_progress
     from ndissect.tui.unit_table import header
 
+    def ours(folder: Path) -> bool:
+        return exemplars.is_empty(folder) or exemplars.written_by_nd(folder)
+
+    to_be = to.resolve() if to.name in ("", "..") else to.parent.resolve() / to.name
+    if to.is_symlink():
+        raise WrongUse(f"{to} is a link", "name the folder itself, or one that does not exist yet")
     if to.exists() and not exemplars.is_empty(to):
         if not exemplars.written_by_nd(to):
             raise WrongUse(f"{to} is no folder of exemplars that nd wrote", "name one that does not exist yet")
         confirm_replace(to, force)
     images = exemplars.count_images(views)
     needed = images * exemplars.BYTES_AN_IMAGE
-    check_writable(to.resolve().with_name(f"{to.name}.new"), needed)
-    with atomic_folder(to.resolve()) as folder, show_progress() as progress:
+    check_writable(to_be.with_name(f"{to_be.name}.new"), needed)
+    with atomic_folder(to_be, ours) as folder, show_progress() as progress:
         progress.start("drawing", images)
         exemplars.write(folder, views, header(store, views), progress.advance)
     tell(f"wrote {to}: {human_bytes(needed)}")
@@ -163,14 +171,15 @@ def import_table(
 ) -> None:
     """Turn a published 2017 result table into a store. It knows each category's best concept and no images."""
     from ndissect.store.files import SUFFIX, check_writable
+    from ndissect.store.names import quoted, safe_name
     from ndissect.store.table2017 import read_table
     from ndissect.store.writer import write_store
     from ndissect.tui.cli.output import confirm_replace, emit, tell
 
-    path = to or Path(f"{table.stem}{SUFFIX}")
+    path = to or Path(safe_name(table.stem, SUFFIX))
     dissection = read_table(table, layer or table.stem)
     check_writable(path, 1 << 20)
     confirm_replace(path, force)
     write_store(path, dissection)
     emit(f"{path}\n")
-    tell(f"next: nd inspect -s {path}")
+    tell(f"next: nd inspect -s {quoted(path)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX, find_store
+from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.output import Table
 
@@ -68,12 +69,14 @@ def summary(path: Path, json: bool) -> None:
             return
         columns, rows = layers_table(views, report_order(store.concepts.categories))
         last = views[-1]
+        layer = quoted(last.name, positional=True)
+        unit = quoted(f"{last.name}:{best_unit(last)[0] or 0}", positional=True)
         notes = [
             UNIQUE,
             evidence_line(store),
             f"{UNITS_FROM_0}; {protocol_line(store.protocol)}",
             *cautions(views),
             *_drift(store.provenance),
-            f"next: nd inspect {last.name}    nd overlay {last.name}:{best_unit(last)[0] or 0}",
+            f"next: nd inspect {layer}    nd overlay {unit}",
         ]
         output.print_table(Table(columns, rows, notes=notes), notes_in_logs=True)

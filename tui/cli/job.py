@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
+from ndissect.store.names import quoted
 from ndissect.store.protocol import Protocol
 from ndissect.tui.cli import finished
 from ndissect.tui.cli.output import tell
@@ -131,7 +132,7 @@ class Job:
                 record=record,
             )
         self._tell_end(self.saved.folder, outcome)
-        tell(f"when all are there: nd merge {shlex.quote(str(self.path))}")
+        tell(f"when all are there: nd merge {quoted(self.path)}")
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         """Where the numbers come from."""

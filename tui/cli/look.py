@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ndissect.store.errors import WrongUse
+from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, complete_layer
 from ndissect.tui.cli.output import Column, Table
@@ -87,9 +88,10 @@ def inspect(
             layer = opened.layer_names[0]
         if layer is None:
             if wanted != Filter():
+                example = f"nd inspect {quoted(opened.layer_names[-1], positional=True)}"
                 raise WrongUse(
                     "a filter chooses among the units of a layer, and no layer is named",
-                    f"for example: nd inspect {opened.layer_names[-1]}; nd concepts looks through all layers",
+                    f"for example: {example}; nd concepts looks through all layers",
                 )
             _layers(opened, json)
             return
@@ -100,7 +102,7 @@ def inspect(
         elif asked := [_option(name) for name in wanted.of_evidence]:
             raise WrongUse(
                 f"{asked[0]} chooses among units, and {layer} is one of them",
-                f"name the layer alone: nd inspect {name}",
+                f"name the layer alone: nd inspect {quoted(name, positional=True)}",
             )
         else:
             _unit(view, unit, wanted, limit, json)
@@ -289,7 +291,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
-        notes.append(f"see them: nd overlay {view.name}:{unit}")
+        notes.append(f"see them: nd overlay {quoted(f'{view.name}:{unit}', positional=True)}")
     notes += [views.evidence_line(view.store), views.protocol_line(view.store.protocol)]
     output.print_table(Table(columns, rows, title=about, notes=notes))
 

@@ -29,6 +29,7 @@ def overlay(
 ) -> None:
     """Draw a unit's top images, what lies outside its mask darkened. Needs nothing but the store."""
     from ndissect.store.files import find_store
+    from ndissect.store.names import safe_name
     from ndissect.store.reader import Store
     from ndissect.tui import overlay as drawing
     from ndissect.tui import sheets
@@ -37,7 +38,7 @@ def overlay(
     layer, _, number = unit.rpartition(":")
     if not layer or not number.isdigit():
         raise WrongUse(f"'{unit}' names no unit", "write LAYER:UNIT, for example layer4:17")
-    path = to or Path(f"{layer}-{number}.png")
+    path = to or Path(safe_name(f"{layer}-{number}", ".png"))
     if to is not None or not drawing.drawn_by_nd(path):
         output.confirm_replace(path, force)
     with Store(find_store(store)) as opened:

@@ -31,6 +31,7 @@ def report(
     The page has no other files, asks the network for nothing, and can be mailed, archived or printed.
     """
     from ndissect.store.files import SUFFIX, atomic, check_writable, find_store, human_bytes
+    from ndissect.store.names import safe_name
     from ndissect.store.reader import Store
     from ndissect.tui import report as page
     from ndissect.tui.cli.output import confirm_replace, emit, tell
@@ -39,7 +40,7 @@ def report(
     with Store(find_store(store)) as opened:
         views = [opened.layer(name) for name in dict.fromkeys(layer or opened.layer_names)]
         chosen = [page.pictured(view, units) for view in views]
-        path = to or Path(opened.path.name.removesuffix(SUFFIX) + ".html")
+        path = to or Path(safe_name(opened.path.name.removesuffix(SUFFIX), ".html"))
         confirm_replace(path, force)
         pictures = top * sum(len(some) for some in chosen)
         check_writable(path, pictures * page.BYTES_AN_IMAGE + (1 << 20))

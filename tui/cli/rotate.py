@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
+from ndissect.store.names import quoted
 from ndissect.tui.cli.dissect import loading
 from ndissect.tui.cli.network_options import (
     BatchOption,
@@ -163,7 +164,9 @@ def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> 
     names = match_layers([pattern], infos) if pattern else default_layers(infos)[-1:]
     if len(names) != 1:
         listed = ", ".join(names[:6]) + " ..." * (len(names) > 6)
-        raise WrongUse(f"one layer is rotated, '{pattern}' means {len(names)}: {listed}", f"name one: -l {names[-1]}")
+        raise WrongUse(
+            f"one layer is rotated, '{pattern}' means {len(names)}: {listed}", f"name one: -l {quoted(names[-1])}"
+        )
     return next(info for info in infos if info.name == names[0])
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import SUFFIX, check_writable
+from ndissect.store.names import safe_name
 from ndissect.store.protocol import Protocol
 from ndissect.tui.cli import finished, output
 from ndissect.tui.cli.job import Job, command
@@ -259,7 +260,7 @@ def _decoder(name: str, device: torch.device) -> torch.device | None:
 def _store_name(network: Network, dataset: ConceptDataset) -> str:
     """``resnet18-broden1_224.nd.h5``; the demo network on the demo data is ``demo.nd.h5``."""
     data = "demo" if dataset.name.startswith("demo-") else dataset.name
-    return f"{network.name}{SUFFIX}" if network.name == data else f"{network.name}-{data}{SUFFIX}"
+    return safe_name(network.name if network.name == data else f"{network.name}-{data}", SUFFIX)
 
 
 def open_dataset(name: str | None) -> ConceptDataset:

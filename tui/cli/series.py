@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import SUFFIX
+from ndissect.store.files import SUFFIX, own_folder, remedy
+from ndissect.store.names import safe_name
 from ndissect.tui.cli.network_options import (
     AllConvsOption,
     BatchOption,
@@ -100,9 +101,9 @@ def series(
                 "choose among them with --only FACTOR=VALUE",
             )
     folder = output or _default_folder(members)
-    _make(folder)
+    _make(folder, named=output is not None)
     dataset = running.open_dataset(data)
-    paths = [folder / f"{member.name}{SUFFIX}" for member in chosen]
+    paths = [folder / safe_name(member.name, SUFFIX) for member in chosen]
     for path in paths:
         _refuse_others(path, chosen_protocol, dataset.name)
     for done, (member, path) in enumerate(zip(chosen, paths, strict=True)):
@@ -159,15 +160,20 @@ def _renamed(members: Sequence[Member], factor: str | None) -> str | None:
 def _default_folder(given: Sequence[str]) -> Path:
     path = Path(given[0])
     if len(given) == 1 and path.exists():
-        return Path(f"{(path if path.is_dir() else path.absolute().parent).resolve().name}.series")
+        return Path(safe_name((path if path.is_dir() else path.absolute().parent).resolve().name, ".series"))
     return Path("series")
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, *, named: bool) -> None:
+    """Make the folder; a link in its place is followed only where the user has ``named`` it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if named:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            own_folder(folder)
     except OSError as e:
-        raise NDError(f"cannot make the folder {folder}: {e.strerror}", "choose another with -o/--output") from e
+        hint = remedy(e, "choose another with -o/--output")
+        raise NDError(f"cannot make the folder {folder}: {e.strerror}", hint) from e
 
 
 def _refuse_others(path: Path, protocol: Protocol, data: str) -> None:

@@ -17,6 +17,7 @@ def status(
 ) -> None:
     """How far the runs are that write a store, here or on another machine. Exit code 1 where none is."""
     from ndissect.store.live import find_runs, read_run
+    from ndissect.store.names import retyped
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
 
     runs = find_runs(Path()) if store is None else [r for r in [read_run(store)] if r is not None]
@@ -29,7 +30,7 @@ def status(
         print_table(Table(columns, [list(_cells(d)) for d in described]))
         for run in runs:
             if not run.alive:
-                tell(f"{run.target} was killed; the same command goes on: {run.command}")
+                tell(f"{run.target} was killed; the same command goes on: {retyped(run.command)}")
     else:
         whole = store is not None and store.exists()
         tell(f"no run writes {store or 'a store here'}" + (f"; {store} is whole" if whole else ""))
