@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ndissect.store.errors import NDError, WrongUse
@@ -140,6 +140,34 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             old.rename(target)
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_known(folder: Path, known: Callable[[str], bool]) -> None:
+    """Delete the regular files directly in ``folder`` whose names ``known`` accepts, then ``folder`` if it is empty.
+
+    No link is followed: one in place of ``folder`` is left alone with what it points to, and so is one inside, as
+    are sub-folders and files of other names. A folder that does not exist is no error; an OSError of another cause
+    is raised.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK):  # not there, not a folder, or a link
+            return
+        raise
+    try:
+        with os.scandir(handle) as entries:
+            ours = [e.name for e in entries if known(e.name) and e.is_file(follow_symlinks=False)]
+        for name in ours:
+            with contextlib.suppress(FileNotFoundError):  # another run was quicker
+                os.unlink(name, dir_fd=handle)
+    finally:
+        os.close(handle)
+    try:
+        folder.rmdir()  # refuses a link
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            raise
 
 
 def _write_failed(target: Path, error: OSError) -> NDError:
