@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,8 +68,8 @@ def merge(
     about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds}
     write_store(target, replace(dissection, provenance=about))
     if not keep:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        for shard in found:
+            shard.saved.remove()
     size = human_bytes(target.stat().st_size)
     tell(f"{target} ({size}) of {len(found)} shards in {time.time() - began:.1f} s")
     finished.summary(target, json)
