@@ -35,7 +35,7 @@ from ndissect.engine.together import ALONE
 from ndissect.engine.top import TopTracker
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.model import Dissection
-from ndissect.store.paused import demand_ours, shard_folder
+from ndissect.store.paused import demand_ours, read_paused, shard_folder
 from ndissect.store.protocol import Protocol
 
 
@@ -123,9 +123,11 @@ def _open(folder: Path) -> Finished:
 
 
 def _damaged(folder: Path, shard: str) -> NDError:
+    began = read_paused(folder)
+    again = began.goes_on if began is not None else ""
     return NDError(
-        f"what is in {folder} is damaged and cannot be read",
-        f"run the shard again: the same nd dissect with --shard {shard} --restart",
+        f"what is in {folder} cannot be read: it is damaged",
+        f"run the shard again: {again or f'the same nd dissect with --shard {shard}'} --restart",
     )
 
 

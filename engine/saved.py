@@ -128,7 +128,7 @@ class Saved:
     def save(self, phase: int, record: Mapping[str, Any], state: State, kept: Kept | None = None) -> None:
         """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays.
 
-        ``record["status"]``: how far the run is, in the terms of :func:`ndissect.store.paused.status_record`.
+        ``record["status"]``, which may be left out: how far the run is (ndissect.store.paused.status_record).
         """
         self._demand_folder()
         if self._process == 0 and not os.path.lexists(self.folder / paused.RUN):
@@ -145,7 +145,7 @@ class Saved:
         self._parts = parts
         for piece in fresh:
             piece.saved = True
-        if self._process == 0:
+        if self._process == 0 and "status" in record:
             self._write_status(paused.status_record(**record["status"], updated=time.time()))
 
     def pieces(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Piece]:

@@ -65,7 +65,8 @@ def merge(
         "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
         "content_digest": survey.digest,
     }
-    about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds}
+    took = sum(float(run["elapsed"]) for run in runs) + time.time() - began
+    about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds, "elapsed": round(took, 3)}
     write_store(target, replace(dissection, provenance=about))
     if not keep:
         for shard in found:
