@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.publishing import Publish, Publisher
 from ndissect.engine.saved import Saved
 from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.start import find_start, taking_up
 from ndissect.engine.state import State, as_tensor, from_tensor, under, within
 from ndissect.engine.timing import Clock
 from ndissect.engine.together import ALONE, Together
@@ -118,8 +119,9 @@ class Run:
         part: range | None = None,
     ) -> None:
         self.settings, self.progress, self.saved, self.together = settings, progress, saved, together
-        self._start = self._find_start()
-        self.clock = Clock()
+        self._start = find_start(saved, together, progress, len(dataset))
+        self.clock = Clock(self._start.seconds)
+        self._began = time.monotonic()
         self.loader = Loader(
             dataset, protocol, settings.workers, pin=settings.device.type == "cuda", jpeg_on=settings.jpeg_on
         )
@@ -140,7 +142,8 @@ class Run:
         counting = self.forward.counting
         self.plan = Plan(False, False, 0, self.memory)
         if settings.evidence:
-            self.plan = plan(self.places, dataset, settings.null, self.memory, counting)
+            chosen = together.gather(self._start.choices)[0]
+            self.plan = plan(self.places, dataset, settings.null, self.memory, counting, chosen)
         self.gathering = Gathering(
             self.places,
             protocol,
@@ -150,7 +153,7 @@ class Run:
             top=min(settings.top, len(dataset)),
             budget=self.plan.budget,
             device=counting,
-            allowed=self._start.record.get("thresholds"),
+            allowed=self._start.thresholds,
             peaks=self.plan.peaks,
         )
         self._publisher = (
@@ -183,27 +186,14 @@ class Run:
 
     # Going on where an earlier run stopped
 
-    def _find_start(self) -> _Start:
-        """Where to begin: the last phase that all processes have reached and saved."""
-        mine = self.saved.phases() if self.saved else []
-        phase = min(max(phases, default=-1) for phases in self.together.gather(mine))
-        if self.saved is None or phase < 0:
-            return _Start()
-        found = self.saved.load(phase)
-        if found is None and self.together.size > 1:
-            raise NDError(f"what was saved in {self.saved.folder} cannot be read", "--restart throws it away")
-        if found is None:
-            self.progress.note("what was saved before cannot be read: starting from the beginning")
-            self.saved.clear()
-            return _Start()
-        return _Start(phase, *found)
-
-    def _save(self, phase: int, done: int, state: Callable[[], State], *, now: bool = False) -> None:
-        """Save what was counted, and what is kept, if it is time."""
+    def _save(
+        self, phase: int, done: int, state: Callable[[], State], *, counted: int | None = None, now: bool = False
+    ) -> None:
+        """Save what was counted, and what is kept, if it is time; ``counted``: images, if the phase is the tally."""
         stop = self.settings.stop()
         due = time.monotonic() - self._saving >= self.settings.save_every
         if self.saved is not None and (due or now or stop):
-            record = self._record(done)
+            record = self._record(phase, done, counted)
             try:
                 with self.clock.during("save"):
                     self.saved.save(phase, record, state(), self.gathering.kept)
@@ -213,10 +203,26 @@ class Run:
         if stop is not None:
             raise stop
 
-    def _record(self, done: int) -> dict[str, Any]:
+    def _record(self, phase: int, done: int, counted: int | None = None) -> dict[str, Any]:
         """What is saved beside a state."""
         g = self.gathering
-        return {"done": done, "full": g.kept.full, "batch": self.forward.batch.size, "thresholds": g.allowed}
+        elapsed = self._start.elapsed + time.monotonic() - self._began
+        status: dict[str, Any] = {
+            "phase": "thresholds" if counted is None else "tally",
+            "step": phase + 1,
+            "steps": g.passes + 1,
+        }
+        status |= {"done": done if counted is None else counted, "total": len(self.mine), "elapsed": elapsed}
+        return {
+            "done": done,
+            "batch": self.forward.batch.size,
+            "full": g.kept.full,
+            "labelled": g.kept.labelled,
+            "thresholds": g.allowed,
+            "choices": self.plan.choices,
+            "seconds": self.clock.seconds(),
+            "status": status,
+        }
 
     def _not_saved(self, error: NDError) -> None:
         assert self.saved is not None
@@ -264,14 +270,23 @@ class Run:
 
     def _restore(self) -> int:
         """Take up what was saved of a pass; how many images it had done."""
-        g, record = self.gathering, self._start.record
-        g.restore(self._start.state)
+        g, start = self.gathering, self._start
+        with taking_up(self.saved):
+            g.restore(start.state)
+            if start.phase == 0 and start.done != g.reading.images + len(g.reading.bad):
+                raise ValueError(f"{start.done} images done, {g.reading.images} read")
         if self.saved and g.keeps:
-            g.kept.restore(self.saved.pieces(record), g.bounds())
-            g.kept.full = g.kept.full or bool(record["full"])
-        self.forward.batch.size = min(self.forward.batch.size, int(record["batch"]))
-        self.progress.note(f"going on after {record['done']} of {len(self.mine)} images")
-        return int(record["done"])
+            g.kept.restore(self._labelled(self.saved.pieces(start.record, self.places)), g.bounds())
+            g.kept.full, g.kept.labelled = g.kept.full or start.full, g.kept.labelled and start.labelled
+        self.forward.batch.size = min(self.forward.batch.size, start.batch)
+        self.progress.note(f"going on after {start.done} of {len(self.mine)} images")
+        return start.done
+
+    def _labelled(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The pieces with their labels, if they had them: what is then decided by cost does not see that it paused."""
+        for piece in pieces:
+            labels = next(self.loader.read_labels([piece.images])) if self._start.labelled else None
+            yield replace(piece, labels=labels)
 
     def batches(self, images: Sequence[int], *, skip_bad: bool) -> Iterator[Batch]:
         """Batches of these images; what it takes to wait for them is timed."""
@@ -334,9 +349,10 @@ class Run:
                 "give more --memory, or dissect fewer layers at a time",
             )
         survey = g.reading.survey(self.loader.dataset.names)
-        outcome = Outcome(None, survey, self.clock.seconds(), 1, self.forward.batch.size)
-        whole = record(outcome, self.places)
-        self.saved.save(0, self._record(len(self.mine)) | {"complete": whole}, g.state(), g.kept)
+        outcome = Outcome(None, survey, self.clock.seconds(), 1, self.forward.batch.size, self._start.elapsed)
+        saved = self._record(0, len(self.mine))
+        saved |= {"complete": record(outcome, self.places), "status": saved["status"] | {"whole": True}}
+        self.saved.save(0, saved, g.state(), g.kept)
         return outcome
 
     # The tally
@@ -350,12 +366,16 @@ class Run:
         kept = len(self.mine) - len(missing) - len(g.reading.bad)
         counted = counting.images - done  # of those that are kept
 
+        def save(done: int, *, now: bool = False) -> None:
+            self._save(g.passes, done, state, counted=counting.images, now=now)
+
         def state() -> State:
             known = {"missing": as_tensor(missing)} | (under("peaks", g.peaks.state()) if g.peaks else {})
             return counting.state() | under("reading", g.reading.state()) | known
 
-        if together.size > 1 and not resumed:
-            self._save(g.passes, 0, state, now=True)
+        # What was chosen by its cost is kept, as soon as a later start would choose again.
+        if not resumed and (together.size > 1 or (self.saved is not None and self.saved.phases())):
+            save(0, now=True)
         self._say_passes(kept - counted, len(missing) - done)
         if together.rank == 0:
             self.progress.busy("images")
@@ -363,17 +383,18 @@ class Run:
         if counted < kept:
             self.progress.start("tally", kept, counted)
             for pieces in self._pieces_left(missing, counted) if resumed else [g.kept.pieces]:
-                counting.count_pieces(pieces, tell=True, after=lambda: self._save(g.passes, 0, state))
+                counting.count_pieces(pieces, tell=True, after=lambda: save(0))
             g.kept.pieces.clear()
         if done < len(missing):
-            self._second_pass(counting, missing, done, state)
+            self._second_pass(counting, missing, done, save)
         counting.share(together)
         peaks = g.peaks if all(together.gather(g.peaks is not None)) else None
         if peaks:
             peaks.shared(together)
         dissection = conclude(counting, {}, peaks) if together.rank == 0 else None
         share = len(missing) / max(len(self.mine), 1)
-        return Outcome(dissection, survey, self.clock.seconds(), g.passes + share, self.forward.batch.size)
+        passes, batch = g.passes + share, self.forward.batch.size
+        return Outcome(dissection, survey, self.clock.seconds(), passes, batch, self._start.elapsed)
 
     def _begin_counting(self) -> tuple[Counting, list[int], int]:
         """The counting at the thresholds that were found, the images that are not kept, and that none is done."""
@@ -407,32 +428,36 @@ class Run:
 
     def _resume_counting(self) -> tuple[Counting, list[int], int]:
         """The same, as it was saved: of the first half it needs no more than its result."""
-        state = self._start.state
-        counting = Counting.resumed(self.loader, self.places, state, self.forward.counting, self.clock, self.progress)
-        self.gathering.reading.restore(within(state, "reading"))
-        self.gathering.restore_peaks(state)
+        state, done, on = self._start.state, self._start.done, self.forward.counting
+        with taking_up(self.saved):
+            counting = Counting.resumed(self.loader, self.places, state, on, self.clock, self.progress)
+            self.gathering.reading.restore(within(state, "reading"))
+            self.gathering.restore_peaks(state)
+            missing: list[int] = from_tensor(state["missing"])
+            if len(set(missing) & set(self.mine)) < len(missing) or not done <= min(len(missing), counting.images):
+                raise ValueError(f"{done} of {len(missing)} images done, {counting.images} counted")
         self.progress.note(f"going on with the tally, after {counting.images} of {len(self.mine)} images")
-        return counting, from_tensor(state["missing"]), int(self._start.record["done"])
+        return counting, missing, done
 
     def _pieces_left(self, missing: Sequence[int], counted: int) -> Iterator[list[Piece]]:
         """The saved pieces one by one, without those of the first ``counted`` images."""
         assert self.saved is not None
         out = set(missing)  # an earlier run with less memory may have let go of pieces that it had found saved
-        for piece in self.saved.pieces(self._start.record):
+        for piece in self.saved.pieces(self._start.record, self.places):
             if piece.images[0] in out:
                 continue
             if counted <= 0:
                 yield [piece]
             counted -= len(piece.images)
 
-    def _second_pass(self, counting: Counting, missing: list[int], done: int, state: Callable[[], State]) -> None:
+    def _second_pass(self, counting: Counting, missing: list[int], done: int, save: Callable[[int], None]) -> None:
         self.progress.start("tally", len(missing), done)
         with self.forward.captured() as capture:
             for batch in self.batches(missing[done:], skip_bad=False):  # all of them could be read before
                 self.forward.run(capture, batch, [counting.consumer(batch)])
                 done += len(batch)
                 self.progress.advance(len(batch))
-                self._save(self.gathering.passes, done, state)
+                save(done)
                 if self._publisher and done < len(missing):
                     self._publisher.counted(counting)
 
@@ -466,12 +491,3 @@ class Run:
                 f"--memory {self.memory} did not suffice to keep what may fire in {missing} of {len(self.mine)} "
                 "images: a second forward pass over those"
             )
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Where a run begins: the phase, -1 for the beginning, with what was saved of it."""
-
-    phase: int = -1
-    record: dict[str, Any] = field(default_factory=dict)
-    state: State = field(default_factory=dict)

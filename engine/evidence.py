@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -27,6 +28,8 @@ CHEAP_SHARE, CHEAP_SECONDS = 0.1, 5.0
 class Plan:
     """``by_block``: count by image block, for intervals; ``peaks``: keep every image's peaks; ``pairings``: wrong ones
     of the null at the most; ``budget``: what is left for the rest; ``notes``: what is left out, and why.
+
+    ``choices``: the same as JSON values, for a run that goes on.
     """
 
     by_block: bool
@@ -35,11 +38,24 @@ class Plan:
     budget: Budget
     notes: tuple[str, ...] = ()
 
+    @property
+    def choices(self) -> dict[str, Any]:
+        found = {"intervals": self.by_block, "the null": self.pairings > 0, "AUPRC": self.peaks}
+        return found | {"notes": list(self.notes)}
+
 
 def plan(
-    places: Sequence[Place], dataset: ConceptDataset, null: int | None, budget: Budget, device: torch.device
+    places: Sequence[Place],
+    dataset: ConceptDataset,
+    null: int | None,
+    budget: Budget,
+    device: torch.device,
+    chosen: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What fits ``budget``; ``null``: pairings asked for, None for as many as usual."""
+    """What fits ``budget``; ``null``: pairings asked for, None for as many as usual.
+
+    ``chosen``: the choices that the run made when it began, which stay whatever memory there is now.
+    """
     units, columns = sum(p.units for p in places), len(dataset.concepts) + 1
     wanted = PAIRINGS if null is None else null
     groups = group_images(dataset, by_block=False).count * BLOCKS
@@ -50,7 +66,9 @@ def plan(
     notes = []
 
     def fits(what: str, need: int, where: str) -> bool:
-        if need > left[where]:
+        if chosen is not None and not chosen[what]:
+            return False
+        if chosen is None and need > left[where]:
             room = f"{human_bytes(left[where])} of --memory {budget} are left for it"
             notes.append(f"{what} left out: {human_bytes(need)} of memory, {room}")
             return False
@@ -67,4 +85,4 @@ def plan(
     rest = Budget(
         *(max(whole - max(part - _LITTLE, 0), 0) for whole, part in ((budget.host, on_host), (budget.gpu, on_gpu)))
     )
-    return Plan(by_block, peaks, pairings, rest, tuple(notes))
+    return Plan(by_block, peaks, pairings, rest, tuple(notes if chosen is None else chosen["notes"]))

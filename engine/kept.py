@@ -70,12 +70,12 @@ def _cut(layer: Cells | Tensor, bound: Tensor, upsampling: Upsampling) -> Cells 
 class Kept:
     """The pieces of a run, on its device while the budget there lasts, then on the host.
 
-    ``full``: images had to be left out, which then need a second forward pass.
+    ``full``: images had to be left out, which then need a second forward pass; ``labelled``: no labels had to.
     """
 
     def __init__(self, budget: Budget, device: torch.device, upsampling: Upsampling) -> None:
         self.pieces: list[Piece] = []
-        self.full = False
+        self.full, self.labelled = False, True
         self._budget, self._upsampling = budget, upsampling
         self._places = tuple(dict.fromkeys((device, torch.device("cpu"))))
         self._taken = dict.fromkeys((place.type for place in self._places), 0)
@@ -100,9 +100,9 @@ class Kept:
             self.cut(bounds)
             if self._put(piece):
                 return
-        for there in self.pieces:  # labels can be read again, activations cannot
+        self.labelled = False  # labels can be read again, activations cannot
+        for there in (*self.pieces, piece):
             there.labels = None
-        piece.labels = None
         self._count()
         self.full = not self._put(piece) or self.full
 

@@ -6,6 +6,7 @@ adds up, so the order of shards does not matter; only the labels are read again,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,16 @@ from ndissect.engine.peaks import Peaks
 from ndissect.engine.places import read_places
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.quantile import merged
-from ndissect.engine.saved import Saved, differences, load_pieces, read_key
+from ndissect.engine.saved import Saved, differences, read_key
+from ndissect.engine.sealed import Damaged
+from ndissect.engine.start import taking_up
 from ndissect.engine.state import State, within
 from ndissect.engine.timing import Clock
 from ndissect.engine.together import ALONE
 from ndissect.engine.top import TopTracker
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.model import Dissection
-from ndissect.store.names import quoted
+from ndissect.store.paused import demand_ours, read_paused, shard_folder
 from ndissect.store.protocol import Protocol
 
 
@@ -49,7 +52,7 @@ class Shard:
 
     def folder(self, target: Path) -> Path:
         """Where the shard of the store ``target`` lies."""
-        return target.with_name(f"{target.name}.shard-{self.number}-of-{self.of}")
+        return shard_folder(target, str(self))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
@@ -65,13 +68,17 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is whole: its folder, what it is of, what was said of it, and its record with the kept parts."""
+    """A shard that is whole: where it lies, what it is of, what was said of it, and its record with the kept parts."""
 
-    folder: Path
+    saved: Saved
     key: dict[str, Any]
     about: dict[str, Any]
     record: dict[str, Any]
     state: State
+
+    @property
+    def folder(self) -> Path:
+        return self.saved.folder
 
 
 def open_shards(folders: Sequence[Path]) -> list[Finished]:
@@ -98,22 +105,30 @@ def open_shards(folders: Sequence[Path]) -> list[Finished]:
 
 
 def _open(folder: Path) -> Finished:
+    if os.path.lexists(folder):
+        demand_ours(folder)
     key = read_key(folder) if folder.is_dir() else None
     if key is None or "shard" not in key:
         raise WrongUse(f"{folder} is no shard", "nd dissect --shard i/n makes one")
     saved = Saved(folder, key)
     found = saved.load(0)
     if found is None:
-        raise NDError(
-            f"what is in {folder} cannot be read",
-            f"run the shard again: nd dissect --shard {quoted(str(key['shard']))}",
-        )
+        raise _damaged(folder, str(key["shard"]))
     record, state = found
     if "complete" not in record:
         raise NDError(
             f"shard {key['shard']} in {folder} has not ended", "the command that began it goes on where it stopped"
         )
-    return Finished(folder, key, record["complete"], record, state)
+    return Finished(saved, key, record["complete"], record, state)
+
+
+def _damaged(folder: Path, shard: str) -> NDError:
+    began = read_paused(folder)
+    again = began.goes_on if began is not None else ""
+    return NDError(
+        f"what is in {folder} cannot be read: it is damaged",
+        f"run the shard again: {again or f'the same nd dissect with --shard {shard}'} --restart",
+    )
 
 
 def merge(
@@ -135,41 +150,45 @@ def merge(
         raise NDError(
             f"{dataset.root} is not the data set that the shards were taken of", "--data names the folder with it"
         )
-    protocol, places = Protocol.from_json(shards[0].key["protocol"]), read_places(about["places"])
-    clock, loader = Clock(), Loader(dataset, protocol, workers)
-    reading = Reading(len(dataset.concepts))
-    for shard in shards:
-        reading.merge(within(shard.state, "reading"))
-    survey = reading.survey(dataset.names, ALONE)
-    progress.plan([Phase("thresholds"), Phase("images"), Phase("tally", survey.images)])
-    progress.busy("thresholds")
-    with clock.during("thresholds"):
-        statistics = [
-            merged([within(s.state, f"{i}.quantile") for s in shards], protocol.q) for i in range(len(places))
-        ]
-    tops = []
-    for i, place in enumerate(places):
-        tracker = TopTracker(place.units, min(int(about["top"]), len(dataset)), place.map_size)
+    with taking_up(shards[0].saved):
+        protocol, places = Protocol.from_json(shards[0].key["protocol"]), read_places(about["places"])
+        clock, loader = Clock(), Loader(dataset, protocol, workers)
+        reading = Reading(len(dataset.concepts))
         for shard in shards:
-            tracker.merge(within(shard.state, f"{i}.top"))
-        tops.append(tracker.result())
-    evidence = plan(places, dataset, about.get("null"), memory, device)
-    for note in evidence.notes:
-        progress.note(note)
-    counting = Counting(
-        *(loader, places, statistics, tops, device, clock, progress),
-        grouping=group_images(dataset, by_block=evidence.by_block),
-        pairings=evidence.pairings,
-    )
-    kept = evidence.peaks and all("peaks.images" in s.state for s in shards)
-    peaks = Peaks(places, len(dataset.concepts)) if kept else None
-    if peaks:
-        for shard in shards:
-            peaks.merge(within(shard.state, "peaks"))
+            reading.merge(within(shard.state, "reading"))
+        survey = reading.survey(dataset.names, ALONE)
+        progress.plan([Phase("thresholds"), Phase("images"), Phase("tally", survey.images)])
+        progress.busy("thresholds")
+        with clock.during("thresholds"):
+            statistics = [
+                merged([within(s.state, f"{i}.quantile") for s in shards], protocol.q) for i in range(len(places))
+            ]
+        tops = []
+        for i, place in enumerate(places):
+            tracker = TopTracker(place.units, min(int(about["top"]), len(dataset)), place.map_size)
+            for shard in shards:
+                tracker.merge(within(shard.state, f"{i}.top"))
+            tops.append(tracker.result())
+        evidence = plan(places, dataset, about.get("null"), memory, device)
+        for note in evidence.notes:
+            progress.note(note)
+        counting = Counting(
+            *(loader, places, statistics, tops, device, clock, progress),
+            grouping=group_images(dataset, by_block=evidence.by_block),
+            pairings=evidence.pairings,
+        )
+        kept = evidence.peaks and all("peaks.images" in s.state for s in shards)
+        peaks = Peaks(places, len(dataset.concepts)) if kept else None
+        if peaks:
+            for shard in shards:
+                peaks.merge(within(shard.state, "peaks"))
     progress.busy("images")
     counting.keep_images()
     progress.start("tally", survey.images)
     for shard in shards:
-        for name in shard.record["parts"]:
-            counting.count_pieces(load_pieces(shard.folder / str(name)), tell=True)
+        try:
+            for pieces in shard.saved.parts(shard.record, places):
+                counting.count_pieces(pieces, tell=True)
+        except Damaged as e:
+            raise _damaged(shard.folder, str(shard.key["shard"])) from e
     return conclude(counting, {}, peaks), survey, clock.seconds()

@@ -1,77 +1,99 @@
 """What a run has counted so far, on the disk, so that the same command goes on after a kill.
 
-A hidden folder beside the store holds ``run.json``, which says by contents what the run is of; a file for each phase
-of each process, replaced as a whole; and the pieces of what may fire (ndissect.engine.kept), written once. Nothing is
-pickled. The folder goes when the store is whole.
+A hidden folder beside the store holds ``run.json``, which says by contents what the run is of, and ``status.json``,
+how far it is (ndissect.store.paused); a file for each phase of each process, replaced as a whole; and the pieces of
+what may fire (ndissect.engine.kept), written once. Each file tells whether it is what was written
+(ndissect.engine.sealed), and that of a phase names the pieces that go with it. Nothing is pickled, and no link is
+followed. The folder goes when the store is whole.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
-from ndissect.engine.cells import Cells
 from ndissect.engine.data.alone import alone
 from ndissect.engine.kept import Kept, Piece
+from ndissect.engine.parts import check_piece, to_pieces, to_tensors
+from ndissect.engine.places import Place
+from ndissect.engine.sealed import UNREADABLE, Damaged, read_sealed, write_sealed
 from ndissect.engine.state import State
+from ndissect.store import paused
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import atomic, hidden
+from ndissect.store.files import atomic
 
-_KIND, _VERSION = "ndissect-saved-run", "1"
-_RESTART = "--restart throws away what was saved; -o names another output"
+#: What to do about a state that cannot be used.
+RESTART = "--restart throws away what was saved; -o names another output"
 _SHOWN = 60
-_KEY = "run.json"
-# What reading a file that was damaged, or written by something else, may raise.
-_UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError)
-
-
-def saved_folder(target: Path) -> Path:
-    """Where a run that will write ``target`` saves itself: ``.<name>.saved`` beside it."""
-    return hidden(target, "saved")
 
 
 class Saved:
-    """The saved state of the run that writes ``target``; ``key``: JSON values that tell what it is of.
+    """The saved state of a run in ``folder``; ``key``: JSON values that tell what it is of.
 
-    ``process``: which of several this one is; ``room``: bytes that the store will take on the same disk.
+    ``process``: which of several this one is; ``room``: bytes that the store will take on the same disk; ``target``:
+    the store; ``command``: what goes on, as a list of words.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], process: int = 0, room: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: Mapping[str, Any],
+        process: int = 0,
+        room: int = 0,
+        *,
+        target: Path | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
         self.folder, self._key, self._process, self.room = folder, json.loads(json.dumps(key)), process, room
-        self._parts: list[str] = []
+        self._target = target or folder.with_name(folder.name.removeprefix(".").removesuffix(".saved"))
+        self._command = tuple(command)
+        self._bound_to = hashlib.sha256(json.dumps(self._key, sort_keys=True).encode()).hexdigest()
+        self._parts: list[list[str]] = []
+        self._lock: int | None = None
+        self._held: os.stat_result | None = None
 
     @contextlib.contextmanager
     def held(self, *, restart: bool = False) -> Iterator[None]:
         """Hold the folder for this run, made where it is missing; it stays where something was saved.
 
-        WrongUse where it is of other work, NDError where another run holds it. ``restart``: throw away what is there.
+        WrongUse where it is of other work, NDError where another run holds it, or where no run has made it.
+        ``restart``: throw away what is there.
         """
-        busy = f"another run is writing to {self.folder.parent / self._target_name()}"
+        busy = f"another run is writing to {self.folder.parent / self._writes}"
         with contextlib.ExitStack() as stack:
             try:
-                self.folder.mkdir(exist_ok=True)
-                stack.enter_context(alone(self.folder / "lock", busy))
-                if restart or not self._key_file.exists():  # without the key nothing says what the rest is of
+                with contextlib.suppress(FileExistsError):
+                    self.folder.mkdir()
+                paused.demand_ours(self.folder, "; -o names another output")
+                self._lock = stack.enter_context(alone(self.folder / paused.LOCK, busy))
+                with contextlib.suppress(OSError):  # on a full disk it is told when there is something to save
+                    self._mark()
+                # Without run.json nothing says what the rest is of.
+                if restart or not os.path.lexists(self.folder / paused.RUN):
                     self.clear()
             except OSError as e:
                 why = e.strerror or e
                 raise NDError(f"cannot use the folder {self.folder}: {why}", "-o names another output") from e
             stack.callback(self._tidy)  # while it is held: the folder of a run that goes on is not ours to remove
             self._check()
-            yield
+            self._tell("")
+            try:
+                yield
+            except BaseException as e:
+                self._tell(e.message if isinstance(e, NDError) else str(e) or type(e).__name__)
+                raise
 
-    def _target_name(self) -> str:
-        return self.folder.name.removeprefix(".").removesuffix(".saved")
+    @property
+    def _writes(self) -> str:
+        """What the run writes: the name of the store, or of the shard."""
+        return self.folder.name if "shard" in self._key else self._target.name
 
     def _check(self) -> None:
         """WrongUse where what was saved is of other work than ``key``."""
@@ -80,79 +102,149 @@ class Saved:
             return
         differ = differences(there, self._key)
         if differ:
-            what = f"an unfinished run to {self._target_name()} was of other work: {differ}"
-            raise WrongUse(what, _RESTART)
+            what = f"an unfinished run to {self._writes} was of other work: {differ}"
+            raise WrongUse(what, RESTART)
 
     def phases(self) -> list[int]:
         """The phases that this process has saved."""
-        names = (p.name.split(".") for p in self.folder.glob(f"{self._process}.phase*.safetensors"))
-        return sorted(int(n[1].removeprefix("phase")) for n in names if n[1].removeprefix("phase").isdigit())
+        try:
+            found = [paused.phase_of(name) for name in os.listdir(self.folder)]  # noqa: PTH208 - names are wanted
+        except OSError:
+            return []
+        return sorted(of[1] for of in found if of is not None and of[0] == self._process)
 
     def load(self, phase: int) -> tuple[dict[str, Any], State] | None:
-        """The record and the tensors of ``phase``, None where none can be read."""
+        """The record and the tensors of ``phase``, None where they are not what was saved."""
+        name = paused.phase_file(self._process, phase)
         try:
-            return _load(self._file(phase))
-        except _UNREADABLE:
+            found = read_sealed(self.folder / name, self._belongs(name))
+            for number, (part, digest) in enumerate(found.record["parts"]):
+                if part != paused.part_file(self._process, number) or not isinstance(digest, str):
+                    raise Damaged(name)
+        except (Damaged, KeyError, TypeError, ValueError):
             return None
+        return found.record, found.state
 
     def save(self, phase: int, record: Mapping[str, Any], state: State, kept: Kept | None = None) -> None:
-        """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays."""
-        if self._process == 0 and not self._key_file.exists():
-            whole = {"encoding-type": _KIND, "encoding-version": _VERSION, "key": self._key}
-            with _saving(self._key_file) as part:
-                part.write_text(json.dumps(whole), encoding="utf-8")
+        """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays.
+
+        ``record["status"]``, which may be left out: how far the run is (ndissect.store.paused.status_record).
+        """
+        self._demand_folder()
+        if self._process == 0 and not os.path.lexists(self.folder / paused.RUN):
+            with _saving(self.folder / paused.RUN) as part:
+                self._mark()
+                part.write_bytes(paused.run_record(self._target, self._key, self._command))
         fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []
         parts = list(self._parts)
         if fresh:
-            parts.append(f"{self._process}.kept{len(parts)}.safetensors")
-            _store(self.folder / parts[-1], _tensors(fresh), {"images": [piece.images for piece in fresh]})
-        _store(self._file(phase), state, {**record, "parts": parts})
+            name = paused.part_file(self._process, len(parts))
+            images, tensors = to_tensors(fresh)
+            parts.append([name, self._store(name, tensors, images)])
+        self._store(paused.phase_file(self._process, phase), state, {**record, "parts": parts})
         self._parts = parts
         for piece in fresh:
             piece.saved = True
+        if self._process == 0 and "status" in record:
+            self._write_status(paused.status_record(**record["status"], updated=time.time()))
 
-    def pieces(self, record: Mapping[str, Any]) -> Iterator[Piece]:
-        """What may fire, as it was saved with ``record``, part after part."""
-        self._parts = [str(name) for name in record["parts"]]
-        for name in self._parts:
-            yield from load_pieces(self.folder / name)
+    def pieces(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Piece]:
+        """What may fire in ``places``, as it was saved with ``record``; NDError where it is not what was saved."""
+        try:
+            for part in self.parts(record, places):
+                yield from part
+        except Damaged as e:
+            raise NDError(f"what was saved in {self.folder} cannot be read: {e} is damaged", RESTART) from e
+
+    def parts(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[list[Piece]]:
+        """The same, a file at a time; Damaged where one is not what was saved."""
+        self._parts = [list(part) for part in record["parts"]]
+        seen: set[int] = set()
+        for name, digest in self._parts:
+            found = read_sealed(self.folder / name, self._belongs(name))
+            if found.digest != digest:
+                raise Damaged(name)
+            try:
+                pieces = to_pieces(found.record, found.state)
+                for piece in pieces:
+                    check_piece(piece, places)
+            except UNREADABLE as e:
+                raise Damaged(name) from e
+            images = [image for piece in pieces for image in piece.images]
+            if len(seen.union(images)) < len(seen) + len(images):  # counted twice
+                raise Damaged(name)
+            seen.update(images)
+            yield pieces
+
+    def whole(self) -> bool:
+        """Whether this is a shard that has ended, all of which is what was saved."""
+        found = self.load(0)
+        if found is None or "complete" not in found[0]:
+            return False
+        try:
+            return all(read_sealed(self.folder / n, self._belongs(n)).digest == d for n, d in found[0]["parts"])
+        except Damaged:
+            return False
 
     def clear(self) -> None:
-        """Throw away everything that was saved."""
-        for path in self.folder.iterdir():
-            if path.name != "lock":
-                path.unlink()
+        """Throw away everything that was saved; OSError where that fails."""
+        paused.clear(self.folder, but_lock=True)
         self._parts = []
 
     def remove(self) -> None:
         """The run is over: nothing of it need be saved any more."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what is left over says itself that it is not wanted: run.json goes first
+            paused.clear(self.folder)
 
-    @property
-    def _key_file(self) -> Path:
-        return self.folder / _KEY
+    def _belongs(self, name: str) -> str:
+        """What the file ``name`` of this run is part of."""
+        return f"{self._bound_to} {name}"
 
-    def _file(self, phase: int) -> Path:
-        return self.folder / f"{self._process}.phase{phase}.safetensors"
+    def _store(self, name: str, state: State, record: Mapping[str, Any]) -> str:
+        with _saving(self.folder / name) as part:
+            return write_sealed(part, state, record, self._belongs(name))
+
+    def _mark(self) -> None:
+        """Mark the folder as a run's, in its lock."""
+        if self._lock is not None and os.fstat(self._lock).st_size == 0:
+            os.pwrite(self._lock, paused.MARK, 0)
+
+    def _demand_folder(self) -> None:
+        """NDError where another folder, or a link, has taken the place of the one that this run began with."""
+        try:
+            there = self.folder.lstat()
+        except OSError as e:
+            raise NDError(f"cannot save to {self.folder}: {e.strerror}", "-o names another output") from e
+        if self._held is None:
+            paused.demand_ours(self.folder)
+            self._held = there
+        if not os.path.samestat(there, self._held):
+            raise NDError(f"cannot save to {self.folder}: it is no longer the same folder", "-o names another output")
+
+    def _tell(self, reason: str) -> None:
+        """Say in the status that this process goes on with the run, or why it ended."""
+        record = paused.status_with(self.folder, reason)
+        if record is not None and self._process == 0:
+            self._write_status(record)
+
+    def _write_status(self, record: bytes) -> None:
+        # Where that fails, nd status shows an older one, and nothing is lost.
+        with contextlib.suppress(NDError), _saving(self.folder / paused.STATUS) as part:
+            part.write_bytes(record)
 
     def _tidy(self) -> None:
         """Remove the folder again where nothing was saved."""
         with contextlib.suppress(OSError):
-            if {path.name for path in self.folder.iterdir()} <= {"lock"}:
+            if {path.name for path in self.folder.iterdir()} <= {paused.LOCK}:
                 self.remove()
 
 
 def read_key(folder: Path) -> dict[str, Any] | None:
     """What the run saved in ``folder`` is of; None where there is none, NDError where that cannot be read."""
     try:
-        whole = json.loads((folder / _KEY).read_text(encoding="utf-8"))
-        if (whole["encoding-type"], whole["encoding-version"]) != (_KIND, _VERSION):
-            raise ValueError
-        return dict(whole["key"])
-    except FileNotFoundError:
-        return None
-    except _UNREADABLE as e:
-        raise NDError(f"what was saved in {folder} cannot be read", _RESTART) from e
+        return paused.read_key(folder)
+    except ValueError as e:
+        raise NDError(f"what was saved in {folder} cannot be read", RESTART) from e
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -173,61 +265,6 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def load_pieces(path: Path) -> list[Piece]:
-    """The pieces of one file; NDError where it cannot be read."""
-    try:
-        record, tensors = _load(path)
-        return [
-            Piece([int(i) for i in images], _layers(tensors, number), saved=True)
-            for number, images in enumerate(record["images"])
-        ]
-    except _UNREADABLE as e:
-        raise NDError(f"what was saved in {path.parent} cannot be read: {e}", _RESTART) from e
-
-
-def _tensors(pieces: list[Piece]) -> State:
-    found: State = {}
-    for number, piece in enumerate(pieces):
-        for i, layer in enumerate(piece.layers):
-            if isinstance(layer, Cells):
-                found[f"{number}.{i}.index"], found[f"{number}.{i}.corners"] = layer.index, layer.corners
-                found[f"{number}.{i}.shape"] = torch.tensor(layer.shape)
-            else:
-                found[f"{number}.{i}.maps"] = layer
-    return found
-
-
-def _layers(tensors: State, number: int) -> list[Cells | Tensor]:
-    layers: list[Cells | Tensor] = []
-    while True:
-        name = f"{number}.{len(layers)}"
-        if f"{name}.maps" in tensors:
-            layers.append(tensors[f"{name}.maps"])
-        elif f"{name}.index" in tensors:
-            a, b, c, d = tensors[f"{name}.shape"].tolist()
-            layers.append(Cells((a, b, c, d), tensors[f"{name}.index"], tensors[f"{name}.corners"]))
-        else:
-            return layers
-
-
-# Files
-
-
-def _load(path: Path) -> tuple[dict[str, Any], State]:
-    with safe_open(str(path), framework="pt") as f:
-        return json.loads(f.metadata()["record"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-
-
-def _store(path: Path, state: State, record: Mapping[str, Any]) -> None:
-    on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
-    with _saving(path) as part:
-        try:
-            save_file(on_host, str(part), {"record": json.dumps(record)})
-        except SafetensorError as e:  # a failure of the disk, in the words of another language
-            full = "os error 28" in str(e) or "No space" in str(e)
-            raise OSError(errno.ENOSPC if full else errno.EIO, str(e)) from e
 
 
 @contextlib.contextmanager

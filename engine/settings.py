@@ -49,8 +49,9 @@ class Settings:
 class Outcome:
     """A dissection, of rank 0 alone, and how it went.
 
-    ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the last
-    may be of a part of it; ``batch``: images a forward pass in the end.
+    ``survey``: of the data; ``seconds``: by what was done, in all that the run took, however often it was stopped;
+    ``passes``: forward passes over the data, of which the last may be of a part of it; ``batch``: images a forward pass
+    in the end; ``before``: seconds that the run had taken when it was last stopped.
     """
 
     dissection: Dissection | None
@@ -58,3 +59,4 @@ class Outcome:
     seconds: dict[str, float]
     passes: float
     batch: int
+    before: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -13,11 +13,11 @@ class Clock:
     """Seconds by what was done: ``seconds()`` after any number of ``with clock.during(what, device)``.
 
     Work on a GPU is timed there, by events, so that nothing waits for the sake of timing; the time of one kind may
-    then pass while another is prepared.
+    then pass while another is prepared. ``before``: seconds by what was done before the run was stopped.
     """
 
-    def __init__(self) -> None:
-        self._host: dict[str, float] = {}
+    def __init__(self, before: Mapping[str, float] | None = None) -> None:
+        self._host: dict[str, float] = dict(before or {})
         self._gpu: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextlib.contextmanager

@@ -84,10 +84,7 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether the run goes on, looked up now; on another machine: whether it wrote within the last minute."""
-        if (self.host, self.machine) != (platform.node(), machine()):
-            return abs(time.time() - self.updated) < _SILENT
-        since = began(self.pid)
-        return since is not None and (since == self.began or 0 in (since, self.began))
+        return process_lives(self.pid, self.host, self.machine, self.began, self.updated)
 
 
 def run_file(target: Path) -> Path:
@@ -112,6 +109,26 @@ def find_runs(folder: Path) -> list[Run]:
     except OSError:
         return []
     return sorted((run for run in found if run is not None), key=lambda run: -run.started)
+
+
+# Whose process it is
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others: ``pid``, ``host``, ``machine`` and ``began``, as in :class:`Run`."""
+    pid = os.getpid()
+    return {"pid": pid, "host": platform.node(), "machine": machine(), "began": began(pid) or 0}
+
+
+def process_lives(pid: int, host: str, on: str, since: int, updated: float) -> bool:
+    """Whether a process goes on that began ``since`` on the machine ``on``, in the terms of :class:`Run`.
+
+    On another machine than this one: whether it wrote, at ``updated``, within the last minute.
+    """
+    if (host, on) != (platform.node(), machine()):
+        return abs(time.time() - updated) < _SILENT
+    now = began(pid)
+    return now is not None and (now == since or 0 in (now, since))
 
 
 # The file
@@ -140,7 +157,7 @@ def _decode(path: Path, record: dict[str, Any]) -> Run:
     """The run that ``record`` describes; ValueError, TypeError, KeyError for what no run has written."""
 
     def get(name: str, kind: type[T]) -> T:
-        return _checked(record[name], kind)
+        return checked(record[name], kind)
 
     if record["encoding-type"] != _KIND or get("encoding-version", str).partition(".")[0] != "1":
         raise ValueError
@@ -165,7 +182,7 @@ def _decode(path: Path, record: dict[str, Any]) -> Run:
         eta=None if record["eta"] is None else get("eta", float),
         step=get("step", int),
         steps=get("steps", int),
-        layers=tuple((clean_text(_checked(name, str)), _checked(n, int)) for name, n in get("layers", list)),
+        layers=tuple((clean_text(checked(name, str)), checked(n, int)) for name, n in get("layers", list)),
         images=get("images", int),
         partial=partial if partial.is_file() else None,
         machine=get("machine", str),
@@ -173,7 +190,7 @@ def _decode(path: Path, record: dict[str, Any]) -> Run:
     )
 
 
-def _checked(value: Any, kind: type[T]) -> T:
+def checked(value: Any, kind: type[T]) -> T:
     """``value``, a JSON value, if it is of ``kind`` and, as a number, is one that can be: finite, not below 0."""
     if kind is float and type(value) is int:
         value = float(value)
@@ -210,11 +227,9 @@ class RunWriter:
         note: Callable[[str], None] = _unheard,
     ) -> None:
         self._target, self._room, self._note = target, room, note
-        now, pid = time.time(), os.getpid()
+        now = time.time()
         self._run = Run(
             target=target,
-            pid=pid,
-            host=platform.node(),
             command=command,
             started=now,
             updated=now,
@@ -228,8 +243,7 @@ class RunWriter:
             layers=tuple(layers),
             images=0,
             partial=None,
-            machine=machine(),
-            began=began(pid) or 0,
+            **this_process(),
         )
         self._failure: OSError | NDError | None = None
         self._told = False

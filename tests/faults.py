@@ -250,10 +250,11 @@ def _dissect(work: Work, told: Connection) -> None:
     from ndissect.engine.networks.resolve import load_network
     from ndissect.engine.progress import Progress
     from ndissect.engine.provenance import identity
-    from ndissect.engine.saved import Saved, saved_folder
+    from ndissect.engine.saved import Saved
     from ndissect.engine.settings import Settings
     from ndissect.engine.together import join
     from ndissect.store.errors import NDError
+    from ndissect.store.paused import saved_folder
     from ndissect.store.protocol import make_protocol
     from ndissect.store.writer import write_store
 

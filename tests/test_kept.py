@@ -12,9 +12,10 @@ from ndissect.engine.cells import Cells, active_cells
 from ndissect.engine.kept import Kept, Piece, may_fire
 from ndissect.engine.labels import LabelBatch, label_batch
 from ndissect.engine.memory import Budget
-from ndissect.engine.saved import Saved, load_pieces
+from ndissect.engine.places import Place
+from ndissect.engine.saved import Saved
 from ndissect.store.errors import NDError
-from ndissect.store.upsampling import UPSAMPLINGS, Upsampling
+from ndissect.store.upsampling import UPSAMPLINGS, Upsampling, make_axis
 
 CPU = torch.device("cpu")
 ENOUGH = Budget(1 << 30, 0)
@@ -256,6 +257,9 @@ def test_no_image_is_left_out_while_there_is_something_to_let_go_of() -> None:
 
 # Saved
 
+AXES = make_axis("half-pixel", SHAPE[0], 14, None, 14), make_axis("half-pixel", SHAPE[1], 14, None, 14)
+PLACES = [Place(name, "Conv2d", U, SHAPE, AXES) for name in ("first", "second")]
+
 
 def same_piece(a: Piece, b: Piece) -> None:
     assert a.images == b.images
@@ -292,7 +296,7 @@ def test_pieces_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     record, state = found
     assert record["done"] == 8
     assert state["t"].tolist() == [0, 1, 2]
-    pieces = list(again.pieces(record))
+    pieces = list(again.pieces(record, PLACES))
     for a, b in zip(pieces, kept.pieces, strict=True):
         same_piece(a, b)
         assert a.saved
@@ -318,21 +322,24 @@ def test_each_piece_is_written_once(tmp_path: Path) -> None:
         assert parts[0] == first
         assert len(parts) == 2
         assert first.stat().st_mtime_ns == written
-        assert [p.images for p in load_pieces(parts[1])] == [[18, 19]]
-        assert len(load_pieces(first)) == 4
+        record, _ = saved.load(0) or pytest.fail("it was saved")
+        one, other = saved.parts(record, PLACES)
+        assert [p.images for p in other] == [[18, 19]]
+        assert len(one) == 4
 
 
 def test_pieces_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:
     saved = Saved(tmp_path / ".x.saved", {})
     with saved.held():
         saved.save(0, {}, {}, mixed())
+    record, _ = saved.load(0) or pytest.fail("it was saved")
     [part] = tmp_path.glob("*/*kept*")
     whole = part.read_bytes()
     for damage in (b"", whole[: len(whole) // 2], b"\0" * len(whole), whole[8:]):
         part.write_bytes(damage)
         with pytest.raises(NDError, match="cannot be read") as refused:
-            load_pieces(part)
+            list(saved.pieces(record, PLACES))
         assert "--restart" in refused.value.hint
     part.unlink()
     with pytest.raises(NDError):
-        load_pieces(part)
+        list(saved.pieces(record, PLACES))

@@ -63,6 +63,7 @@ def test_a_run_is_described_as_json(running: Path) -> None:
     assert 0 < run.pop("seconds") < 600
     assert run == {
         "store": "out.nd.h5",
+        "state": "running",
         "running": True,
         "phase": "tally",
         "step": 3,
@@ -71,6 +72,8 @@ def test_a_run_is_described_as_json(running: Path) -> None:
         "total": 1600,
         "images_per_s": 55.0,
         "eta_s": 27.0,
+        "stopped": None,
+        "reason": None,
         "host": platform.node(),
         "pid": os.getpid(),
         "command": COMMAND,

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from ndissect.store.errors import NDError
 
 _WAIT = "Wait until it ends, then try again."
+# Nothing is cut to length, nor is a link followed, nor a pipe waited for: the name may be taken by another file.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextlib.contextmanager
-def alone(lock: Path, busy: str) -> Iterator[None]:
-    """Hold the file ``lock``, which a kill releases; NDError that says ``busy`` where another process holds it."""
-    with lock.open("w") as held:
-        _lock(held.fileno(), busy)
-        if os.fstat(held.fileno()).st_nlink == 0:  # its last holder has removed it meanwhile: it guards nothing
+def alone(lock: Path, busy: str) -> Iterator[int]:
+    """Hold the file ``lock``, open as the descriptor that comes back; a kill releases it.
+
+    What it holds stays as it is. NDError that says ``busy`` where another process holds it, and where it is a link or
+    no file.
+    """
+    descriptor = _open(lock)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_lock(lock)
+        _lock(descriptor, busy)
+        if os.fstat(descriptor).st_nlink == 0:  # its last holder has removed it meanwhile: it guards nothing
             raise NDError(busy, _WAIT)
-        yield
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(lock: Path) -> int:
+    try:
+        return os.open(lock, _FLAGS, 0o666)
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
+            raise _no_lock(lock) from e
+        raise
+
+
+def _no_lock(lock: Path) -> NDError:
+    return NDError(f"{lock} is a link, or no file: a lock is neither", "Move it away, then try again.")
 
 
 def _lock(descriptor: int, busy: str) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX, find_store
 from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.output import Table
-
-if TYPE_CHECKING:
-    from ndissect.engine.saved import Saved
 
 # Stores of the current folder that are looked into, the newest first.
 _LOOKED_AT = 50
@@ -36,12 +33,6 @@ def find(given: Path | None, asked: dict[str, Any]) -> Path | None:
         except NDError:
             continue
     return None
-
-
-def shard(saved: Saved) -> bool:
-    """Whether what was saved is a whole shard."""
-    found = saved.load(0)
-    return found is not None and "complete" in found[0]
 
 
 def _drift(provenance: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,6 @@ from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
 from ndissect.store.names import quoted
 from ndissect.store.protocol import Protocol
-from ndissect.tui.cli import finished
 from ndissect.tui.cli.output import tell
 
 if TYPE_CHECKING:
@@ -39,6 +38,11 @@ _SHOWN = 0.05
 def command() -> str:
     """The command line as it was typed, ready to be typed again."""
     return shlex.join(["nd", *sys.argv[1:]])
+
+
+def going_on() -> list[str]:
+    """The words of the command that goes on with this one: as it was typed, but for what throws away what was saved."""
+    return ["nd", *(word for word in sys.argv[1:] if word != "--restart")]
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Job:
                 "provenance": self._record(outcome),
             }
 
-        if finished.shard(self.saved):
+        if self.saved.whole():
             tell(f"{self.saved.folder} is whole already; nd merge puts the shards together")
             return
         with show_progress() as shown, self.politely():
@@ -139,6 +143,7 @@ class Job:
         from ndissect.engine.provenance import provenance
 
         how = provenance(self.network, self.dataset, outcome, self.settings, command(), self.started)
+        how["run"] |= {"elapsed": round(outcome.before + time.time() - self.started, 3)}
         how["run"] |= {"processes": self.together.size, "drift": [d.to_json() for d in self.drift]}
         return how | {"asked": self.asked}
 
@@ -161,7 +166,7 @@ class Job:
         from ndissect.engine.memory import high_water
 
         size = sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
-        whole = time.time() - self.started
+        whole = outcome.before + time.time() - self.started
         parts = ", ".join(f"{what} {s:.1f} s" for what, s in outcome.seconds.items() if s >= _SHOWN)
         tell(f"{path} ({human_bytes(size)}) in {whole:.1f} s: {parts}")
         peak = high_water(self.settings.device)

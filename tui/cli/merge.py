@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,11 +65,12 @@ def merge(
         "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
         "content_digest": survey.digest,
     }
-    about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds}
+    took = sum(float(run["elapsed"]) for run in runs) + time.time() - began
+    about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds, "elapsed": round(took, 3)}
     write_store(target, replace(dissection, provenance=about))
     if not keep:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        for shard in found:
+            shard.saved.remove()
     size = human_bytes(target.stat().st_size)
     tell(f"{target} ({size}) of {len(found)} shards in {time.time() - began:.1f} s")
     finished.summary(target, json)

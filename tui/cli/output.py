@@ -83,9 +83,10 @@ def print_json(value: Any) -> None:
     emit(json_text(value) + "\n")
 
 
-def json_text(value: Any) -> str:
-    """``value`` as JSON, indented for a person; NaN becomes null, as JSON has none."""
-    text: str = json.dumps(_clean(value), ensure_ascii=not _unicode(), indent=2 if on_terminal() else None)
+def json_text(value: Any, *, one_line: bool = False) -> str:
+    """``value`` as JSON, indented for a person unless ``one_line``; NaN becomes null, as JSON has none."""
+    indent = 2 if on_terminal() and not one_line else None
+    text: str = json.dumps(_clean(value), ensure_ascii=not _unicode(), indent=indent)
     return text
 
 

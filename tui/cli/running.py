@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ndissect.store.files import SUFFIX, check_writable
 from ndissect.store.names import safe_name
 from ndissect.store.protocol import Protocol
 from ndissect.tui.cli import finished, output
-from ndissect.tui.cli.job import Job, command
+from ndissect.tui.cli.job import Job, going_on
 from ndissect.tui.cli.output import tell
 from ndissect.tui.cli.stopping import Signalled, Stopped, Stopper
 
@@ -88,8 +89,8 @@ class _Run:
         """What there is of a run that was stopped, and what to do."""
         if self.saved is not None and self.saved.phases():
             how = " (started as before: by as many processes)" if "WORLD_SIZE" in os.environ else ""
-            return "what was counted is saved", f"go on: {command()}{how}"
-        return "nothing was written", f"start again: {command()}"
+            return "what was counted is saved", f"go on: {shlex.join(going_on())}{how}"
+        return "nothing was written", f"start again: {shlex.join(going_on())}"
 
     def run(self) -> Path | None:
         """The store, written; None for a shard, and for all but one of several processes."""
@@ -209,10 +210,11 @@ class _Run:
     def _saving(
         self, path: Path, key: dict[str, Any], needed: int, together: Together, shard: Shard | None
     ) -> Iterator[Saved]:
-        from ndissect.engine.saved import Saved, saved_folder
+        from ndissect.engine.saved import Saved
+        from ndissect.store.paused import saved_folder
 
         folder = shard.folder(path) if shard else saved_folder(path)
-        self.saved = Saved(folder, key, together.rank, needed)
+        self.saved = Saved(folder, key, together.rank, needed, target=path, command=going_on())
         if together.rank > 0:
             together.gather(None)  # the first process has the folder ready, and holds it
             yield self.saved

@@ -1,47 +1,69 @@
-"""``nd status``: how far the runs are, here and elsewhere."""
+"""``nd status``: how far the runs are, here and elsewhere, those that were stopped too, and what goes on with them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ndissect.tui.cli.options import JsonOption
 
+if TYPE_CHECKING:
+    from ndissect.store.live import Run
+    from ndissect.store.paused import Paused
+
+# Seconds between two looks of --watch.
+_EVERY = 1.0
+# Finished stores that are looked into, the newest first.
+_MOST = 200
+
 
 def status(
     store: Annotated[Path | None, typer.Argument(metavar="[STORE]", help="The store to be. Default: all here.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also the stores and shards that are finished.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until no run is at work.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """How far the runs are that write a store, here or on another machine. Exit code 1 where none is."""
-    from ndissect.store.live import find_runs, read_run
-    from ndissect.store.names import retyped
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+    """How far the runs are that write a store, here or on another machine, and what goes on with those that stopped.
 
-    runs = find_runs(Path()) if store is None else [r for r in [read_run(store)] if r is not None]
-    described = [_describe(run) for run in runs]
-    if json:
-        print_json({"runs": described})
-    elif described:
-        columns = [Column("store"), Column("state"), Column("phase"), Column("done"), Column("images/s", right=True)]
-        columns += [Column("left"), Column("for"), Column("process")]
-        print_table(Table(columns, [list(_cells(d)) for d in described]))
-        for run in runs:
-            if not run.alive:
-                tell(f"{run.target} was killed; the same command goes on: {retyped(run.command)}")
-    else:
-        whole = store is not None and store.exists()
-        tell(f"no run writes {store or 'a store here'}" + (f"; {store} is whole" if whole else ""))
-    if not runs:
+    A run that was stopped or killed is listed as long as what it has saved lies here. Exit code 1 where no run is at
+    work or stopped, whatever else is listed; --watch ends with 0, on Ctrl-C too.
+    """
+    if watch:
+        _watch(store, every, json)
+        return
+    found = _look(store)
+    _print(found, _finished(store) if every else None, store, json)
+    if not found:
         raise typer.Exit(1)
 
 
-def _describe(run: Any) -> dict[str, Any]:
+# What there is
+
+
+def _look(store: Path | None) -> list[dict[str, Any]]:
+    """The runs that write ``store``, or any store here: those at work and those that were stopped; finished shards."""
+    from ndissect.store.live import find_runs, read_run
+    from ndissect.store.paused import find_paused, saved_folder
+
+    runs = find_runs(Path()) if store is None else [r for r in [read_run(store)] if r is not None]
+    stopped = find_paused(Path() if store is None else store.parent, store)
+    at_work = {saved_folder(run.target) for run in runs if run.alive}
+    saved = {paused.folder for paused in stopped}
+    shown = [_run(run) for run in runs if run.alive or saved_folder(run.target) not in saved]
+    return shown + [_paused(p) for p in stopped if p.folder not in at_work and not p.whole]
+
+
+def _run(run: Run) -> dict[str, Any]:
+    alive = run.alive
     return {
         "store": str(run.target),
-        "running": run.alive,
+        "state": "running" if alive else "killed",
+        "running": alive,
         "phase": run.phase,
         "step": run.step,
         "steps": run.steps,
@@ -49,23 +71,187 @@ def _describe(run: Any) -> dict[str, Any]:
         "total": run.total,
         "images_per_s": round(run.rate, 2),
         "eta_s": run.eta,
-        "seconds": round((time.time() if run.alive else run.updated) - run.started, 1),
+        "seconds": round((time.time() if alive else run.updated) - run.started, 1),
+        "stopped": None if alive else _moment(run.updated),
+        "reason": None if alive else "killed",
         "host": run.host,
         "pid": run.pid,
         "command": run.command,
     }
 
 
-def _cells(d: dict[str, Any]) -> tuple[Any, ...]:
+def _paused(run: Paused) -> dict[str, Any]:
+    alive = run.alive
+    return {
+        "store": str(run.folder if run.shard else run.target),
+        "state": "running" if alive else "paused",
+        "running": alive,
+        "phase": run.phase,
+        "step": run.step,
+        "steps": run.steps,
+        "done": run.done,
+        "total": run.total,
+        "images_per_s": 0.0,
+        "eta_s": None,
+        "seconds": round(run.elapsed, 1),
+        "stopped": None if alive else _moment(run.updated),
+        "reason": None if alive else run.reason or "killed",
+        "host": run.process["host"],
+        "pid": run.process["pid"],
+        "command": run.goes_on,
+        "processes": run.processes,
+    }
+
+
+def _finished(store: Path | None) -> list[dict[str, Any]]:
+    """The stores here, the newest first, and the shards that have ended."""
+    from ndissect.store.files import SUFFIX
+    from ndissect.store.paused import find_paused
+
+    folder = Path() if store is None else store.parent
+    paths = [store] if store is not None else [p for p in folder.glob(f"*{SUFFIX}") if p.is_file()]
+    changed = [(p.stat().st_mtime, p) for p in paths if p.is_file()]
+    found = [_store(path, at) for at, path in sorted(changed, reverse=True)[:_MOST]]
+    shards = [p for p in find_paused(folder, store) if p.whole]
+    return found + [_whole_shard(shard) for shard in shards]
+
+
+def _store(path: Path, finished: float) -> dict[str, Any]:
+    from ndissect.store.errors import NDError
+    from ndissect.store.reader import Store
+    from ndissect.tui.origin import origin
+
+    about: dict[str, Any] = {"store": str(path), "state": "finished", "finished": _moment(finished)}
+    try:
+        with Store(path) as store:
+            known = origin(store.provenance)
+            run = store.provenance.get("run")
+            took = run.get("elapsed") if isinstance(run, dict) else None
+            seconds = took if isinstance(took, float) and 0 <= took < 10**11 else None
+            about |= {"network": known.network, "data": known.data, "layers": list(store.layer_names)}
+            return about | {"seconds": seconds}
+    except NDError:
+        return about | {"state": "not to be read", "network": "", "data": "", "layers": [], "seconds": None}
+
+
+def _whole_shard(run: Paused) -> dict[str, Any]:
+    about: dict[str, Any] = {"store": str(run.folder), "state": "whole shard", "finished": _moment(run.updated)}
+    return about | {"network": "", "data": "", "layers": [], "seconds": round(run.elapsed, 1)}
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).isoformat(timespec="seconds")
+
+
+# Printing it
+
+
+def _print(
+    runs: Sequence[dict[str, Any]], finished: Sequence[dict[str, Any]] | None, store: Path | None, json: bool
+) -> None:
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+
+    if json:
+        print_json(_described(runs, finished))
+        return
+    if runs:
+        columns = [Column("store"), Column("state"), Column("phase"), Column("done"), Column("images/s", right=True)]
+        columns += [Column("left"), Column("for"), Column("stopped"), Column("process")]
+        print_table(Table(columns, [list(_cells(run)) for run in runs]))
+    else:
+        whole = store is not None and store.exists()
+        tell(f"no run writes {store or 'a store here'}" + (f"; {store} is whole" if whole else ""))
+    if finished:
+        columns = [Column("store"), Column("state"), Column("finished"), Column("network"), Column("data")]
+        columns += [Column("layers"), Column("took")]
+        print_table(Table(columns, [list(_finished_cells(one)) for one in finished]))
+    for run in runs:
+        if not run["running"]:
+            tell(_how_to_go_on(run))
+
+
+def _described(runs: Sequence[dict[str, Any]], finished: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    return {"runs": runs} if finished is None else {"runs": runs, "finished": finished}
+
+
+def _how_to_go_on(run: dict[str, Any]) -> str:
+    from ndissect.store.names import retyped
+
+    if run["state"] == "killed":
+        return f"{run['store']} was killed; the same command goes on: {retyped(run['command'])}"
+    why = "was killed" if run["reason"] == "killed" else f"was stopped ({run['reason']})"
+    how = f", by {run['processes']} processes as before" if run["processes"] > 1 else ""
+    return f"{run['store']} {why}; what goes on{how}: {run['command'] or 'the same command'}"
+
+
+def _cells(run: dict[str, Any]) -> tuple[Any, ...]:
     from ndissect.tui.cli.progress import duration
 
     return (
-        d["store"],
-        "running" if d["running"] else "killed",
-        f"{d['phase']} ({d['step']}/{d['steps']})",
-        f"{d['done']}/{d['total']}" if d["total"] else "",
-        round(d["images_per_s"]) if d["images_per_s"] else "",
-        duration(d["eta_s"]) if d["eta_s"] is not None else "",
-        duration(d["seconds"]),
-        f"{d['pid']} on {d['host']}",
+        run["store"],
+        run["state"],
+        f"{run['phase']} ({run['step']}/{run['steps']})",
+        f"{run['done']}/{run['total']}" if run["total"] else "",
+        round(run["images_per_s"]) if run["images_per_s"] else "",
+        duration(run["eta_s"]) if run["eta_s"] is not None else "",
+        duration(run["seconds"]),
+        f"{run['stopped'].replace('T', ' ')}, {run['reason']}" if run["stopped"] else "",
+        f"{run['pid']} on {run['host']}",
     )
+
+
+def _finished_cells(one: dict[str, Any]) -> tuple[Any, ...]:
+    from ndissect.tui.cli.progress import duration
+
+    layers, took = one["layers"], one["seconds"]
+    named = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+    about = one["store"], one["state"], one["finished"].replace("T", " "), one["network"], one["data"], named
+    return (*about, duration(took) if took is not None else "")
+
+
+# Again and again
+
+
+def _watch(store: Path | None, every: bool, json: bool) -> None:
+    """Print what there is at each change, on a terminal in place, until no run is at work or Ctrl-C."""
+    from ndissect.tui.cli.output import emit, json_text, on_terminal
+
+    last: Any = None
+    try:
+        if on_terminal() and not json:
+            _watch_in_place(store, every)
+            return
+        for runs in _looks(store):
+            seen = [(r["store"], r["state"], r["phase"], r["step"], r["done"]) for r in runs]
+            if seen == last:
+                continue
+            last, finished = seen, _finished(store) if every else None
+            if json:
+                emit(json_text(_described(runs, finished), one_line=True) + "\n")
+            else:
+                _print(runs, finished, store, json)
+    except KeyboardInterrupt:
+        return
+
+
+def _watch_in_place(store: Path | None, every: bool) -> None:
+    from rich.console import Console
+
+    from ndissect.tui.cli.output import emit
+
+    runs: list[dict[str, Any]] = []
+    with Console().screen():
+        for runs in _looks(store):
+            emit("\x1b[H\x1b[J")
+            _print(runs, None, store, False)
+    _print(runs, _finished(store) if every else None, store, False)  # what stays on the terminal
+
+
+def _looks(store: Path | None) -> Iterator[list[dict[str, Any]]]:
+    """What there is, every second, the last time when no run is at work any more."""
+    while True:
+        runs = _look(store)
+        yield runs
+        if not any(run["running"] for run in runs):
+            return
+        time.sleep(_EVERY)

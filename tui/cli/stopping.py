@@ -14,8 +14,8 @@ class Signalled(KeyboardInterrupt):
     """The run was told to end, by this signal."""
 
     def __init__(self, number: int) -> None:
-        super().__init__()
         self.signal = signal.Signals(number)
+        super().__init__("Ctrl-C" if self.signal == signal.SIGINT else self.signal.name)
 
 
 class Stopped(NDError):
