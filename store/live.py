@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import being_written, hidden
-from ndissect.store.hdf5 import clean_text
+from ndissect.store.text import clean_text
 
 if TYPE_CHECKING:
     from ndissect.store.model import Dissection
