@@ -19,15 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.errors import NDError
+from ndissect.store.text import without_controls
 
 _MAX_BYTES_AT_ONCE = 1 << 36
 # Deflate never shrinks data by more than 1032 to 1; what claims more was not compressed by it.
 _MAX_DEFLATE = 1100
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-# Control characters, line separators, and what turns the direction of the text after it.
-_CONTROL = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
-)
 # All that h5py and HDF5 raise over a damaged file.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 _LOCKED = {errno.EAGAIN, errno.ENOLCK, 524}  # 524 is the kernel's ENOTSUPP, seen on NFS and Lustre
@@ -246,10 +243,5 @@ class Checked:
             raise self.broken(name, f"is not JSON ({e})") from e
 
 
-def clean_text(text: str) -> str:
-    """``text`` without what a terminal would obey (control characters) and what UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode().translate(_CONTROL)
-
-
 def _decode(value: bytes) -> str:
-    return clean_text(value.decode("utf-8", "replace"))
+    return without_controls(value.decode("utf-8", "replace"))

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import hidden, new_file, remove_left_overs
-from ndissect.store.hdf5 import clean_text
 from ndissect.store.processes import began, machine
+from ndissect.store.text import clean_text
 
 if TYPE_CHECKING:
     from ndissect.store.model import Dissection

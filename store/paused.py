@@ -23,8 +23,8 @@ from typing import Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import hidden, remove_known
-from ndissect.store.hdf5 import clean_text
 from ndissect.store.live import checked, process_lives, this_process
+from ndissect.store.text import clean_text
 
 RUN, STATUS, LOCK = "run.json", "status.json", "lock"
 KIND, VERSION = "ndissect-saved-run", "2"

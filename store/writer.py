@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from ndissect.store.disk import Disk
 from ndissect.store.files import atomic
-from ndissect.store.hdf5 import clean_text, member_name
+from ndissect.store.hdf5 import member_name
 from ndissect.store.model import Dissection, ImageTable, Layer
+from ndissect.store.text import without_controls
 
 #: What this program writes. The first number changes when older readers would misread the file.
 VERSION = "1.1"
@@ -49,7 +50,7 @@ def _tag(group: h5py.Group, kind: str) -> h5py.Group:
 def _encoded(values: Sequence[str]) -> npt.NDArray[np.bytes_]:
     # Strings of one length, not HDF5's variable-length ones: over a damaged heap of those the library loops for ever.
     # A name may hold bytes that are not UTF-8 (they come from file systems): keep it readable, never fail on it.
-    encoded = [clean_text(v).encode() for v in values]
+    encoded = [without_controls(v).encode() for v in values]
     longest = max((len(v) for v in encoded), default=0)
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(longest, 1)))
 
@@ -91,7 +92,7 @@ def _write(f: h5py.File, d: Dissection) -> None:
     layers = _tag(f.create_group("layers"), "ndissect-layers")
     _strings(f, "layer_names", [layer.name for layer in d.layers])
     for layer in d.layers:
-        _write_layer(_tag(layers.create_group(member_name(clean_text(layer.name))), "ndissect-layer"), layer)
+        _write_layer(_tag(layers.create_group(member_name(without_controls(layer.name))), "ndissect-layer"), layer)
 
 
 def _write_images(g: h5py.Group, images: ImageTable) -> None:

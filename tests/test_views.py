@@ -346,9 +346,7 @@ def expected_concepts(layers: list[LayerView], above: float) -> list[dict]:
             for one in rows_of(view, np.arange(view.units))
             if (one["label"], one["category"]) == (label, category)
         ]
-        every = [
-            (float(view.unit_ious(u)[0][row]), -i, -u) for i, view in enumerate(layers) for u in range(view.units)
-        ]
+        every = [(float(view.unit_ious(u)[0][row]), -i, -u) for i, view in enumerate(layers) for u in range(view.units)]
         best = max(((iou, i, u) for iou, i, u in every if iou > 0), default=None)
         found.append(
             {

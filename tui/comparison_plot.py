@@ -27,12 +27,12 @@ def draw(figure: Figure, result: dict[str, Any], about: Sequence[str]) -> None:
     """Stacked bars of ``unique_per_category``; ``about``: which layers these are, and how they came about."""
     layers = result["layers"]
     axes = figure.subplots()
-    bottom = [0] * len(layers)
+    bottom, bars = [0] * len(layers), {}
     for category in all_categories(layers):
         counts = [layer["summary"]["by_category"].get(category, 0) for layer in layers]
         colour = CATEGORY_COLOUR.get(category, OTHER_COLOUR)
-        axes.bar(
-            range(len(layers)), counts, 0.7, bottom, color=colour, edgecolor="white", linewidth=0.8, label=category
+        bars[category] = axes.bar(
+            range(len(layers)), counts, 0.7, bottom, color=colour, edgecolor="white", linewidth=0.8
         )
         bottom = [low + n for low, n in zip(bottom, counts, strict=True)]
     for i, (layer, total) in enumerate(zip(layers, bottom, strict=True)):
@@ -45,8 +45,8 @@ def draw(figure: Figure, result: dict[str, Any], about: Sequence[str]) -> None:
     axes.set_xticks(range(len(layers)), names, rotation=30 * crowded, ha="right" if crowded else "center")
     axes.set_ylabel("unique detectors, added over categories")
     axes.margins(y=0.12)
-    handles, categories = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], categories[::-1], loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    # By name: matplotlib leaves out of a legend what is labelled "_like this".
+    axes.legend(list(bars.values())[::-1], list(bars)[::-1], loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     intervals = any(layer["intervals"] for layer in layers)
     figure.suptitle("Unique detectors by category" + (", with the 95 % interval of their sum" if intervals else ""))
     width = int(_CHARACTERS * figure.get_figwidth())

@@ -71,8 +71,7 @@ def draw_bars(figure: Figure, bars: list[Bar], ink: str = "black") -> None:
         ax.set_ylim(0, most * 1.05)
         ax.yaxis.get_major_locator().set_params(integer=True, nbins=5)
         ax.set_xticks(x)
-        # parse_math: a concept is named as the data set likes, "$x" too
-        ax.set_xticklabels([_short(bar.concept) for bar in row], rotation=90, fontsize=7, parse_math=False)
+        ax.set_xticklabels([_short(bar.concept) for bar in row], rotation=90, fontsize=7)
         ax.set_ylabel("units", color=ink, fontsize=8)
         ax.tick_params(colors=ink, labelsize=7, length=2)
         ax.patch.set_alpha(0)
@@ -105,4 +104,3 @@ def _legend(figure: Figure, bars: list[Bar], ink: str) -> None:
     legend = figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=8)
     for text in legend.get_texts():
         text.set_color(ink)
-        text.set_parse_math(False)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure  # without pyplot: no window, no state
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
 
 from ndissect.store.errors import WrongUse
 from ndissect.store.files import atomic, check_writable
+from ndissect.store.text import clean_lines, one_line
 
 #: Draws on an empty figure.
 Draw = Callable[[Figure], None]
@@ -53,14 +57,28 @@ def svg(draw: Draw, size: tuple[float, float] = (7.0, 4.2)) -> str:
 
 def _drawn(draw: Draw, size: tuple[float, float], kind: str) -> bytes:
     style: Any = {
+        "text.parse_math": False,  # names are no formulas, "$x" and "a_b" neither
+        "text.usetex": False,
         "svg.fonttype": "none",
         "svg.hashsalt": "ndissect",
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
     out = io.BytesIO()
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about letters that the fonts lack: they are drawn as boxes
         figure = Figure(size, dpi=150, layout="constrained")
         draw(figure)
+        _clean(figure)
         figure.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
+
+
+def _clean(figure: Figure) -> None:
+    """Clean all that is written in ``figure``: an SVG is shown by other programs, and may not hold every character."""
+    for text in figure.findobj(Text):
+        text.set_text(clean_lines(text.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        named = axis.get_major_formatter()
+        if isinstance(named, FuncFormatter):  # tick labels are written anew whenever they are drawn
+            axis.set_major_formatter(FuncFormatter(lambda x, at, named=named: one_line(named(x, at))))

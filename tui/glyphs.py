@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
+from ndissect.store.text import clean_text
+
 #: An IoU that fills a bar.
 FULL_IOU = 0.4
 
@@ -37,7 +39,8 @@ class Glyphs:
         return self.eighths[-1] * whole + (self.eighths[rest - 1] if rest else "")
 
     def written(self, text: str) -> str:
-        """``text`` with escapes for what the terminal cannot show."""
+        """``text`` cleaned, with escapes for what the terminal cannot show."""
+        text = clean_text(text)
         if text.isascii() or self.encoding == "utf-8":
             return text
         return text.encode(self.encoding, "backslashreplace").decode(self.encoding)

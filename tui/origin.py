@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndissect.store.hdf5 import clean_text
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import Store
 
@@ -42,7 +41,7 @@ def origin(provenance: Mapping[str, Any]) -> Origin:
         return found if isinstance(found, dict) else {}
 
     def text(found: Mapping[str, Any], *names: str) -> str:
-        return next((clean_text(v) for name in names if isinstance(v := found.get(name), str) and v), "")
+        return next((v for name in names if isinstance(v := found.get(name), str) and v), "")
 
     def whole(found: Mapping[str, Any], name: str) -> int | None:
         value = found.get(name)

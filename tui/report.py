@@ -8,7 +8,6 @@ import html
 import io
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -20,9 +19,9 @@ import numpy.typing as npt
 from ndissect.store.concepts import report_order
 from ndissect.store.errors import WrongUse
 from ndissect.store.evidence import NUMBERS
-from ndissect.store.hdf5 import clean_text
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, detectors
+from ndissect.store.text import clean_text
 from ndissect.tui import overlay, sheets, views
 from ndissect.tui.origin import origin
 
@@ -96,7 +95,7 @@ def facts(store: Store) -> dict[str, str]:
         found: Any = about
         for name in path:
             found = found.get(name) if isinstance(found, Mapping) else None
-        return clean_text(str(found)) if isinstance(found, (str, int, float)) else ""
+        return str(found) if isinstance(found, (str, int, float)) else ""
 
     o = origin(about)
     grid = f"label grid {store.grid[0]} × {store.grid[1]}" if store.grid else ""
@@ -180,9 +179,7 @@ def _chart(number: int, view: LayerView) -> str:
     said = f"{view.name}: {len(bars)} unique detectors in {int(detectors(view.best).sum())} of {view.units} units"
     drawing = ""
     if bars:
-        with warnings.catch_warnings():  # about letters that its fonts lack: the reader's browser has others
-            warnings.simplefilter("ignore")
-            drawn = figures.svg(lambda f: concept_chart.draw_bars(f, bars, _INK), concept_chart.chart_size(bars))
+        drawn = figures.svg(lambda f: concept_chart.draw_bars(f, bars, _INK), concept_chart.chart_size(bars))
         drawing = f'<div class="scroll">{_embedded(drawn, said)}</div>'
     return f'<figure class="chart" data-layer="{number}"><figcaption>{_text(said)}</figcaption>{drawing}</figure>\n'
 
@@ -211,9 +208,10 @@ def _joined(columns: Sequence[npt.NDArray[Any]]) -> list[Any]:
 
 
 def _text(value: str) -> str:
-    return html.escape(value)
+    return html.escape(clean_text(value))
 
 
 def _json(value: Any) -> str:
-    """``value`` as JSON that can stand in a script element: nothing in it ends or opens one."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """``value`` as JSON that can stand in a script element: nothing in it ends or opens one, or is unseen."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return clean_text(text).replace("<", "\\u003c")

@@ -24,6 +24,7 @@ _NOTE_INCH = 20
 _TITLE_WIDTH = 38
 # From this ratio of the largest to the least factor on, the axis is logarithmic.
 _DECADES = 100
+_PER_CATEGORY, _BEST_LABEL = "all, per category", "all, best label"
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ def draw(figure: Figure, shown: Sequence[Panel], factor: str, note: str) -> None
 
     rows, columns = _grid(len(shown))
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    keys = []
     for axes, panel in zip(grid, shown, strict=False):
-        (_bars if any(isinstance(v, str) for v in panel.x) else _lines)(axes, panel)
+        keys.append((_bars if any(isinstance(v, str) for v in panel.x) else _lines)(axes, panel))
         axes.set_title(textwrap.fill(panel.title, _TITLE_WIDTH), fontsize=8.5, loc="left")
         axes.set_xlabel(factor, fontsize=9)
         axes.tick_params(labelsize=8)
@@ -169,22 +171,25 @@ def draw(figure: Figure, shown: Sequence[Panel], factor: str, note: str) -> None
         axes.set_ylabel("unique detectors", fontsize=9)
     grid[0].set_ylim(bottom=0)
     grid[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
+    # By name: matplotlib leaves out of a legend what is labelled "_like this".
+    figure.legend(list(keys[0].values()), list(keys[0]), frameon=False, fontsize=8, loc="outside right upper")
     width = int(_NOTE_INCH * size(shown)[0])
     figure.supxlabel(textwrap.fill(note, width), fontsize=6.5, color="#555555", x=0.01, ha="left")
 
 
-def _lines(axes: Axes, panel: Panel) -> None:
+def _lines(axes: Axes, panel: Panel) -> dict[str, Any]:
+    """Draw the panel; what the legend calls each line."""
     from ndissect.tui.figures import CATEGORY_COLOUR, OTHER_COLOUR  # noqa: PLC0415 - brings matplotlib with it
 
     x = [float(v) for v in panel.x]
-    axes.plot(x, panel.per_category, "o-", color="black", linewidth=2, markersize=3.5, label="all, per category")
-    axes.plot(x, panel.best_label, "s--", color="black", linewidth=1.2, markersize=3.5, label="all, best label")
+    key: dict[str, Any] = {}
+    (key[_PER_CATEGORY],) = axes.plot(x, panel.per_category, "o-", color="black", linewidth=2, markersize=3.5)
+    (key[_BEST_LABEL],) = axes.plot(x, panel.best_label, "s--", color="black", linewidth=1.2, markersize=3.5)
     for category, counts in panel.by_category.items():
         colour = CATEGORY_COLOUR.get(category, OTHER_COLOUR)
-        axes.plot(x, counts, "o-", color=colour, linewidth=1.2, markersize=3, label=category)
+        (key[category],) = axes.plot(x, counts, "o-", color=colour, linewidth=1.2, markersize=3)
     _scale(axes, x)
+    return key
 
 
 def _scale(axes: Axes, x: Sequence[float]) -> None:
@@ -195,22 +200,26 @@ def _scale(axes: Axes, x: Sequence[float]) -> None:
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.4)
         else:
             axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # not as a formula
     if len(x) <= 14:
         axes.set_xticks(x, [show(v) for v in x], rotation=45 if len(x) > 5 else 0)
         axes.minorticks_off()
 
 
-def _bars(axes: Axes, panel: Panel) -> None:
+def _bars(axes: Axes, panel: Panel) -> dict[str, Any]:
+    """Draw the panel; what the legend calls each bar."""
     from ndissect.tui.figures import CATEGORY_COLOUR, OTHER_COLOUR  # noqa: PLC0415
 
+    key: dict[str, Any] = {}
     at, below = np.arange(len(panel.x)), np.zeros(len(panel.x))
     for category, counts in panel.by_category.items():
-        axes.bar(at, counts, 0.6, bottom=below, color=CATEGORY_COLOUR.get(category, OTHER_COLOUR), label=category)
+        key[category] = axes.bar(at, counts, 0.6, bottom=below, color=CATEGORY_COLOUR.get(category, OTHER_COLOUR))
         below += counts
     for place, total in zip(at, panel.per_category, strict=True):
         axes.annotate(f"{total:g}", (place, total), ha="center", va="bottom", fontsize=8)
-    axes.plot(at, panel.best_label, "s", color="black", markersize=4, label="all, best label")
+    (key[_BEST_LABEL],) = axes.plot(at, panel.best_label, "s", color="black", markersize=4)
     longest = max(len(show(v)) for v in panel.x)
     tilted = longest * len(panel.x) > 24
     axes.set_xticks(at, [show(v) for v in panel.x], rotation=30 if tilted else 0, ha="right" if tilted else "center")
     axes.set_xlim(-0.6, len(at) - 0.4)
+    return key

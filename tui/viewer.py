@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from ndissect.store.errors import NDError
+from ndissect.store.text import clean_text
 
 #: A window viewer that fails within this many seconds is reported; after that it is left alone.
 GRACE_S = 0.3
@@ -97,10 +98,10 @@ def available_viewers(
 def open_image(path: Path, environ: Mapping[str, str] = os.environ, stdout: TextIO | None = None) -> str:
     """Show the picture at ``path``, and return one line that says what was done (it is not printed).
 
-    ``stdout``: where the terminal is, ``sys.stdout`` if None. Raises NDError where there is no such file, or where the
-    viewer cannot be started or fails.
+    ``stdout``: where the terminal is, the process's own if None. Raises NDError where there is no such file, or where
+    the viewer cannot be started or fails.
     """
-    stdout = stdout or sys.stdout
+    stdout = stdout or sys.__stdout__ or sys.stdout
     return run_viewer(find_viewer(environ, terminal=stdout.isatty()), path, environ, stdout)
 
 
@@ -112,7 +113,7 @@ def run_viewer(
     A window viewer is left running, and reported if it fails within ``GRACE_S`` seconds; a terminal viewer is waited
     for. Without a program the path is put on the clipboard by OSC 52 where ``stdout`` is a terminal. Raises NDError.
     """
-    stdout = stdout or sys.stdout
+    stdout = stdout or sys.__stdout__ or sys.stdout
     path = path.absolute()
     if not path.is_file():
         raise NDError(f"There is no picture {path}.", "`nd overlay LAYER:UNIT` draws one.")
@@ -143,11 +144,16 @@ def clipboard_sequence(text: str, environ: Mapping[str, str]) -> str:
     Inside tmux twice: as it is, for ``set-clipboard on``, and wrapped, for ``allow-passthrough on``. Each setting
     ignores the other's form.
     """
-    plain = f"\x1b]52;c;{base64.b64encode(os.fsencode(text)).decode('ascii')}\x07"
+    plain = f"\x1b]52;c;{base64.b64encode(_copied(text).encode()).decode('ascii')}\x07"
     if not environ.get("TMUX"):
         return plain
     doubled = plain.replace("\x1b", "\x1b\x1b")
     return f"{plain}\x1bPtmux;{doubled}\x1b\\"
+
+
+def _copied(text: str) -> str:
+    """``text`` cleaned, with its tabs: pasted into a shell, a line end would start what stands before it."""
+    return "\t".join(map(clean_text, text.split("\t")))
 
 
 def _chosen(environ: Mapping[str, str]) -> Viewer | None:

@@ -93,7 +93,9 @@ def concepts_listing(session: Session) -> Listing:
         faint=lambda row: not detectors[rows[row]],
         plain=lambda row: plain(rows[row]),
         copied=lambda row: f"{session.labels[rows[row]]}\t{best_name(rows[row])}\t{best_iou[rows[row]]:.6g}",
-        notes=("detect: units labelled with the concept, with an IoU above 0.04; best unit: of all, whatever its label",),
+        notes=(
+            "detect: units labelled with the concept, with an IoU above 0.04; best unit: of all, whatever its label",
+        ),
     )
 
 

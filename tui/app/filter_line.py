@@ -7,6 +7,8 @@ from collections.abc import Callable
 from textual import events
 from textual.widgets import Input
 
+from ndissect.store.text import clean_text
+
 
 class FilterLine(Input):
     """An input that has done with a key before the next one is looked at; ``submitted`` is called on enter."""
@@ -15,6 +17,10 @@ class FilterLine(Input):
         super().__init__(id=id, compact=True, select_on_focus=False)
         self.cursor_blink = False  # a blinking cursor sends bytes for ever
         self._submitted = submitted
+
+    def validate_value(self, value: str) -> str:
+        """What is pasted may hold anything."""
+        return clean_text(value)
 
     async def _on_key(self, event: events.Key) -> None:
         # Textual looks for an input's own keys (enter, backspace) when nobody else wanted them: after the keys that

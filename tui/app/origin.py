@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ndissect.store.hdf5 import clean_text
 from ndissect.tui.app.session import Session
 from ndissect.tui.origin import Origin, origin, protocol_differences
 
@@ -20,7 +19,7 @@ def differences(a: Session, b: Session) -> list[str]:
     if names[0] == names[1]:
         names = [str(session.target) for session in (a, b)]
     of = origin(a.store.provenance), origin(b.store.provenance)
-    return [clean_text(f"A {names[0]}   B {names[1]}"), *_protocols(a, b), *_data_sets(a, b, of), *_networks(*of)]
+    return [f"A {names[0]}   B {names[1]}", *_protocols(a, b), *_data_sets(a, b, of), *_networks(*of)]
 
 
 def _protocols(a: Session, b: Session) -> list[str]:

@@ -11,6 +11,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
+from ndissect.store.text import clean_text
 from ndissect.tui.glyphs import Glyphs
 
 # The terminal's palette decides: what its owner can read in the shell can be read here, on light or on dark.
@@ -32,11 +33,12 @@ Piece = tuple[str, str]
 
 
 def strip(pieces: Iterable[Piece], width: int) -> Strip:
-    """``pieces`` of (text, style) in exactly ``width`` cells."""
+    """``pieces`` of (text, style) in exactly ``width`` cells, cleaned: all lines of the screen come by here."""
     segments, used, last = [], 0, ""
     for text, style in pieces:
         if not text:
             continue
+        text = clean_text(text)  # noqa: PLW2901 - the same text, as it may be shown
         segments.append(Segment(text, STYLES[style]))
         used += len(text) if text.isascii() else cell_len(text)
         last = style

@@ -20,7 +20,7 @@ def export(listing: Listing, rows: Rows, folder: Path, store: Path) -> Path:
     plain = [listing.plain(int(row)) for row in rows if int(row) not in listing.headings]
     titles = list(dict.fromkeys(title for row in plain for title in row))
     path = _free(folder, "-".join(filter(None, (store.name.removesuffix(".nd.h5"), listing.name, listing.subject))))
-    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, titles, restval="")
         writer.writeheader()
         writer.writerows(plain)

@@ -12,6 +12,7 @@ from textual.app import App
 from textual.widgets import Static
 
 from ndissect.store.errors import NDError
+from ndissect.store.text import one_line
 from ndissect.tui.viewer import clipboard_sequence
 
 P = ParamSpec("P")
@@ -40,8 +41,7 @@ class Telling(App[None]):
 
     def say(self, message: str, hint: str = "") -> None:
         """Show a message until the next key."""
-        text = f"{message}\n{hint}" if hint else message
-        self._notice.update(text)
+        self._notice.update("\n".join(map(one_line, filter(None, (message, hint)))))
         self._notice.display = True
 
     def hush(self) -> bool:

@@ -30,7 +30,7 @@ def bench(
 ) -> None:
     """Time a dissection beside decoding and the bare forward pass, on this machine, in one process."""
     from ndissect.tui.cli.dissect import known_precision
-    from ndissect.tui.cli.output import Column, Table, emit, number, print_json, print_table, tell
+    from ndissect.tui.cli.output import Column, Table, emit_line, number, print_json, print_table, tell
     from ndissect.tui.cli.progress import show_progress
 
     known_precision(precision)
@@ -38,7 +38,7 @@ def bench(
 
     if make is not None:
         with show_progress() as progress:
-            emit(f"{write_synthetic(make, progress=progress.step('making images'))}\n")
+            emit_line(str(write_synthetic(make, progress=progress.step("making images"))))
         return
     from ndissect.engine.data.packed import open_data
     from ndissect.store.files import cache_folder

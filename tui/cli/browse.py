@@ -11,7 +11,7 @@ import typer
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.tui.cli.options import HelpOption
-from ndissect.tui.cli.output import emit
+from ndissect.tui.cli.output import emit_line
 
 
 # Typer imports pydantic, a fifth of the time until the first screen, for every parameter that is no plain flag. So
@@ -43,7 +43,7 @@ def browse(
     app = Browser(target, place, unicode=unicode, preview=preview)
     app.run()
     for shown in app.paths:
-        emit(f"{shown}\n")
+        emit_line(str(shown))
     if app.failure is not None:
         raise app.failure
     if app.return_code:

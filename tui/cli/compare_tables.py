@@ -24,7 +24,7 @@ def draw(result: dict[str, Any], about: Sequence[str], rows: int | None) -> None
     marked = mark(result["differences"])
     tables = (about[0], _summary(result)), ("unique/cat", _unique(result)), ("detectors", _detectors(result))
     for title, (columns, lines) in tables:
-        output.print_table(Table(columns, lines, title="\n".join(filter(None, (marked, title)))))
+        output.print_table(Table(columns, lines, title=(marked, title)))
         output.emit("\n")
     for pair in result["pairs"]:
         _draw_pair(pair, marked, rows)

@@ -116,14 +116,14 @@ def download(
     """Fetch a Broden data set into the cache; goes on where an earlier download stopped."""
     from ndissect.engine.data import download as fetching
     from ndissect.store.names import quoted
-    from ndissect.tui.cli.output import emit, tell
+    from ndissect.tui.cli.output import emit_line, tell
 
     show = _Transfer()
     try:
         folder = fetching.download(name, progress=show, notice=tell)
     finally:
         show.end()
-    emit(f"{folder}\n")
+    emit_line(str(folder))
     tell(f"dissect over it: nd dissect NETWORK --data {quoted(name)}")
 
 
@@ -135,9 +135,10 @@ class _Transfer:
 
     def __call__(self, phase: str, done: int, total: int | None) -> None:
         from ndissect.store.files import human_bytes
+        from ndissect.store.text import one_line
 
         share = f" {100 * done // total:3d} %" if total else ""
-        text = f"{phase}{share}  {human_bytes(done)}" + (f" of {human_bytes(total)}" if total else "")
+        text = one_line(f"{phase}{share}  {human_bytes(done)}" + (f" of {human_bytes(total)}" if total else ""))
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{text:<60}")
             sys.stderr.flush()
@@ -164,7 +165,7 @@ def pack(
     Goes on where it was when it is stopped, and run again.
     """
     from ndissect.engine.data.broden import Broden
-    from ndissect.tui.cli.output import emit
+    from ndissect.tui.cli.output import emit_line
 
     if force and remove:
         raise WrongUse("--force packs and --remove deletes", "choose one of them")
@@ -173,7 +174,7 @@ def pack(
         _remove_pack(dataset)
         return
     folder = _pack(dataset, force, workers)
-    emit(f"{folder}\n")
+    emit_line(str(folder))
 
 
 def _pack(dataset: Broden, force: bool, workers: int) -> Path:

@@ -174,12 +174,12 @@ def import_table(
     from ndissect.store.names import quoted, safe_name
     from ndissect.store.table2017 import read_table
     from ndissect.store.writer import write_store
-    from ndissect.tui.cli.output import confirm_replace, emit, tell
+    from ndissect.tui.cli.output import confirm_replace, emit_line, tell
 
     path = to or Path(safe_name(table.stem, SUFFIX))
     dissection = read_table(table, layer or table.stem)
     check_writable(path, 1 << 20)
     confirm_replace(path, force)
     write_store(path, dissection)
-    emit(f"{path}\n")
+    emit_line(str(path))
     tell(f"next: nd inspect -s {quoted(path)}")

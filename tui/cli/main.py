@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from ndissect.tui.cli import (
     dissect,
     doctor,
     export,
+    limits,
     look,
     merge,
     overlay,
@@ -26,12 +26,15 @@ from ndissect.tui.cli import (
     rotate,
     series,
     status,
+    streams,
     sweep,
 )
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 
 INTERRUPTED = 130
+# The commands that run a network, and the one that looks whether they could.
+_WITH_TORCH = ("dissect", "layers", "sweep", "bench", "merge", "rotate", "series", "doctor")
 
 # No Rich markup: drawing help in boxes would double the time that `nd --help` takes.
 app = typer.Typer(
@@ -105,16 +108,20 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Run the command line. A failure is two lines and an exit code: 2 wrong use, 1 failure, 130 interrupted."""
+    streams.prepare()
+    limits.prepare()
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
-    _print_anything()
+    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if "_ND_COMPLETE" in os.environ:  # a shell asks; Typer would prepare for that in every run, by way of pydantic
         get_completion_inspect_parameters()
     else:
-        _look_only_at(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
+        _look_only_at(wanted)
     # Beside other programs, OpenMP's threads would burn the cores waiting for each other: runs took four times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        if wanted in _WITH_TORCH:
+            limits.check_torch()
         code = app(standalone_mode=False)
     except NDError as e:
         if debug:
@@ -125,13 +132,11 @@ def main() -> None:
     except Exception as e:
         if debug:
             raise
-        hint = "this is a defect of nd: run again with --debug and report what it prints"
-        if isinstance(e, ImportError):
-            hint = "nd doctor looks at the installation; --debug shows the traceback"
-        code = _say(f"unexpected {type(e).__name__}: {e}", hint, 1)
+        code = _unexpected(e)
     else:
         if code == INTERRUPTED:
             _say("interrupted", "", INTERRUPTED)
+    streams.finish()
     sys.exit(code)
 
 
@@ -148,14 +153,15 @@ def _look_only_at(wanted: str) -> None:
         command.callback = nothing
 
 
-def _print_anything() -> None:
-    """A name that the terminal's encoding lacks is printed as an escape: no reason to stop."""
-    for stream in (sys.stdout, sys.stderr):
-        if not isinstance(stream, io.TextIOWrapper):
-            continue
-        # In UTF-8 only the bytes of odd file names cannot be printed, and surrogateescape takes care of those.
-        if stream.errors == "strict" or not stream.encoding.lower().startswith("utf"):
-            stream.reconfigure(errors="backslashreplace")
+def _unexpected(error: Exception) -> int:
+    """Say what is the machine's or its limits' doing, else what looks like a defect."""
+    known = limits.explained(error)
+    if known is not None:
+        return _say(known.message, known.hint, known.exit_code)
+    hint = "this is a defect of nd: run again with --debug and report what it prints"
+    if isinstance(error, ImportError):
+        hint = "nd doctor looks at the installation; --debug shows the traceback"
+    return _say(f"unexpected {type(error).__name__}: {error}", hint, 1)
 
 
 def _say(message: str, hint: str, code: int) -> int:
@@ -167,9 +173,9 @@ def _say(message: str, hint: str, code: int) -> int:
 
 def _wrong_use(error: Any) -> int:
     """Say what is wrong with the options in two lines, or print the help that a group without a command asks for."""
-    message = error.format_message()
-    if "\n" in message:
+    if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return int(error.exit_code)
+    message = error.format_message()
     command = error.ctx.command_path if error.ctx else "nd"
     return _say(message.replace("Value error, ", "").rstrip("."), f"{command} --help lists what there is", 2)

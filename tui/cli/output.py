@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import sys
 import textwrap
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.text import clean_json, clean_text, one_line
+from ndissect.tui.cli.streams import drawn_on
 
 # Lines that stand around a table: title, header, notes and the next prompt.
 _AROUND = 14
@@ -39,11 +40,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to print; ``notes`` stand below it on a terminal and are left out of pipes. It may have no column."""
+    """A table to print; ``title``: a line above it, or several; ``notes`` stand below it; pipes get neither.
+
+    It may have no column.
+    """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
-    title: str = ""
+    title: str | Sequence[str] = ""
     notes: Sequence[str] = field(default_factory=list)
 
 
@@ -53,18 +57,15 @@ def on_terminal() -> bool:
 
 
 def emit(text: str) -> None:
-    """Write ``text`` to the standard output now; the program ends where its reader (head, less) has seen enough.
+    """Write ``text`` to the standard output now, cleaned, its line ends and tabs as they are.
 
-    NDError where it cannot be written, such as to a file on a full disk.
+    Nobody may read it any more (head, less, a terminal that is gone); NDError where it cannot be written for another
+    reason, such as to a file on a full disk.
     """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as e:
-        # What is still buffered goes nowhere, or the interpreter would complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(e, BrokenPipeError):
-            raise SystemExit(0) from None
         raise NDError(f"cannot write to the standard output: {e.strerror}", "write to another place") from e
 
 
@@ -78,27 +79,34 @@ def rows_to_print(limit: int | None, json: bool, notes: int = 0) -> int | None:
     return max(10, shutil.get_terminal_size().lines - _AROUND) - notes if on_terminal() and not json else None
 
 
+def emit_line(text: str) -> None:
+    """Write ``text``, a path say, as a line of the standard output: of whatever it holds, in one line."""
+    emit(f"{one_line(text)}\n")
+
+
 def print_json(value: Any) -> None:
     """``value`` as JSON on the standard output."""
     emit(json_text(value) + "\n")
 
 
 def json_text(value: Any, *, one_line: bool = False) -> str:
-    """``value`` as JSON, indented for a person unless ``one_line``; NaN becomes null, as JSON has none."""
+    """``value`` as JSON, indented for a person unless ``one_line``; NaN becomes null, as JSON has none.
+
+    What a terminal would obey is escaped, and read again as it was.
+    """
     indent = 2 if on_terminal() and not one_line else None
-    text: str = json.dumps(_clean(value), ensure_ascii=not _unicode(), indent=indent)
-    return text
+    return clean_json(json.dumps(_jsonable(value), ensure_ascii=not _unicode(), indent=indent))
 
 
 def _unicode() -> bool:
     return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
-def _clean(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _clean(v) for k, v in value.items()}
+        return {k: _jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(v) for v in value]
+        return [_jsonable(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
@@ -114,7 +122,7 @@ def print_table(table: Table, *, notes_in_logs: bool = False) -> None:
         _draw(table)
         return
     columns = [(i, c) for i, c in enumerate(table.columns) if not c.terminal_only]
-    lines = [[title for _, c in columns for title in c.parts or (c.title,)]]
+    lines = [[_plain(title) for _, c in columns for title in c.parts or (c.title,)]]
     lines += [[_plain(v) for i, c in columns for v in (row[i] if c.parts else (row[i],))] for row in table.rows]
     emit("".join("\t".join(line) + "\n" for line in lines))
     for note in table.notes if notes_in_logs else ():
@@ -126,7 +134,7 @@ def _plain(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return " ".join(str(value).split())
+    return clean_text(" ".join(str(value).split()))
 
 
 _GAP = 2
@@ -136,17 +144,18 @@ def _draw(table: Table) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(file=drawn_on(sys.stdout), highlight=False)
     cells = [
-        [Text(c.title) for c in table.columns],
+        [Text(one_line(c.title)) for c in table.columns],
         *(
-            [Text("" if v is None else c.show(v)) for v, c in zip(row, table.columns, strict=True)]
+            [Text("" if v is None else one_line(c.show(v))) for v, c in zip(row, table.columns, strict=True)]
             for row in table.rows
         ),
     ]
     widths = [max(row[i].cell_len for row in cells) for i in range(len(table.columns))]
-    if table.title:
-        console.print(Text(table.title, "italic"), soft_wrap=True)
+    for title in (table.title,) if isinstance(table.title, str) else table.title:
+        if title:
+            console.print(Text(one_line(title), "italic"), soft_wrap=True)
     stacks = _stacks(table.columns, widths, console.width) if table.columns else []
     for columns in stacks:
         _draw_columns(console, table.columns, cells, columns)
@@ -154,7 +163,7 @@ def _draw(table: Table) -> None:
     left_out = [c.title for i, c in enumerate(table.columns) if c.drop and i not in shown]
     wider = [f"in wider terminals and in pipes: {', '.join(left_out)}"] if left_out else []
     for note in (*wider, *table.notes):
-        console.print(Text(note))
+        console.print(Text(one_line(note)))
 
 
 def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
@@ -198,6 +207,7 @@ def _draw_columns(console: Any, columns: Sequence[Column], cells: Sequence[Seque
 
 def tell(text: str = "") -> None:
     """A line for people on the standard error, so that pipes stay clean; a terminal breaks it between words."""
+    text = one_line(text)
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
         text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) if len(text) > width else text
@@ -231,7 +241,7 @@ def confirm_replace(path: Path, force: bool) -> None:
     if force or not path.exists():
         return
     if sys.stdin.isatty() and sys.stderr.isatty():
-        sys.stderr.write(f"{path} exists. Replace it? [y/N] ")
+        sys.stderr.write(one_line(f"{path} exists. Replace it? [y/N] "))
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return

@@ -48,7 +48,7 @@ def overlay(
     if json:
         output.print_json({"path": str(path), "layer": layer, "unit": int(number), "title": sheet.title})
     else:
-        output.emit(f"{path}\n")
+        output.emit_line(str(path))
     if show:
         from ndissect.tui.viewer import open_image
 

@@ -7,11 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from ndissect.engine.progress import Phase, Progress
 from ndissect.store.files import host_high_water, human_bytes
+from ndissect.store.text import one_line
 from ndissect.tui.cli.output import tell
+from ndissect.tui.cli.streams import Clean, drawn_on
 
 if TYPE_CHECKING:
     from ndissect.store.live import RunWriter
@@ -96,25 +98,29 @@ class BarProgress(PlainProgress):
 
         super().__init__()
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[memory]}"),
-            console=Console(stderr=True),
+            console=Console(file=drawn_on(sys.stderr)),
             transient=True,
             expand=True,
         )
         self._task: TaskID | None = None
         self._looked = 0.0
         self._bars.start()
+        # While bars are drawn, Rich takes what is printed, to put it above them, and lets escape sequences through.
+        sys.stdout, sys.stderr = cast(TextIO, Clean(sys.stdout)), cast(TextIO, Clean(sys.stderr))
 
     def start(self, phase: str, total: int, done: int = 0) -> None:
         super().start(phase, total, done)
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(phase, total=total, completed=done, rate="", left="", memory=memory_used())
+        self._task = self._bars.add_task(
+            one_line(phase), total=total, completed=done, rate="", left="", memory=memory_used()
+        )
 
     def advance(self, images: int) -> None:
         self._done += images
@@ -130,7 +136,7 @@ class BarProgress(PlainProgress):
         return "" if self.left is None else super()._ahead()
 
     def note(self, text: str) -> None:
-        self._bars.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        self._bars.console.print(one_line(f"note: {text}"), markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         self._bars.stop()

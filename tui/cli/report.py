@@ -34,7 +34,7 @@ def report(
     from ndissect.store.names import safe_name
     from ndissect.store.reader import Store
     from ndissect.tui import report as page
-    from ndissect.tui.cli.output import confirm_replace, emit, tell
+    from ndissect.tui.cli.output import confirm_replace, emit_line, tell
     from ndissect.tui.cli.progress import show_progress
 
     with Store(find_store(store)) as opened:
@@ -47,6 +47,6 @@ def report(
         with atomic(path) as part, part.open("w", encoding="utf-8") as file, show_progress() as progress:
             progress.start("drawing", pictures)
             file.writelines(page.pages(opened, views, chosen, top, progress.advance))
-    emit(f"{path}\n")
+    emit_line(str(path))
     pictured = sum(len(some) for some in chosen) if top else 0
     tell(f"{human_bytes(path.stat().st_size)}: {sum(view.units for view in views):,} units, images of {pictured:,}")
