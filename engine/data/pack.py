@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.engine.data.alone import alone
-from ndissect.engine.data.dataset import Sample, unusable
+from ndissect.engine.data.dataset import Sample, at_once, unusable
 from ndissect.engine.data.packed import (
     ABOUT,
     FILES,
@@ -43,6 +43,7 @@ from ndissect.engine.data.unpack import require_space
 from ndissect.engine.in_order import in_order
 from ndissect.engine.progress import Progress
 from ndissect.store.errors import NDError
+from ndissect.store.regular import open_regular, read_regular
 
 # A kill loses up to so many images; waiting for the disk after each one would take longer than decoding it.
 _TOGETHER = 256
@@ -143,8 +144,11 @@ def _begun(dataset: Packable) -> Rows:
     try:
         if read_about(part).get("tables_digest") != dataset.tables_digest():
             return none
-        data = (part / INDEX).read_bytes()
-        sizes = [(part / file).stat().st_size for file in FILES]
+        data = read_regular(part / INDEX, len(dataset) * ROW.itemsize)
+        sizes = []
+        for file in FILES:
+            with open_regular(part / file) as opened:
+                sizes.append(os.fstat(opened.fileno()).st_size)
     except (Unusable, OSError, ValueError):
         return none
     rows = np.frombuffer(data, ROW, min(len(dataset), len(data) // ROW.itemsize))
@@ -201,7 +205,7 @@ def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> 
     progress.start("packing", len(rest))
     writer = _Writer(part_folder(dataset), begun, dataset.grid)
     try:
-        for found in in_order(read, rest, workers, 4 * workers):
+        for found in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
             if isinstance(found, NDError):
                 bad.append(found.message)
             elif not bad:
