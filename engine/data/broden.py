@@ -200,12 +200,14 @@ class Broden:
             raise BadFile("index.csv", what, _CHECK)
         return number
 
-    def check_maps(self, index: int) -> None:
-        """BadFile where the label maps of image ``index`` have more pixels in all than are read."""
-        count = len(self.maps_of(index))
+    def check_maps(self, index: int) -> list[str]:
+        """The paths of the label maps of image ``index``; BadFile where they have more pixels in all than are read."""
+        paths = self.maps_of(index)
+        count = len(paths)
         if count * self.grid[0] * self.grid[1] > self.max_pixels:
             found = f"{count} label maps of {self.grid[0]} x {self.grid[1]} pixels, {self._more_than_are_read()}"
             raise BadFile("index.csv", f"row {self.rows[index]}: {self.names[index]} has {found}")
+        return paths
 
     def _read_labels(self, index: int) -> tuple[int, ...]:
         """The image-level labels of image ``index``, sorted, all of them known."""
@@ -213,8 +215,7 @@ class Broden:
 
     def _read_maps(self, index: int) -> tuple[npt.NDArray[np.uint16], list[bytes]]:
         """(M, sh, sw) uint16: the label maps of image ``index``, and the bytes of their files."""
-        self.check_maps(index)
-        paths = self.maps_of(index)
+        paths = self.check_maps(index)
         maps, files = np.empty((len(paths), *self.grid), np.uint16), []
         for row, path in enumerate(paths):
             maps[row], data = self.read_map(path)

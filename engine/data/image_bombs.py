@@ -23,6 +23,9 @@ _MOST_VALUES = 400_000  # of one entry of a TIFF: strips and tiles of an image a
 _LARGEST_TILE = 1 << 26
 _PNG, _PIXELS_OF_PNG = b"\x89PNG\r\n\x1a\n", frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
 _JPEG, _START_OF_SCAN, _END = b"\xff\xd8", 0xDA, 0xD9
+# APP0 and APP14 say how colours are coded.
+_METADATA_OF_JPEG = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
+_BASELINE = (0xC0, 0xC1)  # one scan, where it holds all of the components
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
@@ -83,22 +86,27 @@ class _Counted(io.BytesIO):
 
 def _plain_jpeg(data: bytes) -> bytes:
     """The JPEG without metadata, where it has more than a little: none of it changes a pixel."""
-    check_scans(data)
-    kept, at, beside = [data[:2]], 2, 0
+    at, beside, components = 2, 0, b""
+    parts: list[tuple[int, int]] = []
+    last = len(data) - 10
     for _ in range(_MOST_SEGMENTS):
         # What is no segment is damaged: the decoder says how.
-        marker = data[at + 1] if at + 4 <= len(data) and data[at] == 0xFF else _START_OF_SCAN
-        if marker == _START_OF_SCAN:
-            return b"".join([*kept, data[at:]]) if beside > _METADATA else data
+        marker = data[at + 1] if at <= last and data[at] == 0xFF else 0
+        if marker in (0, _START_OF_SCAN):
+            if components != data[at + 4 : at + 5]:  # of several scans
+                check_scans(data)
+            parts.append((at, len(data)))
+            return b"".join(data[i:j] for i, j in [(0, 2), *parts]) if beside > _METADATA else data
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        end = at + 2 + (0 if marker in _WITHOUT_LENGTH else int.from_bytes(data[at + 2 : at + 4], "big"))
-        # APP0 and APP14 say how colours are coded.
-        if 0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE):
+        end = at + 2 + (0 if marker in _WITHOUT_LENGTH else data[at + 2] << 8 | data[at + 3])
+        if marker in _METADATA_OF_JPEG:
             beside += end - at
         else:
-            kept.append(data[at:end])
+            parts.append((at, end))
+            if marker in _BASELINE:
+                components = data[at + 9 : at + 10]
         at = end
     raise Bomb(f"a JPEG of more than {_MOST_SEGMENTS:,} parts")
 
