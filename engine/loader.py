@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Sample, unusable
+from ndissect.engine.data.dataset import ConceptDataset, Sample, at_once, unusable
 from ndissect.engine.data.jpeg import keep_jpeg
 from ndissect.engine.decoding import decode_together
 from ndissect.engine.in_order import in_order
@@ -139,15 +139,16 @@ class Loader:
     def batches(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Batch, None, None]:
         """These images in order, ``size`` at a time.
 
-        NDError at the first that cannot be read, which names the others of ``images`` too, unless ``skip_bad``.
+        Fewer at a time where images are so large that they would fill the memory. NDError at the first that cannot be
+        read, which names the others of ``images`` too, unless ``skip_bad``.
         """
-        return prefetched(self._batches(images, size, skip_bad))
+        return prefetched(self._batches(images, at_once(self.dataset, size), skip_bad))
 
     def _batches(self, images: Sequence[int], size: int, skip_bad: bool) -> Iterator[Batch]:
         some: list[_Decoded] = []
         bad: list[tuple[int, NDError]] = []
         rest = 0
-        for number, found in enumerate(in_order(self._try, images, self.workers, 2 * size)):
+        for number, found in enumerate(in_order(self._try, images, self.workers, at_once(self.dataset, 2 * size))):
             if not isinstance(found, NDError):
                 some.append(found)
             elif skip_bad:
@@ -195,7 +196,8 @@ class Loader:
 
     def refuse(self, images: Sequence[int]) -> NoReturn:
         """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
-        reasons = [e.message for e in in_order(self._try, images, self.workers, 64) if isinstance(e, NDError)]
+        found = in_order(self._try, images, self.workers, at_once(self.dataset, 64))
+        reasons = [e.message for e in found if isinstance(e, NDError)]
         hint = f"nd data check {quoted(self.dataset.root)} lists every fault; --skip-bad goes on without these images"
         raise unusable(reasons, len(self.dataset), hint)
 
@@ -215,7 +217,8 @@ class Loader:
         NDError for labels that cannot be read; ``unreadable_as_none``: such an image counts as one without labels.
         """
         flat = [image for piece in pieces for image in piece]
-        found = in_order(self._try_rows if unreadable_as_none else self._read_rows, flat, self.workers, 256)
+        read = self._try_rows if unreadable_as_none else self._read_rows
+        found = in_order(read, flat, self.workers, at_once(self.dataset, 256))
         for piece in pieces:
             rows = [next(found) for _ in piece]
             yield self._labels([r for r, _ in rows], [levels for _, levels in rows], device)

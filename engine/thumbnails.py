@@ -10,11 +10,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample, at_once
 from ndissect.engine.data.jpeg import bare_jpeg
 from ndissect.engine.in_order import in_order
 from ndissect.engine.loader import Loader
 from ndissect.store.model import ImageTable
+from ndissect.store.regular import read_regular
 from ndissect.store.upsampling import resize_labels
 
 #: The longest side of a thumbnail in pixels; Broden's images stay as they are.
@@ -38,11 +39,11 @@ def _own_jpeg(dataset: ConceptDataset, index: int) -> bytes | None:
     if not isinstance(dataset, Broden) or max(dataset.image_sizes[index]) > SIDE:
         return None
     try:
-        data = dataset.image_path(index).read_bytes()
+        data = read_regular(dataset.image_path(index), _MOST_BYTES)
     except OSError:  # it is read again, and what is wrong told, below
         return None
     height, width = dataset.image_sizes[index].tolist()
-    return bare_jpeg(data, (height, width)) if len(data) <= _MOST_BYTES else None
+    return bare_jpeg(data, (height, width))
 
 
 def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
@@ -59,7 +60,7 @@ def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
         sample = loader.read(index)
         return sample, thumbnail(sample.image)
 
-    for sample, jpeg in in_order(make, indices, loader.workers, 4 * loader.workers):
+    for sample, jpeg in in_order(make, indices, loader.workers, at_once(loader.dataset, 4 * loader.workers)):
         thumbnails.append(jpeg)
         maps.append(resize_labels(sample.maps, loader.grid))
         labels.append(sample.labels)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -12,9 +14,10 @@ import numpy.typing as npt
 
 from ndissect.engine.data.concepts import Concepts, category_order, read_concepts, read_coverage
 from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
-from ndissect.engine.data.images import BadFile, decode_image, decode_labels, read_file
+from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
+from ndissect.engine.data.images import BadFile, allow_pixels, decode_image, decode_labels, read_file
 from ndissect.engine.data.names import DOWNLOADS
-from ndissect.engine.data.tables import WHOLE, Report, Table, parse_table
+from ndissect.engine.data.tables import CATEGORY_ROWS, CONCEPT_ROWS, IMAGE_ROWS, WHOLE, Report, Table, parse_table
 from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.files import cache_folder
 
@@ -23,33 +26,35 @@ FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 
 Decode = Callable[[bytes, str, tuple[int, int]], npt.NDArray[np.uint8]]
 
+# A table's bytes are looked at before its rows are counted: 63,305 images of Broden take 230 bytes each.
+_ROW_BYTES = 256
 _SIZES = ("ih", "iw", "sh", "sw")
-_MOST_PIXELS = 2**15  # a side
+_LONGEST_SIDE = 2**15
 # What a path that leads out of its folder must hold: a quick look at every cell, a slow one at few.
 _SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
 _CHECK = "`nd data check` lists everything that is wrong with a data set."
 
 
-def open_dataset(path: Path) -> ConceptDataset:
+def open_dataset(path: Path, max_pixels: int = MOST_PIXELS) -> ConceptDataset:
     """The data set in the folder ``path``, its tables read and checked, no image opened yet.
 
     NDError names the table, row and column of what is wrong.
     """
-    return Broden(path)
+    return Broden(path, max_pixels=max_pixels)
 
 
 def find_dataset(text: str) -> Path:
     """The folder of a data set: ``text`` itself where it is a folder, else the downloaded data set of that name."""
     path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         return path
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110
         archive = path.suffix.lower() == ".zip"
         hint = "Unpack it and pass the folder." if archive else "Pass the folder that holds index.csv and label.csv."
         raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder.", hint)
     if len(path.parts) == 1 and ".." not in path.parts:
         kept = cache_folder() / path
-        if kept.is_dir():
+        if os.path.isdir(kept):  # noqa: PTH112
             return kept
         if text in DOWNLOADS:
             where = f"There is no folder {text} here or in {cache_folder()}."
@@ -77,31 +82,34 @@ class Broden:
     where label.csv does not say; ``category_coverage``: the summed coverage of each category that has a c_ file.
 
     ``report`` receives every fault of the tables and the reading goes on; without it the first is raised.
+    ``max_pixels``: an image of more is not read, nor are label maps of one image with more in all.
     """
 
-    def __init__(self, root: Path, report: Report | None = None) -> None:
+    def __init__(self, root: Path, report: Report | None = None, max_pixels: int = MOST_PIXELS) -> None:
         say = report or _refuse
         self.root = root
         self.name = root.resolve().name
+        self.max_pixels = max_pixels
+        allow_pixels(max_pixels)
         _check_folder(root)
         digest = hashlib.blake2b(digest_size=16)
 
-        def table(file: str, required: tuple[str, ...]) -> Table:
+        def table(file: str, required: tuple[str, ...], rows: int) -> Table:
             try:
-                data = read_file(root / file, file)
+                data = read_file(root / file, file, rows * _ROW_BYTES)
             except BadFile as fault:
                 say(fault)
                 return Table(file, (), ())
             _update(digest, file.encode())
             _update(digest, data)
-            return parse_table(file, data, required, say)
+            return parse_table(file, data, required, say, rows)
 
-        index = table("index.csv", ("image", *_SIZES))
-        labels = table("label.csv", ("number", "name"))
-        listed = table("category.csv", ("name",)) if (root / "category.csv").exists() else None
+        index = table("index.csv", ("image", *_SIZES), IMAGE_ROWS)
+        labels = table("label.csv", ("number", "name"), CONCEPT_ROWS)
+        listed = table("category.csv", ("name",), CATEGORY_ROWS) if (root / "category.csv").exists() else None
         order = category_order([c for c in index.columns if c not in FIXED_COLUMNS], labels, listed, say)
         found = [c for c in order if (root / f"c_{c}.csv").exists()]
-        cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage")), say) for c in found}
+        cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage"), CONCEPT_ROWS), say) for c in found}
         self._keep_concepts(read_concepts(labels, order, cover, say))
         self.category_coverage = {c: sum(by_number.values()) for c, by_number in cover.items()}
         self._read_index(index, order, say)
@@ -118,6 +126,15 @@ class Broden:
         """The items of each category cell of image ``index`` that is not empty: numbers and paths of label maps."""
         pairs = zip(self.columns, self._cells[index], strict=True)
         return {column: items for column, cell in pairs if (items := _items(cell))}
+
+    @cached_property
+    def largest(self) -> int:
+        """Bytes that the largest image takes with its label maps, both decoded."""
+        most = max((sum(cell.count(";") + 1 for cell in cells if cell) for cells in self._cells), default=0)
+        pixels = self.image_sizes.astype(np.int64).prod(1).max(initial=0)
+        # What would be more is not read.
+        maps = min(most * self.grid[0] * self.grid[1], self.max_pixels)
+        return 3 * min(int(pixels), self.max_pixels) + 2 * maps
 
     def labels_of(self, index: int) -> list[tuple[str, int]]:
         """(category column, number) of each image-level label of image ``index``, known or not; 0 is none."""
@@ -158,14 +175,16 @@ class Broden:
     def read_image(self, index: int, decode: Decode = decode_image) -> tuple[npt.NDArray[np.uint8], bytes]:
         """(ih, iw, 3) uint8 RGB of image ``index``, and the bytes of its file."""
         file = f"images/{self.names[index]}"
-        data = read_file(self.image_path(index), file)
         ih, iw = self.image_sizes[index].tolist()
+        if ih * iw > self.max_pixels:
+            raise BadFile(file, f"the image is {ih} x {iw} pixels, {self._more_than_are_read()}")
+        data = read_file(self.image_path(index), file, most_bytes(ih * iw))
         return decode(data, file, (ih, iw)), data
 
     def read_map(self, path: str) -> tuple[npt.NDArray[np.uint16], bytes]:
         """(sh, sw) uint16 concept numbers of the label map ``path``, all of them known, and the bytes of its file."""
         file = f"images/{path}"
-        data = read_file(self.root / file, file)
+        data = read_file(self.root / file, file, most_bytes(self.grid[0] * self.grid[1]))
         numbers = decode_labels(data, file, self.grid)
         known = self._known[numbers]
         if not known.all():
@@ -181,18 +200,30 @@ class Broden:
             raise BadFile("index.csv", what, _CHECK)
         return number
 
+    def check_maps(self, index: int) -> list[str]:
+        """The paths of the label maps of image ``index``; BadFile where they have more pixels in all than are read."""
+        paths = self.maps_of(index)
+        count = len(paths)
+        if count * self.grid[0] * self.grid[1] > self.max_pixels:
+            found = f"{count} label maps of {self.grid[0]} x {self.grid[1]} pixels, {self._more_than_are_read()}"
+            raise BadFile("index.csv", f"row {self.rows[index]}: {self.names[index]} has {found}")
+        return paths
+
     def _read_labels(self, index: int) -> tuple[int, ...]:
         """The image-level labels of image ``index``, sorted, all of them known."""
         return tuple(sorted({self.check_label(index, column, number) for column, number in self.labels_of(index)}))
 
     def _read_maps(self, index: int) -> tuple[npt.NDArray[np.uint16], list[bytes]]:
         """(M, sh, sw) uint16: the label maps of image ``index``, and the bytes of their files."""
-        paths = self.maps_of(index)
+        paths = self.check_maps(index)
         maps, files = np.empty((len(paths), *self.grid), np.uint16), []
         for row, path in enumerate(paths):
             maps[row], data = self.read_map(path)
             files.append(data)
         return maps, files
+
+    def _more_than_are_read(self) -> str:
+        return f"more than {self.max_pixels:,}; --max-pixels reads larger ones"
 
     def _keep_concepts(self, found: Concepts) -> None:
         self.concepts, self.frequency, self.coverage = found.table, found.frequency, found.coverage
@@ -224,6 +255,9 @@ class Broden:
             if size is not None and sizes and size[2:] != sizes[0][2:]:
                 first = f"row {rows[0]} has {sizes[0][2]} x {sizes[0][3]}"
                 what = f"label maps of {size[2]} x {size[3]} pixels, {first}: all maps must have one size"
+                faults.append(table.fault(line, "sh, sw", what))
+            elif size is not None and not sizes and size[2] * size[3] > self.max_pixels:
+                what = f"label maps of {size[2]} x {size[3]} pixels, {self._more_than_are_read()}"
                 faults.append(table.fault(line, "sh, sw", what))
             for fault in faults:
                 say(fault)
@@ -266,7 +300,7 @@ def _check_unused(table: Table, unused: tuple[str, ...], say: Report) -> None:
 
 
 def _read_sizes(table: Table, line: int, row: tuple[str, ...], say: Report) -> tuple[int, ...] | None:
-    sizes = [table.number(line, row, c, _MOST_PIXELS, say) for c in _SIZES]
+    sizes = [table.number(line, row, c, _LONGEST_SIDE, say) for c in _SIZES]
     for column, value in zip(_SIZES, sizes, strict=True):
         if value == 0:
             say(table.fault(line, column, "a size cannot be 0"))

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.dataset import at_once
+from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.engine.data.images import BadFile
 
 
@@ -25,7 +27,10 @@ class Problem:
 
 
 def check_dataset(
-    dataset_path: Path, progress: Callable[[int, int], None] | None = None, workers: int | None = None
+    dataset_path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    max_pixels: int = MOST_PIXELS,
 ) -> list[Problem]:
     """All problems of a data set in Broden's format, in the order of its tables and images; empty where it is sound.
 
@@ -34,9 +39,9 @@ def check_dataset(
     NDError where the folder is no data set at all.
     """
     problems: list[Problem] = []
-    dataset = Broden(dataset_path, lambda fault: problems.append(Problem(fault.file, fault.what)))
+    dataset = Broden(dataset_path, lambda fault: problems.append(Problem(fault.file, fault.what)), max_pixels)
     problems += _duplicates(dataset)
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(at_once(dataset, workers or os.cpu_count() or 1))
     try:
         # Threads are enough: decoding and reading leave Python's lock.
         for done, found in enumerate(pool.map(lambda i: list(_check_image(dataset, i)), range(len(dataset))), 1):
@@ -60,6 +65,7 @@ def _check_image(dataset: Broden, index: int) -> Iterator[Problem]:
     checks: list[Callable[[], object]] = [partial(dataset.read_image, index)]
     checks += [partial(dataset.check_label, index, *label) for label in dataset.labels_of(index)]
     checks += [partial(dataset.read_map, path) for path in dataset.maps_of(index)]
+    checks.append(partial(dataset.check_maps, index))
     for check in checks:
         try:
             check()

@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.images import BadFile
-from ndissect.engine.data.tables import Report, Table
+from ndissect.engine.data.tables import CATEGORY_ROWS, Report, Table
 from ndissect.store.concepts import ConceptTable
 
 #: The largest number that the two bytes of a label map can hold.
 LARGEST_NUMBER = 2**16 - 1
+
+#: The longest names: a category's is part of a file's name, and both go into the store.
+LONGEST_CATEGORY, LONGEST_CONCEPT = 200, 1_000
 
 _LARGEST_COUNT = 2**31 - 1
 _COUNTED = re.compile(r"(.*?)\s*\(\s*([0-9]{1,15})\s*\)")
@@ -42,15 +45,20 @@ def category_order(columns: list[str], labels: Table, listed: Table | None, repo
     reported: its labels could not be found.
     """
     if listed is not None and listed.columns:
-        order = [(line, listed.cell(row, "name")) for line, row in listed.rows]
-        for place, (line, name) in enumerate(order):
-            if name in [n for _, n in order[:place]]:
+        found: dict[str, None] = {}
+        for line, row in listed.rows:
+            name = listed.cell(row, "name")
+            if name in found:
                 report(listed.fault(line, "name", f"category {name!r} is listed twice"))
-        names = tuple(dict.fromkeys(name for _, name in order))
+            elif len(name.encode()) > LONGEST_CATEGORY:
+                report(listed.fault(line, "name", f"a name of {len(name):,} characters"))
+                continue
+            found[name] = None
+        names = tuple(found)
     else:
         declared = {c for _, row in labels.rows for c in _categories_in(labels.cell(row, "category"))}
         names = tuple(c for c in columns if c in declared)
-        names += tuple(sorted(declared - set(columns)))
+        names = (*names, *sorted(declared - set(columns)))[:CATEGORY_ROWS]
     missing = [name for name in names if name not in columns]
     if missing and columns:
         report(BadFile("index.csv", f"no column for category {', '.join(missing)}"))
@@ -98,11 +106,14 @@ def read_concepts(
             report(labels.fault(line, "number", f"number {number} is already that of row {first[number]}"))
             continue
         first[number] = line
+        name = labels.cell(row, "name")
+        if len(name) > LONGEST_CONCEPT:
+            report(labels.fault(line, "name", f"a name of {len(name):,} characters"))
+            continue
         counts = _read_counts(labels, line, row, order, report)
         areas = {category: by_number[number] for category, by_number in cover.items() if number in by_number}
         comparable = bool(areas) and all(category in cover for category in counts)
         primary = primary_category(areas if comparable or not counts else counts, order)
-        name = labels.cell(row, "name")
         if primary is None:
             report(
                 labels.fault(line, "category", f"concept {number} ({name}) has no category, nor has it in a c_ file")
@@ -137,7 +148,7 @@ def _read_counts(
     """The cell ``material(36);object(3)`` as counts by category."""
     counts: dict[str, int] = {}
     for part in labels.cell(row, "category").split(";"):
-        match = _COUNTED.fullmatch(part.strip())
+        match = _counted(part)
         if match and match[1] in order:
             counts[match[1]] = counts.get(match[1], 0) + int(match[2])
         elif match:
@@ -148,4 +159,11 @@ def _read_counts(
 
 
 def _categories_in(cell: str) -> list[str]:
-    return [match[1] for part in cell.split(";") if (match := _COUNTED.fullmatch(part.strip()))]
+    return [match[1] for part in cell.split(";") if (match := _counted(part))]
+
+
+def _counted(part: str) -> re.Match[str] | None:
+    """The name and the count of ``object(3)``; None where it is none."""
+    text = part.strip()
+    # The pattern takes time with the square of what it is given.
+    return _COUNTED.fullmatch(text) if len(text) <= 2 * LONGEST_CATEGORY else None

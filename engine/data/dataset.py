@@ -14,6 +14,8 @@ from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
 
 _SHOW = 5
+# What may be decoded before it is asked for: photographs of the usual sizes never reach it.
+_DECODED = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class ConceptDataset(Protocol):
     grid: tuple[int, int]
     """(sh, sw): the size of every label map."""
 
+    @property
+    def largest(self) -> int:
+        """Bytes that the largest image takes with its label maps, both decoded, at most."""
+        ...
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Sample:
@@ -68,6 +75,11 @@ class ConceptDataset(Protocol):
     def tables_digest(self) -> str:
         """Hex digest of the tables (index, labels, categories) that define the data set."""
         ...
+
+
+def at_once(dataset: ConceptDataset, most: int) -> int:
+    """How many images of ``dataset`` are decoded and held together: ``most``, fewer where they are very large."""
+    return max(1, min(most, _DECODED // max(1, dataset.largest)))
 
 
 def unusable(reasons: Sequence[str], images: int, hint: str) -> NDError:

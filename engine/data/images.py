@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -11,15 +11,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ndissect.engine.data.image_bombs import MOST_PIXELS, defused
 from ndissect.store.errors import NDError
+from ndissect.store.regular import read_regular
 
 # Named one by one: Pillow also opens formats that start other programs.
 _PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # What Pillow's decoders raise on damaged files, as found by feeding them such files.
 _UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, TypeError, KeyError, AttributeError,
-    ZeroDivisionError, struct.error, zlib.error,
+    ZeroDivisionError, struct.error, zlib.error, RuntimeError, AssertionError, Image.DecompressionBombError,
 )  # fmt: skip
+# It would be printed beside the error that says the same.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+_LONGEST_TEXT = 500
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
 
@@ -28,6 +33,7 @@ class BadFile(NDError):
     """One fault of one file of a data set: ``file`` relative to the data set, ``what`` is wrong with it."""
 
     def __init__(self, file: str, what: str, hint: str = "") -> None:
+        file, what = _cut(file), _cut(what)
         super().__init__(f"{file}: {what}", hint)
         self.file = file
         self.what = what
@@ -36,14 +42,20 @@ class BadFile(NDError):
         return BadFile, (self.file, self.what, self.hint)
 
 
-def read_file(path: Path, file: str) -> bytes:
-    """The bytes of ``path``; BadFile under the name ``file`` where it cannot be read."""
+def read_file(path: Path, file: str, limit: int) -> bytes:
+    """The bytes of ``path``, a regular file of at most ``limit``; BadFile under the name ``file`` where it is not."""
     try:
-        return path.read_bytes()
+        return read_regular(path, limit)
     except FileNotFoundError:
         raise BadFile(file, "the file is missing") from None
     except OSError as error:
         raise BadFile(file, f"the file cannot be read: {error.strerror or error}") from error
+
+
+def allow_pixels(pixels: int) -> None:
+    """Let images of so many pixels be decoded: Pillow by itself takes no more than 178 million."""
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > MOST_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
 
 
 def decode_image(data: bytes, file: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
@@ -53,7 +65,7 @@ def decode_image(data: bytes, file: str, size: tuple[int, int] | None = None) ->
     no image, is truncated or damaged, or is not of ``size`` (H, W).
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_PHOTOGRAPHS) as image:
+        with Image.open(defused(data), formats=_PHOTOGRAPHS) as image:
             # Before decoding: a small file can declare an enormous image.
             if size is not None and (image.height, image.width) != size:
                 raise BadFile(file, f"the image is {image.height} x {image.width} pixels, index.csv says {_by(size)}")
@@ -63,9 +75,8 @@ def decode_image(data: bytes, file: str, size: tuple[int, int] | None = None) ->
                 return np.ascontiguousarray(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
             if image.mode in ("I", "F"):
                 raise BadFile(file, f"an image of mode {image.mode} is no photograph of 8 or 16 bits")
-            return np.array(image.convert("RGB"), np.uint8)
-    except Image.DecompressionBombError as error:
-        raise BadFile(file, f"the image is too large: {error}") from error
+            # Each step makes an image anew, and a large one is large.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except _UNREADABLE as error:
         raise BadFile(file, f"not a readable image: {_reason(error, data)}") from error
 
@@ -85,17 +96,20 @@ def decode_labels(data: bytes, file: str, grid: tuple[int, int]) -> npt.NDArray[
         raise BadFile(file, f"the label map is {height} x {width} pixels, index.csv says {_by(grid)}")
     _check_png(data, file)
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with Image.open(defused(data), formats=("PNG",)) as image:
+            # Only the first of several headers was looked at.
+            if (image.height, image.width) != grid or image.mode != "RGB":
+                raise BadFile(file, f"a PNG with two headers, the other of {image.height} x {image.width} pixels")
             rgb = np.asarray(image)
     except _UNREADABLE as error:
-        raise BadFile(file, f"not a readable PNG: {error}") from error
+        raise BadFile(file, f"not a readable PNG: {_reason(error, data)}") from error
     return rgb_to_numbers(rgb)
 
 
 def rgb_to_numbers(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     """(..., 3) uint8 pixels of a label PNG as (...) uint16 concept numbers: R + 256 G."""
-    # Cast first: 256 does not fit the eight bits of a pixel.
-    return rgb[..., 0].astype(np.uint16) + 256 * rgb[..., 1].astype(np.uint16)
+    # R and G, side by side in memory, are the number's low and high byte.
+    return np.array(np.ascontiguousarray(rgb)[..., :2].view("<u2")[..., 0], np.uint16)
 
 
 def numbers_to_rgb(numbers: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -122,9 +136,16 @@ def _check_png(data: bytes, file: str) -> None:
     raise BadFile(file, "the PNG is truncated")
 
 
+def _cut(text: str) -> str:
+    """``text`` without its end where a cell or a name in it is too long to be read."""
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
 def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it is far too large ({str(error).partition(' exceeds')[0]})"
     # Pillow names the memory buffer, which tells the user nothing.
     return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
 

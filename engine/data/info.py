@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.engine.data.packed import Note, find_pack
 from ndissect.store.concepts import report_order
 
@@ -71,13 +72,13 @@ class DataInfo:
     pack: PackInfo | None
 
 
-def describe(dataset_path: Path, n: int = 10, note: Note | None = None) -> DataInfo:
+def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixels: int = MOST_PIXELS) -> DataInfo:
     """The figures of the data set in ``dataset_path`` with its ``n`` most and least frequent concepts.
 
     Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty;
     ``note`` is told why a pack cannot be used.
     """
-    dataset = Broden(dataset_path)
+    dataset = Broden(dataset_path, max_pixels=max_pixels)
     pack = find_pack(dataset, note)
     known = np.flatnonzero(dataset.frequency >= 0)
     # Equal frequencies: the lower number first, at both ends.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.engine.data.image_bombs import Bomb, check_scans
 from ndissect.engine.data.images import decode_image
 
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -16,6 +17,10 @@ def keep_jpeg(data: bytes, file: str, size: tuple[int, int] | None = None) -> np
     """The bytes of a baseline colour JPEG of ``size`` (H, W) as they are, (n,) uint8; all else decoded, (H, W, 3)."""
     if size is None or _frame(data) != size:
         return decode_image(data, file, size)
+    try:
+        check_scans(data)
+    except Bomb:
+        return decode_image(data, file, size)  # which refuses it
     return np.frombuffer(data, np.uint8)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.engine.data.alone import alone
-from ndissect.engine.data.dataset import Sample, unusable
+from ndissect.engine.data.dataset import Sample, at_once, unusable
 from ndissect.engine.data.packed import (
     ABOUT,
     FILES,
@@ -47,6 +47,7 @@ from ndissect.engine.progress import Progress
 from ndissect.store.errors import NDError
 from ndissect.store.files import own_file, own_folder, remedy, remove_known, replacing
 from ndissect.store.names import quoted
+from ndissect.store.regular import open_regular, read_regular
 
 # All that is ever deleted of a pack.
 _OURS = frozenset({*FILES, INDEX, ABOUT})
@@ -154,8 +155,11 @@ def _begun(dataset: Packable) -> Rows:
     try:
         if read_about(part).get("tables_digest") != dataset.tables_digest():
             return none
-        data = (part / INDEX).read_bytes()
-        sizes = [(part / file).stat().st_size for file in FILES]
+        data = read_regular(part / INDEX, len(dataset) * ROW.itemsize)
+        sizes = []
+        for file in FILES:
+            with open_regular(part / file) as opened:
+                sizes.append(os.fstat(opened.fileno()).st_size)
     except (Unusable, OSError, ValueError):
         return none
     rows = np.frombuffer(data, ROW, min(len(dataset), len(data) // ROW.itemsize))
@@ -212,7 +216,7 @@ def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> 
     progress.start("packing", len(rest))
     writer = _Writer(part_folder(dataset), begun, dataset.grid)
     try:
-        for found in in_order(read, rest, workers, 4 * workers):
+        for found in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
             if isinstance(found, NDError):
                 bad.append(found.message)
             elif not bad:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import os
 import zlib
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +23,10 @@ import numpy.typing as npt
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.store.files import cache_folder
 from ndissect.store.names import quoted, safe_name
+from ndissect.store.regular import open_regular, read_regular
 
 #: What index.bin holds of an image: its height and width, the number of its label maps and of its image-level labels,
 #: the size of its file, the CRC-32 of its pixels and of its maps, and Sample.digest, most significant byte first.
@@ -58,6 +62,8 @@ class Packable(ConceptDataset, Protocol):
 
     image_sizes: npt.NDArray[np.int32]
     """(N, 2): the height and width of every image."""
+    max_pixels: int
+    """An image of more pixels is not read, nor are label maps of one image with more in all."""
 
     def maps_of(self, index: int) -> list[str]:
         """The label maps of image ``index``."""
@@ -68,9 +74,9 @@ class Packable(ConceptDataset, Protocol):
         ...
 
 
-def open_data(path: Path, note: Note | None = None) -> ConceptDataset:
+def open_data(path: Path, note: Note | None = None, max_pixels: int = MOST_PIXELS) -> ConceptDataset:
     """The data set in the folder ``path``, by its pack where there is one; ``note`` is told why one is of no use."""
-    dataset = Broden(path)
+    dataset = Broden(path, max_pixels=max_pixels)
     packed = find_pack(dataset, note)
     return dataset if packed is None else packed
 
@@ -88,7 +94,7 @@ def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | No
     except Unusable as fault:
         why = f"it {fault}"
     except OSError as fault:
-        why = f"it cannot be read ({fault})"
+        why = f"it cannot be read ({fault.filename}: {fault.strerror})" if fault.strerror else f"it cannot be read ({fault})"
     except ValueError as fault:
         why = f"it is damaged ({fault})"
     if note:
@@ -121,10 +127,8 @@ def other_packs(dataset: ConceptDataset) -> list[Path]:
 
 def read_about(folder: Path) -> dict[str, Any]:
     """What pack.json says; Unusable, OSError or ValueError where it is not that of a pack."""
-    with (folder / ABOUT).open("rb") as file:
-        data = file.read(_MOST_ABOUT)
     try:
-        about = json.loads(data)
+        about = json.loads(read_regular(folder / ABOUT, _MOST_ABOUT))
     except RecursionError:
         about = None
     if not isinstance(about, dict) or about.get("encoding-type") != KIND:
@@ -169,9 +173,14 @@ class PackedDataset:
         self._source, self._rows, self._note = dataset, rows, note
         self._ends = ends(rows, self.grid)
         self.bytes = int(self._ends[-1].sum()) + rows.nbytes
-        images, maps, labels = (folder / file for file in FILES)
-        self._images, self._maps, self._labels = _map(images, np.uint8), _map(maps, "<u2"), _map(labels, "<u2")
+        mapped = zip(FILES, ("u1", "<u2", "<u2"), self._ends[-1].tolist(), strict=True)
+        self._images, self._maps, self._labels = (_map(folder / file, dtype, size) for file, dtype, size in mapped)
         self._sound = np.zeros((len(rows), 2), bool)
+
+    @property
+    def largest(self) -> int:
+        """Bytes that the largest image takes with its label maps."""
+        return self._source.largest
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -183,6 +192,8 @@ class PackedDataset:
     def read(self, index: int) -> Sample:
         """Image ``index`` with its labels, as it was decoded when it was packed."""
         row, (start, _, _), (end, _, _) = self._rows[index], self._ends[index], self._ends[index + 1]
+        if (end - start) // 3 > self._source.max_pixels:
+            return self._source.read(index)  # which refuses it
         image = self._images[start:end].reshape(*row["size"].tolist(), 3)
         labels = self._view_labels(index)
         if not (self._is_sound(index, 0, image) and self._is_sound(index, 1, labels.maps)):
@@ -198,6 +209,8 @@ class PackedDataset:
     def _view_labels(self, index: int) -> Labels:
         _, maps, labels = (slice(a // 2, b // 2) for a, b in zip(self._ends[index], self._ends[index + 1], strict=True))
         count = int(self._rows[index]["maps"])
+        if count * self.grid[0] * self.grid[1] > self._source.max_pixels:
+            return self._source.read_labels(index)  # which refuses them
         return Labels(index, self._maps[maps].reshape(count, *self.grid), tuple(self._labels[labels].tolist()))
 
     def _is_sound(self, index: int, which: int, array: npt.NDArray[Any]) -> bool:
@@ -226,24 +239,37 @@ def _open(dataset: Packable, folder: Path, note: Note | None) -> PackedDataset:
     about = read_about(folder)
     if about.get("tables_digest") != dataset.tables_digest():
         raise Unusable("is of other tables")
-    _check_size(folder / INDEX, len(dataset) * ROW.itemsize)
-    data = (folder / INDEX).read_bytes()
+    data = _read(folder / INDEX, len(dataset) * ROW.itemsize)
     rows = np.frombuffer(data, ROW)
-    for file, size in zip(FILES, ends(rows, dataset.grid)[-1].tolist(), strict=True):
-        _check_size(folder / file, size)
-    if zlib.crc32((folder / FILES[2]).read_bytes(), zlib.crc32(data)) != about.get("index_crc"):
+    sizes = ends(rows, dataset.grid)[-1].tolist()
+    for file, size in zip(FILES, sizes, strict=True):
+        _open_sized(folder / file, size).close()
+    labels = _read(folder / FILES[2], sizes[2])
+    if zlib.crc32(labels, zlib.crc32(data)) != about.get("index_crc"):
         raise Unusable(f"is damaged (the CRC of {INDEX} and {FILES[2]})")
+    if (rows["size"] != dataset.image_sizes).any():
+        raise Unusable("is damaged (its images are not of the sizes that index.csv says)")
     if name := changed_image(dataset, rows):
         raise Unusable(f"is out of date, images/{name} has changed since")
     return PackedDataset(dataset, folder, rows, str(about.get("packed", "")), note)
 
 
-def _check_size(path: Path, size: int) -> None:
-    found = path.stat().st_size
+def _open_sized(path: Path, size: int) -> BufferedReader:
+    """The file at ``path``, open; Unusable or OSError where it is no file of ``size`` bytes."""
+    file = open_regular(path)
+    found = os.fstat(file.fileno()).st_size
     if found != size:
+        file.close()
         raise Unusable(f"is damaged ({path.name} has {found} bytes instead of {size})")
+    return file
 
 
-def _map(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _read(path: Path, size: int) -> bytes:
+    with _open_sized(path, size) as file:
+        return file.read()
+
+
+def _map(path: Path, dtype: str, size: int) -> npt.NDArray[Any]:
     """The file as a read-only array; an empty one cannot be mapped."""
-    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
+    with _open_sized(path, size) as file:
+        return np.asarray(np.memmap(file, dtype, "r")) if size else np.empty(0, dtype)

@@ -17,6 +17,11 @@ class Subset:
         self.names = tuple(dataset.names[i] for i in self._indices)
         self.splits = tuple(dataset.splits[i] for i in self._indices)
 
+    @property
+    def largest(self) -> int:
+        """Of the whole data set."""
+        return self._dataset.largest
+
     def __len__(self) -> int:
         return len(self._indices)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from ndissect.engine.data.images import BadFile
 
 #: A concept number or a count: decimal digits and nothing else (``int`` also takes 1_000 and other scripts' digits).
 WHOLE = re.compile(r"[0-9]{1,15}")
+
+#: The most rows of index.csv; of label.csv and of a ``c_<category>.csv``, whose numbers end at 65,535; and of
+#: category.csv, as well as the most columns of any table.
+IMAGE_ROWS, CONCEPT_ROWS, CATEGORY_ROWS = 2_000_000, 65_536, 1_000
 
 #: Receives each fault of a table: raises it, or collects it and lets the reading go on.
 Report = Callable[[BadFile], None]
@@ -58,11 +63,11 @@ class Table:
         return None
 
 
-def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Report) -> Table:
-    """The table in ``data``: UTF-8 with or without a byte order mark, any line ends.
+def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Report, most: int = IMAGE_ROWS) -> Table:
+    """The table in ``data``: UTF-8 with or without a byte order mark, any line ends, at most ``most`` rows.
 
-    Reported: text that is not UTF-8 or not CSV, a required column that is missing, a column given twice, a row whose
-    number of cells is not the header's (left out).
+    Reported: text that is not UTF-8 or not CSV, too many rows or columns, a required column that is missing, a column
+    given twice, a row whose number of cells is not the header's (left out).
     """
     nothing = Table(file, (), ())
     try:
@@ -72,9 +77,11 @@ def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Repor
         report(BadFile(file, f"row {row}: not UTF-8 text ({error.reason})"))
         return nothing
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    del text  # as much again as the table
     rows: list[tuple[int, tuple[str, ...]]] = []
     try:
-        rows.extend((reader.line_num, tuple(c.strip() for c in cells)) for cells in reader if cells)
+        found = ((reader.line_num, tuple(c.strip() for c in cells)) for cells in reader if cells)
+        rows.extend(itertools.islice(found, most + 2))  # the header, and one that is too many
     except csv.Error as error:
         report(BadFile(file, f"row {reader.line_num}: not a CSV table ({error})"))
         if not rows:
@@ -83,6 +90,10 @@ def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Repor
         report(BadFile(file, "the table is empty: not even a header"))
         return nothing
     columns = rows[0][1]
+    if len(rows) > most + 1 or len(columns) > CATEGORY_ROWS:
+        many = f"{most:,} rows" if len(rows) > most + 1 else f"{CATEGORY_ROWS:,} columns"
+        report(BadFile(file, f"more than {many}, the most that are read"))
+        return nothing
     missing = [c for c in required if c not in columns]
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if missing:
