@@ -38,6 +38,18 @@ def _newest(folder: Path) -> Path:
     return found[-1]
 
 
+def read_small(path: Path, most: int) -> bytes:
+    """The bytes of the regular file ``path``; OSError for what is none (a pipe, a device) or has more than ``most``."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
+    with open(fd, "rb") as file:  # noqa: PTH123 - of a descriptor
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "no regular file")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {human_bytes(most)}")
+    return data
+
+
 def cache_folder() -> Path:
     """Where what can be made again is kept, a folder that may not exist yet: ``$ND_CACHE``, else the user's cache."""
     import platformdirs  # noqa: PLC0415 - a look-up needs no cache

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ndissect.store.errors import NDError
 from ndissect.store.files import being_written, hidden
 from ndissect.store.hdf5 import clean_text
+from ndissect.store.limits import LAYERS
 
 if TYPE_CHECKING:
     from ndissect.store.model import Dissection
@@ -191,7 +192,9 @@ def _decode(path: Path, record: dict[str, Any]) -> Run:
         eta=None if record["eta"] is None else get("eta", float),
         step=get("step", int),
         steps=get("steps", int),
-        layers=tuple((clean_text(_checked(name, str)), _checked(n, int)) for name, n in get("layers", list)),
+        layers=tuple(
+            (clean_text(_checked(name, str)), _checked(n, int)) for name, n in get("layers", list)[: LAYERS.most]
+        ),
         images=get("images", int),
         partial=partial if partial.is_file() else None,
         machine=get("machine", str),
