@@ -260,7 +260,7 @@ class Checked:
         self.demand(name, math.prod(member.chunks) * itemsize, most)
         chunks = [-(-n // c) for n, c in zip(shape, member.chunks, strict=True)]
         if most is not limits.CHUNK:  # read a row at a time, whatever the whole is
-            self.demand(name, math.prod(chunks[1:]), limits.CHUNKS)
+            self.demand(name, math.prod(chunks[1:]), limits.IMAGE_CHUNKS)
             return
         self.demand(name, math.prod(chunks), limits.CHUNKS)
         self._unpacked.sizes[self._where(name)] = math.prod(shape) * itemsize

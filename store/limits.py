@@ -70,7 +70,9 @@ READ = Limit(1 << 26, "values to be read at once")
 LAYER = Limit(1 << 28, "values to be read at once")
 #: Bytes that one chunk of a packed dataset unpacks to: HDF5 keeps so much, and unpacks more again for every row.
 CHUNK = Limit(1 << 20, "bytes a chunk")
-CHUNKS = Limit(1 << 16, "chunks")
+#: Of a dataset, and of one image's label maps: each is looked up by itself.
+CHUNKS = Limit(1 << 14, "chunks")
+IMAGE_CHUNKS = Limit(1 << 8, "chunks an image")
 #: Bytes that all packed datasets of a store unpack to, but for the label maps; values of them that are read at once,
 #: or in all of those that are read as a whole.
 UNPACKED = Limit(1 << 28, "unpacked bytes")
