@@ -20,6 +20,7 @@ from ndissect.engine.data.jpeg import keep_jpeg
 from ndissect.engine.decoding import decode_together
 from ndissect.engine.in_order import in_order
 from ndissect.engine.labels import LabelBatch, label_batch
+from ndissect.store import limits
 from ndissect.store.errors import NDError
 from ndissect.store.names import quoted
 from ndissect.store.protocol import Protocol
@@ -173,6 +174,12 @@ class Loader:
         return _Decoded(sample, self._rows(sample.maps), [int(self._row[n]) for n in sample.labels])
 
     def _rows(self, maps: npt.NDArray[np.uint16]) -> npt.NDArray[np.integer]:
+        most = min(limits.LABEL_MAPS.most, limits.LABEL_BYTES.most // (2 * self.grid[0] * self.grid[1]))
+        if len(maps) > most:
+            raise NDError(
+                f"an image has {len(maps)} label maps of {self.grid[0]} x {self.grid[1]}, a store holds {most}",
+                "choose a coarser grid, for example --grid 112",
+            )
         return np.asarray(self._row[resize_labels(maps, self.grid)])
 
     def _batch(self, some: list[_Decoded], bad: list[tuple[int, NDError]], skip_bad: bool) -> Batch:

@@ -15,6 +15,7 @@ import torch
 from ndissect.engine import fused
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import device_name
+from ndissect.engine.gathering import Survey
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.settings import Outcome, Settings
@@ -23,10 +24,18 @@ from ndissect.store.protocol import Protocol
 # What of a network's origin decides its activations, beside its weights.
 _CODE = ("model", "torchvision", "factory", "sha256")
 
+# Images left out that a record names; of more than these it tells how many, as it does of all images.
+_SKIPPED = 5_000
+
 
 def _cudnn() -> int | None:
     found: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return found
+
+
+def skipped(survey: Survey) -> list[dict[str, str]]:
+    """The images that were left out and why, as JSON values: the first of them where they are very many."""
+    return [{"image": name, "why": why} for name, why in survey.skipped[:_SKIPPED]]
 
 
 def identity(
@@ -80,7 +89,7 @@ def provenance(
             "path": str(dataset.root),
             "images": len(dataset),
             "used": survey.images,
-            "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
+            "skipped": skipped(survey),
             "tables_digest": dataset.tables_digest(),
             "content_digest": survey.digest,
         },

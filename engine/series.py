@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ndissect.store.errors import WrongUse, nearest
+from ndissect.store.regular import read_regular
 
 #: The suffixes of checkpoints.
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
@@ -21,6 +22,8 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 TABLES = ("series.csv", "series.json")
 #: The factor of checkpoints: the number in the file's name.
 NUMBER = "number"
+# A line of a table is a hundred bytes: whoever dissects so many networks has thousands of tables.
+_MOST_BYTES = 1 << 22
 _ABOUT = ("name", "network", "weights")
 _NETWORK = "add --network SPEC, as nd dissect takes it"
 
@@ -174,14 +177,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table as text; WrongUse where it is none."""
     example = "columns: name,network,weights and factors"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
         if path.suffix == ".csv":
             rows = [{k: v for k, v in row.items() if k and v is not None} for row in csv.DictReader(text.splitlines())]
         else:
             rows = [{str(k): _text(v) for k, v in row.items()} for row in json.loads(text)]
     except OSError as e:
         raise WrongUse(f"cannot read {path}: {e.strerror}", example) from e
-    except (ValueError, TypeError, AttributeError, csv.Error) as e:
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as e:
         raise WrongUse(f"{path} is no table of networks: {e}", f"a list of objects with the {example}") from e
     if not rows or not all(set(row) & {"network", "weights"} for row in rows):
         raise WrongUse(f"{path} is no table of networks", example)

@@ -1,7 +1,8 @@
 """Opening and reading HDF5 files that nobody vouches for.
 
 A store may come from anywhere, so nothing in it is believed before it is checked: only plain datasets inside the file
-itself are read (no links to other files), of the expected type and shape, and no larger than the file can hold.
+itself are read (no links to other files), of the expected type and shape, no larger than the file can hold, and no
+larger than ndissect.store.limits says.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.store import limits
 from ndissect.store.errors import NDError
+from ndissect.store.limits import Limit
 from ndissect.store.text import without_controls
 
-_MAX_BYTES_AT_ONCE = 1 << 36
 # Deflate never shrinks data by more than 1032 to 1; what claims more was not compressed by it.
 _MAX_DEFLATE = 1100
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -85,13 +89,31 @@ def member_name(layer: str) -> str:
     return "%2E" if layer == "." else layer.replace("%", "%25").replace("/", "%2F")
 
 
+#: The length of one axis of a dataset: as it must be, or any within a limit.
+Axis = int | Limit
+
+
+class Unpacked:
+    """The packed datasets of one file that were met, by their names: what they unpack to, however often they are read.
+
+    ``sizes``: bytes; ``whole``: values of those read as a whole; ``checked``: the datasets themselves, by how
+    they were asked for. They stay open, with what HDF5 has unpacked of them, as a look at all chunks takes its time.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.whole: dict[str, int] = {}
+        self.checked: dict[tuple[Any, ...], h5py.Dataset] = {}
+
+
 class Checked:
     """A group of a store whose members are read only after a check; every error names file and member."""
 
-    def __init__(self, path: Path, group: h5py.Group, size: int) -> None:
+    def __init__(self, path: Path, group: h5py.Group, size: int, unpacked: Unpacked | None = None) -> None:
         self.path = path
         self._group = group
         self._size = size  # of the file as it was opened: one that was removed since can still be read
+        self._unpacked = unpacked or Unpacked()
 
     def _where(self, name: str) -> str:
         return f"{self._group.name.rstrip('/')}/{name}"
@@ -99,6 +121,19 @@ class Checked:
     def broken(self, name: str, what: str) -> NDError:
         """The error for member ``name`` of this group."""
         return NDError(f"{self.path} is damaged: {self._where(name)} {what}", "copy or make the store again")
+
+    def beyond(self, name: str, found: int, limit: Limit) -> NDError:
+        """The error that member ``name`` holds more than a store may."""
+        return NDError(
+            f"{self.path} is too much to take in: {self._where(name)} has {found:,} {limit.things},"
+            f" the limit is {limit.most:,}",
+            "nd writes no such store: ask whoever sent it",
+        )
+
+    def demand(self, name: str, found: int, limit: Limit) -> None:
+        """Raise the error where ``found`` is beyond ``limit``."""
+        if found > limit.most:
+            raise self.beyond(name, found, limit)
 
     def _unreadable(self, name: str, error: Exception) -> NDError:
         why = "more than fits in memory" if isinstance(error, MemoryError) else _last_words(error)
@@ -116,7 +151,7 @@ class Checked:
         member = self._member(name)
         if not isinstance(member, h5py.Group):
             raise self.broken(name, "is not a group")
-        inner = Checked(self.path, member, self._size)
+        inner = Checked(self.path, member, self._size, self._unpacked)
         if inner.text("encoding-type") != kind:
             raise self.broken(name, f"is not of encoding-type {kind}")
         return inner
@@ -129,6 +164,7 @@ class Checked:
             attribute = h5py.h5a.open(self._group.id, name.encode())
             if attribute.dtype.kind not in kinds:
                 raise self.broken(f"@{name}", "is of another type")
+            self.demand(f"@{name}", math.prod(attribute.shape) * attribute.dtype.itemsize, limits.NAME)
             value = np.empty(attribute.shape, attribute.dtype)
             attribute.read(value)
             return value
@@ -154,6 +190,8 @@ class Checked:
         height, width = (int(v) for v in value)
         if not (0 < height < 1 << 16 and 0 < width < 1 << 16):
             raise self.broken(f"@{name}", f"is no size: {height} x {width}")
+        self.demand(f"@{name}", max(height, width), limits.SIDE)
+        self.demand(f"@{name}", height * width, limits.PIXELS)
         return height, width
 
     def _member(self, name: str) -> h5py.Group | h5py.Dataset:
@@ -169,8 +207,16 @@ class Checked:
         except _DAMAGE as e:
             raise self._unreadable(name, e) from e
 
-    def dataset(self, name: str, shape: tuple[int | None, ...], kinds: str = "iu") -> h5py.Dataset:
-        """The dataset ``name``, checked: its shape (None: any length), its numpy kind of type, and that it is whole."""
+    def dataset(
+        self, name: str, shape: tuple[Axis, ...], kinds: str = "iu", chunk: Limit = limits.CHUNK
+    ) -> h5py.Dataset:
+        """The dataset ``name``, checked: its shape, its numpy kind of type, that it is whole and within the limits.
+
+        ``chunk``: what one chunk of a packed dataset may unpack to.
+        """
+        key = (self._where(name), shape, kinds)
+        if key in self._unpacked.checked:
+            return self._unpacked.checked[key]
         member = self._member(name)
         if not isinstance(member, h5py.Dataset):
             raise self.broken(name, "is not a dataset")
@@ -178,15 +224,18 @@ class Checked:
             if member.is_virtual or member.external:
                 raise self.broken(name, "refers to another file, which a store never does")
             self._check(name, member, shape, kinds)
+            if member.chunks:
+                self._check_chunks(name, member, chunk)
+                self._unpacked.checked[key] = member
         except _DAMAGE as e:
             raise self._unreadable(name, e) from e
         return member
 
-    def _check(self, name: str, member: h5py.Dataset, shape: tuple[int | None, ...], kinds: str) -> None:
+    def _check(self, name: str, member: h5py.Dataset, shape: tuple[Axis, ...], kinds: str) -> None:
         found = member.shape
         fits = found is not None and len(found) == len(shape)
-        if not fits or not all(n in (None, m) for n, m in zip(shape, found, strict=True)):
-            want = " x ".join("any" if n is None else str(n) for n in shape) or "a single value"
+        if not fits or not all(isinstance(n, Limit) or n == m for n, m in zip(shape, found, strict=True)):
+            want = " x ".join("any" if isinstance(n, Limit) else str(n) for n in shape) or "a single value"
             raise self.broken(name, f"has the shape {found} where {want} is expected")
         if member.dtype.kind not in kinds:
             raise self.broken(name, f"has the type {member.dtype}")
@@ -198,50 +247,126 @@ class Checked:
         longest = self._size * (_MAX_DEFLATE if used else 1)
         if member.nbytes > room or max(found, default=0) > longest:
             raise self.broken(name, "is larger on paper than in the file")
+        for n, m in zip(shape, found, strict=True):
+            if isinstance(n, Limit):
+                self.demand(name, m, n)
 
-    def read(self, name: str, shape: tuple[int | None, ...], kinds: str = "iu", at: Any = ()) -> npt.NDArray[Any]:
-        """What dataset ``name`` holds, or its part ``at``."""
-        data = self.dataset(name, shape, kinds)
-        row = data.size // max(len(data), 1) if isinstance(at, int) and data.shape else data.size
-        if row * data.dtype.itemsize > _MAX_BYTES_AT_ONCE:
-            raise self.broken(name, "is too large to be read")
+    def _check_chunks(self, name: str, member: h5py.Dataset, most: Limit) -> None:
+        """Refuse chunks of which a row needs too much, or which are too many; what is packed counts as unpacked."""
+        shape, itemsize = member.shape, member.dtype.itemsize
+        self.demand(name, math.prod(member.chunks) * itemsize, most)
+        chunks = [-(-n // c) for n, c in zip(shape, member.chunks, strict=True)]
+        if most is not limits.CHUNK:  # read a row at a time, whatever the whole is
+            self.demand(name, math.prod(chunks[1:]), limits.IMAGE_CHUNKS)
+            return
+        self.demand(name, math.prod(chunks), limits.CHUNKS)
+        self._unpacked.sizes[self._where(name)] = math.prod(shape) * itemsize
+        self.demand(name, sum(self._unpacked.sizes.values()), limits.UNPACKED)
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[Axis, ...],
+        kinds: str = "iu",
+        at: Any = (),
+        chunk: Limit = limits.CHUNK,
+        most: Limit = limits.READ,
+    ) -> npt.NDArray[Any]:
+        """What dataset ``name`` holds, or its part ``at``: an index, a slice, or one of them for each axis."""
+        data = self.dataset(name, shape, kinds, chunk)
+        wanted = _selected(data.shape, at if isinstance(at, tuple) else (at,))
+        self.demand(name, wanted, most)
+        if data.chunks and chunk is limits.CHUNK:
+            whole = self._unpacked.whole
+            if wanted == data.size:
+                whole[self._where(name)] = wanted
+            self.demand(name, max(wanted, sum(whole.values())), limits.UNPACKED_READ)
         try:
             return np.asarray(data[at])
         except _DAMAGE as e:
             raise self._unreadable(name, e) from e
 
     def counts(
-        self, name: str, shape: tuple[int | None, ...], at: Any = (), *, least: int = 0
+        self, name: str, shape: tuple[Axis, ...], at: Any = (), *, least: int = 0, most: Limit = limits.READ
     ) -> npt.NDArray[np.int64]:
         """The integers of dataset ``name``, or of its part ``at``, none of them below ``least``."""
-        found = self.read(name, shape, at=at).astype(np.int64)
+        found = self.read(name, shape, at=at, most=most).astype(np.int64)
         if found.size and found.min() < least:
             raise self.broken(name, f"holds {found.min()}, which cannot be")
         return found
 
-    def rows(self, name: str, shape: tuple[int | None, ...], count: int, *, least: int = -1) -> npt.NDArray[np.int32]:
+    def rows(self, name: str, shape: tuple[Axis, ...], count: int, *, least: int = -1) -> npt.NDArray[np.int32]:
         """The integers of dataset ``name``: rows of a table of ``count`` rows, or -1 for none if ``least`` is -1."""
         found = self.read(name, shape)
         if found.size and not (least <= int(found.min()) and int(found.max()) < count):
             raise self.broken(name, f"points outside a table of {count} rows")
         return found.astype(np.int32)
 
-    def strings(self, name: str, count: int | None = None) -> tuple[str, ...]:
-        """The strings of dataset ``name``."""
-        return tuple(_decode(v) for v in self.read(name, (count,), "S"))
+    def strings(self, name: str, count: Axis) -> tuple[str, ...]:
+        """The strings of dataset ``name``, which is small."""
+        data = self.dataset(name, (count,), "S")
+        self.demand(name, data.dtype.itemsize, limits.NAME)
+        self.demand(name, data.nbytes, limits.TEXT)
+        return tuple(_decode(v) for v in self.read(name, (count,), "S").tolist())
 
-    def string(self, name: str, count: int, row: int) -> str:
-        """String ``row`` of the ``count`` in dataset ``name``."""
+    def string(self, name: str, count: int, row: int, limit: Limit = limits.NAME) -> str:
+        """String ``row`` of the ``count`` in dataset ``name``, each of at most ``limit`` bytes."""
+        self.demand(name, self.dataset(name, (count,), "S").dtype.itemsize, limit)
         return _decode(bytes(self.read(name, (count,), "S", at=row)[()]))
 
-    def json(self, name: str) -> Any:
-        """The JSON text of the scalar dataset ``name``, parsed."""
+    def json(self, name: str, limit: Limit) -> Any:
+        """The JSON text of the scalar dataset ``name``, parsed: see :func:`plain_json`."""
+        self.demand(name, self.dataset(name, (), "S").dtype.itemsize, limit)
         text = self.read(name, (), "S")[()]
         try:
-            return json.loads(bytes(text))
+            return plain_json(json.loads(bytes(text)))
         except (ValueError, TypeError, RecursionError) as e:
             raise self.broken(name, f"is not JSON ({e})") from e
 
 
+def _selected(shape: tuple[int, ...], at: Sequence[Any]) -> int:
+    """How many values ``at`` takes of an array of ``shape``."""
+    axes = zip(shape, [*at, *[slice(None)] * (len(shape) - len(at))], strict=False)
+    return math.prod(len(range(*i.indices(n))) if isinstance(i, slice) else 1 for n, i in axes)
+
+
+def plain_json(value: Any) -> Any:
+    """``value`` of json.loads as every program may use it: see below; ValueError where it is nested too deeply.
+
+    Text is what UTF-8 can hold (JSON may escape half a character), and a number that is infinite, NaN or beyond 64 bits
+    is None. Walked without recursion: what the parser has just got through may be too deep for the next function.
+    """
+    whole: list[Any] = [value]
+    level: list[Any] = [whole]
+    for _ in range(limits.DEPTH.most + 1):
+        inner: list[Any] = []
+        for box in level:
+            if isinstance(box, dict):
+                if not all(key.isascii() for key in box):
+                    renamed = {_unicode(key): v for key, v in box.items()}
+                    box.clear()
+                    box.update(renamed)
+                entries: Any = box.items()
+            else:
+                entries = enumerate(box)
+            for key, found in entries:
+                if isinstance(found, (dict, list)):
+                    inner.append(found)
+                elif isinstance(found, str):
+                    if not found.isascii():
+                        box[key] = _unicode(found)
+                elif isinstance(found, (int, float)) and not abs(found) < 1 << 63:
+                    box[key] = None
+        if not inner:
+            return whole[0]
+        level = inner
+    raise ValueError(f"more than {limits.DEPTH.most} {limits.DEPTH.things}")
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def _decode(value: bytes) -> str:
-    return without_controls(value.decode("utf-8", "replace"))
+    text = value.decode("utf-8", "replace")
+    return text if text.isascii() and text.isprintable() else without_controls(text)

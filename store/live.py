@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import hidden, new_file, remove_left_overs
+from ndissect.store.limits import LAYERS
 from ndissect.store.processes import began, machine
 from ndissect.store.text import clean_text
 
@@ -182,7 +183,9 @@ def _decode(path: Path, record: dict[str, Any]) -> Run:
         eta=None if record["eta"] is None else get("eta", float),
         step=get("step", int),
         steps=get("steps", int),
-        layers=tuple((clean_text(checked(name, str)), checked(n, int)) for name, n in get("layers", list)),
+        layers=tuple(
+            (clean_text(checked(name, str)), checked(n, int)) for name, n in get("layers", list)[: LAYERS.most]
+        ),
         images=get("images", int),
         partial=partial if partial.is_file() else None,
         machine=get("machine", str),

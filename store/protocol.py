@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import Any, Literal, get_args
 
 from ndissect.store.errors import WrongUse
+from ndissect.store.limits import size_limit, too_large
 from ndissect.store.upsampling import UPSAMPLINGS, Upsampling
 
-_MAX_GRID = 8192
 QuantileOver = Literal["raw", "upsampled"]
 Union = Literal["within-category", "all-images"]
 MapCounting = Literal["once", "once-a-map"]
@@ -47,8 +47,10 @@ class Protocol:
             raise ValueError(f"name {name!r} or min_images {min_images!r}")
         if not re.fullmatch("[0-9]{1,400}/[1-9][0-9]{0,399}", q) or not 0 < (share := Fraction(q)) < 1:
             raise ValueError(f"q {q!r} is no fraction between 0 and 1")
-        if grid is not None and not (len(grid) == 2 and all(isinstance(n, int) and 0 < n <= _MAX_GRID for n in grid)):
+        if grid is not None and not (len(grid) == 2 and all(isinstance(n, int) and n > 0 for n in grid)):
             raise ValueError(f"grid {grid!r} is no size")
+        if grid is not None and too_large((grid[0], grid[1])):
+            raise ValueError(f"grid {grid!r} is too fine: {size_limit()}")
         return cls(
             name=name,
             q=share,
@@ -158,10 +160,12 @@ def _parse_grid(text: str) -> tuple[int, int] | None:
         grid = int(height), int(width or height)
     except ValueError:
         grid = (0, 0)
-    if not (0 < grid[0] <= _MAX_GRID and 0 < grid[1] <= _MAX_GRID):
+    if min(grid) < 1:
         raise WrongUse(
             f"--grid '{text}' is no size", "use 'label', a number such as 56, or HEIGHTxWIDTH such as 112x96"
         )
+    if too_large(grid):
+        raise WrongUse(f"--grid '{text}' is too fine for a store: {size_limit()}", "use a coarser one, such as 112")
     return grid
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store import scores
+from ndissect.store import limits, scores
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import BLOCKS, PER_CATEGORY, Blocks, ConceptCounts, LayerCounts, Leading
 from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked, member_name, open_hdf5
+from ndissect.store.limits import Limit
 from ndissect.store.model import Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis, upsample
@@ -27,6 +28,9 @@ from ndissect.store.upsampling import Axis, upsample
 READS_MAJOR = 1
 # Counts of all units are read this many units at a time: memory then does not grow with the layer.
 _UNITS_AT_A_TIME = 256
+# Thumbnails are read one at a time: how long they are together is no matter.
+_ANY = Limit(1 << 62, "bytes")
+_INT32 = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,12 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_hdf5(path)
+        self._sizes: dict[str, tuple[int, int]] = {}
         try:
             self._root = Checked(path, self._file, self._file.id.get_filesize())
             self._check_version()
-            self.layer_names = self._root.strings("layer_names")
-            self.groups = self._root.strings("groups")
+            self.layer_names = self._root.strings("layer_names", limits.LAYERS)
+            self.groups = self._root.strings("groups", limits.GROUPS)
             if len(set(self.layer_names)) < len(self.layer_names):
                 raise self._root.broken("layer_names", "names a layer twice")
         except BaseException:
@@ -91,14 +96,14 @@ class Store:
     def protocol(self) -> Protocol:
         """What was computed."""
         try:
-            return Protocol.from_json(self._root.json("protocol"))
+            return Protocol.from_json(self._root.json("protocol", limits.PROTOCOL))
         except (ValueError, KeyError, TypeError, IndexError) as e:
             raise self._root.broken("protocol", f"is no protocol ({e})") from e
 
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """Where the numbers came from: command, network, data, versions, device, timing."""
-        value = self._root.json("provenance")
+        value = self._root.json("provenance", limits.PROVENANCE)
         if not isinstance(value, dict):
             raise self._root.broken("provenance", "is not a JSON object")
         return value
@@ -112,8 +117,8 @@ class Store:
     def concepts(self) -> ConceptTable:
         """The concepts of the data set."""
         g = self._root.group("concepts", "ndissect-concepts")
-        name, categories = g.strings("name"), g.strings("categories")
-        number = g.rows("number", (len(name),), 1 << 31, least=1)
+        name, categories = g.strings("name", limits.CONCEPTS), g.strings("categories", limits.CATEGORIES)
+        number = g.rows("number", (len(name),), limits.CONCEPTS.most + 1, least=1)
         if (np.diff(number) <= 0).any():
             raise g.broken("number", "is not in rising order")
         return ConceptTable(number, name, g.rows("category", (len(name),), len(categories), least=0), categories)
@@ -150,30 +155,56 @@ class Store:
         return self._root.has("images")
 
     def image(self, row: int) -> StoredImage:
-        """Row ``row`` of the image table."""
-        g = self._root.group("images", "ndissect-images")
-        count = g.dataset("index", (None,)).shape[0]
-        if not 0 <= row < count:
-            raise g.broken("index", f"has no row {row}")
-        labels = g.read("image_labels", (count, None), at=row)
-        maps = (count, None, *(self.grid or (None, None)))
+        """Row ``row`` of the image table, with its label maps: who needs none of these reads less below."""
+        g, count = self._images, self._image_count(row)
+        labels = g.read("image_labels", (count, limits.IMAGE_LABELS), at=row)
+        shape = (count, limits.LABEL_MAPS, *(self.grid or (limits.SIDE, limits.SIDE)))
+        size = g.dataset("label_maps", shape, chunk=limits.LABEL_BYTES).nbytes // count
+        g.demand("label_maps", size, limits.LABEL_BYTES)
         return StoredImage(
-            name=g.string("name", count, row),
+            name=self.image_name(row),
             index=int(g.read("index", (count,), at=row)),
-            split=g.string("split", count, row),
-            thumbnail=self._thumbnail(g, count, row),
-            label_maps=g.read("label_maps", maps, at=row).astype(np.uint16),
+            split=self.image_split(row),
+            thumbnail=self.thumbnail(row),
+            label_maps=g.read("label_maps", shape, at=row, chunk=limits.LABEL_BYTES).astype(np.uint16),
             labels=tuple(int(n) for n in labels if n),
         )
 
-    @staticmethod
-    def _thumbnail(g: Checked, count: int, row: int) -> bytes:
-        ends = g.counts("thumbnail_end", (count,))
-        start, end = int(ends[row - 1]) if row else 0, int(ends[row])
-        size = g.dataset("thumbnails", (None,), "u").shape[0]
+    def image_name(self, row: int) -> str:
+        """The name of the image in row ``row``."""
+        return self._images.string("name", self._image_count(row), row, limits.IMAGE_NAME)
+
+    def image_split(self, row: int) -> str:
+        """Which split the image in row ``row`` is of."""
+        return self._images.string("split", self._image_count(row), row)
+
+    def thumbnail(self, row: int) -> bytes:
+        """The thumbnail of the image in row ``row``: what should be a JPEG (ndissect.store.jpeg looks)."""
+        g, count = self._images, self._image_count(row)
+        ends = g.counts("thumbnail_end", (count,), at=slice(max(row - 1, 0), row + 1))
+        start, end = int(ends[0]) if row else 0, int(ends[-1])
+        size = g.dataset("thumbnails", (_ANY,), "u").shape[0]
         if not start <= end <= size:
             raise g.broken("thumbnail_end", f"points outside the thumbnails in row {row}")
+        g.demand("thumbnails", end - start, limits.THUMBNAIL)
         return g.read("thumbnails", (size,), "u", at=slice(start, end)).astype(np.uint8).tobytes()
+
+    @property
+    def _images(self) -> Checked:
+        return self._root.group("images", "ndissect-images")
+
+    def _image_count(self, row: int) -> int:
+        """How many images there are, one of them in row ``row``."""
+        count = int(self._images.dataset("index", (limits.IMAGES,)).shape[0])
+        if not 0 <= row < count:
+            raise self._images.broken("index", f"has no row {row}")
+        return count
+
+    def count_units(self, layer: str, units: int, categories: int) -> None:
+        """Take note of the size of a layer; NDError where all that were met are more than a store may hold."""
+        self._sizes[layer] = (units, units * categories)
+        for found, limit in zip(zip(*self._sizes.values(), strict=True), (limits.UNITS, limits.BEST), strict=True):
+            self._root.demand("layers", sum(found), limit)
 
 
 class LayerView:
@@ -192,7 +223,7 @@ class LayerView:
         """The best concept of each category, for each unit."""
         g = self._group.group("best", "ndissect-best")
         K, C = len(self.store.concepts.categories), len(self.store.concepts)
-        concept = g.rows("concept", (None, K), C)
+        concept = g.rows("concept", (self.units, K), C)
         intersection, area = g.counts("intersection", concept.shape), g.counts("area", concept.shape)
         self._check_categories(g, concept, np.arange(K))
         # An appended entry is that of row -1, no concept: with its area of 0 the IoU is 0.
@@ -206,10 +237,13 @@ class LayerView:
         if ((category != expected) & (concept >= 0)).any():
             raise g.broken("concept", "points to a concept of another category")
 
-    @property
+    @cached_property
     def units(self) -> int:
         """How many units the layer has."""
-        return len(self.best.concept)
+        g = self._group.group("best", "ndissect-best")
+        shape = g.dataset("concept", (limits.UNITS, limits.CATEGORIES)).shape
+        self.store.count_units(self.name, *shape)
+        return int(shape[0])
 
     @cached_property
     def labels(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
@@ -325,9 +359,9 @@ class LayerView:
         G, U = len(self.store.groups), self.units
         C, K = len(self.store.concepts), len(self.store.concepts.categories)
         return LayerCounts(
-            g.counts("intersection", (G, U, C)),
-            g.counts("area", (G, U)),
-            g.counts("area_in_category", (G, U, K)),
+            g.counts("intersection", (G, U, C), most=limits.LAYER),
+            g.counts("area", (G, U), most=limits.LAYER),
+            g.counts("area_in_category", (G, U, K), most=limits.LAYER),
         )
 
     @cached_property
@@ -374,7 +408,8 @@ class LayerView:
         """How many wrong pairings of masks and labels were counted; 0 for none."""
         if not self._group.has("null"):
             return 0
-        return int(self._group.group("null", "ndissect-null").dataset("concept", (None, None)).shape[0])
+        shape = (limits.PAIRINGS, self.units)
+        return int(self._group.group("null", "ndissect-null").dataset("concept", shape).shape[0])
 
     @cached_property
     def null(self) -> NullBest | None:
@@ -382,7 +417,7 @@ class LayerView:
         if not self._group.has("null"):
             return None
         g = self._group.group("null", "ndissect-null")
-        shape = g.dataset("concept", (None, self.units)).shape
+        shape = g.dataset("concept", (limits.PAIRINGS, self.units)).shape
         concept = g.rows("concept", shape, len(self.store.concepts))
         intersection, concept_area = g.counts("intersection", shape), g.counts("concept_area", shape)
         if (intersection > concept_area).any():
@@ -394,20 +429,42 @@ class LayerView:
         """Whether the layer's top images are in the store."""
         return self._group.has("top")
 
-    def top(self, unit: int) -> TopImages:
-        """The top images of one unit, as a :class:`TopImages` without its first axis: (n,), (n,), (n, h, w)."""
+    def top(self, unit: int, images: int | None = None) -> TopImages:
+        """The first ``images`` top images of a unit, by default all: (n,), (n,), (n, h, w) of :class:`TopImages`."""
+        image, peak, rank = self._ranked(unit, images)
+        part = slice(int(rank[0]), int(rank[-1]) + 1) if len(rank) else slice(0, 0)
+        shape = (self.units, self._top_count, *(self.map_size or (limits.SIDE, limits.SIDE)))
+        maps = self._top.read("map", shape, "f", at=(unit, part)).astype(np.float32)
+        return TopImages(image, peak, maps[rank - part.start])
+
+    def peaks(self, unit: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The rows of a unit's top images in the image table, and the peaks there: (n,) each, without the maps."""
+        return self._ranked(unit, None)[:2]
+
+    def _ranked(
+        self, unit: int, images: int | None
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+        """As :meth:`peaks`, of the first ``images``, and at which ranks of the stored table they are."""
         self.check_unit(unit)
         if not self.has_top:
             raise NDError(
                 f"{self.store.path} holds no top images for {self.name}",
                 "an imported table has none: dissect the network to see its images",
             )
-        g, U = self._group.group("top", "ndissect-top"), self.units
-        image = g.counts("image", (U, None), at=unit, least=-1).astype(np.int32)
-        peak = g.read("peak", (U, len(image)), "f", at=unit).astype(np.float32)
-        maps = g.read("map", (U, len(image), *(self.map_size or (None, None))), "f", at=unit).astype(np.float32)
-        kept = image >= 0
-        return TopImages(image[kept], peak[kept], maps[kept])
+        shape = (self.units, self._top_count)
+        image = self._top.counts("image", shape, at=unit, least=-1)
+        peak = self._top.read("peak", shape, "f", at=unit).astype(np.float32)
+        rank = np.flatnonzero(image >= 0)[:images]
+        # A row beyond 32 bits is as far outside of the table as the last one that they hold.
+        return np.minimum(image, _INT32)[rank].astype(np.int32), peak[rank], rank
+
+    @cached_property
+    def _top(self) -> Checked:
+        return self._group.group("top", "ndissect-top")
+
+    @cached_property
+    def _top_count(self) -> int:
+        return int(self._top.dataset("image", (self.units, limits.TOP)).shape[1])
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
@@ -424,14 +481,21 @@ class LayerView:
             found.append(Axis(g.read("position", (n,), "f").astype(np.float64), cell, weight))
         return found[0], found[1]
 
-    def masks(self, unit: int) -> npt.NDArray[np.bool_]:
-        """(n, H, W) bool: the unit's masks in its top images, on the label grid: upsampled map > threshold."""
-        top = self.top(unit)
+    def masks(self, unit: int, images: int | None = None) -> npt.NDArray[np.bool_]:
+        """(n, H, W) bool: the unit's masks in its first ``images`` top images, by default in all, on the label grid."""
+        maps = self.top(unit, images).maps
+        found = np.empty((len(maps), *(len(axis.cell) for axis in self.axes)), bool)
+        for mask, values in zip(found, maps, strict=True):
+            mask[:] = self.mask(unit, values)
+        return found
+
+    def mask(self, unit: int, values: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """(H, W) bool: where ``values`` (h, w), a map of the unit, lies above its threshold once it is enlarged."""
         rows, columns = self.axes
         # Non-finite samples take no part, as in the counts: whatever is interpolated from one is not in the mask.
-        maps = np.where(np.isfinite(top.maps), top.maps, np.float32(np.nan))
+        values = np.where(np.isfinite(values), values, np.float32(np.nan))
         with np.errstate(over="ignore", invalid="ignore"):  # float32 at its limits is counted as it comes out
-            enlarged = upsample(maps, rows, columns, self.store.protocol.upsampling)
+            enlarged = upsample(values, rows, columns, self.store.protocol.upsampling)
         return np.asarray(enlarged.astype(np.float64) > self.statistics.threshold[unit])
 
     def summary(self) -> dict[str, Any]:
@@ -452,12 +516,11 @@ class LayerView:
         """The whole layer in memory, as it was written."""
         top = None
         if self.has_top:
-            g, U = self._group.group("top", "ndissect-top"), self.units
-            image = g.read("image", (U, None)).astype(np.int32)
+            shape, size = (self.units, self._top_count), self.map_size or (limits.SIDE, limits.SIDE)
             top = TopImages(
-                image,
-                g.read("peak", image.shape, "f").astype(np.float32),
-                g.read("map", (*image.shape, *(self.map_size or (None, None))), "f").astype(np.float32),
+                self._top.read("image", shape).astype(np.int32),
+                self._top.read("peak", shape, "f").astype(np.float32),
+                self._top.read("map", (*shape, *size), "f", most=limits.LAYER).astype(np.float32),
             )
         axes = self.axes if self._group.has("rows") else None
         return Layer(

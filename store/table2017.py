@@ -15,12 +15,14 @@ from typing import TextIO
 
 import numpy as np
 
+from ndissect.store import limits
 from ndissect.store.concepts import REPORT_ORDER, ConceptTable
 from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
 from ndissect.store.model import Dissection, Layer, UnitStatistics
 from ndissect.store.protocol import PROTOCOLS
 from ndissect.store.reader import LayerView
+from ndissect.store.regular import read_regular
 from ndissect.store.scores import Best, iou
 
 #: The categories' order in the authors' files.
@@ -36,7 +38,7 @@ def read_table(path: Path, layer: str) -> Dissection:
     for a file that is no such table, and where a row contradicts itself.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, limits.TABLE.most)
         text = data.decode("utf-8-sig")
     except OSError as e:
         raise NDError(f"cannot read {path}: {e.strerror}", "name a CSV of the 2017 results") from e
@@ -56,7 +58,13 @@ def read_table(path: Path, layer: str) -> Dissection:
             f"{path} has no column {', '.join(missing) or '<category>-label'}",
             "a 2017 table has unit, category, label, score, then label, truth, activation, intersect, iou by category",
         )
-    rows = sorted(_rows(path, reader, categories), key=lambda row: row[0])
+    _demand(path, len(categories), limits.CATEGORIES)
+    rows = []
+    for row in _rows(path, reader, categories):
+        rows.append(row)
+        _demand(path, len(rows), limits.UNITS)
+        _demand(path, len(rows) * len(categories), limits.BEST)
+    rows.sort(key=lambda row: row[0])
     units = [unit for unit, _ in rows]
     if not units:
         raise NDError(f"{path} holds no units", "the table is incomplete: copy it again")
@@ -64,6 +72,13 @@ def read_table(path: Path, layer: str) -> Dissection:
         what = f"{path}: the units are not 1 to {len(units)}, each once"
         raise NDError(what, "the table is incomplete: copy it again")
     return _dissection(path, layer, categories, [found for _, found in rows], hashlib.sha256(data).hexdigest())
+
+
+def _demand(path: Path, found: int, limit: limits.Limit) -> None:
+    if found > limit.most:
+        raise NDError(
+            f"{path} has more than {limit.most:,} {limit.things}", "a store holds no more: import a part of it"
+        )
 
 
 _Cell = tuple[str, int, int, int]

@@ -11,9 +11,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.store import limits
 from ndissect.store.disk import Disk
+from ndissect.store.errors import NDError
 from ndissect.store.files import atomic
 from ndissect.store.hdf5 import member_name
+from ndissect.store.limits import Limit, check_plan
 from ndissect.store.model import Dissection, ImageTable, Layer
 from ndissect.store.text import without_controls
 
@@ -22,7 +25,8 @@ VERSION = "1.1"
 
 
 def write_store(path: Path, dissection: Dissection) -> None:
-    """Write ``dissection`` to ``path``, whole or not at all; NDError where the disk refuses."""
+    """Write ``dissection`` to ``path``, whole or not at all; NDError beyond the limits, and where the disk refuses."""
+    _check(dissection)
     with atomic(path) as part, part.open("wb+", buffering=0) as raw:
         disk = Disk(raw.fileno())
         with h5py.File(disk, "w") as f:
@@ -39,6 +43,19 @@ def estimated_size(
     maps = sum(4 * u * top * h * w for u, (h, w) in zip(units, map_sizes, strict=True))
     distinct = min(images, sum(units) * top)
     return counts + maps + 25_000 * distinct + 1_000_000
+
+
+def _check(d: Dissection) -> None:
+    """Refuse what no reader would take in."""
+    check_plan(
+        layers=[layer.name for layer in d.layers],
+        units=[len(layer.best.concept) for layer in d.layers],
+        map_sizes=[layer.map_size for layer in d.layers if layer.map_size],
+        concepts=d.concepts,
+        grid=d.grid or (0, 0),
+        top=max((layer.top.image.shape[1] for layer in d.layers if layer.top), default=0),
+        images=d.images.name if d.images else (),
+    )
 
 
 def _tag(group: h5py.Group, kind: str) -> h5py.Group:
@@ -65,15 +82,18 @@ def _strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
     group.create_dataset(name, data=data, dtype=data.dtype)
 
 
-def _json(group: h5py.Group, name: str, value: Any) -> None:
+def _json(group: h5py.Group, name: str, value: Any, limit: Limit) -> None:
     data = _encoded([json.dumps(value, ensure_ascii=False)])
+    if data.dtype.itemsize > limit.most:
+        what = f"the {name} takes {data.dtype.itemsize:,} {limit.things}, a store holds {limit.most:,}"
+        raise NDError(what, "dissect fewer layers at a time")
     group.create_dataset(name, data=data[0], dtype=data.dtype)
 
 
 def _write(f: h5py.File, d: Dissection) -> None:
     _tag(f, "ndissect-store")
-    _json(f, "provenance", d.provenance)
-    _json(f, "protocol", d.protocol.to_json())
+    _json(f, "provenance", d.provenance, limits.PROVENANCE)
+    _json(f, "protocol", d.protocol.to_json(), limits.PROTOCOL)
     _strings(f, "groups", d.groups)
     if d.grid is not None:
         f.attrs["grid"] = np.array(d.grid, np.int64)

@@ -338,6 +338,8 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                 views.best_json(view, unit)
                 views.ranked_concepts(view, unit)
                 views.top_images(view, unit)
+                for row in view.peaks(unit)[0] if view.has_top else ():
+                    store.image(int(row))
             if view.has_top and view.units:
                 assert view.masks(0).ndim == 3
                 if sheets:

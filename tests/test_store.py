@@ -270,7 +270,7 @@ def test_a_protocol_is_json_and_back(protocol: Protocol) -> None:
 
 @given(
     q=st.fractions(min_value=0, max_value=1).filter(lambda q: 0 < q < 1),
-    grid=st.none() | st.tuples(st.integers(1, 8192), st.integers(1, 8192)),
+    grid=st.none() | st.tuples(st.integers(1, 2048), st.integers(1, 2048)),
     min_images=st.integers(0, 10**9),
 )
 def test_any_choice_is_json_and_back(q: Fraction, grid: tuple[int, int] | None, min_images: int) -> None:

@@ -94,7 +94,7 @@ def written_by_nd(folder: Path) -> bool:
 def _images_a_unit(view: LayerView) -> int:
     if not view.units:
         raise NDError(f"{view.name} has no units", "name other layers")
-    return max(len(view.top(unit).image) for unit in range(view.units))
+    return max(len(view.peaks(unit)[0]) for unit in range(view.units))
 
 
 def _begin(file: BinaryIO, shape: tuple[int, ...]) -> None:

@@ -10,12 +10,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.jpeg import check_thumbnail
 from ndissect.store.reader import LayerView
 from ndissect.tui.overlay import Panel, contact_sheet
 from ndissect.tui.views import match_concepts, unit_json
-
-# A thumbnail is small; a file that claims more is damaged or hostile.
-_MAX_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,13 @@ def unit_sheet(
 
 def unit_panels(view: LayerView, unit: int, *, images: int = 10, concept: int | None = None) -> list[Panel]:
     """The top ``images`` of ``unit`` with its masks and, where the row of a ``concept`` is given, with its truth."""
-    top, masks = view.top(unit), view.masks(unit)
-    grid = view.store.grid
-    assert grid is not None  # a store with top images has a grid
+    top, store = view.top(unit, images), view.store
+    number = None if concept is None else int(store.concepts.number[concept])
     panels = []
-    for image_row, peak, mask in list(zip(top.image, top.peak, masks, strict=True))[:images]:
-        image = view.store.image(int(image_row))
-        there = None if concept is None else image.truth(int(view.store.concepts.number[concept]), grid)
-        panels.append(Panel(_decode(view, image.thumbnail), mask, there, f"{peak:.3g}  {image.name}"))
+    for row, peak, values in zip(top.image.tolist(), top.peak, top.maps, strict=True):
+        mask, picture = view.mask(unit, values), _decode(view, store.thumbnail(row))
+        there = None if number is None else store.image(row).truth(number, mask.shape)
+        panels.append(Panel(picture, mask, there, f"{peak:.3g}  {store.image_name(row)}"))
     return panels
 
 
@@ -75,9 +72,7 @@ def _truth_row(view: LayerView, unit: int, concept: str | None) -> int:
 
 def _decode(view: LayerView, jpeg: bytes) -> npt.NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as picture:
-            if picture.width * picture.height > _MAX_PIXELS:
-                raise ValueError(f"{picture.width} x {picture.height} pixels")
+        with Image.open(io.BytesIO(check_thumbnail(jpeg)), formats=["JPEG"]) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as e:
         raise NDError(

@@ -196,10 +196,9 @@ def top_images(view: LayerView, unit: int) -> list[dict[str, Any]]:
     """The unit's top images with their peak activations; none where the store holds no images."""
     if not view.has_top:
         return []
-    top = view.top(unit)
     return [
-        {"image": view.store.image(int(row)).name, "peak": float(peak)}
-        for row, peak in zip(top.image, top.peak, strict=True)
+        {"image": view.store.image_name(int(row)), "peak": float(peak)}
+        for row, peak in zip(*view.peaks(unit), strict=True)
     ]
 
 

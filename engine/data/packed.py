@@ -94,7 +94,7 @@ def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | No
     except Unusable as fault:
         why = f"it {fault}"
     except OSError as fault:
-        why = f"it cannot be read ({fault.filename}: {fault.strerror})" if fault.strerror else f"it cannot be read ({fault})"
+        why = f"it cannot be read ({f'{fault.filename}: {fault.strerror}' if fault.strerror else fault})"
     except ValueError as fault:
         why = f"it is damaged ({fault})"
     if note:

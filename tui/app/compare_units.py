@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.store.concepts import report_order
+from ndissect.store.limits import PAGE_PIXELS
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Listing
 from ndissect.tui.app.matching import longest, matched, opens, subject
@@ -146,10 +147,17 @@ def _shared_images(a: tuple[Session, str, int], b: tuple[Session, str, int]) -> 
     _, *at = np.intersect1d(tops[0].image, tops[1].image, return_indices=True)
     if not len(at[0]):
         return ["no top image in common"]
-    masks = [view.masks(unit)[rows] for view, unit, rows in zip(views, units, at, strict=True)]
-    union = (masks[0] | masks[1]).sum((1, 2))
-    common = (masks[0] & masks[1]).sum((1, 2))[union > 0]
+    overlaps, pixels = [], 0
+    for ranks in zip(*at, strict=True):
+        if pixels >= PAGE_PIXELS:
+            break
+        mine, other = (
+            view.mask(unit, top.maps[rank]) for view, unit, top, rank in zip(views, units, tops, ranks, strict=True)
+        )
+        pixels += 2 * mine.size
+        if union := int((mine | other).sum()):
+            overlaps.append(int((mine & other).sum()) / union)
     told = f"top images in common: {len(at[0])}"
-    if not len(common):
+    if not overlaps:
         return [f"{told}; neither unit's mask is in them"]
-    return [f"{told}; mean IoU of the two masks there {float((common / union[union > 0]).mean()):.3f}"]
+    return [f"{told}; mean IoU of the two masks there {float(np.mean(overlaps)):.3f}"]

@@ -12,11 +12,14 @@ import platformdirs
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import atomic, own_folder
+from ndissect.store.regular import read_regular
 
 #: What the table on the left can show.
 ROOTS = ("layers", "concepts", "summary", "stores")
 # Stores whose places are kept; the ones looked at longest ago are forgotten.
 _KEPT = 200
+# Of a file that this program wrote; every number in it is smaller than the other.
+_MOST_BYTES, _LARGEST = 1 << 20, 1 << 31
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def _file() -> Path:
 def _all() -> dict[str, Any]:
     """Every place that is kept; a file that cannot be read keeps none."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(_file().read_text(encoding="utf-8"))
+        found = json.loads(read_regular(_file(), _MOST_BYTES).decode("utf-8"))
         if isinstance(found, dict):
             return found
     return {}
@@ -55,7 +58,9 @@ def last_place(store: Path) -> Place | None:
         return None
     with contextlib.suppress(TypeError, AttributeError):
         place = Place(**kept)
-        if all(type(value) is type(getattr(Place(), name)) for name, value in asdict(place).items()):
+        values = asdict(place)
+        whole = all(abs(value) < _LARGEST for value in values.values() if isinstance(value, int))
+        if whole and all(type(value) is type(getattr(Place(), name)) for name, value in values.items()):
             return place if place.root in ROOTS and 0 <= place.depth <= 2 else None
     return None
 

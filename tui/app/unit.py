@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
+from ndissect.store.limits import PAGE_PIXELS
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
@@ -141,23 +142,26 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     view = session.view(layer)
     if not view.has_top:
         return [_heading("no top images in this store")]
-    top, masks = view.top(unit), view.masks(unit)
+    top, store = view.top(unit), session.store
     row = int(view.labels[0][unit])
-    number = int(session.store.concepts.number[row]) if row >= 0 else 0
+    number = int(store.concepts.number[row]) if row >= 0 else 0
     highest = float(np.nanmax(top.peak, initial=0)) or 1.0
     found = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
-    for rank, (image_row, peak, mask) in enumerate(zip(top.image, top.peak, masks, strict=True)):
-        image = session.store.image(int(image_row))
-        truth: npt.NDArray[np.bool_] = image.truth(number, mask.shape) if number else np.zeros_like(mask)
-        counts = (int((mask & truth).sum()), int(mask.sum()), int(truth.sum()))
+    pixels = 0
+    for rank, (image_row, peak, values) in enumerate(zip(top.image.tolist(), top.peak, top.maps, strict=True)):
+        name, split, counts = store.image_name(image_row), store.image_split(image_row), None
+        if pixels < PAGE_PIXELS:
+            mask, image = view.mask(unit, values), store.image(image_row)
+            truth: npt.NDArray[np.bool_] = image.truth(number, mask.shape) if number else np.zeros_like(mask)
+            counts = (int((mask & truth).sum()), int(mask.sum()), int(truth.sum()))
+            pixels += mask.size + image.label_maps.size
+        told = [f"{n:,}" for n in counts] if counts else [""] * 3
+        known = dict(zip(("intersection", "area", "label_area"), counts or (None,) * 3, strict=True))
         found.append(
             _Row(
-                cells=(image.name, image.split, f"{peak:.4g}", Bar(float(peak) / highest), *(f"{n:,}" for n in counts)),
+                cells=(name, split, f"{peak:.4g}", Bar(float(peak) / highest), *told),
                 item=Item("image", layer, unit, name=str(rank)),
-                plain={
-                    "image": image.name, "split": image.split, "peak": float(peak),
-                    "intersection": counts[0], "area": counts[1], "label_area": counts[2],
-                },
+                plain={"image": name, "split": split, "peak": float(peak), **known},
             )
-        )  # fmt: skip
+        )
     return found

@@ -47,6 +47,7 @@ def merge(
     from ndissect.engine.memory import budget
     from ndissect.engine.merge import merge as put_together
     from ndissect.engine.merge import open_shards
+    from ndissect.engine.provenance import skipped
     from ndissect.store.writer import write_store
     from ndissect.tui.cli.job import command
     from ndissect.tui.cli.progress import show_progress
@@ -62,7 +63,7 @@ def merge(
     runs = [dict(shard.about["provenance"]["run"]) for shard in found]
     about["data"] |= {
         "used": survey.images,
-        "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
+        "skipped": skipped(survey),
         "content_digest": survey.digest,
     }
     took = sum(float(run["elapsed"]) for run in runs) + time.time() - began

@@ -226,11 +226,21 @@ class _Run:
     def _check_output(
         self, path: Path, layers: Sequence[LayerInfo], dataset: ConceptDataset, together: Together
     ) -> int:
-        """The bytes that the store will take, about; NDError where it cannot be written."""
+        """The bytes that the store will take, about; NDError where it cannot be written, or no reader would take it."""
+        from ndissect.store.limits import check_plan
         from ndissect.store.writer import estimated_size
 
         units = [layer.units or 0 for layer in layers]
         sizes = [layer.map_size or (0, 0) for layer in layers]
+        check_plan(
+            layers=[layer.name for layer in layers],
+            units=units,
+            map_sizes=sizes,
+            concepts=dataset.concepts,
+            grid=self.protocol.grid or dataset.grid,
+            top=self.request.top,
+            images=dataset.names,
+        )
         needed = estimated_size(units, sizes, len(dataset.concepts), self.request.top, len(dataset))
         if together.rank == 0:
             check_writable(path, needed)
