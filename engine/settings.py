@@ -10,6 +10,7 @@ import torch
 from ndissect.engine.device import Precision
 from ndissect.engine.gathering import Survey
 from ndissect.engine.memory import Budget
+from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
 
 
@@ -27,7 +28,7 @@ class Settings:
     far, more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``:
     asked after every batch, gives what to raise once that is saved; ``evidence``: also count by image block and keep
     peaks, for intervals and AUPRC; ``null``: wrong pairings of masks and labels to count, None: as many as usual where
-    that costs little (ndissect.engine.evidence).
+    that costs little (ndissect.engine.evidence); ``anyway``: mark what ndissect.engine.examine would refuse.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -43,6 +44,7 @@ class Settings:
     stop: Callable[[], BaseException | None] = _never
     evidence: bool = True
     null: int | None = 0
+    anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Outcome:
     """A dissection, of rank 0 alone, and how it went.
 
     ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the last
-    may be of a part of it; ``batch``: images a forward pass in the end.
+    may be of a part of it; ``batch``: images a forward pass in the end; ``notes``, ``marks``: of the network, found
+    before it began.
     """
 
     dissection: Dissection | None
@@ -58,3 +61,5 @@ class Outcome:
     seconds: dict[str, float]
     passes: float
     batch: int
+    notes: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()

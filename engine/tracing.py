@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 #: Of what is known of a tensor, or in words why nothing is.
 Input = tuple[Tensor, torch.Size, T | str]
-#: (name of the operation, its arguments, those by name, its inputs that come from the image, an output) -> the output's.
+#: (name of the operation, its arguments, those by name, its inputs from the image, an output) -> that output's.
 Rule = Callable[[str, tuple[Any, ...], Mapping[str, Any], list[Input[T]], Tensor], T | str]
 
 # Operations whose result at a place depends on their inputs at that place only (any depth of channels).
