@@ -29,6 +29,7 @@ from ndissect.engine.quantile import Quantile
 from ndissect.engine.settings import Settings
 from ndissect.engine.tally import Tally, compare_at
 from ndissect.engine.timing import Clock
+from ndissect.store.marks import Mark, marks_json
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import make_axis
 
@@ -43,7 +44,7 @@ class Bench:
     ``forward_s``: the network alone over decoded images; ``decode_forward_s``: with decoding; ``dissect_s``: the whole
     dissection; ``ratio``: dissect_s / decode_forward_s, the median of the rounds; ``tally_s``, ``dense_tally_s``: of
     all images, extrapolated from a few, this tally (cells found anew) and one that enlarges every map and multiplies
-    with one-hot labels.
+    with one-hot labels. ``marks``: of the network (ndissect.engine.examine).
     """
 
     device: str
@@ -58,6 +59,7 @@ class Bench:
     ratio: float
     tally_s: float
     dense_tally_s: float
+    marks: list[dict[str, str]]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -107,8 +109,10 @@ def bench(
         for batch in loader.batches(range(len(some)), size, skip_bad=False):
             bare(batch.pixels)
 
+    marks: set[Mark] = set()
+
     def whole() -> None:
-        dissect(network, some, layers, protocol, settings, Progress())
+        marks.update(dissect(network, some, layers, protocol, settings, Progress()).marks)
         network.module.to(settings.device)
 
     bare(decoded)  # the first pass chooses algorithms and takes memory
@@ -136,6 +140,7 @@ def bench(
         ratio=ratios[len(ratios) // 2],
         tally_s=tally,
         dense_tally_s=dense,
+        marks=marks_json(sorted(marks, key=str)),
     )
 
 

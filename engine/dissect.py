@@ -23,16 +23,17 @@ from ndissect.engine.counting import Counting
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.device import exact_arithmetic, out_of_memory
 from ndissect.engine.evidence import CHEAP_SECONDS, CHEAP_SHARE, Plan, plan
+from ndissect.engine.examine import examine
 from ndissect.engine.extremes import Extremes
 from ndissect.engine.forward import Consumer, Forward
-from ndissect.engine.gathering import Gathering
+from ndissect.engine.gathering import Gathering, Survey
 from ndissect.engine.grouping import group_images
 from ndissect.engine.kept import Piece, may_fire
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.loader import Batch, Loader
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.places import Place, place_layers
+from ndissect.engine.places import Place
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.publishing import Publish, Publisher
 from ndissect.engine.saved import Saved
@@ -44,6 +45,7 @@ from ndissect.engine.together import ALONE, Together
 from ndissect.store import protocol as protocols
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
+from ndissect.store.model import Dissection
 
 
 def dissect(
@@ -137,8 +139,9 @@ class Run:
             progress=progress,
             clock=self.clock,
         )
-        first = network.preprocess.apply(self.loader.first(skip_bad=settings.skip_bad))
-        self.places = place_layers(network, first, layers, protocol, self.loader.grid)
+        with self.on_device():
+            self.examined = examine(self.forward, self.loader, layers, settings, progress, together)
+        self.places = list(self.examined.places)
         counting = self.forward.counting
         self.plan = Plan(False, False, 0, self.memory)
         if settings.evidence:
@@ -157,7 +160,9 @@ class Run:
             peaks=self.plan.peaks,
         )
         self._publisher = (
-            Publisher(publish, self.loader, self.gathering, settings, counting, progress) if publish else None
+            Publisher(publish, self.loader, self.gathering, settings, counting, progress, self.examined.marks)
+            if publish
+            else None
         )
         self._saving = time.monotonic()
 
@@ -349,7 +354,7 @@ class Run:
                 "give more --memory, or dissect fewer layers at a time",
             )
         survey = g.reading.survey(self.loader.dataset.names)
-        outcome = Outcome(None, survey, self.clock.seconds(), 1, self.forward.batch.size, self._start.elapsed)
+        outcome = self._outcome(None, survey, 1)
         saved = self._record(0, len(self.mine))
         saved |= {"complete": record(outcome, self.places), "status": saved["status"] | {"whole": True}}
         self.saved.save(0, saved, g.state(), g.kept)
@@ -393,8 +398,16 @@ class Run:
             peaks.shared(together)
         dissection = conclude(counting, {}, peaks) if together.rank == 0 else None
         share = len(missing) / max(len(self.mine), 1)
-        passes, batch = g.passes + share, self.forward.batch.size
-        return Outcome(dissection, survey, self.clock.seconds(), passes, batch, self._start.elapsed)
+        return self._outcome(dissection, survey, g.passes + share)
+
+    def _outcome(self, dissection: Dissection | None, survey: Survey, passes: float) -> Outcome:
+        examined = self.examined
+        return Outcome(
+            *(dissection, survey, self.clock.seconds(), passes, self.forward.batch.size),
+            before=self._start.elapsed,
+            notes=examined.notes,
+            marks=examined.marks,
+        )
 
     def _begin_counting(self) -> tuple[Counting, list[int], int]:
         """The counting at the thresholds that were found, the images that are not kept, and that none is done."""

@@ -47,6 +47,8 @@ class Forward:
         # Counting needs 64-bit integers and float64 comparisons, which MPS lacks: there the CPU counts.
         self.counting = torch.device("cpu") if device.type == "mps" else device
         self.batch = Halving(batch or DEFAULT_BATCH.get(device.type, 32), progress)
+        #: Of a layer's maps, the rows and columns that take part; all of those of other layers.
+        self.kept: dict[str, tuple[slice, slice]] = {}
         self._progress, self._clock = progress, clock
 
     @contextlib.contextmanager
@@ -87,7 +89,7 @@ class Forward:
                     raise torch.OutOfMemoryError(str(e)) from e
                 raise _network_failed(self.network, inputs, e) from e
         with self._clock.during("thresholds" if whole else "tally", self.device):
-            maps = [capture[name].to(self.counting) for name in capture.names]
+            maps = [self._part(name, capture[name]).to(self.counting) for name in capture.names]
             known = [extremes(layer) for layer in maps]
             # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
             for i in range(len(maps)):
@@ -95,6 +97,28 @@ class Forward:
                     self._consume(consume, i, maps[i], known[i], piece)
             if whole:
                 whole(maps, known, piece)
+
+    def _part(self, name: str, maps: Tensor) -> Tensor:
+        """The part of a layer's maps that takes part."""
+        if name not in self.kept:
+            return maps
+        rows, cols = self.kept[name]
+        return maps[..., rows, cols].contiguous()
+
+    def maps(self, capture: Capture, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The whole maps (n, U, h, w) of every layer for n images, uint8 (1, 3, H, W), in full float32.
+
+        NDError where the network fails; torch.OutOfMemoryError passes through.
+        """
+        inputs = self.inputs(images, slice(0, len(images)))
+        try:
+            with computing("fp32", self.device):
+                capture.run(inputs)
+        except Exception as e:
+            if out_of_memory(e):
+                raise torch.OutOfMemoryError(str(e)) from e
+            raise _network_failed(self.network, inputs, e) from e
+        return {name: capture[name] for name in capture.names}
 
     def _consume(self, consume: Consumer, i: int, maps: Tensor, known: Extremes, piece: slice) -> None:
         def take(s: slice) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ndissect.engine.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.placing import Placing
 from ndissect.engine.receptive import trace_fields
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
@@ -19,19 +20,32 @@ from ndissect.store.upsampling import Axis, Field, make_axis
 
 @dataclass(frozen=True)
 class Place:
-    """A layer, as far as counting needs to know it: its name, units, map size, and how its maps lie on the grid."""
+    """A layer, as far as counting needs to know it: its name, units, map size, and how its maps lie on the grid.
+
+    ``kept``: the rows and columns of the layer's own maps that lie on the image, None for all; what else they hold
+    takes no part in anything, and ``map_size`` is that of what is kept.
+    """
 
     name: str
     module: str
     units: int
     map_size: tuple[int, int]
     axes: tuple[Axis, Axis]
+    kept: tuple[slice, slice] | None = None
 
 
 def place_layers(
-    network: Network, inputs: Tensor, layers: Sequence[LayerInfo], protocol: Protocol, grid: tuple[int, int]
+    network: Network,
+    inputs: Tensor,
+    layers: Sequence[LayerInfo],
+    protocol: Protocol,
+    grid: tuple[int, int],
+    placings: Mapping[str, Placing] | None = None,
 ) -> list[Place]:
-    """The layers with how the rows and the columns of their maps lie on the grid."""
+    """The layers with how the rows and the columns of their maps lie on the grid.
+
+    ``placings``: how they lie on the image, by name; on all of it where nothing is said.
+    """
     fields: dict[str, tuple[Field, Field] | str] = {}
     if protocol.upsampling == "receptive-field":
         fields = trace_fields(network.module, inputs, [layer.name for layer in layers])
@@ -44,11 +58,17 @@ def place_layers(
             raise NDError(
                 f"the receptive field of {layer.name} cannot be traced: {field}", "use --upsampling half-pixel"
             )
+        lies = (placings or {}).get(layer.name, Placing())
         axes: list[Axis] = [
-            make_axis(protocol.upsampling, n, size, field[d] if field else None, inputs.shape[2 + d])
+            make_axis(
+                *(protocol.upsampling, n, size, field[d] if field else None, inputs.shape[2 + d]),
+                part=lies.parts[d],
+                kept=lies.kept[d] if lies.kept else None,
+            )
             for d, (n, size) in enumerate(zip(layer.map_size, grid, strict=True))
         ]
-        places.append(Place(layer.name, layer.module_type, layer.units, layer.map_size, (axes[0], axes[1])))
+        used = (len(axes[0].positions), len(axes[1].positions))
+        places.append(Place(layer.name, layer.module_type, layer.units, used, (axes[0], axes[1]), lies.kept))
     return places
 
 

@@ -19,6 +19,7 @@ from ndissect.engine.gathering import Survey
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.settings import Outcome, Settings
+from ndissect.store.marks import marks_json
 from ndissect.store.protocol import Protocol
 
 # What of a network's origin decides its activations, beside its weights.
@@ -82,8 +83,9 @@ def provenance(
             "weights_digest": network.digest,
             "origin": dict(network.origin),
             "preprocess": network.preprocess.describe(),
-            "notes": list(network.notes),
+            "notes": [*network.notes, *outcome.notes],
         },
+        "marks": marks_json(outcome.marks),
         "data": {
             "name": dataset.name,
             "path": str(dataset.root),

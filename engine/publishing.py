@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,6 +16,7 @@ from ndissect.engine.loader import Loader
 from ndissect.engine.progress import Progress
 from ndissect.engine.settings import Settings
 from ndissect.engine.timing import Clock
+from ndissect.store.marks import Mark, marks_json
 from ndissect.store.model import Dissection
 
 #: Takes what is known after so many images: equal to a dissection of those alone, but where a second forward pass is
@@ -36,7 +37,9 @@ class Publisher:
         settings: Settings,
         device: torch.device,
         progress: Progress,
+        marks: Sequence[Mark] = (),
     ) -> None:
+        self._marks = marks_json(marks)
         self._publish, self._loader, self._gathering = publish, loader, gathering
         self._settings, self._device, self._progress = settings, device, progress
         self._next = 0.0
@@ -70,7 +73,7 @@ class Publisher:
         try:
             counting = find()
             images, of = counting.images, len(self._loader.dataset)
-            record = {"partial": {"images": images, "of": of}}
+            record = {"partial": {"images": images, "of": of}, "marks": self._marks}
             self._publish(conclude(counting, record), images)
         except (RuntimeError, MemoryError) as e:
             if not (isinstance(e, MemoryError) or out_of_memory(e)):

@@ -17,6 +17,7 @@ from ndissect.engine.counter_rotation import Check, check
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.device import exact_arithmetic
+from ndissect.engine.examine import examine
 from ndissect.engine.extremes import extremes
 from ndissect.engine.forward import Forward
 from ndissect.engine.gathering import Gathering
@@ -24,7 +25,6 @@ from ndissect.engine.layers import LayerInfo
 from ndissect.engine.loader import Loader
 from ndissect.engine.memory import Budget
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.places import place_layers
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.rotation import Rotation, random_rotation
 from ndissect.engine.settings import Settings
@@ -33,6 +33,7 @@ from ndissect.engine.timing import Clock
 from ndissect.store import scores
 from ndissect.store.counts import ConceptCounts, LayerCounts
 from ndissect.store.errors import NDError
+from ndissect.store.marks import Mark
 from ndissect.store.model import UnitStatistics
 from ndissect.store.protocol import Protocol
 
@@ -84,7 +85,8 @@ class Found:
 class Rotated:
     """A layer in all its bases: by alpha, then by seed; of alpha 0, which is the same for all seeds, there is one.
 
-    ``check``: whether the network predicts the same; None where it gives no scores to compare.
+    ``check``: whether the network predicts the same; None where it gives no scores to compare. ``marks``: of the
+    network (ndissect.engine.examine).
     """
 
     layer: str
@@ -93,6 +95,7 @@ class Rotated:
     skipped: tuple[tuple[str, str], ...]
     found: tuple[Found, ...]
     check: Check | None
+    marks: tuple[Mark, ...] = ()
 
 
 def rotate(
@@ -116,8 +119,8 @@ def rotate(
         network.module.to(settings.device)
         forward = _forward(network, layer, settings, progress)
         loader = _loader(dataset, protocol, settings)
-        first = network.preprocess.apply(loader.first(skip_bad=settings.skip_bad))
-        (place,) = place_layers(network, first, [layer], protocol, loader.grid)
+        examined = examine(forward, loader, [layer], settings, progress)
+        (place,) = examined.places
         known = cached(forward, loader, place, settings.memory, progress, skip_bad=settings.skip_bad)
         rotations = [Rotation(random_rotation(place.units, seed)) for seed in range(seeds)]
         bases = _bases(alphas, rotations)
@@ -138,7 +141,8 @@ def rotate(
             found.append(Found(basis.alpha, basis.seed, int(scores.detectors(best).sum()), **unique))
         progress.busy("check")
         checked = check(network, _some(forward, dataset, protocol, settings), layer, [r.power(1) for r in rotations])
-        return Rotated(place.name, place.units, len(known.images), known.skipped, tuple(found), checked)
+        of = (place.name, place.units, len(known.images), known.skipped)
+        return Rotated(*of, tuple(found), checked, examined.marks)
     except torch.OutOfMemoryError as e:
         raise NDError(
             f"{settings.device} has not enough free memory: {str(e).strip().splitlines()[0]}",

@@ -10,6 +10,7 @@ import torch
 from ndissect.engine.device import Precision
 from ndissect.engine.gathering import Survey
 from ndissect.engine.memory import Budget
+from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
 
 
@@ -27,7 +28,7 @@ class Settings:
     far, more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``:
     asked after every batch, gives what to raise once that is saved; ``evidence``: also count by image block and keep
     peaks, for intervals and AUPRC; ``null``: wrong pairings of masks and labels to count, None: as many as usual where
-    that costs little (ndissect.engine.evidence).
+    that costs little (ndissect.engine.evidence); ``anyway``: mark what ndissect.engine.examine would refuse.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -43,6 +44,7 @@ class Settings:
     stop: Callable[[], BaseException | None] = _never
     evidence: bool = True
     null: int | None = 0
+    anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Outcome:
 
     ``survey``: of the data; ``seconds``: by what was done, in all that the run took, however often it was stopped;
     ``passes``: forward passes over the data, of which the last may be of a part of it; ``batch``: images a forward pass
-    in the end; ``before``: seconds that the run had taken when it was last stopped.
+    in the end; ``before``: seconds that the run had taken when it was last stopped; ``notes``, ``marks``: of the
+    network, found before it began.
     """
 
     dissection: Dissection | None
@@ -60,3 +63,5 @@ class Outcome:
     passes: float
     batch: int
     before: float = 0.0
+    notes: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()

@@ -24,6 +24,7 @@ from ndissect.engine.settings import Settings
 from ndissect.engine.together import ALONE
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
+from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
 from ndissect.store.protocol import Protocol
 
@@ -37,13 +38,14 @@ class Sweep:
     """One dissection for each quantile, the loosest first: counts, thresholds and labels, without images or a null.
 
     ``survey``: of the data; ``seconds``: by what was done; ``passes``: forward passes over the data, of which the
-    second, if there is one, may be of a part of it.
+    second, if there is one, may be of a part of it; ``marks``: of the network (ndissect.engine.examine).
     """
 
     dissections: tuple[Dissection, ...]
     survey: Survey
     seconds: dict[str, float]
     passes: float
+    marks: tuple[Mark, ...]
 
 
 def sweep(
@@ -71,7 +73,7 @@ def sweep(
         countings, again = _count(run, protocols)
     survey = run.gathering.reading.survey(dataset.names)
     found = [replace(conclude(countings.pop(0), {}), protocol=p) for p in protocols]
-    return Sweep(tuple(found), survey, run.clock.seconds(), 1 + again / max(len(run.mine), 1))
+    return Sweep(tuple(found), survey, run.clock.seconds(), 1 + again / max(len(run.mine), 1), run.examined.marks)
 
 
 def _left(settings: Settings, counted: int, quantiles: int) -> Budget:

@@ -64,9 +64,16 @@ class Axis:
     weight: npt.NDArray[np.float32]
 
 
-def half_pixel_positions(n: int, size: int) -> list[Fraction]:
-    """Positions of n samples that share a grid of ``size`` pixels evenly."""
-    return [(i + Fraction(1, 2)) * Fraction(size, n) - Fraction(1, 2) for i in range(n)]
+#: The part of the image that a map shows along one axis, as shares of it: less or more than (0, 1) where the network
+#: crops or pads it.
+Part = tuple[Fraction, Fraction]
+WHOLE: Part = (Fraction(0), Fraction(1))
+
+
+def half_pixel_positions(n: int, size: int, part: Part = WHOLE) -> list[Fraction]:
+    """Positions of n samples that share evenly the ``part`` of a grid of ``size`` pixels that their map shows."""
+    low, high = part
+    return [(low + (i + Fraction(1, 2)) * (high - low) / n) * size - Fraction(1, 2) for i in range(n)]
 
 
 def receptive_field_positions(n: int, size: int, field: Field, input_size: int) -> list[Fraction]:
@@ -101,13 +108,27 @@ def axis_from_positions(positions: list[Fraction], size: int) -> Axis:
     return Axis(np.array([float(p) for p in positions]), cell, weight)
 
 
-def make_axis(kind: Upsampling, n: int, size: int, field: Field | None = None, input_size: int = 0) -> Axis:
-    """The axis of ``n`` map samples on ``size`` label pixels; ``receptive-field`` needs the field and input size."""
+def make_axis(
+    kind: Upsampling,
+    n: int,
+    size: int,
+    field: Field | None = None,
+    input_size: int = 0,
+    *,
+    part: Part = WHOLE,
+    kept: slice | None = None,
+) -> Axis:
+    """The axis of ``n`` map samples on ``size`` label pixels; ``receptive-field`` needs the field and input size.
+
+    ``part``: of the image, that the samples show (fields know it themselves); ``kept``: those of them that are used.
+    """
     if kind == "receptive-field":
         if field is None:
             raise ValueError("receptive-field upsampling needs the layer's receptive field")
-        return axis_from_positions(receptive_field_positions(n, size, field, input_size), size)
-    return axis_from_positions(half_pixel_positions(n, size), size)
+        positions = receptive_field_positions(n, size, field, input_size)
+    else:
+        positions = half_pixel_positions(n, size, part)
+    return axis_from_positions(positions[kept or slice(None)], size)
 
 
 def pad_map(maps: npt.NDArray[np.float32], kind: Upsampling) -> npt.NDArray[np.float32]:

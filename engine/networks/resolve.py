@@ -37,7 +37,8 @@ class Network:
     """A network to dissect: ``module`` in eval mode without gradients, and all that reproduces it.
 
     ``name``: short, for file names. ``digest``: sha256 of the state dict. ``origin``: where code and weights came
-    from. ``notes``: what the user should be told.
+    from. ``notes``: what the user should be told. ``left_out``: keys of the state dict to which a weights file gave no
+    value.
     """
 
     module: nn.Module
@@ -47,6 +48,7 @@ class Network:
     digest: str
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,15 @@ def load_network(
     module = _plain_module(made.module, spec)
     origin = made.origin
     notes: list[str] = []
+    left_out: tuple[str, ...] = ()
     if weights is not None:
-        origin, notes = _load_weights(module, weights, partial, origin)
+        origin, notes, left_out = _load_weights(module, weights, partial, origin)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
         module = module.float()
         notes.append("The network is in half precision: it runs in float32 here.")
     preprocess, told = make_preprocess(made.transform, made.name, size, mean, std)
     module.eval().requires_grad_(False)
-    return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told))
+    return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told), left_out)
 
 
 def _make(spec: str, own_weights: bool) -> _Made:
@@ -237,7 +240,8 @@ def _plain_module(module: nn.Module, spec: str) -> nn.Module:
 
 def _load_weights(
     module: nn.Module, path: Path, partial: bool, origin: dict[str, str]
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
+    """Where the weights came from, what to tell of them, and the keys to which they gave no value."""
     checkpoint = read_checkpoint(path)
     fit = apply_state(module, checkpoint.state, str(path), partial)
     origin = origin | {"weights_file": str(path.resolve()), "weights_sha256": checkpoint.sha256}
@@ -250,7 +254,7 @@ def _load_weights(
             notes.append(
                 f"--partial: {len(keys)} {title} {'key' if len(keys) == 1 else 'keys'} left out: {', '.join(keys)}"
             )
-    return origin, notes
+    return origin, notes, (*fit.missing, *fit.mismatched)
 
 
 def _incomplete(spec: str) -> WrongUse:

@@ -99,9 +99,11 @@ def apply_state(module: nn.Module, state: Mapping[str, Tensor], source: str, par
 
 
 def undo_prefixes(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` without ``module.``, ``_orig_mod.`` ...: what wrapping a network for training puts before every key.
+    """``state`` without ``module.``, ``_orig_mod.`` ...: what wrapping a network for training puts into its keys.
 
-    A prefix goes only if every key has it and the network itself has no child of that name.
+    A prefix of all keys goes only if the network itself has no child of that name. ``module.`` also goes from the
+    middle, where a part of the network was wrapped (PyTorch's ImageNet example wraps the features of AlexNet and VGG),
+    and where that makes a key the network's own.
     """
     children = {name for name, _ in module.named_children()}
     result = dict(state)
@@ -110,7 +112,29 @@ def undo_prefixes(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
         if not found:
             break
         result = {k.removeprefix(found[0]): v for k, v in result.items()}
-    return result
+    return _without_wrapped_parts(module, result)
+
+
+def _without_wrapped_parts(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with ``module.`` taken out of keys that are the network's own without it, and of no other key's."""
+    own = set(module.state_dict())
+    plain = {key: _unwrapped_key(module, key) for key in state if key not in own}
+    claimed = [*(key for key in state if key in own), *plain.values()]
+    moved = {key: to for key, to in plain.items() if to in own and claimed.count(to) == 1} if plain else {}
+    return {moved.get(key, key): value for key, value in state.items()}
+
+
+def _unwrapped_key(module: nn.Module, key: str) -> str:
+    """``key`` without each ``module`` that the network has no child of that name for at its place."""
+    at: nn.Module | None = module
+    kept = []
+    for part in key.split("."):
+        child = at._modules.get(part) if at is not None else None
+        if part == "module" and child is None:
+            continue
+        kept.append(part)
+        at = child
+    return ".".join(kept)
 
 
 def digest_of(module: nn.Module) -> str:

@@ -1,0 +1,150 @@
+"""Following what is known of a tensor through every operation of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+T = TypeVar("T")
+
+#: Of what is known of a tensor, or in words why nothing is.
+Input = tuple[Tensor, torch.Size, T | str]
+#: (name of the operation, its arguments, those by name, its inputs from the image, an output) -> that output's.
+Rule = Callable[[str, tuple[Any, ...], Mapping[str, Any], list[Input[T]], Tensor], T | str]
+
+# Operations whose result at a place depends on their inputs at that place only (any depth of channels).
+_PLACEWISE_NAMES = """
+abs add sub subtract mul multiply div divide true_divide neg negative pow square sqrt rsqrt exp log log1p clamp
+clamp_min clamp_max clip sign sigmoid tanh relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish softplus
+softsign hardswish hardsigmoid hardtanh hardshrink softshrink logsigmoid threshold tanhshrink reciprocal round floor
+maximum minimum where lerp addcmul addcdiv batch_norm instance_norm group_norm dropout dropout2d alpha_dropout
+feature_dropout channel_shuffle cat concat concatenate chunk split tensor_split clone contiguous detach to float
+half double type_as cpu cuda copy alias requires_grad fake_quantize_per_tensor_affine local_response_norm normalize
+radd rsub rmul iadd isub imul itruediv truediv rtruediv
+"""
+_PLACEWISE = frozenset(_PLACEWISE_NAMES.split())
+# Channels regrouped (channel shuffle): followed as long as rows and columns stay the last two axes.
+_RESHAPES = frozenset(
+    {"view", "reshape", "transpose", "permute", "unflatten", "flatten", "expand", "unsqueeze", "squeeze"}
+)
+_WHY = {
+    "interpolate": "a resize (interpolate) comes before it",
+    "upsample": "a resize (upsample) comes before it",
+    "mean": "an average over the whole map comes before it",
+    "grid_sample": "a resampling (grid_sample) comes before it",
+    "conv_transpose2d": "a transposed convolution comes before it",
+    "pixel_shuffle": "a pixel shuffle comes before it",
+    "scaled_dot_product_attention": "attention mixes all places before it",
+    "multi_head_attention_forward": "attention mixes all places before it",
+}
+
+
+class Tracer(TorchFunctionMode, Generic[T]):
+    """Knows of every tensor made from ``x`` what ``rule`` says, or why that is unknown; keeps them alive meanwhile.
+
+    ``first``: what is known of ``x``.
+    """
+
+    def __init__(self, x: Tensor, first: T, rule: Rule[T]) -> None:
+        super().__init__()
+        self._rule = rule
+        self._known: dict[int, tuple[Tensor, T | str]] = {id(x): (x, first)}
+
+    def of(self, value: object) -> T | str:
+        """What is known of ``value``, or why nothing is."""
+        if not isinstance(value, Tensor):
+            return "its output is not a tensor"
+        return self._known[id(value)][1] if id(value) in self._known else "its output does not come from the image"
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        inputs = [(t, t.shape[-2:], self._known[id(t)][1]) for t in _tensors((args, kwargs)) if id(t) in self._known]
+        output = func(*args, **kwargs)
+        if inputs:
+            name = getattr(func, "__name__", str(func)).strip("_")
+            for out in _tensors(output):
+                self._known[id(out)] = (out, self._rule(name, args, kwargs, inputs, out))
+        return output
+
+    def through(self, module: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, T | str]:
+        """What is known of the output of each layer of ``names`` when ``module`` runs on ``x``.
+
+        A layer called several times answers for its last call.
+        """
+        found: dict[str, T | str] = dict.fromkeys(names, "it is not called in the forward pass")
+
+        def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(layer: nn.Module, args: Any, output: Any) -> None:
+                found[name] = self.of(output)
+
+            return hook
+
+        handles = [module.get_submodule(name).register_forward_hook(look(name)) for name in names]
+        try:
+            with torch.no_grad(), self:
+                module(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+
+def placewise(name: str, args: tuple[Any, ...], inputs: list[Input[T]], out: Tensor) -> list[T | str]:
+    """What is known of the inputs at the places of which ``out`` depends on nothing but these places; [] for none.
+
+    Inputs of another size are broadcast: gates of 1 x 1, which are the same everywhere.
+    """
+    places = [known for t, size, known in inputs if size == out.shape[-2:] and t.ndim >= 3]
+    if name in _PLACEWISE or (name in _RESHAPES and _keeps_places(name, args, inputs[0][0], out)):
+        return places
+    return []
+
+
+def why_unknown(name: str, inputs: list[Input[T]]) -> str:
+    """Why nothing is known of what ``name`` makes of ``inputs``: the reason of an input first."""
+    broken = next((known for _, _, known in inputs if isinstance(known, str)), None)
+    return broken or _WHY.get(name, f"it follows an operation that is not followed ({name})")
+
+
+def _keeps_places(name: str, args: tuple[Any, ...], before: Tensor, after: Tensor) -> bool:
+    if after.ndim < 3 or before.ndim < 3 or before.shape[-2:] != after.shape[-2:]:
+        return False
+    if name in ("transpose", "permute"):
+        axes = moved_axes(args, before.ndim)
+        tail = [before.ndim - 2, before.ndim - 1]
+        return bool(axes) and (axes[-2:] == tail if name == "permute" else not set(axes) & set(tail))
+    return True
+
+
+def moved_axes(args: tuple[Any, ...], ndim: int) -> list[int]:
+    """The axes that are named after the tensor in the arguments of transpose, permute or flip, counted from 0."""
+    named = args[1:] if len(args) > 2 else args[1] if len(args) == 2 else ()
+    return [a % ndim for a in ([named] if isinstance(named, int) else named) if isinstance(a, int)]
+
+
+def bind(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by name."""
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """The value along rows and columns of an argument that gives one or both."""
+    values = [value] if isinstance(value, int) else list(value)
+    return (int(values[0]), int(values[-1]))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for v in value.values():
+            yield from _tensors(v)
+    elif isinstance(value, tuple | list):
+        for v in value:
+            yield from _tensors(v)
