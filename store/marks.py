@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
-from ndissect.store.hdf5 import clean_text
+from ndissect.store.text import clean_text
 
 KINDS = ("twice", "neighbours", "placement", "weights")
 # Of what a store says, at most so much is read: marks a layer, and characters of a sentence.
