@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import unicodedata
 from pathlib import Path
 
 # File systems take 255 bytes; hidden files beside one carry its name with something added.
@@ -14,10 +13,11 @@ _MOST_BYTES = 200
 def safe_name(text: str, ending: str = "") -> str:
     """A file name made of ``text``, then ``ending``, for a file that lies in one folder whatever ``text`` says.
 
-    It holds no separator and no control, format or bidirectional character; it starts with no dot, dash or tilde, is
-    at most 200 bytes long, and more than ``ending``. A name that would be longer is cut and kept apart by a digest.
+    It holds no separator and nothing that does not show (control, format, bidirectional characters). It starts with no
+    dot, dash or tilde, is at most 200 bytes long, and more than ``ending``. A name that would be longer is cut and kept
+    apart by a digest.
     """
-    name = "".join("_" if c in "/\\" or not _shows(c) else c for c in text).strip()
+    name = "".join("_" if c in "/\\" or not c.isprintable() else c for c in text).strip()
     name = name.lstrip("._-~ ") if name[:1] in tuple(".-~") else name
     name = name or "unnamed"
     whole = len(os.fsencode(name + ending))
@@ -29,11 +29,6 @@ def safe_name(text: str, ending: str = "") -> str:
             name = name[:-1]
         name = f"{name}~{digest}"
     return name + ending
-
-
-def _shows(character: str) -> bool:
-    """Whether a character is shown as itself: no control, format, private, lone surrogate or line separator."""
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def quoted(word: str | Path, *, positional: bool = False) -> str:

@@ -304,5 +304,6 @@ def _discard(folder: Path) -> None:
     if os.path.lexists(folder) and stat.S_ISREG(folder.lstat().st_mode):  # no pack, so not ours to delete
         folder.rename(folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.aside"))
     if os.path.lexists(folder):
-        what = "is a link" if folder.is_symlink() else "holds files of others"
+        others = "" if folder.is_symlink() else next((path.name for path in folder.iterdir()), "")
+        what = f"holds {others}, which is not nd's" if others else "is a link"
         raise FileExistsError(errno.EEXIST, f"{folder.name} {what}", str(folder))

@@ -49,7 +49,7 @@ def write(folder: Path, images: int = IMAGES, seed: int = 0, progress: Progress 
     The files are made in a folder beside it that takes the name only when it is whole. NDError where ``folder``
     exists and is not empty, or cannot be written.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    if os.path.isdir(folder) and any(folder.iterdir()):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         raise NDError(f"{folder} exists and is not empty", "name a new folder, or delete it first")
     part = None
     try:
