@@ -148,15 +148,18 @@ class Saved:
         if self._process == 0 and "status" in record:
             self._write_status(paused.status_record(**record["status"], updated=time.time()))
 
-    def pieces(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Piece]:
-        """What may fire in ``places``, as it was saved with ``record``; NDError where it is not what was saved."""
+    def pieces(self, record: Mapping[str, Any], places: Sequence[Place], images: range) -> Iterator[Piece]:
+        """What may fire in ``places``, of some of ``images``, as it was saved with ``record``.
+
+        NDError where it is not what was saved.
+        """
         try:
-            for part in self.parts(record, places):
+            for part in self.parts(record, places, images):
                 yield from part
         except Damaged as e:
             raise NDError(f"what was saved in {self.folder} cannot be read: {e} is damaged", RESTART) from e
 
-    def parts(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[list[Piece]]:
+    def parts(self, record: Mapping[str, Any], places: Sequence[Place], images: range) -> Iterator[list[Piece]]:
         """The same, a file at a time; Damaged where one is not what was saved."""
         self._parts = [list(part) for part in record["parts"]]
         seen: set[int] = set()
@@ -167,13 +170,13 @@ class Saved:
             try:
                 pieces = to_pieces(found.record, found.state)
                 for piece in pieces:
-                    check_piece(piece, places)
+                    check_piece(piece, places, images)
             except UNREADABLE as e:
                 raise Damaged(name) from e
-            images = [image for piece in pieces for image in piece.images]
-            if len(seen.union(images)) < len(seen) + len(images):  # counted twice
+            here = [image for piece in pieces for image in piece.images]
+            if len(seen.union(here)) < len(seen) + len(here):  # counted twice
                 raise Damaged(name)
-            seen.update(images)
+            seen.update(here)
             yield pieces
 
     def whole(self) -> bool:
