@@ -9,7 +9,7 @@ digest(paused.run(folder / "out.nd.h5"))
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.progress import Progress
 from ndissect.engine.provenance import identity
 from ndissect.engine.saved import Saved
+from ndissect.engine.sealed import read_sealed, write_sealed
 from ndissect.engine.settings import Outcome, Settings
 from ndissect.store.paused import saved_folder
 from ndissect.store.protocol import make_protocol
@@ -99,9 +100,9 @@ class Pausing:
         key = identity(self.network, self.dataset, faults.LAYERS, self.protocol, settings) | {"processes": 1}
         return Saved(saved_folder(target), key, target=target, command=["nd", "dissect", "-o", target.name])
 
-    def belongs(self, name: str) -> str:
+    def belongs(self, name: str, null: int | None = 2) -> str:
         """What the file ``name`` of a state is part of (ndissect.engine.sealed)."""
-        return self.saved(Path("out.nd.h5"), Settings(top=3, null=2))._belongs(name)
+        return self.saved(Path("out.nd.h5"), Settings(top=3, null=null))._belongs(name)
 
 
 def digest(outcome: Outcome) -> str:
@@ -126,3 +127,12 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{name}.{i}", one)
     else:
         yield name, value
+
+
+def edit_sealed(path: Path, belongs: str, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Change the record and the tensors of a file of a state as somebody who knows how: the digest fits."""
+    there = read_sealed(path, belongs)
+    record, state = there.record, {name: t.clone() for name, t in there.state.items()}
+    change(record, state)
+    path.unlink()
+    write_sealed(path, state, record, belongs)

@@ -14,10 +14,10 @@ from typing import Any
 import faults
 import pytest
 import torch
-from pausing import Notes, Pause, Pausing, digest
+from pausing import Notes, Pause, Pausing, digest, edit_sealed
 
 from ndissect.engine.cells import active_cells
-from ndissect.engine.sealed import read_sealed, write_sealed
+from ndissect.engine.sealed import read_sealed
 from ndissect.store.errors import NDError
 from ndissect.store.paused import saved_folder
 
@@ -211,15 +211,6 @@ def edit_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
-
-
-def edit_sealed(path: Path, belongs: str, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
-    """The same by somebody who knows how: the digest fits."""
-    there = read_sealed(path, belongs)
-    record, state = there.record, {name: t.clone() for name, t in there.state.items()}
-    change(record, state)
-    path.unlink()
-    write_sealed(path, state, record, belongs)
 
 
 EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
