@@ -22,7 +22,7 @@ from ndissect.engine.loader import Batch, Loader
 from ndissect.engine.pairing import Pairings
 from ndissect.engine.places import Place
 from ndissect.engine.progress import Progress
-from ndissect.engine.state import State, under, within
+from ndissect.engine.state import State, demand_form, under, within
 from ndissect.engine.tally import Also, ConceptTally, Tally
 from ndissect.engine.thumbnails import image_table
 from ndissect.engine.timing import Clock
@@ -190,7 +190,7 @@ class Counting:
 
     def state(self) -> State:
         """All that :meth:`resumed` needs."""
-        found = under("right", self.right.state())
+        found = under("right", self.right.state()) | {"pairings": torch.tensor(self.pairings.count)}
         if self.wrong:
             found |= under("wrong", self.wrong.state())
         for i, (stats, top) in enumerate(zip(self.statistics, self.tops, strict=True)):
@@ -207,19 +207,35 @@ class Counting:
         clock: Clock,
         progress: Progress,
     ) -> Counting:
-        """The counting whose ``state`` was saved."""
+        """The counting whose ``state`` was saved; ValueError or KeyError where it is of other layers or data."""
         layers = range(len(places))
+        for i, place in enumerate(places):
+            _demand_layer(state, i, place, len(loader.dataset))
         statistics = [UnitStatistics(**_arrays(within(state, f"{i}.statistics"))) for i in layers]
         tops = [Top(**_arrays(within(state, f"{i}.top"))) for i in layers]
-        # How it grouped, and how many wrong pairings it had, shows in the sizes.
+        # How it grouped shows in the sizes.
         grouping = group_images(loader.dataset, by_block=len(state["right.concepts.area"]) >= BLOCKS)
-        columns = state["wrong.concepts.area"].shape[1] if "wrong.concepts.area" in state else 1
-        pairings = (columns - 1) // len(loader.dataset.concepts) if columns > 1 else 0
+        pairings = int(state["pairings"])
+        columns = state["wrong.concepts.area"].shape[1] - 1 if pairings else 0
+        if pairings < 0 or columns != pairings * len(loader.dataset.concepts):
+            raise ValueError(f"{pairings} wrong pairings in {columns} columns")
         counting = cls(loader, places, statistics, tops, device, clock, progress, grouping=grouping, pairings=pairings)
         counting.right.restore(within(state, "right"))
         if counting.wrong:
             counting.wrong.restore(within(state, "wrong"))
         return counting
+
+
+def _demand_layer(state: State, i: int, place: Place, images: int) -> None:
+    """ValueError or KeyError where the statistics and the top images in ``state`` are not of layer ``i``."""
+    one, top = torch.zeros(place.units), within(state, f"{i}.top")
+    statistics = {"threshold": one.double(), "dead": one.bool(), "nan": one.long(), "inf": one.long()}
+    demand_form(within(state, f"{i}.statistics"), statistics | {"minimum": one, "maximum": one})
+    shape = (place.units, *top["image"].shape[1:2])
+    demand_form(top, {"image": torch.zeros(shape, dtype=torch.int64), "peak": torch.zeros(shape)})
+    demand_form(top, {"maps": torch.zeros(*shape, *place.map_size)})
+    if not bool(((top["image"] >= -1) & (top["image"] < images)).all()):
+        raise ValueError(f"top images of {place.name} that are not in the data")
 
 
 def _tensors(arrays: UnitStatistics | Top) -> State:

@@ -36,7 +36,7 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.engine.places import Place
 from ndissect.engine.progress import Phase, Progress
 from ndissect.engine.publishing import Publish, Publisher
-from ndissect.engine.saved import Saved
+from ndissect.engine.saved import RESTART, Saved
 from ndissect.engine.settings import Outcome, Settings
 from ndissect.engine.start import find_start, taking_up
 from ndissect.engine.state import State, as_tensor, from_tensor, under, within
@@ -281,7 +281,7 @@ class Run:
             if start.phase == 0 and start.done != g.reading.images + len(g.reading.bad):
                 raise ValueError(f"{start.done} images done, {g.reading.images} read")
         if self.saved and g.keeps:
-            g.kept.restore(self._labelled(self.saved.pieces(start.record, self.places)), g.bounds())
+            g.kept.restore(self._labelled(self.saved.pieces(start.record, self.places, self.mine)), g.bounds())
             g.kept.full, g.kept.labelled = g.kept.full or start.full, g.kept.labelled and start.labelled
         self.forward.batch.size = min(self.forward.batch.size, start.batch)
         self.progress.note(f"going on after {start.done} of {len(self.mine)} images")
@@ -390,6 +390,8 @@ class Run:
             for pieces in self._pieces_left(missing, counted) if resumed else [g.kept.pieces]:
                 counting.count_pieces(pieces, tell=True, after=lambda: save(0))
             g.kept.pieces.clear()
+            if self.saved and counting.images < kept + done:
+                raise NDError(f"what was saved in {self.saved.folder} is of {counting.images} images", RESTART)
         if done < len(missing):
             self._second_pass(counting, missing, done, save)
         counting.share(together)
@@ -430,7 +432,7 @@ class Run:
             costs = self.together.gather(None)
         else:
             costs = self.together.gather(counting.cost_of_pairings(pieces, pairings))
-        spent = sum(self.clock.seconds().values())
+        spent = sum(s for what, s in self.clock.seconds().items() if what != "save")  # a pause is no work
         most, limit = max((c for c in costs if c), default=0.0), max(CHEAP_SHARE * spent, CHEAP_SECONDS)
         kept = self.together.gather(pairings if most <= limit else 0)[0]
         if pairings and not kept:
@@ -447,7 +449,9 @@ class Run:
             self.gathering.reading.restore(within(state, "reading"))
             self.gathering.restore_peaks(state)
             missing: list[int] = from_tensor(state["missing"])
-            if len(set(missing) & set(self.mine)) < len(missing) or not done <= min(len(missing), counting.images):
+            kept = len(self.mine) - len(missing) - len(self.gathering.reading.bad)
+            first = min(counting.images, kept)  # what is kept is counted before the others
+            if len(set(missing) & set(self.mine)) < len(missing) or done != counting.images - first:
                 raise ValueError(f"{done} of {len(missing)} images done, {counting.images} counted")
         self.progress.note(f"going on with the tally, after {counting.images} of {len(self.mine)} images")
         return counting, missing, done
@@ -456,7 +460,7 @@ class Run:
         """The saved pieces one by one, without those of the first ``counted`` images."""
         assert self.saved is not None
         out = set(missing)  # an earlier run with less memory may have let go of pieces that it had found saved
-        for piece in self.saved.pieces(self._start.record, self.places):
+        for piece in self.saved.pieces(self._start.record, self.places, self.mine):
             if piece.images[0] in out:
                 continue
             if counted <= 0:

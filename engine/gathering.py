@@ -16,7 +16,7 @@ from ndissect.engine.memory import Budget
 from ndissect.engine.peaks import Peaks
 from ndissect.engine.places import Place
 from ndissect.engine.quantile import Quantile
-from ndissect.engine.state import State, as_tensor, from_tensor, under, within
+from ndissect.engine.state import State, as_tensor, demand_form, from_tensor, under, within
 from ndissect.engine.tally import ConceptTally, upsample_dense
 from ndissect.engine.together import ALONE, Together
 from ndissect.engine.top import TopTracker
@@ -79,6 +79,7 @@ class Reading:
         self.images += record["images"]
         self.bad += [(int(n), str(why)) for n, why in record["bad"]]
         self._digest = (self._digest + int(record["digest"], 16)) % 2**128
+        demand_form(state, self.concepts.state())
         for name, mine in self.concepts.state().items():
             mine.add_(state[name].to(mine.device))
 
@@ -178,8 +179,6 @@ class Gathering:
             top.restore(within(state, f"{i}.top"))
 
     def restore_peaks(self, state: State) -> None:
-        """Go on from the peaks in ``state``; without them, where an earlier run had no room for them."""
-        if self.peaks and "peaks.images" in state:
+        """Go on from the peaks in ``state``."""
+        if self.peaks:
             self.peaks.restore(within(state, "peaks"))
-        else:
-            self.peaks = None

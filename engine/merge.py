@@ -80,6 +80,10 @@ class Finished:
     def folder(self) -> Path:
         return self.saved.folder
 
+    def images(self, of: int) -> range:
+        """The images that it took, of so many."""
+        return parse_shard(str(self.key["shard"])).part(of)
+
 
 def open_shards(folders: Sequence[Path]) -> list[Finished]:
     """The shards in ``folders``, all of one dissection, each there once; NDError or WrongUse says what is wrong."""
@@ -187,7 +191,7 @@ def merge(
     progress.start("tally", survey.images)
     for shard in shards:
         try:
-            for pieces in shard.saved.parts(shard.record, places):
+            for pieces in shard.saved.parts(shard.record, places, shard.images(len(dataset))):
                 counting.count_pieces(pieces, tell=True)
         except Damaged as e:
             raise _damaged(shard.folder, str(shard.key["shard"])) from e

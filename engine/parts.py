@@ -49,9 +49,9 @@ def _layers(tensors: State, number: int) -> list[Cells | Tensor]:
             return layers
 
 
-def check_piece(piece: Piece, places: Sequence[Place]) -> None:
-    """ValueError where ``piece`` cannot be of these layers: counting would read what is not there."""
-    if not piece.images or len(piece.layers) != len(places):
+def check_piece(piece: Piece, places: Sequence[Place], images: range) -> None:
+    """ValueError where ``piece`` cannot be of these layers and images: counting would read what is not there."""
+    if not piece.images or len(piece.layers) != len(places) or not all(i in images for i in piece.images):
         raise ValueError(f"{len(piece.layers)} layers of {len(piece.images)} images")
     for layer, place in zip(piece.layers, places, strict=True):
         h, w = place.map_size

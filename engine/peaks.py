@@ -13,7 +13,7 @@ from torch import Tensor
 from ndissect.engine.extremes import Extremes
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.places import Place
-from ndissect.engine.state import State, as_tensor, from_tensor
+from ndissect.engine.state import State, as_tensor, demand_form, from_tensor
 from ndissect.engine.together import ALONE, Together
 
 # Values that are ranked at once.
@@ -58,8 +58,14 @@ class Peaks:
         return found
 
     def merge(self, state: State) -> None:
-        """Take what was found in other images."""
+        """Take what was found in other images; ValueError where it is of other layers or concepts."""
         images, held = from_tensor(state["images"])
+        form = {f"{i}": torch.zeros(len(images[i]), units) for i, units in enumerate(self._units)}
+        if held:
+            form["held"] = torch.zeros(len(held), -(-self._concepts // 8), dtype=torch.uint8)
+        demand_form(state, form)
+        if len(images) != len(self._units) or not all(set(some) <= set(held) for some in images):
+            raise ValueError(f"peaks of {len(images)} layers")
         for i, some in enumerate(images):
             self._images[i] += some
             self._peaks[i].append(state[f"{i}"])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.extremes import Extremes
+from ndissect.engine.state import demand_form
 from ndissect.engine.together import ALONE, Together
 from ndissect.store.model import UnitStatistics
 
@@ -154,7 +155,9 @@ class Quantile:
         return mine | {"first_pass": torch.tensor(self._first_pass)} | self._select.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from the ``state`` of another quantile of the same units, total and budget."""
+        """Go on from the ``state`` of another quantile of the same units, total and budget; ValueError for others."""
+        mine = self.state()
+        demand_form(state, {name: mine[name] for name in ("values", "nan", "inf", "min", "max", "first_pass")})
         for tensor, name in zip((self._values, self._nan, self._inf), ("values", "nan", "inf"), strict=True):
             tensor.copy_(state[name])
         self._min, self._max = state["min"].to(self._device), state["max"].to(self._device)
@@ -291,12 +294,17 @@ class _Tail:
         return {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound} | found
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        device = self.bound.device
+        device, most = self.bound.device, self._buffer.shape[1]
+        demand_form(state, {"filled": self._filled, "bound": self.bound})
+        if not bool(((state["filled"] >= 0) & (state["filled"] <= most)).all()):
+            raise ValueError(f"tails of more than {most} values")
+        demand_form(state, {"tail": self._buffer.new_zeros(int(state["filled"].sum()))})
         self._filled, self.bound = state["filled"].to(device), state["bound"].to(device)
         self._buffer.fill_(-torch.inf)
         filled = torch.arange(self._buffer.shape[1], device=device) < self._filled[:, None]
         self._buffer[filled] = state["tail"].to(device)
         if "found" in state:
+            demand_form(state, {"found": torch.zeros(2, len(self._filled))})
             low, high = state["found"].cpu().numpy()
             self._found = low, high
 
@@ -399,9 +407,16 @@ class _Radix:
         return {"prefix": self._prefix, "rank": torch.from_numpy(rank), "place": place, "histogram": self._histogram}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        demand_form(state, {"prefix": self._prefix, "place": torch.zeros(2, dtype=torch.int64)})
+        shift, width = state["place"].tolist()
+        if not (0 <= shift < _BITS and 0 < width <= self._bits):
+            raise ValueError(f"digits of {width} bits at {shift}")
+        demand_form(state, {"histogram": self._histogram.new_zeros(2, self._units << width)})
         rank = state["rank"].cpu().numpy()
+        if rank.shape not in ((2, 0), (2, self._units)) or rank.dtype != np.int64:
+            raise ValueError(f"ranks of {rank.shape}")
         self._prefix, self._rank = state["prefix"].to(self._device), rank if rank.shape[1] else None
-        self._shift, self._width = state["place"].tolist()
+        self._shift, self._width = shift, width
         self._histogram = state["histogram"].to(self._device)
 
     def start(self, ranks: list[int], counts: Tensor) -> None:

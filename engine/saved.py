@@ -57,7 +57,7 @@ class Saved:
         self._bound_to = hashlib.sha256(json.dumps(self._key, sort_keys=True).encode()).hexdigest()
         self._parts: list[list[str]] = []
         self._lock: int | None = None
-        self._held: os.stat_result | None = None
+        self._began_in: os.stat_result | None = None
 
     @contextlib.contextmanager
     def held(self, *, restart: bool = False) -> Iterator[None]:
@@ -72,6 +72,7 @@ class Saved:
                 with contextlib.suppress(FileExistsError):
                     self.folder.mkdir()
                 paused.demand_ours(self.folder, "; -o names another output")
+                self._began_in = self.folder.lstat()
                 self._lock = stack.enter_context(alone(self.folder / paused.LOCK, busy))
                 with contextlib.suppress(OSError):  # on a full disk it is told when there is something to save
                     self._mark()
@@ -107,6 +108,8 @@ class Saved:
 
     def phases(self) -> list[int]:
         """The phases that this process has saved."""
+        if not self._same_folder():
+            return []
         try:
             found = [paused.phase_of(name) for name in os.listdir(self.folder)]  # noqa: PTH208 - names are wanted
         except OSError:
@@ -148,15 +151,18 @@ class Saved:
         if self._process == 0 and "status" in record:
             self._write_status(paused.status_record(**record["status"], updated=time.time()))
 
-    def pieces(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Piece]:
-        """What may fire in ``places``, as it was saved with ``record``; NDError where it is not what was saved."""
+    def pieces(self, record: Mapping[str, Any], places: Sequence[Place], images: range) -> Iterator[Piece]:
+        """What may fire in ``places``, of some of ``images``, as it was saved with ``record``.
+
+        NDError where it is not what was saved.
+        """
         try:
-            for part in self.parts(record, places):
+            for part in self.parts(record, places, images):
                 yield from part
         except Damaged as e:
             raise NDError(f"what was saved in {self.folder} cannot be read: {e} is damaged", RESTART) from e
 
-    def parts(self, record: Mapping[str, Any], places: Sequence[Place]) -> Iterator[list[Piece]]:
+    def parts(self, record: Mapping[str, Any], places: Sequence[Place], images: range) -> Iterator[list[Piece]]:
         """The same, a file at a time; Damaged where one is not what was saved."""
         self._parts = [list(part) for part in record["parts"]]
         seen: set[int] = set()
@@ -167,13 +173,13 @@ class Saved:
             try:
                 pieces = to_pieces(found.record, found.state)
                 for piece in pieces:
-                    check_piece(piece, places)
+                    check_piece(piece, places, images)
             except UNREADABLE as e:
                 raise Damaged(name) from e
-            images = [image for piece in pieces for image in piece.images]
-            if len(seen.union(images)) < len(seen) + len(images):  # counted twice
+            here = [image for piece in pieces for image in piece.images]
+            if len(seen.union(here)) < len(seen) + len(here):  # counted twice
                 raise Damaged(name)
-            seen.update(images)
+            seen.update(here)
             yield pieces
 
     def whole(self) -> bool:
@@ -211,15 +217,19 @@ class Saved:
 
     def _demand_folder(self) -> None:
         """NDError where another folder, or a link, has taken the place of the one that this run began with."""
-        try:
-            there = self.folder.lstat()
-        except OSError as e:
-            raise NDError(f"cannot save to {self.folder}: {e.strerror}", "-o names another output") from e
-        if self._held is None:
+        if self._began_in is None:  # not the first of several processes, which looks when it takes hold of the folder
             paused.demand_ours(self.folder)
-            self._held = there
-        if not os.path.samestat(there, self._held):
-            raise NDError(f"cannot save to {self.folder}: it is no longer the same folder", "-o names another output")
+            with contextlib.suppress(OSError):
+                self._began_in = self.folder.lstat()
+        if not self._same_folder():
+            raise NDError(f"cannot save to {self.folder}: that folder has gone", "-o names another output")
+
+    def _same_folder(self) -> bool:
+        """Whether the folder is the one that this run began with, as far as it has begun."""
+        try:
+            return self._began_in is None or os.path.samestat(self.folder.lstat(), self._began_in)
+        except OSError:
+            return False
 
     def _tell(self, reason: str) -> None:
         """Say in the status that this process goes on with the run, or why it ended."""

@@ -29,3 +29,11 @@ def as_tensor(record: Any) -> Tensor:
 def from_tensor(data: Tensor) -> Any:
     """The inverse of :func:`as_tensor`."""
     return json.loads(bytes(data.cpu().numpy()))
+
+
+def demand_form(state: State, like: State) -> None:
+    """ValueError or KeyError where ``state`` lacks a tensor of ``like``, or has it in another shape or type."""
+    for name, mine in like.items():
+        there = state[name]
+        if there.shape != mine.shape or there.dtype != mine.dtype:
+            raise ValueError(f"{name} is {tuple(there.shape)} {there.dtype}, not {tuple(mine.shape)} {mine.dtype}")

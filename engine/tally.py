@@ -16,6 +16,7 @@ from ndissect.engine import fused
 from ndissect.engine.cells import Cells, active_cells, pad_maps
 from ndissect.engine.labels import LabelBatch
 from ndissect.engine.placement import Placement, enlarge, finite_or_nan
+from ndissect.engine.state import demand_form
 from ndissect.engine.together import Together
 from ndissect.store.counts import ConceptCounts, Ints, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
@@ -139,6 +140,7 @@ class Tally:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from the ``state`` of another tally of the same size."""
+        demand_form(state, self.state())
         for name, mine in self.state().items():
             mine.copy_(state[name])
 
@@ -278,6 +280,7 @@ class ConceptTally:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from the ``state`` of another tally of the same size."""
+        demand_form(state, self.state())
         for name, mine in self.state().items():
             mine.copy_(state[name])
 

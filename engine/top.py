@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ndissect.engine.extremes import Extremes
 from ndissect.engine.extremes import extremes as find_extremes
+from ndissect.engine.state import demand_form
 from ndissect.engine.together import ALONE, Together
 
 
@@ -86,11 +87,13 @@ class TopTracker:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from the ``state`` of another tracker of the same size."""
+        demand_form(state, self.state())
         for name, mine in self.state().items():
             mine.copy_(state[name])
 
     def merge(self, state: dict[str, Tensor]) -> None:
         """Take what another tracker found in other images."""
+        demand_form(state, self.state())
         there = {name: t.to(self._peak.device) for name, t in state.items()}
         self._keep_best(
             torch.arange(len(self._peak), device=self._peak.device),

@@ -93,9 +93,10 @@ def not_ours(folder: Path) -> str:
         for entry in entries:
             if not known(entry.name):
                 return f"holds what no run has saved: {clean_text(entry.name)}"
-            if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
-                return f"holds what no run has saved: {entry.name}, {'a link' if entry.is_symlink() else 'a folder'}"
-            names.append(entry.name)
+            with contextlib.suppress(FileNotFoundError):  # a run that is at work there has removed it
+                if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+                    return f"holds what no run has saved: {entry.name}, a link or no file"
+                names.append(entry.name)
     marked = _read_file(folder / LOCK, len(MARK) + 1)
     if marked != MARK and (marked or set(names) - {LOCK}):
         return "lacks the mark of a run in its lock"

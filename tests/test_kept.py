@@ -258,6 +258,7 @@ def test_no_image_is_left_out_while_there_is_something_to_let_go_of() -> None:
 # Saved
 
 AXES = make_axis("half-pixel", SHAPE[0], 14, None, 14), make_axis("half-pixel", SHAPE[1], 14, None, 14)
+IMAGES = range(20)
 PLACES = [Place(name, "Conv2d", U, SHAPE, AXES) for name in ("first", "second")]
 
 
@@ -296,7 +297,7 @@ def test_pieces_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     record, state = found
     assert record["done"] == 8
     assert state["t"].tolist() == [0, 1, 2]
-    pieces = list(again.pieces(record, PLACES))
+    pieces = list(again.pieces(record, PLACES, IMAGES))
     for a, b in zip(pieces, kept.pieces, strict=True):
         same_piece(a, b)
         assert a.saved
@@ -323,7 +324,7 @@ def test_each_piece_is_written_once(tmp_path: Path) -> None:
         assert len(parts) == 2
         assert first.stat().st_mtime_ns == written
         record, _ = saved.load(0) or pytest.fail("it was saved")
-        one, other = saved.parts(record, PLACES)
+        one, other = saved.parts(record, PLACES, IMAGES)
         assert [p.images for p in other] == [[18, 19]]
         assert len(one) == 4
 
@@ -338,8 +339,8 @@ def test_pieces_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:
     for damage in (b"", whole[: len(whole) // 2], b"\0" * len(whole), whole[8:]):
         part.write_bytes(damage)
         with pytest.raises(NDError, match="cannot be read") as refused:
-            list(saved.pieces(record, PLACES))
+            list(saved.pieces(record, PLACES, IMAGES))
         assert "--restart" in refused.value.hint
     part.unlink()
     with pytest.raises(NDError):
-        list(saved.pieces(record, PLACES))
+        list(saved.pieces(record, PLACES, IMAGES))
