@@ -59,12 +59,10 @@ def read_table(path: Path, layer: str) -> Dissection:
             "a 2017 table has unit, category, label, score, then label, truth, activation, intersect, iou by category",
         )
     _demand(path, len(categories), limits.CATEGORIES)
-    rows = []
-    for row in _rows(path, reader, categories):
-        rows.append(row)
-        _demand(path, len(rows), limits.UNITS)
-        _demand(path, len(rows) * len(categories), limits.BEST)
-    rows.sort(key=lambda row: row[0])
+    lines = text.count("\n") - 1
+    _demand(path, lines, limits.UNITS)
+    _demand(path, lines * len(categories), limits.BEST)
+    rows = sorted(_rows(path, reader, categories), key=lambda row: row[0])
     units = [unit for unit, _ in rows]
     if not units:
         raise NDError(f"{path} holds no units", "the table is incomplete: copy it again")
