@@ -24,6 +24,7 @@ from ndissect.engine.cells import Cells
 from ndissect.engine.data.alone import alone
 from ndissect.engine.kept import Kept, Piece
 from ndissect.engine.state import State
+from ndissect.engine.utf8_path import utf8_path
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import atomic, hidden
 
@@ -216,7 +217,7 @@ def _layers(tensors: State, number: int) -> list[Cells | Tensor]:
 
 
 def _load(path: Path) -> tuple[dict[str, Any], State]:
-    with safe_open(str(path), framework="pt") as f:
+    with utf8_path(path) as name, safe_open(name, framework="pt") as f:
         return json.loads(f.metadata()["record"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
 
 
