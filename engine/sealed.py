@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ndissect.engine.state import State
+from ndissect.engine.utf8_path import utf8_path
 
 #: What reading a file that was damaged, or written by something else, may raise.
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, OverflowError)
@@ -40,12 +41,13 @@ class Sealed:
 
 
 def write_sealed(path: Path, state: State, record: Mapping[str, Any], belongs: str) -> str:
-    """Write ``path``; the digest. OSError where the disk does not take it."""
+    """Write the file ``path``, which is there; the digest. OSError where the disk does not take it."""
     on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
     text = json.dumps(record)
     digest = _digest(text, on_host, belongs)
     try:
-        save_file(on_host, str(path), {"record": text, "digest": digest})
+        with utf8_path(path) as name:
+            save_file(on_host, name, {"record": text, "digest": digest})
     except SafetensorError as e:  # a failure of the disk, in the words of another language
         full = "os error 28" in str(e) or "No space" in str(e)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(e)) from e
@@ -57,7 +59,7 @@ def read_sealed(path: Path, belongs: str) -> Sealed:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would be waited for
             raise Damaged(path.name)
-        with safe_open(str(path), framework="pt") as f:
+        with utf8_path(path) as name, safe_open(name, framework="pt") as f:
             about, state = f.metadata(), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
         text, digest = about["record"], about["digest"]
         if _digest(text, state, belongs) != digest:

@@ -41,7 +41,7 @@ class Scope:
     """The private package of one network: ``folders`` are searched in order by the code that lies in them."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        stem = BASE + hashlib.sha256("\0".join(map(str, folders)).encode()).hexdigest()[:8]
+        stem = BASE + hashlib.sha256("\0".join(map(str, folders)).encode("utf-8", "surrogatepass")).hexdigest()[:8]
         self.package = next(p for n in range(len(_scopes) + 1) if (p := f"{stem}_{n}") not in _scopes)
         self.path = list(dict.fromkeys(str(f) for f in folders))
         self.builtins: dict[str, object] = {**vars(builtins), "__import__": self._import}

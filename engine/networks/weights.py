@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ndissect.engine.utf8_path import utf8_path
 from ndissect.store.errors import NDError
 
 # The names under which training scripts keep a state dict inside a checkpoint, the most explicit first.
@@ -142,11 +143,11 @@ def digest_of(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         if isinstance(value, Tensor):
-            digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode("utf-8", "surrogatepass"))
             if value.numel():
                 digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
         else:
-            digest.update(f"{key}\0{type(value).__name__}\0".encode())
+            digest.update(f"{key}\0{type(value).__name__}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
@@ -159,7 +160,8 @@ def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file  # noqa: PLC0415
 
     try:
-        return load_file(path)
+        with utf8_path(path) as name:
+            return load_file(name)
     except (SafetensorError, OSError, ValueError) as error:
         raise NDError(f"{path} is damaged: {_first_line(error)}", "Copy or download the weights again.") from error
 
