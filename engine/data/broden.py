@@ -35,7 +35,7 @@ _SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
 _CHECK = "`nd data check` lists everything that is wrong with a data set."
 
 
-def open_dataset(path: Path, max_pixels: int = MOST_PIXELS) -> ConceptDataset:
+def open_dataset(path: Path, max_pixels: int | None = None) -> ConceptDataset:
     """The data set in the folder ``path``, its tables read and checked, no image opened yet.
 
     NDError names the table, row and column of what is wrong.
@@ -85,12 +85,12 @@ class Broden:
     ``max_pixels``: an image of more is not read, nor are label maps of one image with more in all.
     """
 
-    def __init__(self, root: Path, report: Report | None = None, max_pixels: int = MOST_PIXELS) -> None:
+    def __init__(self, root: Path, report: Report | None = None, max_pixels: int | None = None) -> None:
         say = report or _refuse
         self.root = root
         self.name = root.resolve().name
-        self.max_pixels = max_pixels
-        allow_pixels(max_pixels)
+        self.max_pixels = max_pixels or MOST_PIXELS
+        allow_pixels(self.max_pixels)
         _check_folder(root)
         digest = hashlib.blake2b(digest_size=16)
 

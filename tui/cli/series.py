@@ -16,6 +16,7 @@ from ndissect.tui.cli.network_options import (
     DataOption,
     DeviceOption,
     LayersOption,
+    MaxWeightsOption,
     MeanOption,
     MemoryOption,
     MinImagesOption,
@@ -28,7 +29,7 @@ from ndissect.tui.cli.network_options import (
     StdOption,
     WorkersOption,
 )
-from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.series import Member
@@ -75,6 +76,8 @@ def series(
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
     skip_bad: SkipBadOption = False,
+    max_pixels: MaxPixelsOption = None,
+    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Dissect a series of networks, each into a store, and show unique detectors against what they differ in.
@@ -101,7 +104,7 @@ def series(
             )
     folder = output or _default_folder(members)
     _make(folder)
-    dataset = running.open_dataset(data)
+    dataset = running.open_dataset(data, max_pixels)
     paths = [folder / f"{member.name}{SUFFIX}" for member in chosen]
     for path in paths:
         _refuse_others(path, chosen_protocol, dataset.name)
@@ -129,6 +132,8 @@ def series(
                 workers=workers,
                 null=null,
                 skip_bad=skip_bad,
+                max_pixels=max_pixels,
+                max_weights=max_weights,
                 quiet=True,
             )
         except NDError as e:
