@@ -25,6 +25,8 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 TABLES = ("series.csv", "series.json")
 #: The factor of checkpoints: the number in the file's name.
 NUMBER = "number"
+# File systems take 255 bytes a name, and a store's has more to it.
+_LONGEST_NAME = 150
 # Of one series, and of the file of its table.
 _MOST, _MOST_BYTES = 10_000, 16 << 20
 _ABOUT = ("name", "network", "weights")
@@ -214,4 +216,5 @@ def _is_number(text: str) -> bool:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.@=+-]+", "_", text).strip("._") or "network"
+    name = re.sub(r"[^\w.@=+-]+", "_", text).strip("._") or "network"
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")

@@ -106,9 +106,9 @@ class Broden:
 
         index = table("index.csv", ("image", *_SIZES), IMAGE_ROWS)
         labels = table("label.csv", ("number", "name"), CONCEPT_ROWS)
-        listed = table("category.csv", ("name",), CATEGORY_ROWS) if (root / "category.csv").exists() else None
+        listed = table("category.csv", ("name",), CATEGORY_ROWS) if os.path.lexists(root / "category.csv") else None
         order = category_order([c for c in index.columns if c not in FIXED_COLUMNS], labels, listed, say)
-        found = [c for c in order if (root / f"c_{c}.csv").exists()]
+        found = [c for c in order if os.path.lexists(root / f"c_{c}.csv")]
         cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage"), CONCEPT_ROWS), say) for c in found}
         self._keep_concepts(read_concepts(labels, order, cover, say))
         self.category_coverage = {c: sum(by_number.values()) for c, by_number in cover.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -163,7 +164,7 @@ def _renamed(members: Sequence[Member], factor: str | None) -> str | None:
 
 def _default_folder(given: Sequence[str]) -> Path:
     path = Path(given[0])
-    if len(given) == 1 and path.exists():
+    if len(given) == 1 and os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         return Path(f"{(path if path.is_dir() else path.absolute().parent).resolve().name}.series")
     return Path("series")
 
