@@ -42,7 +42,10 @@ def budget(text: str | None, device: torch.device, processes: int = 1) -> Budget
     no size.
     """
     host, _, gpu = (text or "").partition(",")
-    on_host, on_gpu = (_bytes(part) if part else None for part in (host, gpu))
+    on_host, on_gpu = (
+        parse_bytes(part, "--memory", "write 8GB, or 8GB,40GB for host and GPU") if part else None
+        for part in (host, gpu)
+    )
     if on_host is None:
         on_host = int(_SHARE * free_memory()) // processes
     if on_gpu is None and device.type == "cuda":
@@ -50,10 +53,11 @@ def budget(text: str | None, device: torch.device, processes: int = 1) -> Budget
     return Budget(on_host, on_gpu or 0 if device.type == "cuda" else 0)
 
 
-def _bytes(text: str) -> int:
+def parse_bytes(text: str, option: str, hint: str) -> int:
+    """The bytes that a size such as ``8GB`` or ``512MiB`` means; WrongUse for what is none, with ``hint``."""
     found = _SIZE.fullmatch(text)
     if not found:
-        raise WrongUse(f"--memory '{text}' is no size", "write 8GB, or 8GB,40GB for host and GPU")
+        raise WrongUse(f"{option} '{text}' is no size", hint)
     number, unit, binary = found.groups()
     factor = _UNITS[unit.lower()]
     if binary and unit:

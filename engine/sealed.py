@@ -41,7 +41,7 @@ class Sealed:
 
 
 def write_sealed(path: Path, state: State, record: Mapping[str, Any], belongs: str) -> str:
-    """Write the file ``path``, which is there; the digest. OSError where the disk does not take it."""
+    """Write ``path``; the digest. OSError where the disk does not take it."""
     on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
     text = json.dumps(record)
     digest = _digest(text, on_host, belongs)

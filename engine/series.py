@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ndissect.store.errors import WrongUse, nearest
-from ndissect.store.regular import read_regular
+from ndissect.store.regular import other_kind, read_regular
 
 #: The suffixes of checkpoints.
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
@@ -22,8 +25,10 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 TABLES = ("series.csv", "series.json")
 #: The factor of checkpoints: the number in the file's name.
 NUMBER = "number"
-# A line of a table is a hundred bytes: whoever dissects so many networks has thousands of tables.
-_MOST_BYTES = 1 << 22
+# File systems take 255 bytes a name, and a store's has more to it.
+_LONGEST_NAME = 150
+# Of one series, and of the file of its table.
+_MOST, _MOST_BYTES = 10_000, 16 << 20
 _ABOUT = ("name", "network", "weights")
 _NETWORK = "add --network SPEC, as nd dissect takes it"
 
@@ -47,7 +52,7 @@ def read_series(given: Sequence[str], network: str | None = None) -> list[Member
     that are not there, names that occur twice, and checkpoints without a network or without a number.
     """
     paths = [Path(text).expanduser() for text in given]
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         members = _folder(paths[0], network)
     elif len(paths) == 1 and paths[0].suffix in (".csv", ".json"):
         members = _table(paths[0], network)
@@ -57,14 +62,18 @@ def read_series(given: Sequence[str], network: str | None = None) -> list[Member
         if network is not None:
             raise WrongUse("--network is for checkpoints, and networks are named already", "leave one of them out")
         members = [Member(_file_name(spec), spec, None, {"network": spec}) for spec in given]
-    names = [member.name for member in members]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    if len(members) > _MOST:
+        raise WrongUse(f"a series of {len(members):,} networks, at most {_MOST:,} are compared", "leave some out")
+    twice = next((name for name, count in Counter(member.name for member in members).items() if count > 1), None)
     if twice is not None:
         raise WrongUse(f"two networks of the series are named {twice}", "give each a name of its own, in a series.csv")
-    missing = [m.weights for m in members if m.weights is not None and not m.weights.is_file()]
+    # Path.is_file raises where a name is too long
+    missing = [m.weights for m in members if m.weights is not None and not os.path.isfile(m.weights)]  # noqa: PTH113
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise WrongUse(f"there is no file {missing[0]}{more}", "weights lie beside the table that names them")
+        kind = other_kind(missing[0])
+        what = f"{missing[0]} is {kind}, not a regular file" if kind else f"there is no file {missing[0]}"
+        raise WrongUse(f"{what}{more}", "weights lie beside the table that names them")
     return members
 
 
@@ -123,7 +132,7 @@ def _known_factor(name: str, known: list[str]) -> None:
 
 def _folder(folder: Path, network: str | None) -> list[Member]:
     for name in TABLES:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             return _table(folder / name, network)
     paths = sorted(p for p in folder.iterdir() if p.suffix in CHECKPOINTS and not p.name.startswith("."))
     if not paths:
@@ -185,7 +194,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except OSError as e:
         raise WrongUse(f"cannot read {path}: {e.strerror}", example) from e
     except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as e:
-        raise WrongUse(f"{path} is no table of networks: {e}", f"a list of objects with the {example}") from e
+        raise WrongUse(
+            f"{path} is no table of networks: {str(e)[:200]}", f"a list of objects with the {example}"
+        ) from e
     if not rows or not all(set(row) & {"network", "weights"} for row in rows):
         raise WrongUse(f"{path} is no table of networks", example)
     return rows
@@ -199,10 +210,11 @@ def _text(value: object) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        return float(text) == float(text)  # NaN is none
+        return math.isfinite(float(text))
     except ValueError:
         return False
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.@=+-]+", "_", text).strip("._") or "network"
+    name = re.sub(r"[^\w.@=+-]+", "_", text).strip("._") or "network"
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")

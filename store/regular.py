@@ -43,7 +43,7 @@ class TooLarge(OSError):
 def open_regular(path: Path) -> BufferedReader:
     """The regular file at ``path``, or where a link there leads, open for reading in binary.
 
-    It returns at once, whatever is there. OSError where it cannot be opened, NotRegular where it is something else.
+    It returns at once, whatever is there. OSError where it cannot be opened, NotRegular where it is a pipe, a device or a socket.
     """
     return os.fdopen(_open(path), "rb")
 
@@ -76,10 +76,12 @@ def _open(path: Path) -> int:
         if error.errno == errno.ENXIO and (kind := other_kind(path)):  # a socket cannot even be opened
             raise NotRegular(path, kind) from None
         raise
-    kind = _kind(os.fstat(opened).st_mode)
-    if kind:
+    mode = os.fstat(opened).st_mode
+    if not stat.S_ISREG(mode):
         os.close(opened)
-        raise NotRegular(path, kind)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise NotRegular(path, _kind(mode))
     return opened
 
 

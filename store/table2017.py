@@ -29,6 +29,8 @@ from ndissect.store.scores import Best, iou
 CATEGORIES = ("object", "color", "material", "scene", "texture", "part")
 _PARTS = ("label", "truth", "activation", "intersect", "iou")
 _UNKNOWN_IMAGES = -1
+# The authors' tables have 34 columns.
+_MOST_COLUMNS = 1_000
 
 
 def read_table(path: Path, layer: str) -> Dissection:
@@ -49,6 +51,8 @@ def read_table(path: Path, layer: str) -> Dissection:
         columns = list(reader.fieldnames or [])
     except csv.Error as e:
         raise NDError(f"{path} is no CSV: {e}", "name a CSV of the 2017 results") from e
+    if len(columns) > _MOST_COLUMNS:
+        raise NDError(f"{path} has {len(columns):,} columns, at most {_MOST_COLUMNS:,} are read", "name a 2017 table")
     if len(set(columns)) < len(columns):
         raise NDError(f"{path} has two columns of one name", "keep one of them")
     categories = tuple(c.removesuffix("-label") for c in columns if c.endswith("-label"))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import cli
 import h5py
 import numpy as np
 import store_factory

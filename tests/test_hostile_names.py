@@ -128,7 +128,12 @@ def told(place: Path, args: tuple[str, ...]) -> set[str]:
     done = faults.Command(*args, folder=place, env=env).end(120)
     for said in (done.stdout, done.stderr):
         assert harmless(said, layout="\n\t"), (args, strange(said, "\n\t"), said)
-    if done.returncode and "--debug" not in args and args[0] not in ("status", "doctor") and args[:2] != ("data", "check"):
+    if (
+        done.returncode
+        and "--debug" not in args
+        and args[0] not in ("status", "doctor")
+        and args[:2] != ("data", "check")
+    ):
         two = done.stderr.splitlines()[-2:]
         assert two[0].startswith("nd: "), (args, done)
         assert two[1].startswith("    "), (args, done)

@@ -203,7 +203,7 @@ def test_what_is_shown_is_quoted_and_has_no_control_characters(folder: Path) -> 
     done = cli.nd("status", folder=folder)
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr, cli.nd("status", "--json", folder=folder).stdout):
-        assert not any(ord(c) < 32 and c not in "\n\t" or 127 <= ord(c) < 160 for c in text)
+        assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in text)
     assert "cd '/tmp/$(reboot)' && nd dissect 'x; rm -rf ~'" in done.stderr
     assert "'$(reboot)'" in done.stderr
 

@@ -35,7 +35,7 @@ _SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
 _CHECK = "`nd data check` lists everything that is wrong with a data set."
 
 
-def open_dataset(path: Path, max_pixels: int = MOST_PIXELS) -> ConceptDataset:
+def open_dataset(path: Path, max_pixels: int | None = None) -> ConceptDataset:
     """The data set in the folder ``path``, its tables read and checked, no image opened yet.
 
     NDError names the table, row and column of what is wrong.
@@ -85,12 +85,12 @@ class Broden:
     ``max_pixels``: an image of more is not read, nor are label maps of one image with more in all.
     """
 
-    def __init__(self, root: Path, report: Report | None = None, max_pixels: int = MOST_PIXELS) -> None:
+    def __init__(self, root: Path, report: Report | None = None, max_pixels: int | None = None) -> None:
         say = report or _refuse
         self.root = root
         self.name = root.resolve().name
-        self.max_pixels = max_pixels
-        allow_pixels(max_pixels)
+        self.max_pixels = max_pixels or MOST_PIXELS
+        allow_pixels(self.max_pixels)
         _check_folder(root)
         digest = hashlib.blake2b(digest_size=16)
 
@@ -106,9 +106,9 @@ class Broden:
 
         index = table("index.csv", ("image", *_SIZES), IMAGE_ROWS)
         labels = table("label.csv", ("number", "name"), CONCEPT_ROWS)
-        listed = table("category.csv", ("name",), CATEGORY_ROWS) if (root / "category.csv").exists() else None
+        listed = table("category.csv", ("name",), CATEGORY_ROWS) if os.path.lexists(root / "category.csv") else None
         order = category_order([c for c in index.columns if c not in FIXED_COLUMNS], labels, listed, say)
-        found = [c for c in order if (root / f"c_{c}.csv").exists()]
+        found = [c for c in order if os.path.lexists(root / f"c_{c}.csv")]
         cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage"), CONCEPT_ROWS), say) for c in found}
         self._keep_concepts(read_concepts(labels, order, cover, say))
         self.category_coverage = {c: sum(by_number.values()) for c, by_number in cover.items()}

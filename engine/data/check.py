@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import at_once
-from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.engine.data.images import BadFile
 
 
@@ -30,7 +29,7 @@ def check_dataset(
     dataset_path: Path,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
-    max_pixels: int = MOST_PIXELS,
+    max_pixels: int | None = None,
 ) -> list[Problem]:
     """All problems of a data set in Broden's format, in the order of its tables and images; empty where it is sound.
 

@@ -21,7 +21,7 @@ LARGEST_NUMBER = 2**16 - 1
 LONGEST_CATEGORY, LONGEST_CONCEPT = 200, 1_000
 
 _LARGEST_COUNT = 2**31 - 1
-_COUNTED = re.compile(r"(.*?)\s*\(\s*([0-9]{1,15})\s*\)")
+_COUNTED = re.compile(r"([^/]*?)\s*\(\s*([0-9]{1,15})\s*\)")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def category_order(columns: list[str], labels: Table, listed: Table | None, repo
             name = listed.cell(row, "name")
             if name in found:
                 report(listed.fault(line, "name", f"category {name!r} is listed twice"))
-            elif len(name.encode()) > LONGEST_CATEGORY:
-                report(listed.fault(line, "name", f"a name of {len(name):,} characters"))
+            elif len(name.encode()) > LONGEST_CATEGORY or "/" in name:  # it is a part of a file's name
+                report(listed.fault(line, "name", f"{name!r} is no name of a category"))
                 continue
             found[name] = None
         names = tuple(found)
@@ -166,4 +166,4 @@ def _counted(part: str) -> re.Match[str] | None:
     """The name and the count of ``object(3)``; None where it is none."""
     text = part.strip()
     # The pattern takes time with the square of what it is given.
-    return _COUNTED.fullmatch(text) if len(text) <= 2 * LONGEST_CATEGORY else None
+    return _COUNTED.fullmatch(text) if len(text.encode()) <= LONGEST_CATEGORY else None

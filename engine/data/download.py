@@ -24,11 +24,13 @@ from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.unpack import BadArchive, Progress, gigabytes, require_space, unpack
 from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.files import cache_folder, own_file, remedy, remove_left_overs, replacing
+from ndissect.store.regular import read_regular
 
 #: Where the authors' scripts fetch Broden from; the environment variable ND_BRODEN_URL overrides it.
 BRODEN_URL = "http://netdissect.csail.mit.edu/data"
 
 _PIECE = 2**18
+_LARGEST, _MOST_STATE = 16 * 10**9, 64 << 10
 _ZIP_START = b"PK\x03\x04"
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Beside the archive itself: photographs and maps are compressed already, but small files fill whole disk blocks.
@@ -205,7 +207,9 @@ def _start(answer: http.client.HTTPResponse, url: str, part: Path, progress: Pro
     if first and not _ZIP_START.startswith(first[:4]):
         _give_up(url, part, f"the server sent no zip archive but {'a web page' if 'html' in kind else kind}")
     declared = answer.headers.get("Content-Length", "")
-    length = int(declared) if declared.isdigit() else None
+    length = int(declared) if re.fullmatch("[0-9]{1,15}", declared) else None
+    if (length or 0) > _LARGEST:
+        _give_up(url, part, f"it has {gigabytes(length or 0)}, and Broden's archives about 1 GB")
     _require_space(part, _size(part), length)
     etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
     _discard(part)
@@ -234,6 +238,9 @@ def _receive(
                 break
             file.write(piece)
             have += len(piece)
+            if have > _LARGEST:
+                _discard(part)
+                _give_up(url, part, f"it has more than {gigabytes(_LARGEST)}, and Broden's archives about 1 GB")
             if progress:
                 progress("download", have, length)
     if length is not None and have < length:
@@ -288,9 +295,12 @@ def _state(part: Path) -> Path:
 
 def _read_state(part: Path) -> _Remote | None:
     try:
-        return _Remote(**json.loads(_state(part).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = _Remote(**json.loads(read_regular(_state(part), _MOST_STATE)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    texts = (found.url, found.etag, found.modified)  # they go into the request
+    sound = all(isinstance(text, str) and text.isprintable() for text in texts)
+    return found if sound and isinstance(found.length, int | None) else None
 
 
 def _discard(part: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.engine.data.packed import Note, find_pack
 from ndissect.store.concepts import report_order
 
@@ -72,7 +71,7 @@ class DataInfo:
     pack: PackInfo | None
 
 
-def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixels: int = MOST_PIXELS) -> DataInfo:
+def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixels: int | None = None) -> DataInfo:
     """The figures of the data set in ``dataset_path`` with its ``n`` most and least frequent concepts.
 
     Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty;

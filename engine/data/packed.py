@@ -23,7 +23,6 @@ import numpy.typing as npt
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
-from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.store.files import cache_folder
 from ndissect.store.names import quoted, safe_name
 from ndissect.store.regular import open_regular, read_regular
@@ -74,7 +73,7 @@ class Packable(ConceptDataset, Protocol):
         ...
 
 
-def open_data(path: Path, note: Note | None = None, max_pixels: int = MOST_PIXELS) -> ConceptDataset:
+def open_data(path: Path, note: Note | None = None, max_pixels: int | None = None) -> ConceptDataset:
     """The data set in the folder ``path``, by its pack where there is one; ``note`` is told why one is of no use."""
     dataset = Broden(path, max_pixels=max_pixels)
     packed = find_pack(dataset, note)

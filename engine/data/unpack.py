@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import stat
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
+from ndissect.engine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
-from ndissect.store.files import new_folder, remedy
+from ndissect.store.files import new_folder
+from ndissect.store.regular import NotRegular, open_regular
 
 #: What a Broden archive must hold, in its one folder or at its root.
 EXPECTED = ("index.csv", "label.csv", "category.csv", "images/")
@@ -18,6 +20,10 @@ EXPECTED = ("index.csv", "label.csv", "category.csv", "images/")
 # Photographs and PNG maps hardly shrink in an archive; only a bomb grows beyond these.
 _MOST_GROWTH = 20
 _MOST_ANYWAY = 64 * 2**20
+# File systems take 255 bytes a name, and 4096 a path, of which some is the cache's.
+_LONGEST_NAME, _LONGEST_PATH = 255, 2000
+# Broden's archives list about 300,000 files, in 130 bytes each.
+_LONGEST_LIST = 128 << 20
 _BLOCK = 4096  # what a small file takes on a disk
 _PIECE = 2**20
 
@@ -38,26 +44,31 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
     """
     scratch: Path | None = None
     try:
-        with zipfile.ZipFile(archive) as source:
+        with open_regular(archive) as file, open_zip(file, _LONGEST_LIST) as source:
             members = _plan(source, archive)
             total = sum(info.file_size for info, _ in members)
             require_space(target.parent, total + _BLOCK * len(members), f"unpack {archive.name}")
             scratch = new_folder(target, 0o700)
             _extract(source, members, scratch / target.name, total, progress)
         (scratch / target.name).rename(target)
-    except zipfile.BadZipFile as error:
-        raise BadArchive(f"{archive} is damaged: {error}.") from error
-    except (zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise BadArchive(f"{archive} cannot be unpacked: {error or type(error).__name__}.") from error
+    except UNREADABLE as error:
+        what = "is damaged" if isinstance(error, zipfile.BadZipFile) else "cannot be unpacked"
+        raise BadArchive(f"{archive} {what}: {str(error)[:300] or type(error).__name__}.") from error
     except OSError as error:
-        what = remedy(error, "choose another folder with ND_CACHE")
-        hint = f"The archive is kept: {what}; then try again."
         raise NDError(
-            f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}.", hint
+            f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}.", _hint(error)
         ) from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _hint(error: OSError) -> str:
+    """What to do about an archive that is sound and yet could not be unpacked."""
+    if isinstance(error, NotRegular):
+        return "Put the archive itself there, or remove it and try again to download it."
+    what = remedy(error, "choose another folder with ND_CACHE")
+    return f"The archive is kept: {what}; then try again."
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
@@ -79,7 +90,7 @@ def _plan(source: zipfile.ZipFile, archive: Path) -> list[tuple[zipfile.ZipInfo,
     for info in members:
         fault = _member_fault(info)
         if fault:
-            raise BadArchive(f"{archive} is refused: its member {info.filename!r} {fault}.")
+            raise BadArchive(f"{archive} is refused: its member {shown(info.filename)} {fault}.")
     total = sum(info.file_size for info in members)
     if total > _MOST_GROWTH * archive.stat().st_size + _MOST_ANYWAY:
         size = archive.stat().st_size
@@ -89,15 +100,35 @@ def _plan(source: zipfile.ZipFile, archive: Path) -> list[tuple[zipfile.ZipInfo,
         (n for n in sorted(names, key=len) if n.count("/") <= 1 and n.split("/")[-1] == "index.csv"), "index.csv"
     )
     prefix = top[: -len("index.csv")]
-    missing = [e for e in EXPECTED if not any(n.startswith(prefix + e) for n in names)]
+    files = {info.filename for info in members if not info.is_dir()}
+    missing = [e for e in EXPECTED if not (prefix + e in files or _holds_folder(files, prefix, e))]
     if missing:
         raise BadArchive(f"{archive} is no Broden archive: it holds no {' and no '.join(missing)}.")
     inside = [(info, tuple(info.filename[len(prefix) :].split("/"))) for info in members if not info.is_dir()]
     inside = [(info, parts) for info, parts in inside if info.filename.startswith(prefix)]
-    paths = ["/".join(parts).casefold() for _, parts in inside]
-    if len(set(paths)) < len(paths):
-        raise BadArchive(f"{archive} is refused: it holds two members of one name.")
+    fault = _clash([parts for _, parts in inside])
+    if fault:
+        raise BadArchive(f"{archive} is refused: it holds {fault}.")
     return inside
+
+
+def _holds_folder(files: set[str], prefix: str, expected: str) -> bool:
+    return expected.endswith("/") and any(name.startswith(prefix + expected) for name in files)
+
+
+def _clash(paths: list[tuple[str, ...]]) -> str:
+    """What cannot lie side by side on every system, where some take names of other case for the same; else empty."""
+    alike = [tuple(unicodedata.normalize("NFC", part).casefold() for part in parts) for parts in paths]
+    files = set(alike)
+    if len(files) < len(alike):
+        return "two members of one name"
+    folders = {parts[:i] for parts in files for i in range(1, len(parts))}
+    return "a file and a folder of one name" if files & folders else ""
+
+
+def shown(name: str) -> str:
+    """The name of a member for people, cut where it is too long to be read."""
+    return repr(name if len(name) <= 80 else f"{name[:77]}...")
 
 
 def _member_fault(info: zipfile.ZipInfo) -> str:
@@ -111,6 +142,8 @@ def _member_fault(info: zipfile.ZipInfo) -> str:
         return "leads out of the folder"
     if any(part in (".", "") for part in name.removesuffix("/").split("/")):
         return "has a path with an empty part"
+    if len(name.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")):
+        return f"has a name of {len(name)} characters, which no disk takes"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link" if kind == stat.S_IFLNK else "is a special file"
     if info.flag_bits & 1:
@@ -141,7 +174,7 @@ def _extract(
                 plain.write(piece)
                 written += len(piece)
         if written != info.file_size:
-            raise zipfile.BadZipFile(f"{info.filename} holds {written} bytes, {info.file_size} are declared")
+            raise zipfile.BadZipFile(f"{shown(info.filename)} holds {written} bytes, {info.file_size} are declared")
         done += written
         if progress:
             progress("unpack", done, total)

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.engine.networks.weights import apply_state, digest_of, read_checkpoint
 from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.names import quoted
+from ndissect.store.regular import open_regular, other_kind
 
 DEMO = "ndissect.engine.demo.network:demo_cnn"
 FORMS = "Networks are written torchvision:NAME[@WEIGHTS], path/file.py:FACTORY, package.module:FACTORY or demo."
@@ -68,13 +70,15 @@ def load_network(
     size: tuple[int, int] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    max_weights: int | None = None,
 ) -> Network:
     """The network that ``spec`` names, with the weights of a file where one is given.
 
     ``spec``: ``torchvision:NAME[@WEIGHTS]``, ``path/file.py:FACTORY``, ``package.module:FACTORY``, or ``demo``.
     ``partial``: weights that do not cover the network, or go beyond it, are used as far as they fit. ``size``
     (rows, columns), ``mean`` and ``std`` (in [0, 1], by channel) prepare images where no transform of the network's
-    own does. Raises WrongUse for a spec that names nothing, NDError where the network's code or weights fail.
+    own does. ``max_weights``: bytes that the weights may take, by default what their file lets expect. Raises WrongUse
+    for a spec that names nothing, NDError where the network's code or weights fail.
     """
     if not spec.strip():
         raise WrongUse("no network given", FORMS)
@@ -86,7 +90,7 @@ def load_network(
     notes: list[str] = []
     left_out: tuple[str, ...] = ()
     if weights is not None:
-        origin, notes, left_out = _load_weights(module, weights, partial, origin)
+        origin, notes, left_out = _load_weights(module, weights, partial, origin, max_weights)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
         module = module.float()
         notes.append("The network is in half precision: it runs in float32 here.")
@@ -105,7 +109,7 @@ def _make(spec: str, own_weights: bool) -> _Made:
         return _from_torchvision(spec.removeprefix("torchvision:"), own_weights)
     if left in ("timm", "hf", "huggingface", "hub"):
         raise WrongUse(f"{left}: networks are not loaded by name", f"Write a factory for it in a file. {FORMS}")
-    if left.endswith(".py") or "/" in left or Path(left).exists():
+    if left.endswith(".py") or "/" in left or os.path.exists(left):  # noqa: PTH110 - Path.exists raises where a name is too long
         return _from_file(Path(left).expanduser(), right)
     return _from_module(spec)
 
@@ -125,9 +129,9 @@ def _from_torchvision(text: str, own_weights: bool) -> _Made:
 
 
 def _from_file(path: Path, factory: str) -> _Made:
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
+        raise WrongUse(f"{path} is {other_kind(path) or 'not there'}", f"Give the Python file. {FORMS}")
     file = path.resolve()
-    if not file.is_file():
-        raise WrongUse(f"{path} is {'a folder' if file.is_dir() else 'not there'}", f"Give the Python file. {FORMS}")
     if file.suffix != ".py":
         raise WrongUse(f"{path} is not a Python file", f"Weights go to --weights FILE. {FORMS}")
     scope = Scope([file.parent, Path.cwd()])
@@ -239,10 +243,10 @@ def _plain_module(module: nn.Module, spec: str) -> nn.Module:
 
 
 def _load_weights(
-    module: nn.Module, path: Path, partial: bool, origin: dict[str, str]
+    module: nn.Module, path: Path, partial: bool, origin: dict[str, str], max_weights: int | None
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Where the weights came from, what to tell of them, and the keys to which they gave no value."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, max_weights)
     fit = apply_state(module, checkpoint.state, str(path), partial)
     origin = origin | {"weights_file": str(path.resolve()), "weights_sha256": checkpoint.sha256}
     if checkpoint.key:
@@ -259,7 +263,7 @@ def _load_weights(
 
 def _incomplete(spec: str) -> WrongUse:
     path = Path(spec.rstrip(":")).expanduser()
-    if path.suffix == ".py" and path.is_file():
+    if path.suffix == ".py" and os.path.isfile(path):  # noqa: PTH113
         known = _defined_in(path)
         return WrongUse(
             f"{spec} does not say which factory builds the network",
@@ -305,4 +309,5 @@ def _file_name(text: str) -> str:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

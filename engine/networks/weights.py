@@ -7,13 +7,24 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 from torch import Tensor, nn
 
+from ndissect.engine.networks.checkpoint_size import (
+    CountedPickle,
+    Limit,
+    check_header,
+    check_zip,
+    limit_of,
+    plain_tensors,
+)
 from ndissect.engine.utf8_path import utf8_path
 from ndissect.store.errors import NDError
+from ndissect.store.regular import open_regular
 
 # The names under which training scripts keep a state dict inside a checkpoint, the most explicit first.
 WRAPPERS = (
@@ -22,6 +33,7 @@ WRAPPERS = (
 )  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _LISTED = 40
+_SHOWN, _MOST_TEXT = 60, 300
 
 
 @dataclass(frozen=True)
@@ -50,20 +62,25 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return read_checkpoint(path).state
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """The tensors of ``path`` and their provenance; errors as ``load_state``."""
+def read_checkpoint(path: Path, max_bytes: int | None = None) -> Checkpoint:
+    """The tensors of ``path`` and their provenance; errors as ``load_state``.
+
+    ``max_bytes``: what they may take in memory; by default 16 GB, and 8 times what the file has.
+    """
     try:
-        with path.open("rb") as f:
-            head = f.read(64)
-            f.seek(0)
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        with open_regular(path) as file:
+            limit = limit_of(file, path, max_bytes)
+            head = file.read(64)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            content = _read_safetensors(path, head) if _looks_like_safetensors(head) else _read_torch(file, head, limit)
     except OSError as error:
         raise NDError(
             f"cannot read the weights {path}: {error.strerror}", "Check the path given to --weights."
         ) from error
-    content = _read_safetensors(path) if _looks_like_safetensors(head) else _read_torch(path, head)
     state, key = _unwrap(content, path)
-    return Checkpoint(state, key, digest)
+    return Checkpoint(plain_tensors(state, limit), key, digest)
 
 
 def apply_state(module: nn.Module, state: Mapping[str, Tensor], source: str, partial: bool = False) -> Fit:
@@ -155,18 +172,19 @@ def _looks_like_safetensors(head: bytes) -> bool:
     return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
 
 
-def _read_safetensors(path: Path) -> object:
-    from safetensors import SafetensorError  # noqa: PLC0415 - only one of the two formats needs it
-    from safetensors.torch import load_file  # noqa: PLC0415
+def _read_safetensors(path: Path, head: bytes) -> object:
+    from safetensors.torch import load_file  # noqa: PLC0415 - only one of the two formats needs it
 
+    check_header(head, path)
     try:
         with utf8_path(path) as name:
             return load_file(name)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file leads to
         raise NDError(f"{path} is damaged: {_first_line(error)}", "Copy or download the weights again.") from error
 
 
-def _read_torch(path: Path, head: bytes) -> object:
+def _read_torch(file: BufferedReader, head: bytes, limit: Limit) -> object:
+    path = limit.path
     if head.startswith(b"version https://git-lfs"):
         raise NDError(f"{path} is a Git LFS pointer, not the weights themselves", "Fetch them with: git lfs pull")
     if not head.startswith((b"PK", b"\x80")):
@@ -174,11 +192,17 @@ def _read_torch(path: Path, head: bytes) -> object:
             f"{path} is not a checkpoint: it begins with {head[:16]!r}",
             "Give a .safetensors file or a state dict saved by torch.save.",
         )
+    if head.startswith(b"PK"):
+        check_zip(file, limit)
+        file.seek(0)
     try:
         # Namespace: the arguments which many training scripts save beside the weights; plain attributes, no code.
         # A file object: by a path, torch.load would choose the format by the suffix.
-        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file, _quiet():
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), _quiet():
+            source = file if head.startswith(b"PK") else CountedPickle(file, limit)
+            return torch.load(cast(IO[bytes], source), map_location="cpu", weights_only=True)
+    except NDError:
+        raise
     except Exception as error:
         text = str(error)
         if "weights_only" in text.lower() or "Unsupported" in text or "unsupported" in text:
@@ -201,35 +225,55 @@ def _quiet() -> warnings.catch_warnings[None]:
 def _refused_name(text: str) -> str:
     for mark in ("Unsupported global: GLOBAL ", "Unsupported class ", "Trying to load unsupported GLOBAL "):
         if mark in text:
-            return f" ({text.split(mark, 1)[1].split(maxsplit=1)[0].rstrip('.,')})"
+            named = text.split(mark, 1)[1].split(maxsplit=1) or [""]
+            return f" ({named[0][:_SHOWN].rstrip('.,')})"
     return ""
 
 
 def _unwrap(content: object, path: Path, depth: int = 0, at: str = "") -> tuple[dict[str, Tensor], str]:
-    if isinstance(content, Mapping):
-        inner = [k for k in WRAPPERS if _holds_tensors(content.get(k))]
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if isinstance(content, dict):
+        named = _named(content)
+        known: dict[tuple[int, int], bool] = {}
+        inner = [k for k in WRAPPERS if _holds_tensors(named.get(k), known)]
+        tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
         if not inner and not tensors:
-            inner = [str(k) for k, v in content.items() if isinstance(k, str) and _holds_tensors(v)]
+            inner = [k for k, v in named.items() if _holds_tensors(v, known)]
             if len(inner) > 1:
                 raise NDError(
-                    f"{path} holds several sets of weights: {', '.join(inner)}",
+                    f"{path} holds several sets of weights: {_first_names(inner)}",
                     'Save the one to dissect: torch.save(torch.load(FILE)["NAME"], "weights.pt")',
                 )
         if inner and depth < 4:
-            return _unwrap(content[inner[0]], path, depth + 1, f"{at}.{inner[0]}" if at else inner[0])
+            return _unwrap(named[inner[0]], path, depth + 1, f"{at}.{inner[0]}" if at else inner[0])
         if tensors:
             return tensors, at
     kind = f"a {type(content).__name__}" + (
-        f" with {', '.join(map(str, list(content)[:6]))}" if isinstance(content, Mapping) and content else ""
+        f" with {_first_names(list(_named(content)))}" if isinstance(content, dict) and content else ""
     )
     raise NDError(f"{path} holds no state dict: {kind}", "Give a file saved by torch.save(network.state_dict(), FILE).")
 
 
-def _holds_tensors(value: object, depth: int = 0) -> bool:
-    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+def _named(content: dict[object, object]) -> dict[str, object]:
+    """The entries whose keys are names or numbers, by name."""
+    # Of the base class: a file may give a dictionary attributes that hide its methods.
+    return {str(k): v for k, v in dict.items(content) if isinstance(k, str) or (type(k) is int and abs(k) < 10**9)}
+
+
+def _holds_tensors(value: object, known: dict[tuple[int, int], bool], depth: int = 0) -> bool:
+    """Whether there are tensors in a dictionary of names, or in those in it; each is looked through once."""
+    if not isinstance(value, dict):
         return False
-    return any(isinstance(v, Tensor) or (depth < 3 and _holds_tensors(v, depth + 1)) for v in value.values())
+    at = (id(value), depth)
+    if at not in known:
+        named = all(isinstance(k, str) for k in dict.keys(value))
+        known[at] = named and any(
+            isinstance(v, Tensor) or (depth < 3 and _holds_tensors(v, known, depth + 1)) for v in dict.values(value)
+        )
+    return known[at]
+
+
+def _first_names(names: list[str]) -> str:
+    return ", ".join(name[:_SHOWN] for name in names[:6]) + (", ..." if len(names) > 6 else "")
 
 
 def _shape(value: Tensor) -> str:
@@ -244,4 +288,4 @@ def _listing(title: str, keys: list[str]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return str(error).strip().splitlines()[0][:_MOST_TEXT] if str(error).strip() else type(error).__name__

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ndissect.tui.cli.network_options import BatchOption, DeviceOption, LayersOption, NetworkArgument, WorkersOption
-from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 
 def bench(
@@ -25,6 +25,7 @@ def bench(
     precision: Annotated[str, typer.Option(help="fp32, tf32, bf16 or fp16.")] = "fp32",
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
+    max_pixels: MaxPixelsOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 3,
     json: JsonOption = False,
 ) -> None:
@@ -52,7 +53,7 @@ def bench(
         from ndissect.tui.cli.data import find
 
         folder = find(data)
-    dataset = open_data(folder, note=tell)
+    dataset = open_data(folder, tell, max_pixels)
 
     from ndissect.engine.bench import bench as measure
     from ndissect.engine.device import choose_device

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.data.broden import Broden
@@ -44,6 +44,7 @@ def _note(text: str) -> None:
 def info(
     path: DataArgument,
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="How many of the most and least frequent.")] = 10,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Images, concepts by category, coverage, and the most and least frequent concepts."""
@@ -52,7 +53,7 @@ def info(
     from ndissect.store.files import human_bytes
     from ndissect.tui.cli.output import Column, Table, number, print_json, print_table
 
-    d = describe(find(path), count, _note)
+    d = describe(find(path), count, _note, max_pixels)
     if json:
         print_json(asdict(d))
         return
@@ -90,7 +91,7 @@ def info(
 
 
 @app.command()
-def check(path: DataArgument, json: JsonOption = False) -> None:
+def check(path: DataArgument, max_pixels: MaxPixelsOption = None, json: JsonOption = False) -> None:
     """Open every file and list all that is wrong. Exit code 1 if anything is."""
     from ndissect.engine.data.check import check_dataset
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
@@ -98,7 +99,7 @@ def check(path: DataArgument, json: JsonOption = False) -> None:
 
     folder = find(path)
     with show_progress() as progress:
-        problems = check_dataset(folder, progress.step("checking"))
+        problems = check_dataset(folder, progress.step("checking"), max_pixels=max_pixels)
     if json:
         print_json({"path": str(folder), "problems": [asdict(p) for p in problems]})
     elif problems:
@@ -159,6 +160,7 @@ def pack(
     workers: Annotated[
         int, typer.Option("--workers", "-w", min=0, help="Threads that decode; 0: one a core, up to 16.")
     ] = 0,
+    max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Decode every image and label map once, for all networks; later runs use the pack by themselves.
 
@@ -169,7 +171,7 @@ def pack(
 
     if force and remove:
         raise WrongUse("--force packs and --remove deletes", "choose one of them")
-    dataset = Broden(find(path))
+    dataset = Broden(find(path), max_pixels=max_pixels)
     if remove:
         _remove_pack(dataset)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from ndissect.tui.cli.network_options import (
     GridOption,
     LayersOption,
     MapsOption,
+    MaxWeightsOption,
     MeanOption,
     MemoryOption,
     MinImagesOption,
@@ -34,7 +36,7 @@ from ndissect.tui.cli.network_options import (
     WeightsOption,
     WorkersOption,
 )
-from ndissect.tui.cli.options import ForceOption, JsonOption
+from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.networks.resolve import Network
@@ -79,6 +81,8 @@ def dissect(
     top: Annotated[int, typer.Option(min=1, max=1000, help="Top images kept for each unit.")] = 10,
     null: NullOption = None,
     skip_bad: SkipBadOption = False,
+    max_pixels: MaxPixelsOption = None,
+    max_weights: MaxWeightsOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary of the layers.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -96,7 +100,9 @@ def dissect(
         maps=maps,
         min_images=min_images,
     )
-    load = loading(network, weights, partial, size, mean, std)  # looks at the files: before they are read below
+    load = loading(
+        network, weights, partial, size, mean, std, max_weights
+    )  # looks at the files: before they are read below
     request = running.Request(
         network=network,
         layers=tuple(layers or ()),
@@ -112,6 +118,7 @@ def dissect(
         workers=workers,
         top=top,
         skip_bad=skip_bad,
+        max_pixels=max_pixels,
         decode=_one_of("--decode", decode, ("cpu", "gpu")),
         shard=shard,
         null=null,
@@ -156,6 +163,7 @@ def layers(
     input_size: Annotated[
         str, typer.Option(help="Size of the image before the network's own transform, N or HxW.")
     ] = "224",
+    max_weights: MaxWeightsOption = None,
     every: Annotated[bool, typer.Option("--all", help="Also the modules that cannot be dissected, and why.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -163,7 +171,8 @@ def layers(
     from ndissect.store.names import quoted
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
 
-    load, image_size = loading(network, weights, partial, size, mean, std), _pair(input_size, "--input-size")
+    load = loading(network, weights, partial, size, mean, std, max_weights)
+    image_size = _pair(input_size, "--input-size")
     from ndissect.engine.layers import list_layers
 
     loaded = load()
@@ -185,25 +194,48 @@ def layers(
 
 
 def loading(
-    spec: str, weights: Path | None, partial: bool, size: str | None, mean: str | None, std: str | None
+    spec: str,
+    weights: Path | None,
+    partial: bool,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    max_weights: str | None,
 ) -> Callable[[], Network]:
     """What loads the network. Its options are looked at now: a slip is told before torch takes seconds to import."""
-    from ndissect.store.errors import WrongUse
 
     file = spec.rpartition(":")[0]
-    if file.endswith(".py") and not Path(file).expanduser().exists():
-        raise WrongUse(f"there is no file {file}", "a network of your own is written path/file.py:factory")
-    if weights is not None and not weights.exists():
-        raise WrongUse(f"there is no file {weights}", "--weights takes a .safetensors or .pt file")
+    if file.endswith(".py"):
+        _require_file(Path(file).expanduser(), "a network of your own is written path/file.py:factory")
+    if weights is not None:
+        _require_file(weights, "--weights takes a .safetensors or .pt file")
     pair = _pair(size, "--size") if size else None
     means, stds = _floats(mean, "--mean"), _floats(std, "--std")
 
     def load() -> Network:
         from ndissect.engine.networks.resolve import load_network
 
-        return load_network(spec, weights=weights, partial=partial, size=pair, mean=means, std=stds)
+        return load_network(
+            spec, weights=weights, partial=partial, size=pair, mean=means, std=stds, max_weights=_size(max_weights)
+        )
 
     return load
+
+
+def _require_file(path: Path, hint: str) -> None:
+    from ndissect.store.errors import WrongUse
+    from ndissect.store.regular import other_kind
+
+    if kind := other_kind(path):
+        raise WrongUse(f"{path} is {kind}, not a regular file", hint)
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
+        raise WrongUse(f"there is no file {path}", hint)
+
+
+def _size(text: str | None) -> int | None:
+    from ndissect.engine.memory import parse_bytes
+
+    return None if text is None else parse_bytes(text, "--max-weights", "write it as 40GB")
 
 
 def _pair(text: str, option: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ndissect.tui.cli.network_options import MemoryOption
-from ndissect.tui.cli.options import ForceOption, JsonOption
+from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
 
 _SHARD = re.compile(r"(?P<target>.+)\.shard-\d+-of-\d+")
 
@@ -26,6 +26,7 @@ def merge(
     device: Annotated[str, typer.Option(help="Where to count: auto, cpu, cuda.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Threads that read labels; 0 chooses.")] = 0,
     memory: MemoryOption = None,
+    max_pixels: MaxPixelsOption = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the shards.")] = False,
     force: ForceOption = False,
     json: JsonOption = False,
@@ -54,7 +55,8 @@ def merge(
 
     found = open_shards(folders)
     about: dict[str, Any] = found[0].about["provenance"]
-    dataset = open_data(data or Path(about["data"]["path"]), note=lambda text: tell(f"note: {text}"))
+    where = data or Path(about["data"]["path"])
+    dataset = open_data(where, lambda text: tell(f"note: {text}"), max_pixels)
     with show_progress() as progress:
         on = choose_device(device)
         dissection, survey, seconds = put_together(

@@ -15,6 +15,10 @@ NetworkArgument = Annotated[
     ),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="A .safetensors or .pt file with the network's weights.")]
+MaxWeightsOption = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Weights may take so much memory: 40GB. Default: 16GB, and 8 times their file."),
+]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Accept weights with missing or unexpected keys.")]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size, N or HxW, for a network that comes without a transform.")

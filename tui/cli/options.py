@@ -28,6 +28,12 @@ LimitOption = Annotated[
     int | None,
     typer.Option("--limit", "-n", min=0, help="Rows to print; 0 is all. Default: what fits a terminal, else all."),
 ]
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Pixels that an image, or its label maps together, may have. Default: 50 million."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
 
 

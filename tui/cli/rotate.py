@@ -16,6 +16,7 @@ from ndissect.tui.cli.network_options import (
     BatchOption,
     DataOption,
     DeviceOption,
+    MaxWeightsOption,
     MeanOption,
     MinImagesOption,
     NetworkArgument,
@@ -28,7 +29,7 @@ from ndissect.tui.cli.network_options import (
     WeightsOption,
     WorkersOption,
 )
-from ndissect.tui.cli.options import ForceOption, JsonOption
+from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.layers import LayerInfo
@@ -73,6 +74,8 @@ def rotate(
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
     skip_bad: SkipBadOption = False,
+    max_pixels: MaxPixelsOption = None,
+    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Dissect a layer in bases Q^alpha between its own (0) and random ones (1): do concepts lie along units?
@@ -86,7 +89,7 @@ def rotate(
 
     chosen_alphas = parse_alphas(alphas)
     chosen = make_protocol(protocol, q=quantile, min_images=min_images)
-    load = loading(network, weights, partial, size, mean, std)
+    load = loading(network, weights, partial, size, mean, std, max_weights)
     if plot is not None:
         from ndissect.tui.figures import check_plot
 
@@ -103,7 +106,7 @@ def rotate(
     from ndissect.tui.cli.progress import show_progress
     from ndissect.tui.cli.running import image_size, open_dataset
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, max_pixels)
     if images is not None:
         dataset = spread(dataset, images)
     on = choose_device(device)

@@ -52,6 +52,7 @@ class Request:
     workers: int
     top: int
     skip_bad: bool
+    max_pixels: int | None
     decode: str
     shard: str | None
     null: int | None
@@ -97,7 +98,7 @@ class _Run:
         request = self.request
         if request.output is not None:  # what can be refused at once is refused before torch is imported
             check_writable(request.output, 0)
-        dataset = open_dataset(request.data)
+        dataset = open_dataset(request.data, request.max_pixels)
         asked = request.asked | {"version": version("ndissect"), "data": dataset.tables_digest()}
         there = self._finished(asked)
         if there is not None and self._by_name:
@@ -275,19 +276,19 @@ def _store_name(network: Network, dataset: ConceptDataset) -> str:
     return safe_name(network.name if network.name == data else f"{network.name}-{data}", SUFFIX)
 
 
-def open_dataset(name: str | None) -> ConceptDataset:
+def open_dataset(name: str | None, max_pixels: int | None = None) -> ConceptDataset:
     """The data set that ``--data`` names, packed or not; by itself the demo's, which is made where it is missing."""
     from ndissect.engine.data.broden import find_dataset
     from ndissect.engine.data.packed import open_data
 
     if name is not None and (name != "demo" or Path(name).is_dir()):
-        return open_data(find_dataset(name), note=lambda text: tell(f"note: {text}"))
+        return open_data(find_dataset(name), lambda text: tell(f"note: {text}"), max_pixels)
     from ndissect.engine.demo import scenes
     from ndissect.tui.cli.progress import show_progress
 
     with show_progress() as progress:
         folder = scenes.ensure(progress=progress.step("making the demo's images"))
-    return open_data(folder, note=lambda text: tell(f"note: {text}"))
+    return open_data(folder, lambda text: tell(f"note: {text}"), max_pixels)
 
 
 def _choose(request: Request, infos: list[LayerInfo]) -> list[LayerInfo]:

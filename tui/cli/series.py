@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from ndissect.tui.cli.network_options import (
     DataOption,
     DeviceOption,
     LayersOption,
+    MaxWeightsOption,
     MeanOption,
     MemoryOption,
     MinImagesOption,
@@ -29,7 +31,7 @@ from ndissect.tui.cli.network_options import (
     StdOption,
     WorkersOption,
 )
-from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.series import Member
@@ -76,6 +78,8 @@ def series(
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
     skip_bad: SkipBadOption = False,
+    max_pixels: MaxPixelsOption = None,
+    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Dissect a series of networks, each into a store, and show unique detectors against what they differ in.
@@ -102,7 +106,7 @@ def series(
             )
     folder = output or _default_folder(members)
     _make(folder, named=output is not None)
-    dataset = running.open_dataset(data)
+    dataset = running.open_dataset(data, max_pixels)
     paths = [folder / safe_name(member.name, SUFFIX) for member in chosen]
     for path in paths:
         _refuse_others(path, chosen_protocol, dataset.name)
@@ -130,6 +134,8 @@ def series(
                 workers=workers,
                 null=null,
                 skip_bad=skip_bad,
+                max_pixels=max_pixels,
+                max_weights=max_weights,
                 quiet=True,
             )
         except NDError as e:
@@ -159,7 +165,7 @@ def _renamed(members: Sequence[Member], factor: str | None) -> str | None:
 
 def _default_folder(given: Sequence[str]) -> Path:
     path = Path(given[0])
-    if len(given) == 1 and path.exists():
+    if len(given) == 1 and os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         return Path(safe_name((path if path.is_dir() else path.absolute().parent).resolve().name, ".series"))
     return Path("series")
 

@@ -20,6 +20,7 @@ from ndissect.tui.cli.network_options import (
     GridOption,
     LayersOption,
     MapsOption,
+    MaxWeightsOption,
     MeanOption,
     MemoryOption,
     MinImagesOption,
@@ -35,7 +36,7 @@ from ndissect.tui.cli.network_options import (
     WeightsOption,
     WorkersOption,
 )
-from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.tui.cli.output import Table
@@ -76,6 +77,8 @@ def sweep(
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
     skip_bad: SkipBadOption = False,
+    max_pixels: MaxPixelsOption = None,
+    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """How labels depend on the threshold: several quantiles and IoUs from one forward pass, each exactly.
@@ -100,7 +103,7 @@ def sweep(
         )
         for q in shares
     ]
-    load = loading(network, weights, partial, size, mean, std)
+    load = loading(network, weights, partial, size, mean, std, max_weights)
     if plot is not None:
         from ndissect.tui.figures import check_plot
 
@@ -116,7 +119,7 @@ def sweep(
     from ndissect.tui.swept import summed_up
     from ndissect.tui.views import protocol_line
 
-    dataset, on = running.open_dataset(data), choose_device(device)
+    dataset, on = running.open_dataset(data, max_pixels), choose_device(device)
     settings = Settings(on, batch_size, workers, skip_bad=skip_bad, memory=budget(memory, on))
     loaded = load()
     chosen = running.choose_layers(layers or (), all_convs, list_layers(loaded, running.image_size(dataset)))
