@@ -12,7 +12,7 @@ from PIL import Image
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import LayerView
 from ndissect.tui.overlay import Panel, contact_sheet
-from ndissect.tui.views import match_concepts, unit_json
+from ndissect.tui.views import marks, match_concepts, unit_json
 
 # A thumbnail is small; a file that claims more is damaged or hostile.
 _MAX_PIXELS = 1 << 22
@@ -43,6 +43,7 @@ def unit_sheet(
     subtitle = f"mask: activation > {one['threshold']:.4g}, {view.store.protocol.describe()}"
     if row is not None:
         subtitle = f"truth: {view.store.concepts.label(row)}.  {subtitle}"
+    subtitle = "\n".join([*marks([view]), subtitle])
     return Sheet(contact_sheet(panels, title, subtitle, columns=3 if row is not None else 5), title)
 
 

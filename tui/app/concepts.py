@@ -10,7 +10,7 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.glyphs import FULL_IOU
-from ndissect.tui.views import concept_detectors
+from ndissect.tui.views import concept_detectors, marks
 
 
 def concepts_listing(session: Session) -> Listing:
@@ -91,7 +91,10 @@ def concepts_listing(session: Session) -> Listing:
         faint=lambda row: not detectors[rows[row]],
         plain=lambda row: plain(rows[row]),
         copied=lambda row: f"{session.labels[rows[row]]}\t{best_name(rows[row])}\t{best_iou[rows[row]]:.6g}",
-        notes=("detect: units labelled with the concept, with an IoU above 0.04",),
+        notes=(
+            *marks(views),
+            "detect: units labelled with the concept, with an IoU above 0.04",
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from ndissect.tui.cli.network_options import (
     AllConvsOption,
+    AnywayOption,
     BatchOption,
     DataOption,
     DeviceOption,
@@ -65,6 +66,7 @@ def dissect(
     min_images: MinImagesOption = 0,
     weights: WeightsOption = None,
     partial: PartialOption = False,
+    anyway: AnywayOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -116,6 +118,7 @@ def dissect(
         shard=shard,
         null=null,
         quiet=quiet,
+        anyway=anyway,
         asked={
             "network": network,
             "weights": weights.name if weights else None,  # what is in it is looked at once it is loaded

@@ -57,6 +57,7 @@ def export(
     from ndissect.store.files import find_store
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
+    from ndissect.tui.views import marks
 
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"
@@ -83,6 +84,8 @@ def export(
             table2017.write_table(views[0], text)
             _write(to, text.getvalue())
             tell("units count from 1, as in the 2017 tables")
+        for line in marks(views):
+            tell(line)
 
 
 _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}

@@ -66,6 +66,8 @@ def merge(
         "skipped": [{"image": name, "why": why} for name, why in survey.skipped],
         "content_digest": survey.digest,
     }
+    marks = [mark for shard in found for mark in shard.about["provenance"].get("marks", [])]
+    about["marks"] = [mark for i, mark in enumerate(marks) if mark not in marks[:i]]
     about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds}
     write_store(target, replace(dissection, provenance=about))
     if not keep:

@@ -16,6 +16,13 @@ NetworkArgument = Annotated[
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="A .safetensors or .pt file with the network's weights.")]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Accept weights with missing or unexpected keys.")]
+AnywayOption = Annotated[
+    bool,
+    typer.Option(
+        "--anyway",
+        help="Run a network that does not repeat itself, whose maps lie elsewhere or that lacks weights; marks it.",
+    ),
+]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size, N or HxW, for a network that comes without a transform.")
 ]
