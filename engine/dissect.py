@@ -139,7 +139,7 @@ class Run:
             progress=progress,
             clock=self.clock,
         )
-        with self.on_device():
+        with self.on_device(), self.clock.during("check"):
             self.examined = examine(self.forward, self.loader, layers, settings, progress, together)
         self.places = list(self.examined.places)
         counting = self.forward.counting

@@ -20,6 +20,7 @@ from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked, member_name, open_hdf5
 from ndissect.store.limits import Limit
+from ndissect.store.marks import Mark, read_marks
 from ndissect.store.model import Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis, upsample
@@ -107,6 +108,11 @@ class Store:
         if not isinstance(value, dict):
             raise self._root.broken("provenance", "is not a JSON object")
         return value
+
+    @cached_property
+    def marks(self) -> tuple[Mark, ...]:
+        """What the run was warned of and went on in spite of, by layer; none for most stores."""
+        return read_marks(self.provenance.get("marks"), self.layer_names)
 
     @cached_property
     def grid(self) -> tuple[int, int] | None:
@@ -236,6 +242,11 @@ class LayerView:
         category = np.append(self.store.concepts.category, -1)[concept]
         if ((category != expected) & (concept >= 0)).any():
             raise g.broken("concept", "points to a concept of another category")
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """What is wrong with the layer's numbers, by the run that made them."""
+        return tuple(mark for mark in self.store.marks if mark.layer == self.name)
 
     @cached_property
     def units(self) -> int:

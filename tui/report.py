@@ -108,6 +108,7 @@ def facts(store: Store) -> dict[str, str]:
         "Data": [o.data, used and f"{used} images", grid, told("imported", "file") and "imported table"],
         "Protocol": [store.protocol.describe()],
         "Evidence": [views.evidence_line(store)],
+        "Marked": views.mark_lines(store.marks),
         "Run": [started, told("run", "device"), told("run", "arithmetic")],
         "Versions": [f"{name} {told('versions', name)}" for name in known if told("versions", str(name))],
         "Command": [told("command")],

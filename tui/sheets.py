@@ -13,7 +13,7 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
 from ndissect.store.reader import LayerView
 from ndissect.tui.overlay import Panel, contact_sheet
-from ndissect.tui.views import match_concepts, unit_json
+from ndissect.tui.views import marks, match_concepts, unit_json
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def unit_sheet(
     subtitle = f"mask: activation > {one['threshold']:.4g}, {view.store.protocol.describe()}"
     if row is not None:
         subtitle = f"truth: {view.store.concepts.label(row)}.  {subtitle}"
+    subtitle = "\n".join([*marks([view]), subtitle])
     return Sheet(contact_sheet(panels, title, subtitle, columns=3 if row is not None else 5), title)
 
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from ndissect.store.concepts import report_order
 from ndissect.store.evidence import NUMBERS, TRAIN, VAL
+from ndissect.store.marks import marks_json
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU
-from ndissect.tui.views import evidence_line, protocol_line
+from ndissect.tui.views import evidence_line, marks, protocol_line
 
 #: A column: numbers, where NaN is unknown, or texts as objects, where None is.
 Values = npt.NDArray[Any]
@@ -22,7 +23,7 @@ def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
     """What every table says of its numbers, as JSON values: protocol, threshold, null, split; and where they are from.
 
     ``null``: how many wrong pairings of masks and labels, 0 for none; ``split``: the image groups that labels are
-    chosen on and tried on, None where there are no such groups.
+    chosen on and tried on, None where there are no such groups; ``marks``: what is wrong with the layers' numbers.
     """
     return {
         "store": str(store.path),
@@ -31,7 +32,8 @@ def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
         "threshold": DETECTOR_IOU,
         "null": max((view.pairings for view in layers), default=0),
         "split": [TRAIN, VAL] if {TRAIN, VAL} <= set(store.groups) else None,
-        "notes": [protocol_line(store.protocol), evidence_line(store)],
+        "marks": marks_json([mark for view in layers for mark in view.marks]),
+        "notes": [*marks(layers), protocol_line(store.protocol), evidence_line(store)],
         "provenance": store.provenance,
     }
 

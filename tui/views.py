@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
+from ndissect.store.marks import Mark
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
@@ -28,7 +29,7 @@ UNIQUE = (
 BY_EVIDENCE = ("q", "low", "heldout", "stability", "auprc")
 SORTS = ("iou", "unit", "label", "category", "threshold", "report", *BY_EVIDENCE)
 
-# Units that a caution lists by name.
+# Units, or layers, that a caution lists by name.
 _NAMED = 8
 
 
@@ -324,8 +325,8 @@ def summary_lines(view: LayerView) -> list[str]:
 
 
 def cautions(views: Sequence[LayerView]) -> list[str]:
-    """What to beware of in these layers of a store: labels that rest on few images, dead units, NaN and infinities."""
-    lines = []
+    """What to beware of in these layers of a store: marks, labels that rest on few images, dead units, NaN."""
+    lines = marks(views)
     few = [few_image_labels(view) for view in views]
     if views and None not in few and not views[0].store.protocol.min_images:
         detectors = sum(int((view.labels[1] > DETECTOR_IOU).sum()) for view in views)
@@ -352,6 +353,24 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
         named = ", ".join(broken[:_NAMED])
         lines.append(f"NaN or infinite activations, left out: {named}{more}")
     return lines
+
+
+def marks(views: Sequence[LayerView]) -> list[str]:
+    """What the runs of these layers were marked with, in words, the layers with the same words together."""
+    return mark_lines([mark for view in views for mark in view.marks])
+
+
+def mark_lines(found: Sequence[Mark]) -> list[str]:
+    """Marks in words: every view of marked numbers shows these lines before anything else that it notes."""
+    layers: dict[str, list[str]] = {}
+    for mark in found:
+        layers.setdefault(mark.sentence, []).append(mark.layer)
+    return [f"MARKED: {_named(names)} {sentence}" for sentence, names in layers.items()]
+
+
+def _named(names: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(names))
+    return ", ".join(distinct[:_NAMED]) + (f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else "")
 
 
 def protocol_line(protocol: Protocol) -> str:

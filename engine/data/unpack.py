@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from ndissect.engine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
-from ndissect.store.files import new_folder
+from ndissect.store.files import new_folder, remedy
 from ndissect.store.regular import NotRegular, open_regular
 
 #: What a Broden archive must hold, in its one folder or at its root.

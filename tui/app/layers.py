@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.views import best_unit
+from ndissect.tui.views import best_unit, marks
 
 
 def category_letters(categories: list[str]) -> dict[str, str]:
@@ -116,5 +116,5 @@ def layers_listing(session: Session) -> Listing:
         order=Order(0),
         plain=plain,
         copied=lambda row: names[row],
-        notes=(legend, "/cat /best: unique detectors, per category and by best label", *told),
+        notes=(*marks(views), legend, "/cat /best: unique detectors, per category and by best label", *told),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ndissect.tui.app.session import Session
 from ndissect.tui.origin import Origin, origin, protocol_differences
+from ndissect.tui.views import marks
 
 
 def same(a: Session, b: Session) -> bool:
@@ -12,14 +13,19 @@ def same(a: Session, b: Session) -> bool:
 
 
 def differences(a: Session, b: Session) -> list[str]:
-    """Which stores A and B are, and what differs in how their numbers came about; nothing if they are one store."""
+    """Which stores A and B are, and what differs in how their numbers came about, and what marks them.
+
+    Of one store its marks alone.
+    """
     if same(a, b):
-        return []
+        return marks(a.views)
     names = [session.target.name for session in (a, b)]
     if names[0] == names[1]:
         names = [str(session.target) for session in (a, b)]
     of = origin(a.store.provenance), origin(b.store.provenance)
-    return [f"A {names[0]}   B {names[1]}", *_protocols(a, b), *_data_sets(a, b, of), *_networks(*of)]
+    marked = [f"{letter} {line}" for letter, session in (("A", a), ("B", b)) for line in marks(session.views)]
+    stores = f"A {names[0]}   B {names[1]}"
+    return [stores, *marked, *_protocols(a, b), *_data_sets(a, b, of), *_networks(*of)]
 
 
 def _protocols(a: Session, b: Session) -> list[str]:

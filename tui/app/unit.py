@@ -16,7 +16,7 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.evidence import sentences
 from ndissect.tui.glyphs import FULL_IOU
-from ndissect.tui.views import concept_json
+from ndissect.tui.views import concept_json, marks
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12
@@ -77,7 +77,7 @@ def unit_listing(session: Session, layer: str, unit: int) -> Listing:
         headings=frozenset(i for i, row in enumerate(rows) if row.heading),
         plain=lambda i: rows[i].plain,
         copied=copied,
-        notes=(_told(session, layer, unit),),
+        notes=(*marks([session.view(layer)]), _told(session, layer, unit)),
     )
 
 

@@ -18,6 +18,7 @@ from ndissect.tui.app.query import Fields, Texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.evidence import FIELDS, TOLD, chance, interval, share
 from ndissect.tui.glyphs import FULL_IOU
+from ndissect.tui.views import marks
 
 # Columns that go where there is no room, the first of them first: without evidence, and with it.
 _GO = ("images", "layer", "threshold", "category", "")
@@ -198,7 +199,7 @@ def _listing(session: Session, subject: str, found: _Units, *, with_layer: bool,
         faint=lambda row: bool(found.iou[row] <= DETECTOR_IOU),
         plain=plain,
         copied=copied,
-        notes=(_EVIDENCE, _IMAGES) if evidence else (_IMAGES,),
+        notes=(*marks([session.view(name) for name in found.names]), *((_EVIDENCE,) if evidence else ()), _IMAGES),
     )
 
 

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ndissect.tui.cli.network_options import BatchOption, DeviceOption, LayersOption, NetworkArgument, WorkersOption
+from ndissect.tui.cli.network_options import (
+    AnywayOption,
+    BatchOption,
+    DeviceOption,
+    LayersOption,
+    NetworkArgument,
+    WorkersOption,
+)
 from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 
@@ -26,6 +33,7 @@ def bench(
     batch_size: BatchOption = 0,
     workers: WorkersOption = 0,
     max_pixels: MaxPixelsOption = None,
+    anyway: AnywayOption = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 3,
     json: JsonOption = False,
 ) -> None:
@@ -73,6 +81,7 @@ def bench(
         workers,
         memory=budget(None, chosen),
         precision=precision,  # type: ignore[arg-type]
+        anyway=anyway,
     )
     measured = measure(
         loaded,
@@ -84,6 +93,9 @@ def bench(
         rounds=rounds,
         tell=tell,
     )
+    from ndissect.store.marks import Mark
+    from ndissect.tui.views import mark_lines
+
     if json:
         print_json(measured.to_json())
         return
@@ -96,6 +108,7 @@ def bench(
         ["dense tally", m.dense_tally_s, m.images / m.dense_tally_s],
     ]
     notes = [
+        *mark_lines([Mark(**mark) for mark in m.marks]),
         f"dissection / (decoding and forward pass) = {m.ratio:.2f}; dense / tally = {m.dense_tally_s / m.tally_s:.1f}",
         f"{m.images} images, {m.units} units of {', '.join(m.layers)}, {m.precision}, on {m.device}",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +66,12 @@ def compare(
             "comparable": not differences,
             "differences": differences,
             "threshold": _threshold(),
+            "marks": [
+                {"layer": side.name, "kind": mark.kind, "sentence": mark.sentence}
+                for group in groups
+                for side in group
+                for mark in side.view.marks
+            ],
             "notes": _notes(operands, groups, layer or []),
             "layers": layers,
             "pairs": pairs,
@@ -255,9 +261,12 @@ def _differences(operands: list[_Operand], anyway: bool) -> list[dict[str, str]]
 def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: list[str]) -> list[str]:
     """What a reader of the numbers should know."""
     from ndissect.tui.origin import same_data
+    from ndissect.tui.views import mark_lines
 
     first, *others = operands
-    notes = [
+    marked = [replace(mark, layer=side.name) for group in groups for side in group for mark in side.view.marks]
+    notes = mark_lines(marked)
+    notes += [
         f"whether {first.letter} and {o.letter} saw the same data is not recorded: only their protocols were compared"
         for o in others
         if same_data(first.store, o.store) is None

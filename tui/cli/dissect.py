@@ -11,6 +11,7 @@ import typer
 
 from ndissect.tui.cli.network_options import (
     AllConvsOption,
+    AnywayOption,
     BatchOption,
     DataOption,
     DeviceOption,
@@ -67,6 +68,7 @@ def dissect(
     min_images: MinImagesOption = 0,
     weights: WeightsOption = None,
     partial: PartialOption = False,
+    anyway: AnywayOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -123,6 +125,7 @@ def dissect(
         shard=shard,
         null=null,
         quiet=quiet,
+        anyway=anyway,
         asked={
             "network": network,
             "weights": weights.name if weights else None,  # what is in it is looked at once it is loaded

@@ -58,6 +58,7 @@ def export(
     from ndissect.store.names import quoted
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
+    from ndissect.tui.views import marks
 
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"
@@ -85,6 +86,8 @@ def export(
             table2017.write_table(views[0], text)
             _write(to, text.getvalue())
             tell("units count from 1, as in the 2017 tables")
+        for line in marks(views):
+            tell(line)
 
 
 _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}

@@ -16,8 +16,11 @@ from ndissect.tui.cli.output import Table
 _LOOKED_AT = 50
 
 
-def find(given: Path | None, asked: dict[str, Any]) -> Path | None:
-    """A store of a run that was asked for all of ``asked``: ``given``, else one in the current folder; or None."""
+def find(given: Path | None, asked: dict[str, Any], marked: bool = False) -> Path | None:
+    """A store of a run that was asked for all of ``asked``: ``given``, else one in the current folder; or None.
+
+    ``marked``: one with marks will do, as a run with --anyway makes; else it is not what was asked for.
+    """
     from ndissect.store.reader import Store
 
     if given is None:
@@ -28,6 +31,8 @@ def find(given: Path | None, asked: dict[str, Any]) -> Path | None:
         try:
             with Store(path) as store:
                 there = store.provenance.get("asked")
+                if store.marks and not marked:
+                    continue
                 if isinstance(there, dict) and all(there.get(name, ...) == value for name, value in asked.items()):
                     return path
         except NDError:

@@ -135,21 +135,28 @@ def _split(text: str, store: Store) -> tuple[str, int | None]:
 
 
 def _layers(store: Store, json: bool) -> None:
-    from ndissect.tui.views import UNIQUE, evidence_line, protocol_line
+    from ndissect.tui.views import UNIQUE, evidence_line, marks, protocol_line
 
     views = [store.layer(name) for name in store.layer_names]
     if json:
         output.print_json(layers_json(store, views))
         return
     columns, rows = layers_table(views)
-    notes = [UNIQUE, evidence_line(store), protocol_line(store.protocol)]
+    notes = [*marks(views), UNIQUE, evidence_line(store), protocol_line(store.protocol)]
     output.print_table(Table(columns, rows, title=str(store.path), notes=notes))
 
 
 def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
     """The layers of a store with their summaries."""
+    from ndissect.store.marks import marks_json
+
     layers = [{"layer": view.name, "summary": view.summary()} for view in views]
-    return {"store": str(store.path), "protocol": store.protocol.to_json(), "layers": layers}
+    return {
+        "store": str(store.path),
+        "protocol": store.protocol.to_json(),
+        "marks": marks_json(store.marks),
+        "layers": layers,
+    }
 
 
 def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> tuple[list[Column], list[list[Any]]]:
@@ -179,6 +186,7 @@ def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> 
 
 
 def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json: bool) -> None:
+    from ndissect.store.marks import marks_json
     from ndissect.tui import views
 
     asked = {name: _option(name) for name in wanted.of_evidence}
@@ -193,6 +201,7 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
                 "store": str(view.store.path),
                 "layer": view.name,
                 "protocol": view.store.protocol.to_json(),
+                "marks": marks_json(view.marks),
                 "units": [views.unit_json(view, int(u)) for u in shown],
                 "summary": view.summary(),
             }
@@ -248,6 +257,7 @@ def _evidence_columns(view: LayerView) -> list[tuple[Column, Callable[[int], Any
 
 
 def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
+    from ndissect.store.marks import marks_json
     from ndissect.tui import views
     from ndissect.tui.evidence import sentences
 
@@ -260,6 +270,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
                 "store": str(view.store.path),
                 "layer": view.name,
                 "protocol": view.store.protocol.to_json(),
+                "marks": marks_json(view.marks),
                 **views.unit_json(view, unit),
                 "nan": int(view.statistics.nan[unit]),
                 "inf": int(view.statistics.inf[unit]),
@@ -285,7 +296,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
         for c in ranked
     ]
-    notes = [*sentences(view, unit), f"threshold {output.number(one['threshold'])}"]
+    notes = [*views.marks([view]), *sentences(view, unit), f"threshold {output.number(one['threshold'])}"]
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
@@ -312,6 +323,7 @@ def concepts(
 ) -> None:
     """Concepts with the units that detect them; for a single concept, its best units in every layer."""
     from ndissect.store.files import find_store
+    from ndissect.store.marks import marks_json
     from ndissect.store.reader import Store
     from ndissect.tui import views
 
@@ -321,11 +333,12 @@ def concepts(
         if pattern and len(rows) == 1:
             _one_concept(chosen, int(rows[0]), limit, json)
             return
-        against = [views.evidence_line(opened), views.protocol_line(opened.protocol)]
+        marks = [mark for view in chosen for mark in view.marks]
+        against = [*views.mark_lines(marks), views.evidence_line(opened), views.protocol_line(opened.protocol)]
         found = views.concept_table(chosen, rows, min_iou)
         found = found[: output.rows_to_print(limit, json)]
     if json:
-        output.print_json({"store": str(opened.path), "concepts": found})
+        output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": found})
         return
     columns = [
         Column("concept"),
@@ -344,6 +357,7 @@ def concepts(
 
 
 def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: bool) -> None:
+    from ndissect.store.marks import marks_json
     from ndissect.tui import views
 
     found = views.units_of_concept(layers, row)
@@ -351,7 +365,8 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     name, category = concept.label(row), concept.category_of(row)
     shown = found[: output.rows_to_print(limit, json)]
     if json:
-        output.print_json({"store": str(layers[0].store.path), "concept": name, "category": category, "units": shown})
+        about = {"store": str(layers[0].store.path), "marks": marks_json([m for view in layers for m in view.marks])}
+        output.print_json({**about, "concept": name, "category": category, "units": shown})
         return
     columns = [
         Column("layer"),
@@ -362,6 +377,6 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
     notes = [f"{len(shown)} of {len(found)} units; --limit 0 shows all"] if len(shown) < len(found) else []
-    notes += [views.evidence_line(layers[0].store), views.protocol_line(layers[0].store.protocol)]
+    notes += [*views.marks(layers), views.evidence_line(layers[0].store), views.protocol_line(layers[0].store.protocol)]
     title = f"{layers[0].store.path}  {name} ({category})"
     output.print_table(Table(columns, rows, title=title, notes=notes))

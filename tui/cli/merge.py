@@ -69,6 +69,8 @@ def merge(
         "content_digest": survey.digest,
     }
     took = sum(float(run["elapsed"]) for run in runs) + time.time() - began
+    marks = [mark for shard in found for mark in shard.about["provenance"].get("marks", [])]
+    about["marks"] = [mark for i, mark in enumerate(marks) if mark not in marks[:i]]
     about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds, "elapsed": round(took, 3)}
     write_store(target, replace(dissection, provenance=about))
     if not keep:

@@ -20,6 +20,13 @@ MaxWeightsOption = Annotated[
     typer.Option(metavar="SIZE", help="Weights may take so much memory: 40GB. Default: 16GB, and 8 times their file."),
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Accept weights with missing or unexpected keys.")]
+AnywayOption = Annotated[
+    bool,
+    typer.Option(
+        "--anyway",
+        help="Run a network that does not repeat itself, whose maps lie elsewhere or that lacks weights; marks it.",
+    ),
+]
 SizeOption = Annotated[
     str | None, typer.Option(help="Input size, N or HxW, for a network that comes without a transform.")
 ]

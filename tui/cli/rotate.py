@@ -13,6 +13,7 @@ from ndissect.store.errors import WrongUse
 from ndissect.store.names import quoted
 from ndissect.tui.cli.dissect import loading
 from ndissect.tui.cli.network_options import (
+    AnywayOption,
     BatchOption,
     DataOption,
     DeviceOption,
@@ -63,6 +64,7 @@ def rotate(
     min_images: MinImagesOption = 0,
     weights: WeightsOption = None,
     partial: PartialOption = False,
+    anyway: AnywayOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -122,6 +124,7 @@ def rotate(
         workers,
         skip_bad=skip_bad,
         memory=budget(memory, on),
+        anyway=anyway,
     )
     with show_progress() as progress:
         found = dissect_rotated(
@@ -175,14 +178,15 @@ def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> 
 
 def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
-    from ndissect.tui.views import protocol_line
+    from ndissect.tui.views import mark_lines, protocol_line
 
     against = f"detectors: IoU > {DETECTOR_IOU}; no null; nothing held out"
     of = f"{found.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
-    return f"{protocol_line(protocol)}; {against}; {of}"
+    return "; ".join([*mark_lines(found.marks), protocol_line(protocol), against, of])
 
 
 def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
+    from ndissect.store.marks import marks_json
     from ndissect.tui.cli.output import Column, Table, print_json, print_table
     from ndissect.tui.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
     from ndissect.tui.views import UNIQUE
@@ -196,6 +200,7 @@ def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json
             "images": found.images,
             "protocol": protocol.to_json(),
             "header": header,
+            "marks": marks_json(found.marks),
             "bases": [basis_json(f) for f in found.found],
             "alphas": [asdict(row) for row in rows],
             "check": None if found.check is None else asdict(found.check),

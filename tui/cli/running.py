@@ -57,6 +57,7 @@ class Request:
     shard: str | None
     null: int | None
     quiet: bool
+    anyway: bool
     asked: dict[str, Any]
 
 
@@ -120,7 +121,11 @@ class _Run:
 
     def _finished(self, asked: dict[str, Any]) -> Path | None:
         """The store that holds what is asked for already; None where there is none, or with --force."""
-        return None if self.request.force or self.request.shard else finished.find(self.request.output, asked)
+        return (
+            None
+            if self.request.force or self.request.shard
+            else finished.find(self.request.output, asked, self.request.anyway)
+        )
 
     def _already(self, there: Path) -> Path | None:
         if _others():
@@ -189,6 +194,7 @@ class _Run:
             jpeg_on=_decoder(r.decode, device),
             stop=self.stopper.asked,
             null=r.null,
+            anyway=r.anyway,
         )
 
     def _key(

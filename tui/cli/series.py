@@ -14,6 +14,7 @@ from ndissect.store.files import SUFFIX, own_folder, remedy
 from ndissect.store.names import safe_name
 from ndissect.tui.cli.network_options import (
     AllConvsOption,
+    AnywayOption,
     BatchOption,
     DataOption,
     DeviceOption,
@@ -70,6 +71,7 @@ def series(
     min_images: MinImagesOption = 0,
     null: NullOption = None,
     partial: PartialOption = False,
+    anyway: AnywayOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -137,6 +139,7 @@ def series(
                 max_pixels=max_pixels,
                 max_weights=max_weights,
                 quiet=True,
+                anyway=anyway,
             )
         except NDError as e:
             raise _told(e, member, path, there, done, len(chosen)) from e
@@ -218,14 +221,15 @@ def _told(error: NDError, member: Member, path: Path, there: bool, done: int, to
 
 def _header(paths: Sequence[Path]) -> str:
     from ndissect.store.reader import Store
-    from ndissect.tui.views import evidence_line, protocol_line
+    from ndissect.tui.views import evidence_line, mark_lines, protocol_line
 
-    said = []
+    said, marked = [], []
     for path in paths:
         with Store(path) as store:
             said.append((protocol_line(store.protocol), evidence_line(store)))
+            marked += [f"{path.name} {line}" for line in mark_lines(store.marks)]
     evidence = " or ".join(dict.fromkeys(line for _, line in said))  # where a null was cheap for some of them alone
-    return f"{said[0][0]}; {evidence}"
+    return "; ".join([*marked, said[0][0], evidence])
 
 
 def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:

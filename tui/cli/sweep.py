@@ -14,6 +14,7 @@ from ndissect.store.errors import WrongUse
 from ndissect.tui.cli.dissect import loading
 from ndissect.tui.cli.network_options import (
     AllConvsOption,
+    AnywayOption,
     BatchOption,
     DataOption,
     DeviceOption,
@@ -69,6 +70,7 @@ def sweep(
     min_images: MinImagesOption = 0,
     weights: WeightsOption = None,
     partial: PartialOption = False,
+    anyway: AnywayOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -117,10 +119,10 @@ def sweep(
     from ndissect.tui.cli import running
     from ndissect.tui.cli.progress import show_progress
     from ndissect.tui.swept import summed_up
-    from ndissect.tui.views import protocol_line
+    from ndissect.tui.views import mark_lines, protocol_line
 
     dataset, on = running.open_dataset(data, max_pixels), choose_device(device)
-    settings = Settings(on, batch_size, workers, skip_bad=skip_bad, memory=budget(memory, on))
+    settings = Settings(on, batch_size, workers, skip_bad=skip_bad, memory=budget(memory, on), anyway=anyway)
     loaded = load()
     chosen = running.choose_layers(layers or (), all_convs, list_layers(loaded, running.image_size(dataset)))
     for note in loaded.notes:
@@ -132,13 +134,13 @@ def sweep(
     for name, why in found.survey.skipped:
         tell(f"skipped {name}: {why}")
     swept = summed_up(found.dissections, limits)
-    header = (
-        f"{protocol_line(found.dissections[0].protocol)}, and likewise the other q's; no null; nothing held out; "
-        f"{found.survey.images} images"
-    )
+    protocol_said = f"{protocol_line(found.dissections[0].protocol)}, and likewise the other q's"
+    counted = f"{found.survey.images} images"
+    header = "; ".join([*mark_lines(found.marks), protocol_said, "no null", "nothing held out", counted])
     if plot is not None:
         _draw(plot, swept, what, header)
     if json:
+        from ndissect.store.marks import marks_json
         from ndissect.store.scores import DETECTOR_IOU
         from ndissect.tui.cli.output import print_json
 
@@ -148,6 +150,7 @@ def sweep(
                 "data": dataset.name,
                 "images": found.survey.images,
                 "passes": found.passes,
+                "marks": marks_json(found.marks),
                 "header": header,
                 "threshold": DETECTOR_IOU,
                 "protocols": [d.protocol.to_json() for d in found.dissections],
