@@ -82,6 +82,13 @@ def out_of_memory(error: Exception) -> bool:
     )
 
 
+def too_large() -> NDError:
+    """The error where not even one image fits the device."""
+    return NDError(
+        "the device has not enough memory for a single image", "dissect fewer layers at a time, or use --device cpu"
+    )
+
+
 class Halving:
     """Runs work over images in pieces that fit the device, half as large after each out of memory."""
 
@@ -99,10 +106,7 @@ class Halving:
             except torch.OutOfMemoryError as e:
                 tried = piece.stop - piece.start
                 if tried == 1:
-                    raise NDError(
-                        "the device has not enough memory for a single image",
-                        "dissect fewer layers at a time, or use --device cpu",
-                    ) from e
+                    raise too_large() from e
                 self.size = max(1, tried // 2)
             else:
                 start = piece.stop

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ndissect.engine.device import DEFAULT_BATCH, Halving, Precision, computing, out_of_memory
+from ndissect.engine.device import DEFAULT_BATCH, Halving, Precision, computing, out_of_memory, too_large
 from ndissect.engine.extremes import Extremes, extremes
 from ndissect.engine.hooks import Capture
 from ndissect.engine.loader import Batch
@@ -108,7 +108,7 @@ class Forward:
     def maps(self, capture: Capture, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """The whole maps (n, U, h, w) of every layer for n images, uint8 (1, 3, H, W), in full float32.
 
-        NDError where the network fails; torch.OutOfMemoryError passes through.
+        NDError where the network fails or a single image does not fit the device; torch.OutOfMemoryError for several.
         """
         inputs = self.inputs(images, slice(0, len(images)))
         try:
@@ -116,7 +116,7 @@ class Forward:
                 capture.run(inputs)
         except Exception as e:
             if out_of_memory(e):
-                raise torch.OutOfMemoryError(str(e)) from e
+                raise (torch.OutOfMemoryError(str(e)) if len(images) > 1 else too_large()) from e
             raise _network_failed(self.network, inputs, e) from e
         return {name: capture[name] for name in capture.names}
 

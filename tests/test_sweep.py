@@ -160,7 +160,7 @@ def test_everything_as_json_and_a_plot(place: Path) -> None:
     done = cli.nd(*SWEEP, "--ious", "0.5,0.04", "--min-images", "2", "--plot", "q.svg", "--json", folder=place)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {"network", "data", "images", "passes", "header", "threshold", "protocols", "layers"}
+    assert set(found) == {"network", "data", "images", "passes", "marks", "header", "threshold", "protocols", "layers"}
     assert (found["images"], found["passes"], found["threshold"]) == (cli.IMAGES, 1, 0.04)
     assert [p["q"] for p in found["protocols"]] == ["1/5", "1/10", "1/50"]
     assert {p["min_images"] for p in found["protocols"]} == {2}
