@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -203,7 +204,7 @@ def test_what_is_shown_is_quoted_and_has_no_control_characters(folder: Path) -> 
     done = cli.nd("status", folder=folder)
     assert done.returncode == 0, done.stderr
     for text in (done.stdout, done.stderr, cli.nd("status", "--json", folder=folder).stdout):
-        assert not any(ord(c) < 32 and c not in "\n\t" or 127 <= ord(c) < 160 for c in text)
+        assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in text)
     assert "cd '/tmp/$(reboot)' && nd dissect 'x; rm -rf ~'" in done.stderr
     assert "'$(reboot)'" in done.stderr
 
@@ -255,7 +256,7 @@ def test_watching_a_pipe_prints_each_change_until_the_run_has_ended(tmp_path: Pa
     done = [value["runs"][0]["done"] for value in values if value["runs"]]
     assert done[-1] == 8
     assert values[-1] == {"runs": []}
-    assert all(a != b for a, b in zip(values, values[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(values))
 
 
 def test_watching_on_a_terminal_draws_in_place_and_ends_on_ctrl_c(tmp_path: Path) -> None:
