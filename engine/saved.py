@@ -84,7 +84,7 @@ class Saved:
                 raise NDError(f"cannot use the folder {self.folder}: {why}", "-o names another output") from e
             stack.callback(self._tidy)  # while it is held: the folder of a run that goes on is not ours to remove
             self._check()
-            self._tell("")
+            self._take_over()
             try:
                 yield
             except BaseException as e:
@@ -135,9 +135,7 @@ class Saved:
         """
         self._demand_folder()
         if self._process == 0 and not os.path.lexists(self.folder / paused.RUN):
-            with _saving(self.folder / paused.RUN) as part:
-                self._mark()
-                part.write_bytes(paused.run_record(self._target, self._key, self._command))
+            self._write_run()
         fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []
         parts = list(self._parts)
         if fresh:
@@ -230,6 +228,19 @@ class Saved:
             return self._began_in is None or os.path.samestat(self.folder.lstat(), self._began_in)
         except OSError:
             return False
+
+    def _take_over(self) -> None:
+        """Say that this process goes on with what was saved, and by which command."""
+        if os.path.lexists(self.folder / paused.RUN):
+            # Where that fails, nd status shows what was typed before, and nothing is lost.
+            with contextlib.suppress(NDError):
+                self._write_run()
+            self._tell("")
+
+    def _write_run(self) -> None:
+        with _saving(self.folder / paused.RUN) as part:
+            self._mark()
+            part.write_bytes(paused.run_record(self._target, self._key, self._command))
 
     def _tell(self, reason: str) -> None:
         """Say in the status that this process goes on with the run, or why it ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -255,7 +256,7 @@ def test_watching_a_pipe_prints_each_change_until_the_run_has_ended(tmp_path: Pa
     done = [value["runs"][0]["done"] for value in values if value["runs"]]
     assert done[-1] == 8
     assert values[-1] == {"runs": []}
-    assert all(a != b for a, b in zip(values, values[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(values))
 
 
 def test_watching_on_a_terminal_draws_in_place_and_ends_on_ctrl_c(tmp_path: Path) -> None:
