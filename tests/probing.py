@@ -60,7 +60,7 @@ class Prober:
         self._process.communicate()
 
     def __call__(self, path: Path, *, quick: bool = False) -> Found:
-        """What became of ``path``; ``quick``: without the report and the comparison, which take most of the time."""
+        """What became of ``path``; ``quick``: at one layer alone, without the report and the comparison."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin
         assert stdout
@@ -81,7 +81,7 @@ def commands(path: Path, folder: Path, *, quick: bool) -> Iterator[list[str]]:
     out = folder / "out"
     yield ["inspect", *store]
     yield ["inspect", *store, "--json"]
-    for layer in _layers(path)[:2]:
+    for layer in _layers(path)[: 1 if quick else 2]:
         yield ["inspect", layer, *store]
         yield ["inspect", f"{layer}:0", *store, "--json"]
         yield ["concepts", "car", *store]
@@ -127,8 +127,8 @@ def _command() -> Any:
     return get_command(app)
 
 
-def browsed(path: Path) -> None:
-    """All tables of the terminal UI, every row of them."""
+def browsed(path: Path, *, quick: bool) -> None:
+    """All tables of the terminal UI, every row of them; ``quick``: of one layer."""
     from ndissect.tui.app.compare import compare
     from ndissect.tui.app.listing import Item
     from ndissect.tui.app.shelf import Shelf
@@ -143,13 +143,15 @@ def browsed(path: Path) -> None:
         for root in ("layers", "concepts", "summary"):
             listing = shelf.root(root)
             _rows(listing)
-            for row in [row for row in range(min(listing.count, 8)) if row not in listing.headings][:3]:
+            for row in [row for row in range(min(listing.count, 8)) if row not in listing.headings][
+                : 1 if quick else 3
+            ]:
                 units = shelf.units(listing.item(row))
                 if units is not None:
                     _rows(units)
         items = []
-        for view in session.views[:2]:
-            for unit in range(min(view.units, 4)):
+        for view in session.views[: 1 if quick else 2]:
+            for unit in range(min(view.units, 2 if quick else 4)):
                 _rows(unit_listing(session, view.name, unit))
                 items.append(Item("unit", view.name, unit))
         if len(items) > 1:
@@ -177,7 +179,7 @@ def look(path: Path, *, quick: bool = False) -> tuple[str, list[str], float]:
     with tempfile.TemporaryDirectory() as name:
         looks: list[Callable[[], None]] = [
             *(lambda a=a: run_command(a) for a in commands(path, Path(name), quick=quick)),
-            lambda: browsed(path),
+            lambda: browsed(path, quick=quick),
         ]
         for number, one in enumerate(looks):
             began = time.process_time()

@@ -361,3 +361,12 @@ def test_packed_tables_are_read_as_long_as_they_are_small(tmp_path: Path) -> Non
     )
     with Store(path) as store:
         assert store.layer("features.0").statistics.nan.sum() == 0
+
+
+def test_the_format_states_every_limit() -> None:
+    text = (Path(__file__).parents[1] / "store" / "FORMAT.md").read_text(encoding="utf-8")
+    section = text.split("## Limits\n")[1].split("\n## ")[0]
+    of_programs = {"LAYER", "TABLE"}  # of a caller's memory, and of tables that are imported
+    stated = {name: limit for name, limit in vars(limits).items() if isinstance(limit, limits.Limit)}
+    missing = [name for name, limit in stated.items() if f"{limit.most:,}" not in section and name not in of_programs]
+    assert not missing

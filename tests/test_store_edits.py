@@ -18,7 +18,7 @@ from cli import nd, two_lines
 from probing import Prober
 from store_factory import write_small
 
-#: Kept small: each takes half a second. More are a matter of another seed.
+#: So many take half a minute. More are a matter of another seed.
 FLIPS, EDITS = 200, 100
 
 
@@ -149,7 +149,7 @@ def _replaced(f: h5py.File, name: str, rng: random.Random) -> str:
         return new_kind
     if how == "shape":
         shape = rng.choice([(), (0,), (1,), (*np.shape(data), 1), np.shape(data)[::-1], np.shape(data)[:-1], (3, 0, 2)])
-        f.create_dataset(name, data=np.zeros(shape), dtype=kind)
+        f.create_dataset(name, data=np.zeros(shape, kind))
         return f"shape {shape}"
     if how == "huge":
         shape = tuple(rng.choice([n, 1 << 40, 1 << 20]) for n in np.shape(data)) or (1 << 30,)
