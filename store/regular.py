@@ -43,7 +43,8 @@ class TooLarge(OSError):
 def open_regular(path: Path) -> BufferedReader:
     """The regular file at ``path``, or where a link there leads, open for reading in binary.
 
-    It returns at once, whatever is there. OSError where it cannot be opened, NotRegular where it is a pipe, a device or a socket.
+    It returns at once, whatever is there. OSError where it cannot be opened, NotRegular where it is a pipe, a device or
+    a socket.
     """
     return os.fdopen(_open(path), "rb")
 

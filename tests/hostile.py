@@ -1,7 +1,7 @@
 """Trying one reading of a hostile input in a process of its own, whose time and memory are limited and measured.
 
-    tried = attempt(lambda: Broden(folder), seconds=10, memory=500 << 20)
-    tried.error, tried.message, tried.seconds, tried.peak
+tried = attempt(lambda: Broden(folder), seconds=10, memory=500 << 20)
+tried.error, tried.message, tried.seconds, tried.peak
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.image_bombs import Bomb, check_scans
+from ndissect.engine.data.image_bombs import Bomb, defused
 from ndissect.engine.data.images import decode_image
 
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -15,12 +15,12 @@ _BASELINE, _NO_FRAME = (0xC0, 0xC1), (0xC4, 0xC8, 0xCC)
 
 def keep_jpeg(data: bytes, file: str, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
     """The bytes of a baseline colour JPEG of ``size`` (H, W) as they are, (n,) uint8; all else decoded, (H, W, 3)."""
-    if size is None or _frame(data) != size:
-        return decode_image(data, file, size)
     try:
-        check_scans(data)
+        defused(data)
     except Bomb:
-        return decode_image(data, file, size)  # which refuses it
+        size = None
+    if size is None or _frame(data) != size:
+        return decode_image(data, file, size)  # which refuses what would cost too much
     return np.frombuffer(data, np.uint8)
 
 
