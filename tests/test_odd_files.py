@@ -95,7 +95,7 @@ def test_an_odd_file_in_a_pack_is_no_pack(kind: str, data: Path) -> None:
             continue  # it is: no image has labels of its own
         put(kind, whole / name)
 
-        def find() -> None:
+        def find(name: str = name) -> None:
             notes: list[str] = []
             assert find_pack(Broden(data), notes.append) is None
             assert len(notes) == 1, notes
@@ -127,16 +127,15 @@ def test_nd_itself_ends_with_two_lines_whatever_it_is_given(tmp_path: Path, data
     put("a named pipe", data / "images" / "0.png")
     calls = [
         ("layers", "demo", "--weights", "w.pt"),
-        ("layers", "demo", "--weights", "zero.pt"),
+        ("dissect", "demo", "--data", "small", "--weights", "zero.pt"),
         ("layers", "net.py:network"),
         ("import", "t.csv"),
         ("import", "/dev/zero"),
         ("dissect", "demo", "--data", "small", "-l", "layer4"),
         ("series", "runs", "--network", "demo", "-l", "layer4", "--data", "small"),
         ("dissect", "demo", "--data", "n" * 300),
-        ("dissect", "demo", "--data", "small", "--weights", "n" * 300),
         ("layers", f"{'n' * 300}.py:network"),
-        ("series", "n" * 300),
+        ("series", "n" * 300, "--data", "small"),
     ]
     for done in in_parallel(lambda call: nd(*call, folder=tmp_path, timeout=60), calls):
         assert done.returncode in (1, 2), done

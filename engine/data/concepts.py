@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.images import BadFile
-from ndissect.engine.data.tables import CATEGORY_ROWS, Report, Table
+from ndissect.engine.data.tables import CATEGORY_ROWS, Report, Table, quoted
 from ndissect.store.concepts import ConceptTable
 
 #: The largest number that the two bytes of a label map can hold.
@@ -51,7 +51,7 @@ def category_order(columns: list[str], labels: Table, listed: Table | None, repo
             if name in found:
                 report(listed.fault(line, "name", f"category {name!r} is listed twice"))
             elif len(name.encode()) > LONGEST_CATEGORY or "/" in name:  # it is a part of a file's name
-                report(listed.fault(line, "name", f"{name!r} is no name of a category"))
+                report(listed.fault(line, "name", f"{quoted(name)} is no name of a category"))
                 continue
             found[name] = None
         names = tuple(found)
@@ -154,7 +154,7 @@ def _read_counts(
         elif match:
             report(labels.fault(line, "category", f"{match[1]!r} is no category of this data set"))
         elif part.strip():
-            report(labels.fault(line, "category", f"{part.strip()!r} is not of the form object(3)"))
+            report(labels.fault(line, "category", f"{quoted(part.strip())} is not of the form object(3)"))
     return counts
 
 

@@ -52,7 +52,7 @@ def defused(data: bytes) -> io.BytesIO:
     return _Counted(data)
 
 
-def check_scans(data: bytes) -> None:
+def _check_scans(data: bytes) -> None:
     """Bomb where the JPEG ``data`` has more scans than an encoder writes."""
     if data.count(b"\xff\xda") <= _MOST_SCANS:  # the two bytes may also stand in what is no scan: at most too many
         return
@@ -94,7 +94,7 @@ def _plain_jpeg(data: bytes) -> bytes:
         marker = data[at + 1] if at <= last and data[at] == 0xFF else 0
         if marker in (0, _START_OF_SCAN):
             if components != data[at + 4 : at + 5]:  # of several scans
-                check_scans(data)
+                _check_scans(data)
             parts.append((at, len(data)))
             return b"".join(data[i:j] for i, j in [(0, 2), *parts]) if beside > _METADATA else data
         if marker == 0xFF:  # a fill byte

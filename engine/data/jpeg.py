@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.image_bombs import check_scans
+from ndissect.engine.data.image_bombs import defused
 from ndissect.engine.data.images import decode_image
 from ndissect.store.jpeg import Frame, plain_jpeg, read_frame
 
@@ -19,7 +19,7 @@ def keep_jpeg(data: bytes, file: str, size: tuple[int, int] | None = None) -> np
     if size is not None and data.endswith(_END):  # cut short, it would be decoded without a word
         with contextlib.suppress(ValueError):  # a Bomb too: decoding refuses it
             if _is_colour(read_frame(data), size):
-                check_scans(data)
+                defused(data)
                 return np.frombuffer(data, np.uint8)
     return decode_image(data, file, size)
 

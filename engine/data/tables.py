@@ -19,6 +19,8 @@ WHOLE = re.compile(r"[0-9]{1,15}")
 #: category.csv, as well as the most columns of any table.
 IMAGE_ROWS, CONCEPT_ROWS, CATEGORY_ROWS = 2_000_000, 65_536, 1_000
 
+_LONGEST_SHOWN = 80
+
 #: Receives each fault of a table: raises it, or collects it and lets the reading go on.
 Report = Callable[[BadFile], None]
 
@@ -47,7 +49,7 @@ class Table:
         text = self.cell(row, column)
         if WHOLE.fullmatch(text) and int(text) <= most:
             return int(text)
-        report(self.fault(line, column, f"{text!r} is not a whole number from 0 to {most}"))
+        report(self.fault(line, column, f"{quoted(text)} is not a whole number from 0 to {most}"))
         return None
 
     def amount(self, line: int, row: tuple[str, ...], column: str, report: Report) -> float | None:
@@ -59,8 +61,13 @@ class Table:
             value = math.nan
         if math.isfinite(value) and value >= 0:
             return value
-        report(self.fault(line, column, f"{text!r} is not an amount"))
+        report(self.fault(line, column, f"{quoted(text)} is not an amount"))
         return None
+
+
+def quoted(text: str) -> str:
+    """``text`` in quotes for people, cut where it is too long to be read."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...")
 
 
 def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Report, most: int = IMAGE_ROWS) -> Table:
@@ -71,13 +78,13 @@ def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Repor
     """
     nothing = Table(file, (), ())
     try:
-        text = data.decode("utf-8-sig")
+        data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = data.count(b"\n", 0, error.start) + 1
         report(BadFile(file, f"row {row}: not UTF-8 text ({error.reason})"))
         return nothing
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    del text  # as much again as the table
+    # Line by line: as text a large table takes several times its bytes.
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), strict=True)
     rows: list[tuple[int, tuple[str, ...]]] = []
     try:
         found = ((reader.line_num, tuple(c.strip() for c in cells)) for cells in reader if cells)

@@ -55,6 +55,8 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
         what = "is damaged" if isinstance(error, zipfile.BadZipFile) else "cannot be unpacked"
         raise BadArchive(f"{archive} {what}: {str(error)[:300] or type(error).__name__}.") from error
     except OSError as error:
+        if error.errno == errno.EINVAL and not isinstance(error, NotRegular):  # a place before the file's beginning
+            raise BadArchive(f"{archive} is damaged: it says that a member lies outside of it.") from error
         raise NDError(
             f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}.", _hint(error)
         ) from error
