@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attempts import Attempt, attempt
 from broden_factory import Concept, Picture, write_broden
 from cli import nd, two_lines
-from attempts import Attempt, attempt
 from PIL import Image
 from safetensors.torch import save_file
 
