@@ -25,7 +25,7 @@ from ndissect.engine.data.alone import alone
 from ndissect.engine.kept import Kept, Piece
 from ndissect.engine.state import State
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import atomic, hidden
+from ndissect.store.files import atomic, hidden, remedy
 
 _KIND, _VERSION = "ndissect-saved-run", "1"
 _RESTART = "--restart throws away what was saved; -o names another output"
@@ -241,5 +241,5 @@ def _saving(path: Path) -> Iterator[Path]:
         why = cause.strerror if cause else e.message
         if cause and cause.errno == errno.ENOSPC:
             why = "the disk is full"
-        hint = "free some space, or choose another output with -o"
+        hint = remedy(cause or OSError(), "choose another output with -o")
         raise NDError(f"cannot save to {path.parent}: {why}", hint) from e
