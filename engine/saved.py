@@ -27,7 +27,7 @@ from ndissect.engine.sealed import UNREADABLE, Damaged, read_sealed, write_seale
 from ndissect.engine.state import State
 from ndissect.store import paused
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import atomic
+from ndissect.store.files import atomic, remedy
 
 #: What to do about a state that cannot be used.
 RESTART = "--restart throws away what was saved; -o names another output"
@@ -299,5 +299,5 @@ def _saving(path: Path) -> Iterator[Path]:
         why = cause.strerror if cause else e.message
         if cause and cause.errno == errno.ENOSPC:
             why = "the disk is full"
-        hint = "free some space, or choose another output with -o"
+        hint = remedy(cause or OSError(), "choose another output with -o")
         raise NDError(f"cannot save to {path.parent}: {why}", hint) from e
