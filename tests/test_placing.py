@@ -181,7 +181,7 @@ def test_what_a_cropped_map_shows_lies_where_it_was(file: Path, data: Path, name
     """Outside of it nothing is seen, so that the IoU is less than that of the whole image, and far above stretched."""
     notes = Notes()
     found = run(f"{file}:{name}", data, protocol="netdissect", progress=notes)
-    assert iou(found) > 0.6
+    assert iou(found) > 0.5
     positions = found.dissection.layers[0].axes[1].positions
     assert positions[1] - positions[0] == 0.5
     assert positions[0] == 3.75
