@@ -101,6 +101,7 @@ def test_reports_exports_comparisons_and_overlays_say_it(place: Path, dissected:
 def test_browse_says_it_wherever_numbers_of_the_layer_stand(place: Path, dissected: object) -> None:
     from ndissect.tui.app.concepts import concepts_listing
     from ndissect.tui.app.layers import layers_listing
+    from ndissect.tui.app.session import Session
     from ndissect.tui.app.summary import summary_listing
     from ndissect.tui.app.unit import unit_listing
     from ndissect.tui.app.units import layer_units
