@@ -126,7 +126,7 @@ def test_labels_gained_and_lost_are_those_that_one_detects(place: Path) -> None:
 
 def test_what_json_holds(place: Path) -> None:
     found = compare("early.nd.h5", "late.nd.h5", folder=place)
-    assert list(found) == ["comparable", "differences", "threshold", "notes", "layers", "pairs"]
+    assert list(found) == ["comparable", "differences", "threshold", "marks", "notes", "layers", "pairs"]
     assert (found["comparable"], found["differences"], found["threshold"]) == (True, [], 0.04)
     assert [layer["name"] for layer in found["layers"]] == ["A layer3", "B layer3", "A layer4", "B layer4"]
     assert set(found["layers"][0]) == {

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_layer_as_json_has_these_keys_and_no_others(place: Path) -> None:
     found = cli.json_of("inspect", "units", folder=place)
-    assert list(found) == ["store", "layer", "protocol", "units", "summary"]
+    assert list(found) == ["store", "layer", "protocol", "marks", "units", "summary"]
     assert (found["store"], found["layer"]) == ("net-small.nd.h5", "units")
     keys = ["unit", "label", "category", "iou", "threshold", "dead", *EVIDENCE]
     assert [list(u) for u in found["units"]] == [keys] * 4
@@ -74,7 +74,7 @@ def test_json_agrees_with_the_store(place: Path) -> None:
 
 def test_without_a_layer_the_layers_of_the_store(place: Path) -> None:
     found = cli.json_of("inspect", folder=place)
-    assert list(found) == ["store", "protocol", "layers"]
+    assert list(found) == ["store", "protocol", "marks", "layers"]
     assert [x["layer"] for x in found["layers"]] == ["units", "deep.pool"]
     assert all(set(x["summary"]) == SUMMARY for x in found["layers"])
     rows = cli.rows_of("inspect", folder=place)
@@ -414,7 +414,7 @@ def test_layers_say_how_many_detectors_survive(place: Path) -> None:
 
 def test_concepts_with_their_detectors(place: Path) -> None:
     found = cli.json_of("concepts", folder=place)
-    assert list(found) == ["store", "concepts"]
+    assert list(found) == ["store", "marks", "concepts"]
     by_name = {c["concept"]: c for c in found["concepts"]}
     assert by_name["tree"] == {
         "concept": "tree",
@@ -437,7 +437,7 @@ def test_concepts_with_their_detectors(place: Path) -> None:
 
 def test_a_concept_with_its_units_in_every_layer(place: Path) -> None:
     found = cli.json_of("concepts", "tree", folder=place)
-    assert list(found) == ["store", "concept", "category", "units"]
+    assert list(found) == ["store", "marks", "concept", "category", "units"]
     assert (found["concept"], found["category"]) == ("tree", "object")
     assert {k: found["units"][0][k] for k in ("layer", "unit", "iou", "label")} == {
         "layer": "units",
