@@ -1,4 +1,4 @@
-"""Plots write names as they are: no formula, no name left out of a legend, nothing that a viewer of SVG would stumble on."""
+"""Plots write names as they are: no formula, none left out of a legend, nothing that a viewer of SVG stumbles on."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_of_a_comparison(tmp_path: Path) -> None:
     renamed = replace(
         made,
         layers=tuple(replace(layer, name=text) for layer, text in zip(made.layers, ("$^$", r"_$\frac"), strict=True)),
-        concepts=replace(made.concepts, categories=NAMES[:5] + ("texture",)),
+        concepts=replace(made.concepts, categories=(*NAMES[:5], "texture")),
     )
     write_store(tmp_path / "$^$.nd.h5", renamed)
     for suffix in ("svg", "png"):
