@@ -76,7 +76,7 @@ def strange(text: str, layout: str = "") -> list[str]:
 
 
 # Modes that Textual and Rich switch, by their numbers: the cursor, mouse, focus, paste, screens, synchronised painting.
-_MODES = "25|1000|1003|1004|1006|1015|1016|1049|2004|2026|2048"
+_MODES = "7|25|1000|1003|1004|1006|1015|1016|1049|2004|2026|2048"
 _SEQUENCES = re.compile(
     "|".join(
         (
@@ -87,6 +87,7 @@ _SEQUENCES = re.compile(
             rf"\x1b\[\?({_MODES})\$p",  # whether a mode is known
             r"\x1b\[[<>=]\d*u",  # the kitty keyboard protocol
             r"\x1b\[c",
+            r"\x1b\]22;[a-z-]*\x07",  # the pointer's shape
         )
     )
 )

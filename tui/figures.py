@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ndissect.store.errors import WrongUse
 from ndissect.store.files import atomic, check_writable
-from ndissect.store.text import clean_lines, one_line
+from ndissect.store.text import one_line
 
 #: Draws on an empty figure.
 Draw = Callable[[Figure], None]
@@ -77,7 +77,7 @@ def _drawn(draw: Draw, size: tuple[float, float], kind: str) -> bytes:
 def _clean(figure: Figure) -> None:
     """Clean all that is written in ``figure``: an SVG is shown by other programs, and may not hold every character."""
     for text in figure.findobj(Text):
-        text.set_text(clean_lines(text.get_text()))
+        text.set_text("\n".join(map(one_line, text.get_text().split("\n"))))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         named = axis.get_major_formatter()
         if isinstance(named, FuncFormatter):  # tick labels are written anew whenever they are drawn
