@@ -195,16 +195,19 @@ class Store:
         g.demand("thumbnails", end - start, limits.THUMBNAIL)
         return g.read("thumbnails", (size,), "u", at=slice(start, end)).astype(np.uint8).tobytes()
 
-    @property
+    @cached_property
     def _images(self) -> Checked:
         return self._root.group("images", "ndissect-images")
 
+    @cached_property
+    def _images_there(self) -> int:
+        return int(self._images.dataset("index", (limits.IMAGES,)).shape[0])
+
     def _image_count(self, row: int) -> int:
         """How many images there are, one of them in row ``row``."""
-        count = int(self._images.dataset("index", (limits.IMAGES,)).shape[0])
-        if not 0 <= row < count:
+        if not 0 <= row < self._images_there:
             raise self._images.broken("index", f"has no row {row}")
-        return count
+        return self._images_there
 
     def count_units(self, layer: str, units: int, categories: int) -> None:
         """Take note of the size of a layer; NDError where all that were met are more than a store may hold."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import gc
 import io
 import json
 import os
@@ -238,6 +239,7 @@ def _serve() -> None:
         with tempfile.TemporaryDirectory() as name:
             problem, *_ = look(write_small(Path(name) / "a.nd.h5", evidence=True))
             assert not problem, problem
+    gc.freeze()  # or each process would copy all of this at its first collection
     for line in sys.stdin:
         ours, theirs = os.pipe()
         pid = os.fork()

@@ -110,7 +110,7 @@ def edited(good: bytes, folder: Path, seed: int) -> tuple[str, bytes]:
 def _replaced(f: h5py.File, name: str, rng: random.Random) -> str:
     """Replace a dataset; what it is replaced by, in words."""
     data = f[name][()]
-    kind = np.asarray(data).dtype
+    kind = np.dtype(np.asarray(data).dtype.str)
     how = rng.choice(["value", "value", "value", "one value", "one value", "type", "shape", "huge", "packed"])
     if how in ("value", "one value"):
         choices: list[object] = [0, -1, 1, 255, 65535, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63)]
@@ -143,9 +143,7 @@ def _replaced(f: h5py.File, name: str, rng: random.Random) -> str:
     del f[name]
     if how == "type":
         new_kind = rng.choice(["f4", "i1", "u8", "S3", "c8", "O", "?", "f2", ">i4"])
-        f.create_dataset(
-            name, data=np.zeros(np.shape(data)), dtype=h5py.string_dtype() if new_kind == "O" else new_kind
-        )
+        f.create_dataset(name, np.shape(data), h5py.string_dtype() if new_kind == "O" else new_kind)
         return new_kind
     if how == "shape":
         shape = rng.choice([(), (0,), (1,), (*np.shape(data), 1), np.shape(data)[::-1], np.shape(data)[:-1], (3, 0, 2)])
@@ -155,7 +153,7 @@ def _replaced(f: h5py.File, name: str, rng: random.Random) -> str:
         shape = tuple(rng.choice([n, 1 << 40, 1 << 20]) for n in np.shape(data)) or (1 << 30,)
         f.create_dataset(name, shape, kind, chunks=tuple(min(n, 64) or 1 for n in shape), compression="gzip")
         return f"on paper {shape}"
-    array = np.asarray(data)
+    array = np.asarray(data, kind)
     packing = {"chunks": True, "compression": "gzip", "fletcher32": True} if array.ndim and array.size else {}
     f.create_dataset(name, data=array, **packing)
     return "packed"
