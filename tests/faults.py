@@ -100,7 +100,7 @@ def numbers(store: Path) -> dict[str, bytes]:
 
 # Stops at a forward pass for as long as a file is there, which it makes: a place to be killed, or to look around.
 # Of several processes each has a file of its own.
-STOPPING = """
+STOPPING = f"""
 import os, time
 from pathlib import Path
 
@@ -110,9 +110,11 @@ from net import network as whole
 def network():
     made, transform = whole()
     calls, here = iter(range(10**6)), Path("here" + os.environ.get("RANK", ""))
+    # One call looks at the layers, some try the network: STOP_AT counts those of the run, from 1.
+    at = int(os.environ.get("STOP_AT", -1)) + {cli.EXAMINED}
 
     def wait(*given):
-        if next(calls) == int(os.environ.get("STOP_AT", -1)):
+        if next(calls) == at and "STOP_AT" in os.environ:
             here.touch()
             while here.exists():
                 time.sleep(0.01)

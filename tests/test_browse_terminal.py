@@ -609,7 +609,7 @@ SLOW = """
         from pathlib import Path
         from time import monotonic, sleep
         self.calls = getattr(self, "calls", 0) + 1
-        first, last = 2, 1 + {images}  # the first call looks at the layers
+        first, last = 2 + {examined}, 1 + {examined} + {images}  # one call looks at the layers, some try the network
         limit = 100 if self.calls in (first, last) else 0.6 if self.calls > first else 0
         gate, end = Path("first" if self.calls == first else "second"), monotonic() + limit
         while not gate.exists() and monotonic() < end:
@@ -619,7 +619,7 @@ SLOW = """
 
 def test_a_run_is_watched_from_its_first_images_to_its_store(tmp_path: Path) -> None:
     cli.write_inputs(tmp_path)
-    network = cli.NETWORK.replace("    def forward(self, x):\n", SLOW.format(images=cli.IMAGES))
+    network = cli.NETWORK.replace("    def forward(self, x):\n", SLOW.format(images=cli.IMAGES, examined=cli.EXAMINED))
     assert network != cli.NETWORK
     (tmp_path / "net.py").write_text(network)
     store = tmp_path / "net-small.nd.h5"

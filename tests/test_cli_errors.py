@@ -217,8 +217,9 @@ def network():
     calls = iter(range(1000))
     if PHASE == "loading":
         here(20)
-    # Batches of 6 of the 12 images: a call looks at the layers, six are the thresholds' passes, two are the tally's.
-    at = {"thresholds": 2, "tally": 7}.get(PHASE)
+    # Batches of 6 of the 12 images: a call looks at the layers, some try the network, six are the thresholds' passes,
+    # two are the tally's.
+    at = {"thresholds": EXAMINED + 2, "tally": EXAMINED + 7}.get(PHASE)
     made.units.register_forward_hook(lambda *a: here() if next(calls) == at else None)
     return made, transform
 """
@@ -235,7 +236,7 @@ Stop = tuple[str, signal.Signals]
 def stopped(folder: Path, phase: str, number: signal.Signals) -> tuple[int, str, str, set[str]]:
     """A run over an older output that gets a signal in a phase: exit code, what it printed, the files it added."""
     cli.write_inputs(folder)
-    (folder / "stoppable.py").write_text(STOPPABLE)
+    (folder / "stoppable.py").write_text(f"EXAMINED = {cli.EXAMINED}\n{STOPPABLE}")
     (folder / "out.nd.h5").write_bytes(OLD)
     before = cli.files_in(folder)
     args = (

@@ -598,7 +598,7 @@ def test_a_new_run_removes_what_a_killed_one_left(target: Path) -> None:
 
 # The whole of it: nd dissect, watched from outside
 
-SLOW = """
+SLOW = f"""
 import os, time
 from net import network as whole
 
@@ -608,7 +608,7 @@ def network():
     calls = iter(range(1000))
 
     def wait(*given):
-        if next(calls):  # the first looks at the layers
+        if next(calls) > {cli.EXAMINED}:  # the first looks at the layers, the next try the network
             time.sleep(float(os.environ["PAUSE"]))
 
     made.units.register_forward_hook(wait)
