@@ -214,24 +214,24 @@ class Checked:
 
         ``chunk``: what one chunk of a packed dataset may unpack to.
         """
-        key = (self._where(name), shape, kinds)
-        if key in self._unpacked.checked:
-            return self._unpacked.checked[key]
+        checked = self._unpacked.checked
+        if checked and (known := checked.get((self._where(name), shape, kinds))):  # hardly any store has one
+            return known
         member = self._member(name)
         if not isinstance(member, h5py.Dataset):
             raise self.broken(name, "is not a dataset")
         try:
             if member.is_virtual or member.external:
                 raise self.broken(name, "refers to another file, which a store never does")
-            self._check(name, member, shape, kinds)
-            if member.chunks:
+            if self._check(name, member, shape, kinds) == h5py.h5d.CHUNKED:
                 self._check_chunks(name, member, chunk)
-                self._unpacked.checked[key] = member
+                checked[self._where(name), shape, kinds] = member
         except _DAMAGE as e:
             raise self._unreadable(name, e) from e
         return member
 
-    def _check(self, name: str, member: h5py.Dataset, shape: tuple[Axis, ...], kinds: str) -> None:
+    def _check(self, name: str, member: h5py.Dataset, shape: tuple[Axis, ...], kinds: str) -> int:
+        """Refuse another shape, type or size than asked for; the dataset's layout in the file."""
         found = member.shape
         fits = found is not None and len(found) == len(shape)
         if not fits or not all(isinstance(n, Limit) or n == m for n, m in zip(shape, found, strict=True)):
@@ -250,6 +250,7 @@ class Checked:
         for n, m in zip(shape, found, strict=True):
             if isinstance(n, Limit):
                 self.demand(name, m, n)
+        return int(filters.get_layout())
 
     def _check_chunks(self, name: str, member: h5py.Dataset, most: Limit) -> None:
         """Refuse chunks of which a row needs too much, or which are too many; what is packed counts as unpacked."""
@@ -276,10 +277,10 @@ class Checked:
         data = self.dataset(name, shape, kinds, chunk)
         wanted = _selected(data.shape, at if isinstance(at, tuple) else (at,))
         self.demand(name, wanted, most)
-        if data.chunks and chunk is limits.CHUNK:
+        if self._unpacked.sizes and (where := self._where(name)) in self._unpacked.sizes:
             whole = self._unpacked.whole
             if wanted == data.size:
-                whole[self._where(name)] = wanted
+                whole[where] = wanted
             self.demand(name, max(wanted, sum(whole.values())), limits.UNPACKED_READ)
         try:
             return np.asarray(data[at])

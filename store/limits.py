@@ -30,7 +30,7 @@ CATEGORIES = Limit(256, "categories")
 #: Label maps are 16 bits deep, and 0 is no concept.
 CONCEPTS = Limit((1 << 16) - 1, "concepts")
 #: Of all layers together. All convolutions of ResNet-50 have 26,560.
-UNITS = Limit(1 << 18, "units")
+UNITS = Limit(1 << 17, "units")
 #: Units times categories, of all layers together: the tables of the best concepts are held in memory.
 BEST = Limit(1 << 22, "best concepts (units x categories)")
 #: What `--top` offers at most.

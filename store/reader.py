@@ -59,6 +59,7 @@ class Store:
         self.path = path
         self._file = open_hdf5(path)
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._units, self._best = 0, 0
         try:
             self._root = Checked(path, self._file, self._file.id.get_filesize())
             self._check_version()
@@ -211,9 +212,12 @@ class Store:
 
     def count_units(self, layer: str, units: int, categories: int) -> None:
         """Take note of the size of a layer; NDError where all that were met are more than a store may hold."""
-        self._sizes[layer] = (units, units * categories)
-        for found, limit in zip(zip(*self._sizes.values(), strict=True), (limits.UNITS, limits.BEST), strict=True):
-            self._root.demand("layers", sum(found), limit)
+        before = self._sizes.get(layer, (0, 0))
+        self._sizes[layer] = after = (units, units * categories)
+        self._units += after[0] - before[0]
+        self._best += after[1] - before[1]
+        self._root.demand("layers", self._units, limits.UNITS)
+        self._root.demand("layers", self._best, limits.BEST)
 
 
 class LayerView:
@@ -232,7 +236,8 @@ class LayerView:
         """The best concept of each category, for each unit."""
         g = self._group.group("best", "ndissect-best")
         K, C = len(self.store.concepts.categories), len(self.store.concepts)
-        concept = g.rows("concept", (self.units, K), C)
+        concept = g.rows("concept", (limits.UNITS, K), C)
+        self.store.count_units(self.name, *concept.shape)
         intersection, area = g.counts("intersection", concept.shape), g.counts("area", concept.shape)
         self._check_categories(g, concept, np.arange(K))
         # An appended entry is that of row -1, no concept: with its area of 0 the IoU is 0.
@@ -254,6 +259,8 @@ class LayerView:
     @cached_property
     def units(self) -> int:
         """How many units the layer has."""
+        if "best" in self.__dict__:  # read already, and counted
+            return len(self.best.concept)
         g = self._group.group("best", "ndissect-best")
         shape = g.dataset("concept", (limits.UNITS, limits.CATEGORIES)).shape
         self.store.count_units(self.name, *shape)
