@@ -99,9 +99,9 @@ def test_a_hostile_archive_is_refused_leaves_nothing_and_does_not_stand_in_the_w
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
-        (errno.ENOSPC, "Free some space"),
-        (errno.ENAMETOOLONG, "names of that length"),
-        (errno.EACCES, "Make the folder writable"),
+        (errno.ENOSPC, "free some space"),
+        (errno.ENAMETOOLONG, "take a shorter name"),
+        (errno.EACCES, "make the place writable"),
         (errno.EIO, "choose another"),
     ],
 )
