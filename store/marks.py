@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 
 from ndissect.store.text import clean_text
 
+#: How a line that tells of a mark begins.
+MARKED = "MARKED: "
 KINDS = ("twice", "neighbours", "placement", "weights")
 # Of what a store says, at most so much is read: marks a layer, and characters of a sentence.
 _MOST, _LONGEST = len(KINDS), 400

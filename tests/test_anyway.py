@@ -70,6 +70,9 @@ def test_the_summary_and_the_store_say_it(place: Path, dissected: subprocess.Com
 def test_every_table_says_it_and_json_holds_it(place: Path, dissected: object, view: tuple[str, ...]) -> None:
     terminal = cli.on_terminal(*view, "-s", "m.nd.h5", folder=place, columns=300)
     assert SAID in terminal.text
+    piped = cli.nd(*view, "-s", "m.nd.h5", folder=place)
+    assert SAID in piped.stderr
+    assert "MARKED" not in piped.stdout
     found = cli.json_of(*view, "-s", "m.nd.h5", folder=place)
     assert [(mark["layer"], mark["kind"]) for mark in found["marks"]] == [("units", "twice")]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
-from ndissect.store.marks import Mark
+from ndissect.store.marks import MARKED, Mark
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
@@ -365,7 +365,7 @@ def mark_lines(found: Sequence[Mark]) -> list[str]:
     layers: dict[str, list[str]] = {}
     for mark in found:
         layers.setdefault(mark.sentence, []).append(mark.layer)
-    return [f"MARKED: {_named(names)} {sentence}" for sentence, names in layers.items()]
+    return [f"{MARKED}{_named(names)} {sentence}" for sentence, names in layers.items()]
 
 
 def _named(names: Sequence[str]) -> str:

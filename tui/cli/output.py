@@ -115,9 +115,11 @@ def _jsonable(value: Any) -> Any:
 def print_table(table: Table, *, notes_in_logs: bool = False) -> None:
     """The table, drawn on a terminal, else as tab-separated lines with a header.
 
-    Its notes are no part of what goes into a pipe; ``notes_in_logs``: they are told beside it, as a log should have
-    them.
+    Its notes are no part of what goes into a pipe. Those that tell of a mark (ndissect.store.marks) are told beside it,
+    and all of them with ``notes_in_logs``, as a log should have them.
     """
+    from ndissect.store.marks import MARKED
+
     if on_terminal():
         _draw(table)
         return
@@ -125,8 +127,9 @@ def print_table(table: Table, *, notes_in_logs: bool = False) -> None:
     lines = [[_plain(title) for _, c in columns for title in c.parts or (c.title,)]]
     lines += [[_plain(v) for i, c in columns for v in (row[i] if c.parts else (row[i],))] for row in table.rows]
     emit("".join("\t".join(line) + "\n" for line in lines))
-    for note in table.notes if notes_in_logs else ():
-        tell(note)
+    for note in table.notes:
+        if notes_in_logs or note.startswith(MARKED):
+            tell(note)
 
 
 def _plain(value: Any) -> str:
