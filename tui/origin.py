@@ -9,6 +9,7 @@ from typing import Any
 
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import Store
+from ndissect.store.text import clean_text
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def origin(provenance: Mapping[str, Any]) -> Origin:
         return found if isinstance(found, dict) else {}
 
     def text(found: Mapping[str, Any], *names: str) -> str:
-        return next((v for name in names if isinstance(v := found.get(name), str) and v), "")
+        return next((clean_text(v) for name in names if isinstance(v := found.get(name), str) and v), "")
 
     def whole(found: Mapping[str, Any], name: str) -> int | None:
         value = found.get(name)

@@ -18,6 +18,7 @@ from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX, human_bytes
 from ndissect.store.live import Run, find_runs, read_run
 from ndissect.store.reader import Store
+from ndissect.store.text import clean_text
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Stamp, stamp
@@ -107,7 +108,7 @@ def stores_listing(
         of = rows[row]
         return {
             "name": of.name,
-            "path": str(of.path),
+            "path": clean_text(str(of.path)),
             "network": _network(of) or None,
             "data": _data(of) or None,
             "layers": layers(row),
@@ -145,7 +146,7 @@ def stores_listing(
         order=Order(6, descending=True),
         faint=lambda row: bool(rows[row].problem) or states[row].startswith("stopped"),
         plain=plain,
-        copied=lambda row: str(rows[row].path),
+        copied=lambda row: clean_text(str(rows[row].path)),
         notes=tuple(notes),
     )
 
@@ -190,13 +191,13 @@ def _looked_into(row: _Row) -> _Row:
 
 def _short(error: NDError, path: Path) -> str:
     """The message without the path, which the row tells already."""
-    return error.message.removeprefix(str(path)).lstrip()
+    return clean_text(error.message.removeprefix(str(path)).lstrip())
 
 
 def _name(path: Path, folder: Path) -> str:
     """The name in ``folder``, the whole path for what lies elsewhere."""
     near = os.path.abspath(path.parent) == os.path.abspath(folder)  # noqa: PTH100
-    return path.name if near else str(path)
+    return clean_text(path.name if near else str(path))
 
 
 def _network(row: _Row) -> str:
@@ -251,7 +252,7 @@ def _rank(names: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _nothing(folder: Path) -> str:
-    name = str(folder)
+    name = clean_text(str(folder))
     if not folder.is_dir():
         return f"there is no folder {name}"
     if not os.access(folder, os.R_OK | os.X_OK):

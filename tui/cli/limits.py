@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 
 from ndissect.store.errors import NDError
@@ -41,6 +40,8 @@ def check_torch() -> None:
     """
     if address_limit() is None:
         return
+    import subprocess  # here: it takes its time, and most runs do not need it
+
     done = subprocess.run([sys.executable, "-c", _TRY], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     said = done.stderr.decode("utf-8", "replace").lower()
     if done.returncode < 0 or any(words in said for words in (*_NO_MEMORY, "memoryerror", "start new thread")):
