@@ -316,13 +316,6 @@ class Hidden:
         return collections.OrderedDict, (), attributes, None, iter([("a", torch.zeros(2))])
 
 
-def nested(depth: int) -> object:
-    content: object = [1]
-    for _ in range(depth):
-        content = {"a": content} if depth % 2 else [content]
-    return content
-
-
 CONTENTS: dict[str, tuple[Callable[[], object], str]] = {
     "a tensor of 4 TB over one number": (lambda: {"a": torch.zeros(1).expand(10**6, 10**6)}, "--max-weights"),
     "a sparse tensor": (lambda: {"a": torch.sparse_coo_tensor([[0]], [1.0], (10**6,))}, "a sparse tensor"),
@@ -333,7 +326,6 @@ CONTENTS: dict[str, tuple[Callable[[], object], str]] = {
     "a key of 100,000 characters": (lambda: {"k" * 100_000: torch.zeros(1)}, "a key of 100,000 characters"),
     "a dictionary that holds itself": (itself, "holds no state dict"),
     "wide dictionaries": (lambda: wide(4, 300), "holds no state dict"),
-    "lists 900 deep": (lambda: nested(900), ""),
     "a number of 10,000 digits as a key": (lambda: {"a": {10**200: 1}, 10**200: torch.zeros(1)}, "no state dict"),
     "nothing": (lambda: {}, "holds no state dict"),
 }  # fmt: skip
@@ -343,10 +335,7 @@ CONTENTS: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize("name", CONTENTS)
 def test_a_checkpoint_that_is_none_is_refused(name: str, old: bool, tmp_path: Path) -> None:
     make, said = CONTENTS[name]
-    try:
-        torch.save(make(), tmp_path / "w.pt", _use_new_zipfile_serialization=not old)
-    except RecursionError:
-        pytest.skip("cannot be saved either")
+    torch.save(make(), tmp_path / "w.pt", _use_new_zipfile_serialization=not old)
     refused(attempt(lambda: load_state(tmp_path / "w.pt")), "w.pt", said)
 
 
@@ -379,6 +368,11 @@ def test_a_pickle_of_millions_of_objects_is_refused(tmp_path: Path) -> None:
     refused(attempt(lambda: load_state(pickled(tmp_path / "w.pt", many))), "would take in memory")
     (tmp_path / "old.pt").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + many)
     refused(attempt(lambda: load_state(tmp_path / "old.pt"), seconds=60), "old.pt", peak=500 << 20)
+
+
+def test_lists_in_lists_100000_deep_are_no_state_dict(tmp_path: Path) -> None:
+    deep = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
+    refused(attempt(lambda: load_state(pickled(tmp_path / "w.pt", deep))), "holds no state dict: a list")
 
 
 def test_what_a_safetensors_file_claims_is_not_believed(tmp_path: Path) -> None:

@@ -51,14 +51,30 @@ def held(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".bin"}
 
 
+# An image itself cannot be waited for: only regular files are opened.
+WAITS = """
+import os, pathlib
+
+_open = os.open
+
+def wait(path, *args, **more):
+    if os.path.basename(os.fspath(path)) == {image!r}:
+        pathlib.Path({pipe!r}).read_bytes()
+    return _open(path, *args, **more)
+
+os.open = wait
+"""
+
+
 @contextlib.contextmanager
 def stuck(place: Path, cache: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], BinaryIO]]:
-    """``nd data pack many`` that waits for the data of one image, and the pipe from which it reads that image."""
-    image = place / "many" / "images" / "made" / f"{STUCK:04d}.png"
-    sound = image.read_bytes()
-    image.unlink()
-    os.mkfifo(image)
-    env = cli.environment(place, {"ND_CACHE": str(cache)} if cache else None)
+    """``nd data pack many`` that waits before it opens one image, and the pipe on whose end it waits."""
+    image, waiting = place / "many" / "images" / "made" / f"{STUCK:04d}.png", place / "waiting"
+    os.mkfifo(waiting)
+    (place / "site").mkdir()
+    (place / "site" / "sitecustomize.py").write_text(WAITS.format(image=str(image.name), pipe=str(waiting)))
+    more = {"PYTHONPATH": str(place / "site")} | ({"ND_CACHE": str(cache)} if cache else {})
+    env = cli.environment(place, more)
     args = [str(cli.ND), "data", "pack", "many", "--workers", "2"]
     process = subprocess.Popen(args, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     index = (cache or place / "cache") / "packed"
@@ -74,14 +90,12 @@ def stuck(place: Path, cache: Path | None = None) -> Iterator[tuple[subprocess.P
             assert time.monotonic() < deadline
             time.sleep(0.01)
             with contextlib.suppress(OSError):  # nobody reads yet
-                pipe = pipe or os.fdopen(os.open(image, os.O_WRONLY | os.O_NONBLOCK), "wb")
+                pipe = pipe or os.fdopen(os.open(waiting, os.O_WRONLY | os.O_NONBLOCK), "wb")
         with pipe:
             yield process, pipe
     finally:
         process.kill()
         process.communicate()
-        image.unlink()
-        image.write_bytes(sound)
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
@@ -211,7 +225,7 @@ def test_ctrl_c_says_how_to_go_on(many: Path) -> None:
     with stuck(many) as (process, pipe):
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
-        pipe.close()  # the thread that waits for the image gets none
+        pipe.close()  # the thread that waits goes on
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     stopped, hint = err.splitlines()[-2:]
@@ -254,13 +268,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_ends_in_one_error_and_what_was_packed_is_kept(many: Path, disk: Path) -> None:
-    sound = (many / "many" / "images" / "made" / f"{STUCK:04d}.png").read_bytes()
     filler = disk / "filler"
     with stuck(many, cache=disk) as (process, pipe):
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        pipe.write(sound)
         pipe.close()
         out, err = process.communicate(timeout=60)
     refused(subprocess.CompletedProcess([], process.returncode, out, err), 1, "No space left on device", "run the same")
