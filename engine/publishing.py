@@ -39,7 +39,7 @@ class Publisher:
         progress: Progress,
         marks: Sequence[Mark] = (),
     ) -> None:
-        self._marks = marks_json(marks)
+        self._marked = {"marks": marks_json(marks)} if marks else {}
         self._publish, self._loader, self._gathering = publish, loader, gathering
         self._settings, self._device, self._progress = settings, device, progress
         self._next = 0.0
@@ -73,7 +73,7 @@ class Publisher:
         try:
             counting = find()
             images, of = counting.images, len(self._loader.dataset)
-            record = {"partial": {"images": images, "of": of}, "marks": self._marks}
+            record = {"partial": {"images": images, "of": of}, **self._marked}
             self._publish(conclude(counting, record), images)
         except (RuntimeError, MemoryError) as e:
             if not (isinstance(e, MemoryError) or out_of_memory(e)):

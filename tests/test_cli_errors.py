@@ -198,7 +198,9 @@ def test_a_disk_that_fills_up_leaves_what_was_there(place: Path) -> None:
 
 # Stopped half-way
 
-STOPPABLE = """
+STOPPABLE = (
+    f"EXAMINED = {cli.EXAMINED}\n"
+    """
 import os, time
 from pathlib import Path
 
@@ -223,6 +225,7 @@ def network():
     made.units.register_forward_hook(lambda *a: here() if next(calls) == at else None)
     return made, transform
 """
+)
 
 # In the tally a person stops it: below, on a terminal.
 STOPS = [("loading", signal.SIGINT), ("thresholds", signal.SIGINT), ("tally", signal.SIGTERM)]
@@ -236,7 +239,7 @@ Stop = tuple[str, signal.Signals]
 def stopped(folder: Path, phase: str, number: signal.Signals) -> tuple[int, str, str, set[str]]:
     """A run over an older output that gets a signal in a phase: exit code, what it printed, the files it added."""
     cli.write_inputs(folder)
-    (folder / "stoppable.py").write_text(f"EXAMINED = {cli.EXAMINED}\n{STOPPABLE}")
+    (folder / "stoppable.py").write_text(STOPPABLE)
     (folder / "out.nd.h5").write_bytes(OLD)
     before = cli.files_in(folder)
     args = (
