@@ -188,6 +188,8 @@ def _lines(axes: Axes, panel: Panel) -> dict[str, Any]:
     for category, counts in panel.by_category.items():
         colour = CATEGORY_COLOUR.get(category, OTHER_COLOUR)
         (key[category],) = axes.plot(x, counts, "o-", color=colour, linewidth=1.2, markersize=3)
+    for name, line in key.items():
+        line.set_label(name)
     _scale(axes, x)
     return key
 
