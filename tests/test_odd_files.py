@@ -137,7 +137,8 @@ def test_nd_itself_ends_with_two_lines_whatever_it_is_given(tmp_path: Path, data
         ("layers", f"{'n' * 300}.py:network"),
         ("series", "n" * 300, "--data", "small"),
     ]
-    for done in in_parallel(lambda call: nd(*call, folder=tmp_path, timeout=60), calls):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))"  # of what has no end
+    for done in in_parallel(lambda call: nd(*call, folder=tmp_path, before=limit, timeout=60), calls):
         assert done.returncode in (1, 2), done
         two_lines("\n".join(done.stderr.splitlines()[-2:]) + "\n")
         assert "unexpected" not in done.stderr, done
