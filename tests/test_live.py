@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_factory import dissection
 
+from ndissect.engine import publishing
 from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.data.subset import Subset
 from ndissect.engine.dissect import dissect
@@ -130,9 +131,16 @@ def same_layer(a: Layer, b: Layer, *, counts: bool) -> None:
             np.testing.assert_array_equal(getattr(getattr(a, part), f.name), getattr(getattr(b, part), f.name))
 
 
+@pytest.fixture
+def at_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results so far are handed out after every batch, however long that takes on a busy machine."""
+    monkeypatch.setattr(publishing, "_SHARE", 0)
+
+
+@pytest.mark.usefixtures("at_every_batch")
 def test_what_is_published_equals_a_dissection_of_the_images_counted_so_far(inputs: Path) -> None:
     seen: list[tuple[Dissection, int]] = []
-    progress = Slow(pause=0.25)
+    progress = Slow(pause=0.0)
     outcome = run(inputs, progress, lambda d, n: seen.append((d, n)))
     counted = [n for _, n in seen]
     assert counted == sorted(set(counted))
@@ -154,9 +162,10 @@ def test_what_is_published_equals_a_dissection_of_the_images_counted_so_far(inpu
         assert expected.max() > 0.1
 
 
+@pytest.mark.usefixtures("at_every_batch")
 def test_what_is_published_of_a_second_pass_has_the_thresholds_and_top_images_of_all(inputs: Path) -> None:
     seen: list[tuple[Dissection, int]] = []
-    progress = Slow(pause=0.1, phase="tally")
+    progress = Slow(pause=0.0, phase="tally")
     outcome = run(inputs, progress, lambda d, n: seen.append((d, n)), memory=Budget(100, 100))
     assert outcome.passes == 4
     assert len(seen) >= 4
@@ -199,6 +208,7 @@ def test_publishing_is_neither_frequent_nor_dear(inputs: Path, every: float, cos
     assert seen == [1]
 
 
+@pytest.mark.usefixtures("at_every_batch")
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=type)
 def test_a_run_without_memory_for_it_goes_on_and_says_so_once(inputs: Path, error: Exception) -> None:
     def publish(d: Dissection, n: int) -> None:
