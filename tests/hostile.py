@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
@@ -182,7 +183,7 @@ def _provenance() -> Mapping[str, Any]:
 
 def write_run(target: Path) -> None:
     """The file that a killed run to ``target`` has left."""
-    with RunWriter(target, name("COMMAND"), [(LAYER, 4)]):
+    with RunWriter(target, shlex.join(["nd", "dissect", name("COMMAND")]), [(LAYER, 4)]):
         record = json.loads(run_file(target).read_bytes())
     changes = {"host": name("HOST"), "phase": name("PHASE"), "machine": name("VALUE"), "target": target.name}
     run_file(target).write_text(json.dumps(record | changes), encoding="utf-8")

@@ -1,6 +1,6 @@
 """No link is followed where nd writes or deletes: links to victims lie at every path that a command writes.
 
-``planted.py`` runs each command once to learn the paths, those with a random or a process's number in their names too,
+``planted_links.py`` runs each command once to learn the paths, those with a random or a process's number in their names too,
 then again with links there. A file or folder that a link leads to stays as it was, byte for byte; the command ends well
 with its output in place, or in two lines.
 """
@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import cli
-import planted
+import planted_links
 import pytest
 
 
@@ -55,14 +55,14 @@ def probes(tmp_path_factory: pytest.TempPathFactory, address: str) -> dict[str, 
     """What was seen of each scenario."""
     base = tmp_path_factory.mktemp("planted")
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "ND_BRODEN_URL": address}
-    program = [sys.executable, planted.__file__, str(base), str(base / "result.json")]
+    program = [sys.executable, planted_links.__file__, str(base), str(base / "result.json")]
     done = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((base / "result.json").read_text())
     return found
 
 
-@pytest.mark.parametrize("name", planted.SCENARIOS)
+@pytest.mark.parametrize("name", planted_links.SCENARIOS)
 def test_links_at_every_path_that_is_written_are_not_followed(probes: dict[str, Any], name: str) -> None:
     found = probes[name]
     runs = found["runs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -237,12 +238,13 @@ def _watch(store: Path | None, every: bool, json: bool) -> None:
 def _watch_in_place(store: Path | None, every: bool) -> None:
     from rich.console import Console
 
-    from ndissect.tui.cli.output import emit
+    from ndissect.tui.cli.streams import drawn_on
 
     runs: list[dict[str, Any]] = []
-    with Console().screen():
+    console = Console(file=drawn_on(sys.stdout))
+    with console.screen():
         for runs in _looks(store):
-            emit("\x1b[H\x1b[J")
+            console.file.write("\x1b[H\x1b[J")  # no flash, as clearing the whole screen first would make
             _print(runs, None, store, False)
     _print(runs, _finished(store) if every else None, store, False)  # what stays on the terminal
 
