@@ -186,6 +186,7 @@ def write_run(target: Path) -> None:
     with RunWriter(target, shlex.join(["nd", "dissect", name("COMMAND")]), [(LAYER, 4)]):
         record = json.loads(run_file(target).read_bytes())
     changes = {"host": name("HOST"), "phase": name("PHASE"), "machine": name("VALUE"), "target": target.name}
+    changes |= {name: record[name] - 3600 for name in ("started", "updated")}  # of another machine, and silent since
     run_file(target).write_text(json.dumps(record | changes), encoding="utf-8")
 
 

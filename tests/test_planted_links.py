@@ -1,8 +1,8 @@
 """No link is followed where nd writes or deletes: links to victims lie at every path that a command writes.
 
-``planted_links.py`` runs each command once to learn the paths, those with a random or a process's number in their names too,
-then again with links there. A file or folder that a link leads to stays as it was, byte for byte; the command ends well
-with its output in place, or in two lines.
+``planted_links.py`` runs each command once to learn the paths, those with a random or a process's number in their names
+too, then again with links there. A file or folder that a link leads to stays as it was, byte for byte; the command ends
+well with its output in place, or in two lines.
 """
 
 from __future__ import annotations
