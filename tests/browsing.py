@@ -24,10 +24,12 @@ from types import TracebackType
 from typing import Any
 from unittest import mock
 
+import numpy as np
 from textual import events
 from textual.pilot import Pilot
 
 from ndissect.store.model import Dissection
+from ndissect.store.reader import Store
 from ndissect.store.scores import label_units
 from ndissect.tui.app.app import Browser
 from ndissect.tui.app.state import Place
@@ -55,6 +57,14 @@ def surroundings(home: Path, more: Mapping[str, str] | None = None) -> Iterator[
     }
     with mock.patch.dict(os.environ, kept, clear=True):
         yield
+
+
+def best_ious(path: Path) -> dict[str, float]:
+    """Each concept's largest IoU with any unit of the store at ``path``, whatever the unit is labelled."""
+    with Store(path) as store:
+        views = [store.layer(name) for name in store.layer_names]
+        every = np.array([view.unit_ious(unit)[0] for view in views for unit in range(view.units)])
+        return {store.concepts.label(row): float(every[:, row].max()) for row in range(len(store.concepts))}
 
 
 @dataclass(frozen=True)

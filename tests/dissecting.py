@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +80,8 @@ def oracle_labels(data: Path, *, once: bool, grid: tuple[int, int] = (GRID, GRID
         whole = (
             np.vectorize(row.__getitem__, otypes=[int])(sample.maps) if sample.maps.size else sample.maps.astype(int)
         )
-        at = [[(2 * t + 1) * GRID // (2 * n) for t in range(n)] for n in grid]
+        # The pixel under the centre of each pixel of the grid; between two of them the first.
+        at = [[math.ceil(Fraction((2 * t + 1) * GRID, 2 * n)) - 1 for t in range(n)] for n in grid]
         maps.append(whole[:, at[0]][:, :, at[1]])
         levels.append([row[n] for n in sample.labels])
     group = [int(split == "val") for split in dataset.splits]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browsing import Visit, units_in, words
+from browsing import Visit, best_ious, units_in, words
 from small_store import BEST, FIRST, MADE, OF_FIRST, SECOND, UNITS
 from store_factory import dissection, write_small
 
@@ -139,10 +139,11 @@ def test_concepts_tell_how_many_units_of_which_layers_detect_each_and_enter_goes
     visit.press("2")
     assert visit.crumbs == "small.nd.h5 › concepts"
     assert len(visit.rows) == len(MADE.concepts)
+    largest = best_ious(visit.app.shelf.target)  # type: ignore[union-attr]
     for line in visit.rows:
         label = next(name for name in map(MADE.concepts.label, range(len(MADE.concepts))) if line.startswith(name))
         found = sum(u.label == label and u.iou > 0.04 for u in UNITS)
-        best = max((u.iou for u in UNITS if u.label == label), default=0.0)
+        best = largest[label]
         rest = words(line)[len(label.split()) + 1 :]
         assert rest[:2] == [str(found) if found else "-", f"{best:.3f}" if best else "-"], line
     visit.type("/wheel\n")
