@@ -27,8 +27,8 @@ from ndissect.store.upsampling import Axis, upsample
 
 #: The format versions that this program reads: any 1.x.
 READS_MAJOR = 1
-# Counts of all units are read this many units at a time: memory then does not grow with the layer.
-_UNITS_AT_A_TIME = 256
+# Counts of all units are read so many at a time: memory then does not grow with the layer.
+_COUNTS_AT_A_TIME = 1 << 19
 # Thumbnails are read one at a time: how long they are together is no matter.
 _ANY = Limit(1 << 62, "bytes")
 _INT32 = (1 << 31) - 1
@@ -345,8 +345,9 @@ class LayerView:
         """
         C, U = len(self.store.concepts), self.units
         unit, value = np.full(C, -1, np.int64), np.zeros(C)
-        for start in range(0, U, _UNITS_AT_A_TIME):
-            ious = self._ious(slice(start, min(start + _UNITS_AT_A_TIME, U)))
+        some = max(_COUNTS_AT_A_TIME // max(len(self.store.groups) * C, 1), 1)
+        for start in range(0, U, some):
+            ious = self._ious(slice(start, min(start + some, U)))
             first = ious.argmax(0)
             here = ious[first, np.arange(C)]
             better = here > value
