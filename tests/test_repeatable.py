@@ -51,7 +51,7 @@ def channel_dropout(): return network(lambda self, x: self.b(F.dropout2d(x, 0.00
 def alpha_dropout(): return network(lambda self, x: self.b(F.alpha_dropout(x, 0.01, training=True)))
 def dropped_path(): return network(lambda self, x: x + stochastic_depth(self.b(x), 0.01, "row"))
 def drop_path(): return network(lambda self, x: x + self.b(x) * x.new_empty((len(x), 1, 1, 1)).bernoulli_(0.99))
-def noise(): return network(lambda self, x: self.b(x + 0.1 * torch.randn_like(x)))
+def noise(): return network(lambda self, x: self.b(x + 1e-4 * torch.randn_like(x)))
 def python_random(): return network(lambda self, x: self.b(x * (1 + random.random())))
 def numpy_random(): return network(lambda self, x: self.b(x * float(1 + np.random.rand())))
 
@@ -59,7 +59,7 @@ def numpy_random(): return network(lambda self, x: self.b(x * float(1 + np.rando
 def counts_calls():
     def middle(self, x):
         self.calls += 1
-        return self.b(x) + 0.1 * self.calls * x
+        return self.b(x) + 1e-3 * self.calls * x
     return network(middle)
 
 

@@ -455,3 +455,34 @@ def test_shards_and_torchrun_are_one_or_the_other(folder: Path) -> None:
     for done in by_ranks(folder, 2, *RUN, "--shard", "1/2"):
         assert done.returncode == 2
         cli.two_lines(done.stderr, "--shard cuts the work into jobs of their own", "use one of them")
+
+
+# What is found of the network before it is run
+
+DRAWING = """
+import torch
+from net import network as whole
+
+
+def network():
+    made, transform = whole()
+    made.second.register_forward_hook(lambda m, given, out: out + torch.rand_like(out))
+    return made, transform
+"""
+
+
+def test_a_network_that_is_refused_ends_every_rank_and_none_waits(inputs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(inputs, tmp_path, dirs_exist_ok=True))
+    (folder / "drawing.py").write_text(DRAWING)
+    run = ("dissect", "drawing.py:network", *RUN[2:])
+    for done in by_ranks(folder, 2, *run):
+        assert done.returncode == 1
+        assert "the layer second does not compute the same twice" in done.stderr
+    first, second = by_ranks(folder, 2, *run, "--anyway")
+    assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
+    assert "MARKED: second does not compute the same twice" in first.stderr
+    (folder / OUT).unlink()
+    for which in ("1/2", "2/2"):
+        assert nd_in(folder, *run, "--shard", which).returncode == 1
+        assert nd_in(folder, *run, "--shard", which, "--anyway").returncode == 0
+    assert "MARKED: second does not compute the same twice" in nd_in(folder, "merge", OUT).stderr
