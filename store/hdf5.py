@@ -162,10 +162,11 @@ class Checked:
             if not h5py.h5a.exists(self._group.id, name.encode()):
                 return None
             attribute = h5py.h5a.open(self._group.id, name.encode())
-            if attribute.dtype.kind not in kinds:
+            shape, dtype = attribute.shape, attribute.dtype  # made anew at every look
+            if dtype.kind not in kinds:
                 raise self.broken(f"@{name}", "is of another type")
-            self.demand(f"@{name}", math.prod(attribute.shape) * attribute.dtype.itemsize, limits.NAME)
-            value = np.empty(attribute.shape, attribute.dtype)
+            self.demand(f"@{name}", math.prod(shape) * dtype.itemsize, limits.NAME)
+            value = np.empty(shape, dtype)
             attribute.read(value)
             return value
         except _DAMAGE as e:
