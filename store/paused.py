@@ -1,8 +1,9 @@
 """Runs that are not at work, as they lie beside the stores that they will write: how far, since when, and how to go on.
 
-A run saves itself in a hidden folder (ndissect.engine.saved), a shard in one that is seen. What is read here of such a
-folder are two small files: ``run.json``, which says what the run is of and how it was started, and ``status.json``,
-which says how far it was when it last saved itself. Whoever sends a folder may have written anything into them.
+A run saves itself in a hidden folder (ndissect.engine.run.saved_run), a shard in one that is seen. What is read here of
+such a folder are two small files: ``run.json``, which says what the run is of and how it was started, and
+``status.json``, which says how far it was when it last saved itself. Whoever sends a folder may have written anything
+into them.
 
     for paused in find_paused(Path()): paused.command, paused.done, paused.alive
 """

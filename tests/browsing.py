@@ -32,7 +32,7 @@ from ndissect.store.model import Dissection
 from ndissect.store.reader import Store
 from ndissect.store.scores import label_units
 from ndissect.tui.app.app import Browser
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 
 #: What the shell of whoever runs the tests may have set, and what would change what is seen.
 _UNSET = (
@@ -120,7 +120,7 @@ class Visit:
     def __init__(
         self,
         store: Path,
-        place: Place | None = None,
+        place: Bookmark | None = None,
         *,
         size: tuple[int, int] = (80, 24),
         home: Path | None = None,

@@ -13,11 +13,11 @@ import torch
 from broden_factory import Concept, Picture, write_broden
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import list_layers, match_layers
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.networks.layers import list_layers, match_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.model import Layer
 from ndissect.store.protocol import make_protocol
 

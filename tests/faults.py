@@ -7,7 +7,7 @@ A fork server has torch imported, so that such a process takes a moment to start
         run.kill()
     run.told, run.code
 
-``nd_in`` runs the whole command line in such a process, ``ranks`` a dissection in several that count together.
+``nd_in`` runs the whole command line in such a process, ``run_ranks`` a dissection in several that count together.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ ONE_PASS, SECOND_PASS, MIXED, RADIX = 1 << 30, 30_000, 12_000, 100
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     [
-        "ndissect.engine.merge",
-        "ndissect.engine.precision",
-        "ndissect.engine.provenance",
+        "ndissect.engine.run.merge",
+        "ndissect.engine.run.drift",
+        "ndissect.engine.run.provenance",
         "ndissect.store.live",
         "ndissect.store.writer",
         "ndissect.tui.cli.job",
-        "ndissect.tui.cli.look",
+        "ndissect.tui.cli.inspect",
         "ndissect.tui.cli.main",
         "ndissect.tui.cli.merge",
         "ndissect.tui.cli.status",
         "ndissect.tui.cli.progress",
         "ndissect.tui.cli.running",
-        "ndissect.tui.views",
+        "ndissect.tui.tables.views",
         "torch.distributed.distributed_c10d",
     ]
 )
@@ -246,15 +246,15 @@ def _dissect(work: Work, told: Connection) -> None:
     import torch
 
     from ndissect.engine.data.broden import open_dataset
-    from ndissect.engine.dissect import dissect
-    from ndissect.engine.layers import list_layers
-    from ndissect.engine.memory import Budget
+    from ndissect.engine.machine.memory import Budget
+    from ndissect.engine.machine.progress import Progress
+    from ndissect.engine.machine.ranks import join
+    from ndissect.engine.networks.layers import list_layers
     from ndissect.engine.networks.resolve import load_network
-    from ndissect.engine.progress import Progress
-    from ndissect.engine.provenance import identity
-    from ndissect.engine.saved import Saved
-    from ndissect.engine.settings import Settings
-    from ndissect.engine.together import join
+    from ndissect.engine.run.dissect import dissect
+    from ndissect.engine.run.provenance import identity
+    from ndissect.engine.run.saved_run import SavedRun
+    from ndissect.engine.run.settings import Settings
     from ndissect.store.errors import NDError
     from ndissect.store.paused import saved_folder
     from ndissect.store.protocol import make_protocol
@@ -276,7 +276,7 @@ def _dissect(work: Work, told: Connection) -> None:
         def note(self, text: str) -> None:
             told.send(Told("note", self.phase, self.done, text))
 
-    class Watched(Saved):
+    class Watched(SavedRun):
         def save(self, phase: int, record: Mapping[str, Any], *rest: Any) -> None:
             told.send(Told("saving", str(phase), record["done"]))
             super().save(phase, record, *rest)
@@ -305,13 +305,13 @@ def _dissect(work: Work, told: Connection) -> None:
             null=2,
         )
         protocol = make_protocol(q="1/9")
-        with _killed_at(work.die_at), join(30) as together, contextlib.ExitStack() as stack:
+        with _killed_at(work.die_at), join(30) as ranks, contextlib.ExitStack() as stack:
             key = identity(network, dataset, LAYERS, protocol, settings) | {"processes": work.size}
             saved = Watched(saved_folder(work.store), key, work.rank)
             if work.rank == 0:
                 stack.enter_context(saved.held())
-            together.gather(None)
-            outcome = dissect(network, dataset, layers, protocol, settings, progress, saved=saved, together=together)
+            ranks.gather(None)
+            outcome = dissect(network, dataset, layers, protocol, settings, progress, saved=saved, ranks=ranks)
             if outcome.dissection is not None:
                 about = {"content_digest": outcome.survey.digest}
                 write_store(work.store, replace(outcome.dissection, provenance=about))
@@ -421,7 +421,7 @@ def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
-def ranks(work: Work, size: int) -> list[Work]:
+def run_ranks(work: Work, size: int) -> list[Work]:
     """The same work for ``size`` processes."""
     port = free_port()
     return [replace(work, rank=rank, size=size, port=port) for rank in range(size)]

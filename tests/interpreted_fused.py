@@ -10,12 +10,13 @@ import pytest
 import torch
 from test_tally import Placement, activations, assert_equal, batch, dense, place, random_labels, tally, thresholds
 
-from ndissect.engine import fused, fused_kernel
-from ndissect.engine.cells import active_cells
-from ndissect.engine.labels import label_batch
-from ndissect.engine.placement import Placement as Tables
-from ndissect.engine.placement import enlarge
-from ndissect.engine.tally import Tally, _Count
+from ndissect.engine.measures import fused, fused_kernel
+from ndissect.engine.measures.cell_work import CellWork
+from ndissect.engine.measures.cells import active_cells
+from ndissect.engine.measures.label_grid import Placement as Tables
+from ndissect.engine.measures.label_grid import enlarge
+from ndissect.engine.measures.tally import Tally, _Count
+from ndissect.engine.passes.labels import label_batch
 from ndissect.store.upsampling import UPSAMPLINGS
 
 # What is not finite, and what overflows, numpy tells the interpreter of.
@@ -140,7 +141,7 @@ def test_repeated_concepts_count_once_a_map_where_that_is_asked_for():
 
 @pytest.mark.parametrize("at_once", [1, 1 << 24], ids=["an image at a time", "all images"])
 def test_counts_do_not_depend_on_how_images_are_cut(monkeypatch, at_once):
-    monkeypatch.setattr("ndissect.engine.tally._CELLS_AT_ONCE", at_once)
+    monkeypatch.setattr("ndissect.engine.measures.tally._CELLS_AT_ONCE", at_once)
     rng = np.random.default_rng(7)
     labels = random_labels(rng, 4, (12, 12), groups=3)
     maps = activations(rng, (4, 2, 4, 4))
@@ -149,8 +150,8 @@ def test_counts_do_not_depend_on_how_images_are_cut(monkeypatch, at_once):
 
 @pytest.mark.parametrize(("dense_bins", "table_bins", "kernel"), [(0, 1 << 23, True), (0, 0, False)])
 def test_bins_too_many_for_an_array_are_counted_too(monkeypatch, dense_bins, table_bins, kernel):
-    monkeypatch.setattr("ndissect.engine.tally._DENSE_BINS", dense_bins)
-    monkeypatch.setattr("ndissect.engine.tally._TABLE_BINS", table_bins)
+    monkeypatch.setattr("ndissect.engine.measures.tally._DENSE_BINS", dense_bins)
+    monkeypatch.setattr("ndissect.engine.measures.tally._TABLE_BINS", table_bins)
     rng = np.random.default_rng(8)
     labels = random_labels(rng, 2, (12, 12))
     maps = activations(rng, (2, 2, 4, 4))
@@ -180,7 +181,7 @@ def some_work(rng, shape=(7, 7), grid=(30, 30), units=6):
     intersection = torch.zeros((1, units, len(labels.category) + 1), dtype=torch.int64)
     tables = Tables(rows, cols)
     cells = active_cells(maps, limit, "half-pixel")
-    work = fused.Work(cells, limit, batch(labels), tables, 0, intersection.shape[2])
+    work = CellWork(cells, limit, batch(labels), tables, 0, intersection.shape[2])
     return replace(work, limit=fused.limits_on_pixels(work)), _Count(2, [intersection], tables)
 
 
@@ -324,7 +325,7 @@ def test_without_memory_for_it_the_plain_tally_counts_until_there_is_some(monkey
 def test_running_out_of_memory_half_way_adds_nothing(monkeypatch):
     """After the kernel has counted some of the images, looking for the cells of the others fails."""
     maps, limits, placement, labels = case(18)
-    monkeypatch.setattr("ndissect.engine.tally._CELLS_AT_ONCE", 1)
+    monkeypatch.setattr("ndissect.engine.measures.tally._CELLS_AT_ONCE", 1)
     layer = Tally(4, len(labels.category), labels.categories)
     given = (maps, torch.from_numpy(limits), *placement.axes, "half-pixel", batch(labels))
     looked = []
@@ -336,7 +337,7 @@ def test_running_out_of_memory_half_way_adds_nothing(monkeypatch):
         return active_cells(*cells_of)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ndissect.engine.tally.active_cells", failing)
+        patch.setattr("ndissect.engine.measures.tally.active_cells", failing)
         with pytest.raises(torch.OutOfMemoryError):
             layer.add(*given)
     assert fused._State.tried

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import list_layers
-from ndissect.engine.memory import Budget
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.machine.sealed import read_sealed, write_sealed
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.provenance import identity
-from ndissect.engine.saved import Saved
-from ndissect.engine.sealed import read_sealed, write_sealed
-from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.provenance import identity
+from ndissect.engine.run.saved_run import SavedRun
+from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.paused import saved_folder
 from ndissect.store.protocol import make_protocol
 
@@ -95,13 +95,13 @@ class Pausing:
             saved.remove()
         return outcome
 
-    def saved(self, target: Path, settings: Settings) -> Saved:
+    def saved(self, target: Path, settings: Settings) -> SavedRun:
         """Where a run to ``target`` saves itself."""
         key = identity(self.network, self.dataset, faults.LAYERS, self.protocol, settings) | {"processes": 1}
-        return Saved(saved_folder(target), key, target=target, command=["nd", "dissect", "-o", target.name])
+        return SavedRun(saved_folder(target), key, target=target, command=["nd", "dissect", "-o", target.name])
 
     def belongs(self, name: str, null: int | None = 2) -> str:
-        """What the file ``name`` of a state is part of (ndissect.engine.sealed)."""
+        """What the file ``name`` of a state is part of (ndissect.engine.machine.sealed)."""
         return self.saved(Path("out.nd.h5"), Settings(top=3, null=null))._belongs(name)
 
 

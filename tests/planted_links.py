@@ -274,9 +274,9 @@ def _named(links: Iterable[str], said: str) -> list[str]:
 
 
 def _remember() -> None:
-    from ndissect.tui.app.state import Place, remember
+    from ndissect.tui.app.state import Bookmark, remember
 
-    remember(Path("net-small.nd.h5"), Place())
+    remember(Path("net-small.nd.h5"), Bookmark())
 
 
 def _picture() -> None:
@@ -292,9 +292,9 @@ def _picture() -> None:
 def _listing() -> None:
     import numpy as np
 
+    from ndissect.tui.app.export import export
     from ndissect.tui.app.layers import layers_listing
     from ndissect.tui.app.session import Session
-    from ndissect.tui.app.taking import export
 
     session = Session(Path("net-small.nd.h5"))
     export(layers_listing(session), np.arange(1), Path(), Path("net-small.nd.h5"))
@@ -385,7 +385,7 @@ def main() -> None:
     base, out, *names = sys.argv[1:]
     import torch
 
-    import ndissect.engine.dissect
+    import ndissect.engine.run.dissect
     import ndissect.tui.cli.dissect  # noqa: F401 - whatever takes long to import
 
     torch.set_num_threads(1)

@@ -132,7 +132,7 @@ def browsed(path: Path, *, quick: bool) -> None:
     """All tables of the terminal UI, every row of them; ``quick``: of one layer."""
     from ndissect.tui.app.compare import compare
     from ndissect.tui.app.listing import Item
-    from ndissect.tui.app.shelf import Shelf
+    from ndissect.tui.app.listing_cache import Shelf
     from ndissect.tui.app.stores import stores_listing
     from ndissect.tui.app.unit import unit_listing
 
@@ -229,8 +229,8 @@ def _child(path: Path, to: int, *, quick: bool) -> None:
 def _serve() -> None:
     import ndissect.tui.app.app
     import ndissect.tui.cli.main
-    import ndissect.tui.figures
-    import ndissect.tui.report  # noqa: F401
+    import ndissect.tui.pictures.figures
+    import ndissect.tui.reports.report  # noqa: F401
 
     with warnings.catch_warnings():  # of libraries, while they prepare themselves
         warnings.simplefilter("ignore")

@@ -30,8 +30,8 @@ from ndissect.store.scores import Best, best_per_category, label_units
 from ndissect.store.upsampling import make_axis, upsample
 from ndissect.store.weighing import weigh
 from ndissect.store.writer import write_store
-from ndissect.tui import views
-from ndissect.tui.sheets import unit_sheet
+from ndissect.tui.pictures.sheets import unit_sheet
+from ndissect.tui.tables import views
 
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
 #: number, name, category. No concept is a material, as in a data set whose material column is empty.

@@ -94,7 +94,7 @@ def test_reports_exports_comparisons_and_overlays_say_it(place: Path, dissected:
     compared = cli.json_of("compare", "first", "units", "-s", "m.nd.h5", folder=place)
     assert [(m["layer"], m["kind"]) for m in compared["marks"]] == [("B units", "twice")]
     assert any(note.startswith("MARKED: B units") for note in compared["notes"])
-    from ndissect.tui.sheets import unit_sheet
+    from ndissect.tui.pictures.sheets import unit_sheet
 
     with Store(place / "m.nd.h5") as store:
         marked, plain = (unit_sheet(store.layer(name), 0).image.size[1] for name in ("units", "first"))

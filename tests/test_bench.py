@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from ndissect.engine.bench import dense_tally
-from ndissect.engine.labels import label_batch
-from ndissect.engine.tally import Tally
+from ndissect.engine.experiments.bench import dense_tally
+from ndissect.engine.measures.tally import Tally
+from ndissect.engine.passes.labels import label_batch
 from ndissect.store.upsampling import make_axis
 
 SECONDS = ("forward_s", "decode_forward_s", "dissect_s", "tally_s", "dense_tally_s")

@@ -27,8 +27,8 @@ from ndissect.engine.data.images import decode_image, decode_labels
 from ndissect.engine.data.jpeg import keep_jpeg
 from ndissect.engine.data.pack import pack
 from ndissect.engine.data.packed import find_pack, open_data
+from ndissect.engine.experiments.series import read_series
 from ndissect.engine.networks.weights import load_state, read_checkpoint
-from ndissect.engine.series import read_series
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.table2017 import read_table
 

@@ -15,7 +15,7 @@ from with_evidence import PAIRINGS, with_evidence
 from ndissect.store.scores import label_units
 from ndissect.store.writer import write_store
 from ndissect.tui.app.start import place_named
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 
 LAYERS = {"early": (8, (4, 5)), "layer4.1.conv2": (30, (3, 3))}
 LATE = "layer4.1.conv2"
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def visit(store: Path) -> Iterator[Visit]:
-    with Visit(store, Place("layers", 1, LATE)) as visit:
+    with Visit(store, Bookmark("layers", 1, LATE)) as visit:
         yield visit
 
 
@@ -120,6 +120,6 @@ def test_layers_and_summary_tell_what_survives(store: Path) -> None:
 
 
 def test_without_colour_and_in_ascii_evidence_is_told_too(store: Path) -> None:
-    with Visit(store, Place("layers", 1, LATE), env={"NO_COLOR": "1"}, unicode=False) as visit:
+    with Visit(store, Bookmark("layers", 1, LATE), env={"NO_COLOR": "1"}, unicode=False) as visit:
         assert words(visit.header)[-3:] == ["interval", "q", "held-out"]
         assert any("<0.001" in line for line in visit.rows)

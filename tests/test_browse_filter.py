@@ -10,7 +10,7 @@ from browsing import Unit, Visit, units_in, words
 from small_store import FIRST, MANY, OF_FIRST, number
 from store_factory import dissection, write_small
 
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ FILTERS: list[tuple[str, Callable[[Unit], bool]]] = [
 def test_the_rows_that_pass_each_kind_of_filter_are_shown_and_counted(
     many: Path, of_many: list[Unit], tmp_path: Path
 ) -> None:
-    with Visit(many, Place("layers", 1, "early"), home=tmp_path, size=(80, 50)) as visit:
+    with Visit(many, Bookmark("layers", 1, "early"), home=tmp_path, size=(80, 50)) as visit:
         for text, passes in FILTERS:
             visit.type(f"/{text}")
             expected = {u.unit for u in of_many if u.layer == "early" and passes(u)}
@@ -248,7 +248,7 @@ def test_s_sorts_by_the_next_column_and_brackets_turn_it(many: Path, of_many: li
         "IoU": lambda u: u.iou,
         "images": lambda u: u.images,
     }
-    with Visit(many, Place("layers", 1, "conv"), home=tmp_path, size=(90, 310)) as visit:
+    with Visit(many, Bookmark("layers", 1, "conv"), home=tmp_path, size=(90, 310)) as visit:
         seen = set()
         for _ in range(8):
             title = next(t for t in visit.header.split() if t[-1] in "▲▼")

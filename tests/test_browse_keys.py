@@ -12,7 +12,7 @@ from small_store import FIRST, MANY, OF_FIRST, SECOND, number
 from store_factory import dissection, write_small
 
 from ndissect.tui.app.actions import ACTIONS, Action
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_each_key_of_an_action_does_it(
     monkeypatch.chdir(tmp_path)
     effect = EFFECTS[action.name]
     for i, key in enumerate(action.keys):
-        with Visit(many, Place(), home=tmp_path / str(i), preview=action.name == "preview") as visit:
+        with Visit(many, Bookmark(), home=tmp_path / str(i), preview=action.name == "preview") as visit:
             visit.press(*effect.before)
             assert not effect.seen(visit)
             visit.press(key)
@@ -127,7 +127,7 @@ def test_each_key_of_an_action_does_it(
 
 
 def test_the_cursor_stays_within_the_rows_and_on_the_screen(many: Path, tmp_path: Path) -> None:
-    with Visit(many, Place("layers", 1, "conv"), home=tmp_path) as visit:
+    with Visit(many, Bookmark("layers", 1, "conv"), home=tmp_path) as visit:
         visit.press("k", "pageup", "ctrl+u")
         assert visit.position == "1/300"
         visit.press("pagedown")

@@ -16,7 +16,7 @@ from ndissect.store.model import Dissection
 from ndissect.store.writer import write_store
 from ndissect.tui.app.app import Browser
 from ndissect.tui.app.start import place_named
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 
 SMALL, LARGE = (80, 24), (140, 40)
 LAYERS = {"layer1": (16, (6, 5)), "layer2": (24, (4, 5)), "layer3": (32, (3, 3)), "layer4": (48, (2, 2))}
@@ -120,15 +120,15 @@ def test_a_unit_with_evidence_beside_its_layer(looks: Looks, weighed: Path) -> N
 
 
 def test_the_summary_with_evidence(looks: Looks, weighed: Path) -> None:
-    assert looks(Browser(weighed, Place("summary")), SMALL)
+    assert looks(Browser(weighed, Bookmark("summary")), SMALL)
 
 
 def test_concepts(looks: Looks, store: Path) -> None:
-    assert looks(Browser(store, Place("concepts")), SMALL)
+    assert looks(Browser(store, Bookmark("concepts")), SMALL)
 
 
 def test_the_summary_beside_its_units(looks: Looks, store: Path) -> None:
-    assert looks(Browser(store, Place("summary")), LARGE)
+    assert looks(Browser(store, Bookmark("summary")), LARGE)
 
 
 def test_compare(looks: Looks, store: Path) -> None:

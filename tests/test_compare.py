@@ -20,11 +20,11 @@ from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
 from ndissect.tui.app import compare_units as compare_module
 from ndissect.tui.app.compare import compare, compare_layers, compare_stores, compare_units
+from ndissect.tui.app.export import export
 from ndissect.tui.app.listing import NOTHING, Bar, Item, Listing
 from ndissect.tui.app.query import Mistake, parse
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.table import fit
-from ndissect.tui.app.taking import export
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "published"
 FIRST, SECOND = "features.0", "layer4"

@@ -17,14 +17,14 @@ from store_factory import dissection
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.pack import pack, remove_pack
 from ndissect.engine.data.packed import pack_folder, part_folder
-from ndissect.engine.progress import Progress
+from ndissect.engine.machine.progress import Progress
 from ndissect.store.errors import NDError
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 from ndissect.tui.app import pictures
+from ndissect.tui.app.export import export
 from ndissect.tui.app.layers import layers_listing
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.taking import export
 
 LAYERS = ["../../x", "-rf", "$(touch pwned)", "a b"]
 

@@ -16,14 +16,14 @@ from dissecting import GRID, IMAGES, SIZE, activations, layer, oracle_labels, ru
 from networks_factory import CHANNELS, EXACT, write_network
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.device import out_of_memory
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import list_layers
-from ndissect.engine.memory import Budget
+from ndissect.engine.machine.device import out_of_memory
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.measures.tally import Tally
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Settings
-from ndissect.engine.tally import Tally
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Settings
 from ndissect.store.errors import NDError
 from ndissect.store.model import Layer
 from ndissect.store.protocol import make_protocol

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ndissect.tui.doctor import Finding, examine, graphics_protocol, lock_error
+from ndissect.tui.cli.doctor_checks import Finding, examine, graphics_protocol, lock_error
 
 #: Makes every lock fail with the error number in LOCK_ERRNO, as a file system without locks does.
 NO_LOCKS = """
@@ -27,7 +27,7 @@ int flock(int file, int operation) { errno = atoi(getenv("LOCK_ERRNO")); return 
 EXAMINE = """
 import dataclasses, json, sys
 from pathlib import Path
-from ndissect.tui.doctor import examine
+from ndissect.tui.cli.doctor_checks import examine
 print(json.dumps([dataclasses.asdict(f) for f in examine(Path(sys.argv[1]))]))
 """
 

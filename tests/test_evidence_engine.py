@@ -14,10 +14,10 @@ from dissecting import GRID, IMAGES, activations, layer, oracle_labels, run, wri
 from networks_factory import EXACT, write_network
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.memory import Budget
-from ndissect.engine.pairing import wrong_images
-from ndissect.engine.peaks import average_precision
-from ndissect.engine.progress import Progress
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.measures.pairing import wrong_images
+from ndissect.engine.measures.peaks import average_precision
 from ndissect.store.bootstrap import block_of
 from ndissect.store.counts import BLOCKS
 from ndissect.store.errors import NDError
@@ -136,7 +136,7 @@ class Notes(Progress):
 def test_evidence_that_does_not_fit_the_memory_is_left_out_and_said_to_be(
     net: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ndissect.engine.evidence._LITTLE", 0)
+    monkeypatch.setattr("ndissect.engine.run.evidence_plan._LITTLE", 0)
     notes = Notes()
     outcome = run(net, data, ["first"], q="1/7", null=2, memory=Budget(2000, 2000), progress=notes)
     found = layer(outcome, "first")

@@ -18,7 +18,7 @@ from ndissect.store.files import atomic_folder
 from ndissect.store.model import Dissection
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
-from ndissect.tui.exemplars import SIDE, folder_name
+from ndissect.tui.reports.exemplars import SIDE, folder_name
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_tally import activations, assert_equal, dense, place, random_labels, tally
 
-from ndissect.engine import fused
+from ndissect.engine.measures import fused
 
 INTERPRETED = Path(__file__).with_name("interpreted_fused.py")
 
@@ -46,7 +46,7 @@ def assembly(form, words, fusion, architecture=80):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from ndissect.engine import fused_kernel
+    from ndissect.engine.measures import fused_kernel
 
     constants = fused_kernel.constants(*form)
     floats = dict.fromkeys(("corners", "limit", "wy", "wx"), "*fp32")

@@ -14,8 +14,8 @@ from PIL import Image
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.images import BadFile, decode_image
 from ndissect.engine.data.jpeg import bare_jpeg, keep_jpeg
-from ndissect.engine.decoding import decode_together
-from ndissect.engine.loader import Loader
+from ndissect.engine.passes.decoding import decode_together
+from ndissect.engine.passes.loader import Loader
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 

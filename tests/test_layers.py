@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ndissect.engine.hooks import Capture
-from ndissect.engine.layers import LayerInfo, default_layers, list_layers, match_layers
+from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers
 from ndissect.engine.networks.preprocess import Preprocess
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.store.errors import NDError, WrongUse

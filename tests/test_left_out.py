@@ -12,12 +12,12 @@ from networks_factory import write_network
 from torch import nn
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import list_layers
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.networks.weights import apply_state
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 

@@ -15,7 +15,7 @@ from ndissect.store.text import clean_text
 from ndissect.tui.app.listing import NOTHING, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, Mistake, parse, texts
 from ndissect.tui.app.table import fit, letters
-from ndissect.tui.glyphs import ASCII, UNICODE, Glyphs
+from ndissect.tui.pictures.glyphs import ASCII, UNICODE, Glyphs
 
 
 def listing(keys: list[Any], labels: list[str] | None = None, **more: Any) -> Listing:

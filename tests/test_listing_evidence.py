@@ -31,16 +31,16 @@ from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.evidence import Evidence
 from ndissect.store.writer import write_store
+from ndissect.tui.app.export import export
 from ndissect.tui.app.layers import layers_listing
 from ndissect.tui.app.listing import Order
 from ndissect.tui.app.query import Mistake, parse
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.summary import summary_listing
 from ndissect.tui.app.table import fit
-from ndissect.tui.app.taking import export
 from ndissect.tui.app.unit import unit_listing
 from ndissect.tui.app.units import category_units, concept_units, layer_units
-from ndissect.tui.evidence import chance, interval
+from ndissect.tui.tables.evidence import chance, interval
 
 #: The last unit of each layer has a label of which nothing else is known.
 UNKNOWN = {FIRST: 29, SECOND: 11}

@@ -27,16 +27,16 @@ from listed import (
 from ndissect.store.errors import NDError
 from ndissect.tui.app.actions import ACTIONS, GROUPS
 from ndissect.tui.app.concepts import concepts_listing
+from ndissect.tui.app.export import export
 from ndissect.tui.app.help import LANGUAGE, help_listing, palette_listing, viewers_listing
 from ndissect.tui.app.layers import layers_listing
 from ndissect.tui.app.listing import NOTHING, Column, Item, Listing, Order
 from ndissect.tui.app.query import CHOICES, FLAGS, NUMBERS, parse
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.summary import summary_listing
-from ndissect.tui.app.taking import export
 from ndissect.tui.app.unit import unit_listing
 from ndissect.tui.app.units import concept_units, layer_units
-from ndissect.tui.viewer import Viewer
+from ndissect.tui.pictures.viewer import Viewer
 
 
 @pytest.fixture(scope="module")

@@ -23,16 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_factory import dissection
 
-from ndissect.engine import publishing
 from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.data.subset import Subset
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import list_layers
-from ndissect.engine.memory import Budget
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.progress import Phase, Progress
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Phase, Progress
-from ndissect.engine.publishing import Publish
-from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.run import publishing
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.publishing import Publish
+from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.files import atomic, being_written
 from ndissect.store.live import Run, RunWriter, find_runs, partial_file, read_run, run_file
 from ndissect.store.model import Dissection, Layer

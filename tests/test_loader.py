@@ -13,7 +13,7 @@ from broden_factory import Concept, Picture, write_broden
 
 from ndissect.engine.data.broden import Broden, open_dataset
 from ndissect.engine.data.subset import Subset, spread
-from ndissect.engine.loader import Loader, prefetched
+from ndissect.engine.passes.loader import Loader, prefetched
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 

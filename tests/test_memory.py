@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ndissect.engine.memory import Budget, budget, free_memory
+from ndissect.engine.machine.memory import Budget, budget, free_memory
 from ndissect.store.errors import WrongUse
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_a_budget_is_told_in_words() -> None:
 # In a process of its own: a peak that an earlier test reached would hide what this one takes.
 GROW = """
 import numpy, torch
-from ndissect.engine.memory import high_water
+from ndissect.engine.machine.memory import high_water
 
 cpu = torch.device("cpu")
 before = high_water(cpu)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ndissect.store.errors import WrongUse
 from ndissect.store.files import check_writable
 from ndissect.store.names import quoted, retyped, safe_name
-from ndissect.tui.exemplars import folder_name
+from ndissect.tui.reports.exemplars import folder_name
 
 HOSTILE = [
     "../../x",

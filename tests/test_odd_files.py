@@ -19,9 +19,9 @@ from ndissect.engine.data.download import Patience, download
 from ndissect.engine.data.info import describe
 from ndissect.engine.data.pack import pack, plan
 from ndissect.engine.data.packed import find_pack
+from ndissect.engine.experiments.series import read_series
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.networks.weights import load_state
-from ndissect.engine.series import read_series
 from ndissect.store.table2017 import read_table
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from ndissect.store.errors import NDError
-from ndissect.tui import overlay
-from ndissect.tui.overlay import Panel, contact_sheet, draw_panel, enlarge, save_png
+from ndissect.tui.pictures import overlay
+from ndissect.tui.pictures.overlay import Panel, contact_sheet, draw_panel, enlarge, save_png
 
 GREY = 200
 DARK = 70  # 0.35 x 200
@@ -266,7 +266,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ndissect.store.errors import NDError
-from ndissect.tui.overlay import save_png
+from ndissect.tui.pictures.overlay import save_png
 noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
 try:
@@ -281,6 +281,7 @@ except NDError as error:
 
 
 def test_drawing_needs_no_torch(tmp_path: Path) -> None:
-    script = "import ndissect.tui.overlay, ndissect.tui.viewer, ndissect.tui.doctor, sys; print('torch' in sys.modules)"
+    script = "import sys, ndissect.tui.pictures.overlay, ndissect.tui.pictures.viewer, ndissect.tui.cli.doctor_checks\n"
+    script += "print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert run.stdout.strip() == "False", run.stderr

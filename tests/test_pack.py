@@ -18,12 +18,12 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.pack import pack, plan, remove_pack
 from ndissect.engine.data.packed import FILES, ROW, PackedDataset, find_pack, open_data, pack_folder, part_folder
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import list_layers
-from ndissect.engine.loader import Loader, image_tensor
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.passes.loader import Loader, image_tensor
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 

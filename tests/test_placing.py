@@ -14,12 +14,12 @@ from networks_factory import write_network
 from torch import nn
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.dissect import dissect
-from ndissect.engine.extents import trace_extents
-from ndissect.engine.layers import list_layers
+from ndissect.engine.geometry.extents import trace_extents
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Outcome, Settings
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 from ndissect.store.scores import label_units
@@ -340,9 +340,9 @@ def test_ordinary_networks_are_placed_over_the_whole_image_in_every_layer(name: 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "convnext_tiny"])
 def test_random_networks_are_not_refused_for_what_they_see_of_the_image(name: str, tmp_path: Path) -> None:
     """Their deep layers see most of the image at once: what comes back has no clear place, and is not judged."""
-    from ndissect.engine.hooks import Capture
-    from ndissect.engine.placing import place
-    from ndissect.engine.responses import respond
+    from ndissect.engine.geometry.map_alignment import place
+    from ndissect.engine.geometry.responses import respond
+    from ndissect.engine.networks.capture import Capture
 
     network = load_network(f"torchvision:{name}@none")
     infos = [i for i in list_layers(network, (128, 128)) if i.dissectable][::6]

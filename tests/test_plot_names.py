@@ -17,7 +17,8 @@ from store_factory import dissection
 
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
-from ndissect.tui import concept_chart, figures, rotated, series, swept
+from ndissect.tui.pictures import concept_chart, figures, rotation_plot, series_plot, sweep_plot
+from ndissect.tui.tables import rotated, series, swept
 
 NAMES = ("$^$", "$x$ or $y$", "_hidden", r"a_b^c\frac", "100 %", "\ud800", "\udcff", "{red}", "<b>&amp;", name("EVIL"))
 #: As they are to be read.
@@ -41,19 +42,19 @@ def written(draw: Callable[[Any], None], expected: Sequence[str] = WRITTEN) -> N
 def test_of_a_series_against_a_number() -> None:
     by_category = {category: [1.0, 2.0] for category in NAMES}
     panel = series.Panel("$^$ title_1", [1.0, 2.0], [3.0, 4.0], [2.0, 3.0], by_category)
-    written(lambda f: series.draw(f, [panel, panel], "$factor^", "note $_"), [*WRITTEN, "$^$ title_1", "$factor^"])
+    written(lambda f: series_plot.draw(f, [panel, panel], "$factor^", "note $_"), [*WRITTEN, "$^$ title_1", "$factor^"])
 
 
 def test_of_a_series_against_a_name() -> None:
     panel = series.Panel("t", list(NAMES), [3.0] * len(NAMES), [2.0] * len(NAMES), {"_c": [1.0] * len(NAMES)})
-    written(lambda f: series.draw(f, [panel], "$factor^", "note $_"), [*WRITTEN, "_c", "note $_"])
+    written(lambda f: series_plot.draw(f, [panel], "$factor^", "note $_"), [*WRITTEN, "_c", "note $_"])
 
 
 def test_a_logarithmic_axis_is_marked_by_numbers() -> None:
     x = [float(2**i) for i in range(16)]
     panel = series.Panel("t", list(x), x, x, {"object": x})
-    written(lambda f: series.draw(f, [panel], "steps", "note"), ["100", "1000", "10000"])
-    found = texts(figures.svg(lambda f: series.draw(f, [panel], "steps", "note")))
+    written(lambda f: series_plot.draw(f, [panel], "steps", "note"), ["100", "1000", "10000"])
+    found = texts(figures.svg(lambda f: series_plot.draw(f, [panel], "steps", "note")))
     assert not any("$" in text or "math" in text for text in found)
 
 
@@ -61,14 +62,14 @@ def test_of_a_sweep() -> None:
     counts = dict.fromkeys(NAMES, 2)
     levels = tuple(swept.Level(q, (), counts, counts, 0.1) for q in (0.01, 0.005, 0.001))
     layers = [swept.SweptLayer("$^$_layer", 4, levels, (), ()) for _ in range(2)]
-    written(lambda f: swept.draw(f, layers, "$title_", "$note^"), [*WRITTEN, "$title_", "$note^"])
+    written(lambda f: sweep_plot.draw(f, layers, "$title_", "$note^"), [*WRITTEN, "$title_", "$note^"])
 
 
 def test_of_rotations() -> None:
     spread = {c: rotated.Spread(2.0, 0.5) for c in NAMES}
     counts = {c: rotated.Spread(3.0, 0.5) for c in (rotated.DETECTORS, rotated.PER_CATEGORY, rotated.BEST_LABEL)}
     rows = [rotated.AtAlpha(alpha, 3, counts, spread) for alpha in (0.0, 1.0)]
-    written(lambda f: rotated.draw(f, rows, "$title_", "$note^"), [*WRITTEN, "$title_", "rotation α"])
+    written(lambda f: rotation_plot.draw(f, rows, "$title_", "$note^"), [*WRITTEN, "$title_", "rotation α"])
 
 
 def test_of_concepts() -> None:

@@ -15,11 +15,11 @@ from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.device import Precision, computing
-from ndissect.engine.layers import list_layers
+from ndissect.engine.machine.device import Precision, computing
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.precision import SAMPLE, Drift, measure_drift
-from ndissect.engine.settings import Settings
+from ndissect.engine.run.drift import SAMPLE, Drift, measure_drift
+from ndissect.engine.run.settings import Settings
 from ndissect.store.protocol import make_protocol
 from ndissect.store.reader import Store
 

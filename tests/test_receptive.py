@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ndissect.engine.geometry.receptive import trace_fields
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.receptive import trace_fields
 from ndissect.store.upsampling import Field
 
 torch.set_num_threads(2)

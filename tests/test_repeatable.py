@@ -10,7 +10,7 @@ from dissecting import run, write_data
 from networks_factory import write_network
 from torch import nn
 
-from ndissect.engine.repeatable import ALONE, SAME, check_repeatable, moved_by
+from ndissect.engine.examination.repeatable import ALONE, SAME, check_repeatable, moved_by
 from ndissect.store.errors import NDError
 
 NETWORKS = """

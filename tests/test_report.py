@@ -22,9 +22,10 @@ from ndissect.store.evidence import NUMBERS, false_discovery_rate
 from ndissect.store.model import Dissection
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
-from ndissect.tui import report, sheets
-from ndissect.tui.concept_chart import concept_bars
-from ndissect.tui.overlay import draw_panel
+from ndissect.tui.pictures import sheets
+from ndissect.tui.pictures.concept_chart import concept_bars
+from ndissect.tui.pictures.overlay import draw_panel
+from ndissect.tui.reports import report
 
 HOSTILE = r'$\frac{a$</script><script>alert(1)</script><img src="http://x.example/a.png" onerror="alert(2)">'
 

@@ -13,7 +13,7 @@ from test_report import HOSTILE, hostile, weighed
 
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
-from ndissect.tui import report
+from ndissect.tui.reports import report
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
 

@@ -20,22 +20,22 @@ from networks_factory import CHANNELS, EXACT, write_network
 from torch import nn
 from torchvision import models
 
-from ndissect.engine.cached import Cached, cached
-from ndissect.engine.counter_rotation import check, linear_consumers
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.dissect import dissect
-from ndissect.engine.forward import Forward
-from ndissect.engine.layers import LayerInfo, list_layers
-from ndissect.engine.loader import Loader
-from ndissect.engine.memory import Budget
+from ndissect.engine.experiments.cached import Cached, cached
+from ndissect.engine.experiments.counter_rotation import check, linear_consumers
+from ndissect.engine.experiments.rotate import Basis, CountedBasis, count, rotate
+from ndissect.engine.experiments.rotation import Rotation, random_rotation
+from ndissect.engine.geometry.layer_geometry import layer_geometries
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.machine.timing import Clock
+from ndissect.engine.networks.layers import LayerInfo, list_layers
 from ndissect.engine.networks.preprocess import make_preprocess
 from ndissect.engine.networks.resolve import Network, load_network
-from ndissect.engine.places import place_layers
-from ndissect.engine.progress import Progress
-from ndissect.engine.rotate import Basis, CountedBasis, count, rotate
-from ndissect.engine.rotation import Rotation, random_rotation
-from ndissect.engine.settings import Settings
-from ndissect.engine.timing import Clock
+from ndissect.engine.passes.forward import Forward
+from ndissect.engine.passes.loader import Loader
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Settings
 from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
@@ -162,7 +162,7 @@ def counted(
     """The activations of a layer, and what they count in bases of one rotation."""
     network, dataset, p = load_network(spec), open_dataset(data), make_protocol(protocol, **more)
     loader = Loader(dataset, p, 2)
-    (place,) = place_layers(network, torch.zeros(1, 3, SIZE, SIZE), [the_layer(network, name)], p, loader.grid)
+    (place,) = layer_geometries(network, torch.zeros(1, 3, SIZE, SIZE), [the_layer(network, name)], p, loader.grid)
     forward = Forward(network, [name], CPU, batch=5, progress=Progress(), clock=Clock())
     known = cached(forward, loader, place, PLENTY, Progress(), skip_bad=False)
     rotation = Rotation(random_rotation(place.units, 1))

@@ -16,8 +16,8 @@ import pytest
 import torch
 from pausing import Notes, Pause, Pausing, digest, edit_sealed
 
-from ndissect.engine.cells import active_cells
-from ndissect.engine.sealed import read_sealed
+from ndissect.engine.machine.sealed import read_sealed
+from ndissect.engine.measures.cells import active_cells
 from ndissect.store.errors import NDError
 from ndissect.store.paused import saved_folder
 

@@ -195,7 +195,7 @@ def test_a_shard_that_is_not_a_run_s_is_not_merged_and_not_removed(lay: Callable
 
 
 def test_a_file_put_into_a_shard_while_it_is_merged_stays(folder: Path) -> None:
-    from ndissect.engine.merge import open_shards
+    from ndissect.engine.run.merge import open_shards
 
     [shard] = open_shards([folder / SHARD])
     (folder / SHARD / "thesis.txt").write_text("mine")

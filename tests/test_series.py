@@ -19,9 +19,10 @@ from faults import numbers
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from ndissect.engine.series import Member, choose, others, read_series
+from ndissect.engine.experiments.series import Member, choose, others, read_series
 from ndissect.store.errors import WrongUse
-from ndissect.tui.series import Dissected, LayerSummary, draw, panels, size
+from ndissect.tui.pictures.series_plot import draw, figure_size
+from ndissect.tui.tables.series import Dissected, LayerSummary, panels
 
 # Its first units show what a picture holds (tree, wheel, red), as many of them as the checkpoint says.
 NETWORK = '''
@@ -396,7 +397,7 @@ def test_networks_with_other_layers_are_compared_by_their_last() -> None:
 def test_the_axis_is_logarithmic_where_the_factor_spans_decades(values: tuple[float, ...], scale: str) -> None:
     found = [dissected(str(v), {"step": float(v)}, {"object": 1, "odd": 2}) for v in values]
     shown = panels(found, "step")
-    figure = Figure(size(shown))
+    figure = Figure(figure_size(shown))
     draw(figure, shown, "step", "a note")
     (axes,) = figure.axes
     assert axes.get_xscale() == scale

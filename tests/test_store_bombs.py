@@ -18,8 +18,8 @@ from probing import Found, Prober
 from store_factory import concept_table, dissection, write_small
 
 from ndissect.engine.data.broden import Broden
-from ndissect.engine.loader import Loader
-from ndissect.engine.thumbnails import image_table
+from ndissect.engine.passes.loader import Loader
+from ndissect.engine.passes.thumbnails import image_table
 from ndissect.store import limits
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail

@@ -21,12 +21,12 @@ from ndissect.store.live import RunWriter, run_file
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
 from ndissect.tui.app import stores as stores_module
+from ndissect.tui.app.export import export
 from ndissect.tui.app.listing import Item, Listing
 from ndissect.tui.app.query import parse
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.stores import stores_listing
-from ndissect.tui.app.taking import export
-from ndissect.tui.origin import origin
+from ndissect.tui.tables.origin import origin
 
 NOW = 1_700_000_000.0
 NAME, NETWORK, DATA, LAYERS, UNITS, SIZE, MODIFIED, STATE = range(8)

@@ -15,17 +15,17 @@ from dissecting import SIZE, run, write_data
 from networks_factory import EXACT, write_network
 
 from ndissect.engine.data.broden import open_dataset
-from ndissect.engine.layers import list_layers, match_layers
-from ndissect.engine.memory import Budget
+from ndissect.engine.experiments.sweep import Sweep, sweep
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.networks.layers import list_layers, match_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Settings
-from ndissect.engine.sweep import Sweep, sweep
+from ndissect.engine.run.settings import Settings
 from ndissect.store.errors import NDError
 from ndissect.store.model import Layer
 from ndissect.store.protocol import make_protocol
 from ndissect.store.scores import label_units, unique_best_label, unique_per_category
-from ndissect.tui.swept import summed_up
+from ndissect.tui.tables.swept import summed_up
 
 QS = ["1/50", "1/3", "1/7", "0.1"]  # not in order
 LAYERS = ["first", "second"]

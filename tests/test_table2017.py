@@ -23,7 +23,7 @@ from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import Best, detectors, label_units, unique_best_label, unique_per_category
 from ndissect.store.table2017 import CATEGORIES, read_table, write_table
 from ndissect.store.writer import write_store
-from ndissect.tui import views
+from ndissect.tui.tables import views
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "published"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published tables are not here")

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndissect.engine.labels import label_batch
-from ndissect.engine.tally import ConceptTally, Tally
+from ndissect.engine.measures.tally import ConceptTally, Tally
+from ndissect.engine.passes.labels import label_batch
 from ndissect.store.upsampling import UPSAMPLINGS, Field, make_axis
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -503,7 +503,7 @@ def test_planted_units_are_labelled_from_end_to_end(device, device_dtype):
     """Thresholds by the product's quantile, labels and IoU by its scores: unit k is concept k, exactly."""
     from fractions import Fraction
 
-    from ndissect.engine.quantile import Quantile
+    from ndissect.engine.measures.quantile import Quantile
     from ndissect.store.scores import best_per_category, label_units
 
     labels, units = planted_scene(np.random.default_rng(47))

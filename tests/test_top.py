@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndissect.engine.top import TopTracker
+from ndissect.engine.measures.top import TopTracker
 
 
 def expected(maps: np.ndarray, unit: int, count: int) -> list[int]:

@@ -18,7 +18,14 @@ from typing import TextIO
 import pytest
 
 from ndissect.store.errors import NDError
-from ndissect.tui.viewer import Viewer, available_viewers, clipboard_sequence, find_viewer, open_image, run_viewer
+from ndissect.tui.pictures.viewer import (
+    Viewer,
+    available_viewers,
+    clipboard_sequence,
+    find_viewer,
+    open_image,
+    run_viewer,
+)
 
 RECORD = 'printf "%s\\0" "$@" > "$RECORD"'
 NAMES = ["unit.png", "unit 3; touch pwned.png", 'it\'s "quoted" $(touch pwned).png', "-rf {}.png", "Straße 街.png"]
@@ -264,7 +271,7 @@ def test_tmux_itself_takes_the_path(tmp_path: Path) -> None:
     script = tmp_path / "clip.py"
     script.write_text(
         "import os, sys, time\n"
-        "from ndissect.tui.viewer import clipboard_sequence\n"
+        "from ndissect.tui.pictures.viewer import clipboard_sequence\n"
         f"sys.stdout.write(clipboard_sequence({str(tmp_path)!r}, os.environ)); sys.stdout.flush(); time.sleep(60)\n"
     )
     tmux = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null"]

@@ -20,8 +20,8 @@ from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
-from ndissect.tui import views
-from ndissect.tui.views import Filter
+from ndissect.tui.tables import views
+from ndissect.tui.tables.views import Filter
 
 LABELS = ["red", "blue", "car", "traffic light", "señal de tráfico", "wheel", "街道", "art gallery", "striped"]
 

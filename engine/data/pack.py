@@ -42,8 +42,8 @@ from ndissect.engine.data.packed import (
     read_about,
 )
 from ndissect.engine.data.unpack import require_space
-from ndissect.engine.in_order import in_order
-from ndissect.engine.progress import Progress
+from ndissect.engine.machine.in_order import in_order
+from ndissect.engine.machine.progress import Progress
 from ndissect.store.errors import NDError
 from ndissect.store.files import own_file, own_folder, remedy, remove_known, replacing
 from ndissect.store.names import quoted

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ndissect.engine.demo.vocabulary import COLORS, color_map
+from ndissect.engine.data.colors import COLORS, color_map
 
 #: In the order of Broden's columns, with the number of concepts of each among Broden's 1,197. Broden lists 468 scenes
 #: and counts names that stand in several categories once; here every concept has one category.

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
-from ndissect.engine.zips import UNREADABLE, open_zip
+from ndissect.engine.machine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
 from ndissect.store.files import new_folder, remedy
 from ndissect.store.regular import NotRegular, open_regular

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.engine.data.broden import split_by_name
+from ndissect.engine.data.colors import color_map
 from ndissect.engine.demo.canvas import GRID, SIZE
 from ndissect.engine.demo.render import Rendered
-from ndissect.engine.demo.vocabulary import CATEGORIES, NAMES, color_map
+from ndissect.engine.demo.vocabulary import CATEGORIES, NAMES
 
 SOURCE = "demo"
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from ndissect.engine.demo.vocabulary import COLORS, MATERIALS, NAMES, OBJECTS, PARTS, SCENES, TEXTURES
+from ndissect.engine.data.colors import COLORS
+from ndissect.engine.demo.vocabulary import MATERIALS, NAMES, OBJECTS, PARTS, SCENES, TEXTURES
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 

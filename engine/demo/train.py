@@ -24,11 +24,12 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from ndissect.engine.data.broden import split_by_name
+from ndissect.engine.data.colors import COLORS, color_map
 from ndissect.engine.demo.broden_writer import SOURCE
 from ndissect.engine.demo.canvas import SIZE
 from ndissect.engine.demo.network import CLASSES, PRESENT, WEIGHTS, DemoCNN, demo_transform
 from ndissect.engine.demo.render import render
-from ndissect.engine.demo.vocabulary import COLORS, NUMBER, color_map
+from ndissect.engine.demo.vocabulary import NUMBER
 from ndissect.store.files import atomic
 
 BATCH = 32

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ndissect.engine.zips import UNREADABLE, open_zip
+from ndissect.engine.machine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
 

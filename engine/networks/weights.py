@@ -14,6 +14,7 @@ from typing import IO, cast
 import torch
 from torch import Tensor, nn
 
+from ndissect.engine.machine.utf8_path import utf8_path
 from ndissect.engine.networks.checkpoint_size import (
     CountedPickle,
     Limit,
@@ -22,7 +23,6 @@ from ndissect.engine.networks.checkpoint_size import (
     limit_of,
     plain_tensors,
 )
-from ndissect.engine.utf8_path import utf8_path
 from ndissect.store.errors import NDError
 from ndissect.store.regular import open_regular
 

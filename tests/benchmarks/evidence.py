@@ -16,13 +16,13 @@ from pathlib import Path
 from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.demo import scenes
-from ndissect.engine.device import choose_device
-from ndissect.engine.dissect import dissect
-from ndissect.engine.layers import default_layers, list_layers, match_layers
-from ndissect.engine.memory import budget
+from ndissect.engine.machine.device import choose_device
+from ndissect.engine.machine.memory import budget
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.networks.layers import default_layers, list_layers, match_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.progress import Progress
-from ndissect.engine.settings import Settings
+from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.settings import Settings
 from ndissect.store.protocol import make_protocol
 
 

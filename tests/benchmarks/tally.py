@@ -49,11 +49,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ndissect.engine import fused
-from ndissect.engine.cells import active_cells
-from ndissect.engine.device import choose_device, device_name, exact_arithmetic
-from ndissect.engine.labels import LabelBatch, label_batch
-from ndissect.engine.tally import Tally, compare_at
+from ndissect.engine.machine.device import choose_device, device_name, exact_arithmetic
+from ndissect.engine.measures import fused
+from ndissect.engine.measures.cells import active_cells
+from ndissect.engine.measures.tally import Tally, compare_at
+from ndissect.engine.passes.labels import LabelBatch, label_batch
 from ndissect.store.upsampling import make_axis
 
 LAYERS = {"layer4": (512, 7), "layer3": (256, 14), "layer2": (128, 28), "layer1": (64, 56)}

@@ -6,18 +6,19 @@ import asyncio
 import signal
 from pathlib import Path
 
-from ndissect.tui.app import taking, watch
-from ndissect.tui.app.finding import Finding
+from ndissect.tui.app import export as taking
+from ndissect.tui.app import watch
+from ndissect.tui.app.filter_actions import Finding
 from ndissect.tui.app.help import help_listing, palette_listing
+from ndissect.tui.app.image_actions import Looking
 from ndissect.tui.app.listing import Item
-from ndissect.tui.app.looking import Looking
+from ndissect.tui.app.listing_cache import Shelf
+from ndissect.tui.app.messages import told
 from ndissect.tui.app.query import EVERYTHING
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.shelf import Shelf
-from ndissect.tui.app.state import Place, last_place, remember
+from ndissect.tui.app.state import Bookmark, last_bookmark, remember
 from ndissect.tui.app.table import Table
-from ndissect.tui.app.telling import told
-from ndissect.tui.glyphs import UNICODE
+from ndissect.tui.pictures.glyphs import UNICODE
 
 # Seconds between looks at the file.
 _WATCH = 1.0
@@ -32,7 +33,7 @@ class Browser(Finding, Looking):
     ``paths`` are pictures that no viewer could show. NDError, before the screen is taken, where nothing can be opened.
     """
 
-    def __init__(self, target: Path, place: Place | None = None, *, unicode: bool = True, preview: bool = False):
+    def __init__(self, target: Path, place: Bookmark | None = None, *, unicode: bool = True, preview: bool = False):
         super().__init__(unicode)
         self.failure: BaseException | None = None
         self._wanted = place
@@ -51,7 +52,7 @@ class Browser(Finding, Looking):
             loop.add_signal_handler(number, self._stop, number)
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.show_run()
-        self.go(self._wanted or last_place(self.shelf.target) or Place())
+        self.go(self._wanted or last_bookmark(self.shelf.target) or Bookmark())
         self.set_interval(_WATCH, self._watch)
 
     def _stop(self, number: signal.Signals) -> None:
@@ -105,11 +106,11 @@ class Browser(Finding, Looking):
         self.covers.clear()
         self._cover.show(None)
         if item.kind == "concept":
-            self.go(Place("concepts", 1, concept=item.concept))
+            self.go(Bookmark("concepts", 1, concept=item.concept))
         elif item.kind == "unit":
-            self.go(Place("layers", 2, item.layer, item.layer, item.unit))
+            self.go(Bookmark("layers", 2, item.layer, item.layer, item.unit))
         elif item.kind == "layer":
-            self.go(Place("layers", 1, item.layer))
+            self.go(Bookmark("layers", 1, item.layer))
 
     def do_back(self) -> None:
         if self.typing:
@@ -272,7 +273,7 @@ class Browser(Finding, Looking):
             table.forget()
         self.marks = [item for item in self.marks if item.kind == "store"]
         self.show_run()
-        self.go(last_place(target) or Place())
+        self.go(last_bookmark(target) or Bookmark())
 
     @told
     def _watch(self) -> None:

@@ -23,8 +23,8 @@ from ndissect.tui.app.matching import longest, matched, opens, subject
 from ndissect.tui.app.origin import differences
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.comparison import Matched, detected
-from ndissect.tui.views import UNIQUE
+from ndissect.tui.tables.comparison import Matched, detected
+from ndissect.tui.tables.views import UNIQUE
 
 _EXPLAINED = (
     "concepts: units labelled with them, with an IoU above 0.04, and the best IoU of a unit labelled so",

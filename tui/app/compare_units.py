@@ -17,8 +17,8 @@ from ndissect.tui.app.origin import differences, same
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import RUNNERS_UP
-from ndissect.tui.comparison import Matched
-from ndissect.tui.glyphs import FULL_IOU
+from ndissect.tui.pictures.glyphs import FULL_IOU
+from ndissect.tui.tables.comparison import Matched
 
 _ONLY_BEST = "?: not known, as an imported table holds only the best concept of each category"
 _NO_SUCH = "n/a: no such concept in that data"

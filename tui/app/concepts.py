@@ -9,8 +9,8 @@ import numpy as np
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.glyphs import FULL_IOU
-from ndissect.tui.views import best_units, concept_detectors, marks
+from ndissect.tui.pictures.glyphs import FULL_IOU
+from ndissect.tui.tables.views import best_units, concept_detectors, marks
 
 
 def concepts_listing(session: Session) -> Listing:

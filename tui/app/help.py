@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ndissect.tui.app.actions import ACTIONS, GROUPS, Action
 from ndissect.tui.app.listing import NOTHING, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
-from ndissect.tui.viewer import Viewer
+from ndissect.tui.pictures.viewer import Viewer
 
 LANGUAGE = (
     ("street", "rows that hold the word; several words: all of them"),

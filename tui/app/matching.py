@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from ndissect.tui.app.listing import NOTHING, Item
 from ndissect.tui.app.session import Session
-from ndissect.tui.comparison import Matched, match_keys
+from ndissect.tui.tables.comparison import Matched, match_keys
 
 
 def matched(session: Session) -> list[Matched]:

@@ -20,13 +20,13 @@ from ndissect.tui.app.actions import ACTIONS, BY_NAME, FOOTER, Action
 from ndissect.tui.app.filter_line import FilterLine
 from ndissect.tui.app.help import shown
 from ndissect.tui.app.listing import NOTHING, Item, Listing
+from ndissect.tui.app.listing_cache import Shelf
+from ndissect.tui.app.messages import Telling, told
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.shelf import Shelf
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 from ndissect.tui.app.strips import Line, Piece
 from ndissect.tui.app.table import Table
-from ndissect.tui.app.telling import Telling, told
-from ndissect.tui.glyphs import ASCII, UNICODE
+from ndissect.tui.pictures.glyphs import ASCII, UNICODE
 
 #: Columns from which two and three tables are shown.
 TWO, THREE = 120, 160
@@ -76,7 +76,7 @@ class Panes(Telling):
         self.shelf: Shelf | None = None
         self.marks: list[Item] = []
         self.root, self.depth, self.summary_of = "layers", 0, ""
-        self._before_stores = Place()
+        self._before_stores = Bookmark()
         self.covers: list[Listing] = []
         self._timer: Timer | None = None
         self._levels = tuple(Table(self.glyphs, self.is_marked, id=name) for name in ("root", "units", "unit"))
@@ -127,7 +127,7 @@ class Panes(Telling):
         """Whether ``item`` is marked."""
         return item in self.marks
 
-    def place(self) -> Place:
+    def place(self) -> Bookmark:
         """Where the reader is in this store, to come back to."""
         if self.root == "stores":
             return self._before_stores
@@ -135,10 +135,10 @@ class Panes(Telling):
         layer = root.layer if root.kind == "layer" else self.summary_of
         unit_layer, unit = (units.layer, units.unit) if units.kind == "unit" else (layer, -1)
         category = root.name if root.kind == "category" else ""
-        return Place(self.root, self.depth, layer, unit_layer, unit, root.concept, category)
+        return Bookmark(self.root, self.depth, layer, unit_layer, unit, root.concept, category)
 
     @told
-    def go(self, place: Place) -> None:
+    def go(self, place: Bookmark) -> None:
         """Show ``place``, as far as the store has it."""
         self.covers.clear()
         summary_of = place.layer if place.root == "summary" else ""
@@ -147,7 +147,7 @@ class Panes(Telling):
             item = Item("concept", summary_of, concept=place.concept)
         elif place.category:
             item = Item("category", summary_of, name=place.category)
-        elif place.root == "layers" and place != Place():
+        elif place.root == "layers" and place != Bookmark():
             item = Item("layer", place.layer)
         self._restore(place.root, summary_of, place.depth, item, Item("unit", place.unit_layer, place.unit))
 

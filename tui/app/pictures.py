@@ -18,7 +18,7 @@ from ndissect.store.errors import NDError
 from ndissect.store.files import cache_folder, own_folder
 from ndissect.store.names import safe_name
 from ndissect.store.reader import LayerView
-from ndissect.tui.viewer import Viewer, run_viewer
+from ndissect.tui.pictures.viewer import Viewer, run_viewer
 
 # No colour, visible cursor, no mouse: a viewer may leave it otherwise. Not the main screen, whose cursor would jump.
 _ORDER = "\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
@@ -37,8 +37,8 @@ def draw(view: LayerView, unit: int, *, truth: bool) -> Path:
     Raises NDError where the store holds no images, is damaged, or the disk is full.
     """
     # Pillow is only needed here: without it the first screen is there sooner.
-    from ndissect.tui.overlay import save_png  # noqa: PLC0415
-    from ndissect.tui.sheets import unit_sheet  # noqa: PLC0415
+    from ndissect.tui.pictures.overlay import save_png  # noqa: PLC0415
+    from ndissect.tui.pictures.sheets import unit_sheet  # noqa: PLC0415
 
     has_label = int(view.labels[0][unit]) >= 0
     sheet = unit_sheet(view, unit, truth=truth and has_label)
@@ -67,7 +67,7 @@ def _free(folder: Path, stem: str) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    from ndissect.tui.overlay import drawn_by_nd  # noqa: PLC0415 - as above
+    from ndissect.tui.pictures.overlay import drawn_by_nd  # noqa: PLC0415 - as above
 
     return drawn_by_nd(path, _MARK)
 

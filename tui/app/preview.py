@@ -12,8 +12,8 @@ from textual.widget import Widget
 
 from ndissect.store.errors import NDError
 from ndissect.store.reader import LayerView
-from ndissect.tui.overlay import PAPER, draw_panel
-from ndissect.tui.sheets import unit_panels
+from ndissect.tui.pictures.overlay import PAPER, draw_panel
+from ndissect.tui.pictures.sheets import unit_panels
 
 # Pixels of an image's longer side as it is handed to the terminal, which scales it.
 _SIDE = 224

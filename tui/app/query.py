@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.tui.evidence import FIELDS
+from ndissect.tui.tables.evidence import FIELDS
 
 Bools = npt.NDArray[np.bool_]
 

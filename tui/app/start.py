@@ -9,7 +9,7 @@ from ndissect.store.errors import WrongUse
 from ndissect.store.files import SUFFIX, find_store
 from ndissect.store.live import find_runs, read_run
 from ndissect.store.reader import Store
-from ndissect.tui.app.state import Place
+from ndissect.tui.app.state import Bookmark
 
 
 def find_target(given: Path | None) -> Path:
@@ -29,16 +29,16 @@ def find_target(given: Path | None) -> Path:
     return find_store(given)
 
 
-def place_named(target: Path, name: str) -> Place:
+def place_named(target: Path, name: str) -> Bookmark:
     """The place ``LAYER`` or ``LAYER:UNIT``. WrongUse where the store has none of that name."""
     layer, _, number = name.rpartition(":")
     with Store(_readable(target)) as store:
         if name in store.layer_names:
-            return Place("layers", 1, name)
+            return Bookmark("layers", 1, name)
         if not layer or not number.isdigit():
             store.layer(name)  # says which layers there are
             raise WrongUse(f"'{name}' names no layer", f"write LAYER or LAYER:UNIT; nd inspect lists {SUFFIX} stores")
-        return Place("layers", 2, layer, layer, store.layer(layer).check_unit(int(number)))
+        return Bookmark("layers", 2, layer, layer, store.layer(layer).check_unit(int(number)))
 
 
 def _readable(target: Path) -> Path:

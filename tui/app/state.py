@@ -23,7 +23,7 @@ _MOST_BYTES, _LARGEST = 1 << 20, 1 << 31
 
 
 @dataclass(frozen=True)
-class Place:
+class Bookmark:
     """A place in a store: which table is on the left, how many tables deep the reader is, and at what in each.
 
     ``layer``: of the left table's cursor, or that the summary is of; ``concept`` (its number), ``category``: likewise.
@@ -51,21 +51,21 @@ def _all() -> dict[str, Any]:
     return {}
 
 
-def last_place(store: Path) -> Place | None:
+def last_bookmark(store: Path) -> Bookmark | None:
     """Where the reader of ``store`` was last, if that is known."""
     kept = _all().get(str(store.absolute()))
     if not isinstance(kept, dict):
         return None
     with contextlib.suppress(TypeError, AttributeError):
-        place = Place(**kept)
+        place = Bookmark(**kept)
         values = asdict(place)
         whole = all(abs(value) < _LARGEST for value in values.values() if isinstance(value, int))
-        if whole and all(type(value) is type(getattr(Place(), name)) for name, value in values.items()):
+        if whole and all(type(value) is type(getattr(Bookmark(), name)) for name, value in values.items()):
             return place if place.root in ROOTS and 0 <= place.depth <= 2 else None
     return None
 
 
-def remember(store: Path, place: Place) -> None:
+def remember(store: Path, place: Bookmark) -> None:
     """Keep ``place`` for the next time; where nothing can be written, nothing is kept."""
     kept = _all()
     kept.pop(str(store.absolute()), None)

@@ -22,7 +22,7 @@ from ndissect.store.text import clean_text
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Stamp, stamp
-from ndissect.tui.origin import Origin, origin
+from ndissect.tui.tables.origin import Origin, origin
 
 #: So many stores are looked into, the newest ones; a folder of more shows only the names of the others.
 MOST = 200

@@ -12,7 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ndissect.store.text import clean_text
-from ndissect.tui.glyphs import Glyphs
+from ndissect.tui.pictures.glyphs import Glyphs
 
 # The terminal's palette decides: what its owner can read in the shell can be read here, on light or on dark.
 # Every piece has both colours: Textual 8.2.8 crashes over a strip without any where NO_COLOR is set.

@@ -13,8 +13,8 @@ from ndissect.store.scores import DETECTOR_IOU, detectors, unique_best_label
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, Texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.evidence import any_known
-from ndissect.tui.views import cautions, evidence_line
+from ndissect.tui.tables.evidence import any_known
+from ndissect.tui.tables.views import cautions, evidence_line
 
 
 @dataclass(frozen=True)

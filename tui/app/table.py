@@ -15,7 +15,7 @@ from textual.widget import Widget
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing, Order, Rows, Stack
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query
 from ndissect.tui.app.strips import Piece, strip
-from ndissect.tui.glyphs import Glyphs
+from ndissect.tui.pictures.glyphs import Glyphs
 
 # The cursor, the mark and a space stand before the first column.
 _GUTTER = 3

@@ -14,9 +14,9 @@ from ndissect.store.limits import PAGE_PIXELS
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.evidence import sentences
-from ndissect.tui.glyphs import FULL_IOU
-from ndissect.tui.views import concept_json, marks
+from ndissect.tui.pictures.glyphs import FULL_IOU
+from ndissect.tui.tables.evidence import sentences
+from ndissect.tui.tables.views import concept_json, marks
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12

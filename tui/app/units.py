@@ -16,9 +16,9 @@ from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.evidence import FIELDS, TOLD, chance, interval, share
-from ndissect.tui.glyphs import FULL_IOU
-from ndissect.tui.views import marks
+from ndissect.tui.pictures.glyphs import FULL_IOU
+from ndissect.tui.tables.evidence import FIELDS, TOLD, chance, interval, share
+from ndissect.tui.tables.views import marks
 
 # Columns that go where there is no room, the first of them first: without evidence, and with it.
 _GO = ("images", "layer", "threshold", "category", "")
@@ -33,7 +33,7 @@ _EVIDENCE = "interval of the IoU: 95 %; q: share of false labels; held-out: IoU 
 class _Units:
     """N units: (N,) arrays; ``layer`` points into ``names``, ``label`` is a concept row or -1.
 
-    ``evidence`` has the numbers of ndissect.tui.evidence.TOLD that are known of any of the units.
+    ``evidence`` has the numbers of ndissect.tui.tables.evidence.TOLD that are known of any of the units.
     """
 
     names: tuple[str, ...]

@@ -63,12 +63,12 @@ def bench(
         folder = find(data)
     dataset = open_data(folder, tell, max_pixels)
 
-    from ndissect.engine.bench import bench as measure
-    from ndissect.engine.device import choose_device
-    from ndissect.engine.layers import default_layers, list_layers, match_layers
-    from ndissect.engine.memory import budget
+    from ndissect.engine.experiments.bench import bench as measure
+    from ndissect.engine.machine.device import choose_device
+    from ndissect.engine.machine.memory import budget
+    from ndissect.engine.networks.layers import default_layers, list_layers, match_layers
     from ndissect.engine.networks.resolve import load_network
-    from ndissect.engine.settings import Settings
+    from ndissect.engine.run.settings import Settings
     from ndissect.store.protocol import make_protocol
 
     loaded, chosen = load_network(network), choose_device(device)
@@ -94,7 +94,7 @@ def bench(
         tell=tell,
     )
     from ndissect.store.marks import Mark
-    from ndissect.tui.views import mark_lines
+    from ndissect.tui.tables.views import mark_lines
 
     if json:
         print_json(measured.to_json())

@@ -18,7 +18,7 @@ from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, compl
 
 if TYPE_CHECKING:
     from ndissect.store.reader import Store
-    from ndissect.tui.comparison import Side
+    from ndissect.tui.tables.comparison import Side
 
 
 def compare(
@@ -49,10 +49,10 @@ def compare(
     Of stores, layers of the same name are compared, or the only layers. Stores of other data or another protocol are
     refused, as their IoUs cannot be compared.
     """
-    from ndissect.tui.comparison import pair_json, side_json
+    from ndissect.tui.tables.comparison import pair_json, side_json
 
     if plot is not None:
-        from ndissect.tui.figures import check_plot
+        from ndissect.tui.pictures.figures import check_plot
 
         check_plot(plot)
     with contextlib.ExitStack() as stack:
@@ -78,8 +78,8 @@ def compare(
         }
         about = _about(operands, groups)
     if plot is not None:
-        from ndissect.tui.comparison_plot import draw, size
-        from ndissect.tui.figures import save
+        from ndissect.tui.pictures.comparison_plot import draw, size
+        from ndissect.tui.pictures.figures import save
 
         save(plot, lambda figure: draw(figure, result, about), size(layers))
     _print(result, about, limit, json)
@@ -179,7 +179,7 @@ def _is_store(text: str) -> bool:
 
 def _groups(operands: list[_Operand], wanted: list[str]) -> list[list[Side]]:
     """The layers to compare, the first of each list with the others."""
-    from ndissect.tui.comparison import Side
+    from ndissect.tui.tables.comparison import Side
 
     explicit = next((o.layer for o in operands if o.layer is not None), None)
     if wanted and all(o.layer is not None for o in operands):
@@ -234,7 +234,7 @@ def _few(names: Sequence[str]) -> str:
 
 def _differences(operands: list[_Operand], anyway: bool) -> list[dict[str, str]]:
     """In what B, C ... differ from A; WrongUse where they do and it was not asked for ``anyway``."""
-    from ndissect.tui.origin import data_differences, protocol_differences
+    from ndissect.tui.tables.origin import data_differences, protocol_differences
 
     first, *others = operands
     found, said = [], []
@@ -260,8 +260,8 @@ def _differences(operands: list[_Operand], anyway: bool) -> list[dict[str, str]]
 
 def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: list[str]) -> list[str]:
     """What a reader of the numbers should know."""
-    from ndissect.tui.origin import same_data
-    from ndissect.tui.views import mark_lines
+    from ndissect.tui.tables.origin import same_data
+    from ndissect.tui.tables.views import mark_lines
 
     first, *others = operands
     marked = [replace(mark, layer=side.name) for group in groups for side in group for mark in side.view.marks]
@@ -294,8 +294,8 @@ def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: list[str]
 
 def _about(operands: list[_Operand], groups: list[list[Side]]) -> list[str]:
     """Which stores A, B ... are, and how their numbers came about: for the heads of tables and plots."""
-    from ndissect.tui.origin import origin
-    from ndissect.tui.views import evidence_line, protocol_line
+    from ndissect.tui.tables.origin import origin
+    from ndissect.tui.tables.views import evidence_line, protocol_line
 
     def one(o: _Operand) -> str:
         network = origin(o.store.provenance).network

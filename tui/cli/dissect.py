@@ -176,7 +176,7 @@ def layers(
 
     load = loading(network, weights, partial, size, mean, std, max_weights)
     image_size = _pair(input_size, "--input-size")
-    from ndissect.engine.layers import list_layers
+    from ndissect.engine.networks.layers import list_layers
 
     loaded = load()
     for note in loaded.notes:
@@ -236,7 +236,7 @@ def _require_file(path: Path, hint: str) -> None:
 
 
 def _size(text: str | None) -> int | None:
-    from ndissect.engine.memory import parse_bytes
+    from ndissect.engine.machine.memory import parse_bytes
 
     return None if text is None else parse_bytes(text, "--max-weights", "write it as 40GB")
 

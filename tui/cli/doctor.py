@@ -17,7 +17,7 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """GPU, versions, viewer, terminal, file locking and free disk. Exit code 1 if something would fail."""
-    from ndissect.tui import doctor as checks
+    from ndissect.tui.cli import doctor_checks as checks
     from ndissect.tui.cli.output import Column, Table, print_json, print_table
 
     findings = checks.examine(folder, os.environ)

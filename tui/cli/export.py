@@ -58,7 +58,7 @@ def export(
     from ndissect.store.names import quoted
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
-    from ndissect.tui.views import marks
+    from ndissect.tui.tables.views import marks
 
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"
@@ -95,8 +95,8 @@ _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:
     from ndissect.tui.cli.output import json_text
-    from ndissect.tui.unit_table import evidence_json, header
-    from ndissect.tui.views import best_json, unit_json
+    from ndissect.tui.tables.unit_table import evidence_json, header
+    from ndissect.tui.tables.views import best_json, unit_json
 
     layers = [
         {
@@ -115,9 +115,9 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
 
 def _parquet(to: Path, store: Store, views: Sequence[LayerView]) -> None:
     from ndissect.store.files import atomic, check_writable
-    from ndissect.tui import parquet
     from ndissect.tui.cli.output import tell
-    from ndissect.tui.unit_table import header, unit_columns
+    from ndissect.tui.reports import parquet
+    from ndissect.tui.tables.unit_table import header, unit_columns
 
     parquet.check_pyarrow()
     check_writable(to, 1 << 20)
@@ -128,10 +128,10 @@ def _parquet(to: Path, store: Store, views: Sequence[LayerView]) -> None:
 
 def _milan(to: Path, store: Store, views: Sequence[LayerView], force: bool) -> None:
     from ndissect.store.files import atomic_folder, check_writable, human_bytes
-    from ndissect.tui import exemplars
     from ndissect.tui.cli.output import confirm_replace, tell
     from ndissect.tui.cli.progress import show_progress
-    from ndissect.tui.unit_table import header
+    from ndissect.tui.reports import exemplars
+    from ndissect.tui.tables.unit_table import header
 
     def ours(folder: Path) -> bool:
         return exemplars.is_empty(folder) or exemplars.written_by_nd(folder)

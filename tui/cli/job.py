@@ -19,15 +19,15 @@ from ndissect.tui.cli.output import tell
 
 if TYPE_CHECKING:
     from ndissect.engine.data.dataset import ConceptDataset
-    from ndissect.engine.layers import LayerInfo
-    from ndissect.engine.merge import Shard
+    from ndissect.engine.geometry.layer_geometry import LayerGeometry
+    from ndissect.engine.machine.ranks import Ranks
+    from ndissect.engine.networks.layers import LayerInfo
     from ndissect.engine.networks.resolve import Network
-    from ndissect.engine.places import Place
-    from ndissect.engine.precision import Drift
-    from ndissect.engine.publishing import Publish
-    from ndissect.engine.saved import Saved
-    from ndissect.engine.settings import Outcome, Settings
-    from ndissect.engine.together import Together
+    from ndissect.engine.run.drift import Drift
+    from ndissect.engine.run.merge import Shard
+    from ndissect.engine.run.publishing import Publish
+    from ndissect.engine.run.saved_run import SavedRun
+    from ndissect.engine.run.settings import Outcome, Settings
     from ndissect.store.live import RunWriter
     from ndissect.store.model import Dissection
 
@@ -59,8 +59,8 @@ class Job:
     layers: Sequence[LayerInfo]
     protocol: Protocol
     settings: Settings
-    together: Together
-    saved: Saved
+    ranks: Ranks
+    saved: SavedRun
     drift: Sequence[Drift]
     needed: int
     asked: dict[str, Any]
@@ -69,7 +69,7 @@ class Job:
 
     def run(self) -> Path:
         """The store, written."""
-        from ndissect.engine.dissect import dissect
+        from ndissect.engine.run.dissect import dissect
         from ndissect.store.live import RunWriter
         from ndissect.store.writer import write_store
         from ndissect.tui.cli.progress import LiveProgress, show_progress
@@ -78,11 +78,11 @@ class Job:
         with RunWriter(self.path, command(), names, room=self.needed, note=lambda text: tell(f"note: {text}")) as live:
             with show_progress() as shown, self.politely():
                 progress = LiveProgress(shown, live)
-                publish = self._publishing(live) if self.together.size == 1 else None
+                publish = self._publishing(live) if self.ranks.size == 1 else None
                 outcome = dissect(
                     *(self.network, self.dataset, self.layers, self.protocol, self.settings, progress, publish),
                     saved=self.saved,
-                    together=self.together,
+                    ranks=self.ranks,
                 )
             assert outcome.dissection is not None
             progress.busy("writing")
@@ -101,25 +101,25 @@ class Job:
 
     def run_beside(self) -> None:
         """The part of a process that is not the first of several."""
-        from ndissect.engine.dissect import dissect
-        from ndissect.engine.progress import Progress
+        from ndissect.engine.machine.progress import Progress
+        from ndissect.engine.run.dissect import dissect
 
         with self.politely():
             dissect(
                 *(self.network, self.dataset, self.layers, self.protocol, self.settings, Progress()),
                 saved=self.saved,
-                together=self.together,
+                ranks=self.ranks,
             )
 
     def run_shard(self, shard: Shard) -> None:
         """One part of the images, left for ``nd merge``; nothing where it is whole already."""
-        from ndissect.engine.dissect import gather_part
-        from ndissect.engine.places import describe_places
+        from ndissect.engine.geometry.layer_geometry import geometries_json
+        from ndissect.engine.run.dissect import gather_part
         from ndissect.tui.cli.progress import show_progress
 
-        def record(outcome: Outcome, places: Sequence[Place]) -> dict[str, Any]:
+        def record(outcome: Outcome, geometries: Sequence[LayerGeometry]) -> dict[str, Any]:
             return {
-                "places": describe_places(places),
+                "places": geometries_json(geometries),
                 "top": self.settings.top,
                 "null": self.settings.null,
                 "provenance": self._record(outcome),
@@ -140,11 +140,11 @@ class Job:
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         """Where the numbers come from."""
-        from ndissect.engine.provenance import provenance
+        from ndissect.engine.run.provenance import provenance
 
         how = provenance(self.network, self.dataset, outcome, self.settings, command(), self.started)
         how["run"] |= {"elapsed": round(outcome.before + time.time() - self.started, 3)}
-        how["run"] |= {"processes": self.together.size, "drift": [d.to_json() for d in self.drift]}
+        how["run"] |= {"processes": self.ranks.size, "drift": [d.to_json() for d in self.drift]}
         return how | {"asked": self.asked}
 
     def _publishing(self, live: RunWriter) -> Publish:
@@ -163,7 +163,7 @@ class Job:
 
     def _tell_end(self, path: Path, outcome: Outcome) -> None:
         """Where the time went, and what it took."""
-        from ndissect.engine.memory import high_water
+        from ndissect.engine.machine.memory import high_water
 
         size = sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
         whole = outcome.before + time.time() - self.started

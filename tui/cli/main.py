@@ -19,7 +19,6 @@ from ndissect.tui.cli import (
     doctor,
     export,
     limits,
-    look,
     merge,
     overlay,
     report,
@@ -29,6 +28,7 @@ from ndissect.tui.cli import (
     streams,
     sweep,
 )
+from ndissect.tui.cli import inspect as look
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 

@@ -44,11 +44,11 @@ def merge(
     from dataclasses import replace
 
     from ndissect.engine.data.packed import open_data
-    from ndissect.engine.device import choose_device
-    from ndissect.engine.memory import budget
-    from ndissect.engine.merge import merge as put_together
-    from ndissect.engine.merge import open_shards
-    from ndissect.engine.provenance import skipped
+    from ndissect.engine.machine.device import choose_device
+    from ndissect.engine.machine.memory import budget
+    from ndissect.engine.run.merge import merge as put_together
+    from ndissect.engine.run.merge import open_shards
+    from ndissect.engine.run.provenance import skipped
     from ndissect.store.writer import write_store
     from ndissect.tui.cli.job import command
     from ndissect.tui.cli.progress import show_progress

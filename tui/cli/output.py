@@ -229,7 +229,7 @@ def iou(value: float) -> str:
 
 def bar(iou: float, width: int = 12) -> str:
     """``iou`` as a bar, ``width`` characters for FULL_IOU and above."""
-    from ndissect.tui.glyphs import ASCII, FULL_IOU, UNICODE
+    from ndissect.tui.pictures.glyphs import ASCII, FULL_IOU, UNICODE
 
     return (UNICODE if _unicode() else ASCII).bar(iou / FULL_IOU, width)
 

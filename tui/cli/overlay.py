@@ -31,9 +31,9 @@ def overlay(
     from ndissect.store.files import find_store
     from ndissect.store.names import safe_name
     from ndissect.store.reader import Store
-    from ndissect.tui import overlay as drawing
-    from ndissect.tui import sheets
     from ndissect.tui.cli import output
+    from ndissect.tui.pictures import overlay as drawing
+    from ndissect.tui.pictures import sheets
 
     layer, _, number = unit.rpartition(":")
     if not layer or not number.isdigit():
@@ -50,6 +50,6 @@ def overlay(
     else:
         output.emit_line(str(path))
     if show:
-        from ndissect.tui.viewer import open_image
+        from ndissect.tui.pictures.viewer import open_image
 
         output.tell(open_image(path))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
 
-from ndissect.engine.progress import Phase, Progress
+from ndissect.engine.machine.progress import Phase, Progress
 from ndissect.store.files import host_high_water, human_bytes
 from ndissect.store.text import one_line
 from ndissect.tui.cli.output import tell

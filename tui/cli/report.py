@@ -33,9 +33,9 @@ def report(
     from ndissect.store.files import SUFFIX, atomic, check_writable, find_store, human_bytes
     from ndissect.store.names import safe_name
     from ndissect.store.reader import Store
-    from ndissect.tui import report as page
     from ndissect.tui.cli.output import confirm_replace, emit_line, tell
     from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.reports import report as page
 
     with Store(find_store(store)) as opened:
         views = [opened.layer(name) for name in dict.fromkeys(layer or opened.layer_names)]

@@ -33,11 +33,11 @@ from ndissect.tui.cli.network_options import (
 from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
-    from ndissect.engine.layers import LayerInfo
+    from ndissect.engine.experiments.rotate import Rotated
+    from ndissect.engine.networks.layers import LayerInfo
     from ndissect.engine.networks.resolve import Network
-    from ndissect.engine.rotate import Rotated
     from ndissect.store.protocol import Protocol
-    from ndissect.tui.rotated import AtAlpha
+    from ndissect.tui.tables.rotated import AtAlpha
 
 # More bases would be a slip of the step.
 _MOST_ALPHAS = 1000
@@ -93,7 +93,7 @@ def rotate(
     chosen = make_protocol(protocol, q=quantile, min_images=min_images)
     load = loading(network, weights, partial, size, mean, std, max_weights)
     if plot is not None:
-        from ndissect.tui.figures import check_plot
+        from ndissect.tui.pictures.figures import check_plot
 
         check_plot(plot)
     if output is not None:
@@ -101,10 +101,10 @@ def rotate(
         confirm_replace(output, force)
 
     from ndissect.engine.data.subset import spread
-    from ndissect.engine.device import choose_device
-    from ndissect.engine.memory import budget
-    from ndissect.engine.rotate import rotate as dissect_rotated
-    from ndissect.engine.settings import Settings
+    from ndissect.engine.experiments.rotate import rotate as dissect_rotated
+    from ndissect.engine.machine.device import choose_device
+    from ndissect.engine.machine.memory import budget
+    from ndissect.engine.run.settings import Settings
     from ndissect.tui.cli.progress import show_progress
     from ndissect.tui.cli.running import image_size, open_dataset
 
@@ -164,7 +164,7 @@ def parse_alphas(text: str) -> list[float]:
 
 
 def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> LayerInfo:
-    from ndissect.engine.layers import default_layers, list_layers, match_layers
+    from ndissect.engine.networks.layers import default_layers, list_layers, match_layers
 
     infos = list_layers(network, size)
     names = match_layers([pattern], infos) if pattern else default_layers(infos)[-1:]
@@ -178,7 +178,7 @@ def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> 
 
 def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
-    from ndissect.tui.views import mark_lines, protocol_line
+    from ndissect.tui.tables.views import mark_lines, protocol_line
 
     against = f"detectors: IoU > {DETECTOR_IOU}; no null; nothing held out"
     of = f"{found.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
@@ -188,8 +188,8 @@ def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
 def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
     from ndissect.store.marks import marks_json
     from ndissect.tui.cli.output import Column, Table, print_json, print_table
-    from ndissect.tui.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
-    from ndissect.tui.views import UNIQUE
+    from ndissect.tui.tables.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
+    from ndissect.tui.tables.views import UNIQUE
 
     rows = at_alphas(found.found)
     if json:
@@ -232,7 +232,7 @@ def _write_csv(path: Path, found: Rotated, header: str) -> None:
     import csv
 
     from ndissect.store.files import atomic
-    from ndissect.tui.rotated import basis_json
+    from ndissect.tui.tables.rotated import basis_json
 
     rows = [basis_json(f) for f in found.found]
     with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -243,8 +243,9 @@ def _write_csv(path: Path, found: Rotated, header: str) -> None:
 
 
 def _draw(path: Path, found: Rotated, title: str, header: str) -> None:
-    from ndissect.tui import figures
-    from ndissect.tui.rotated import at_alphas, draw
+    from ndissect.tui.pictures import figures
+    from ndissect.tui.pictures.rotation_plot import draw
+    from ndissect.tui.tables.rotated import at_alphas
 
     rows = at_alphas(found.found)
     figures.save(path, lambda figure: draw(figure, rows, f"{title}, {found.units} units", header))

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import torch
 
     from ndissect.engine.data.dataset import ConceptDataset
-    from ndissect.engine.layers import LayerInfo
-    from ndissect.engine.merge import Shard
+    from ndissect.engine.machine.ranks import Ranks
+    from ndissect.engine.networks.layers import LayerInfo
     from ndissect.engine.networks.resolve import Network
-    from ndissect.engine.precision import Drift
-    from ndissect.engine.saved import Saved
-    from ndissect.engine.settings import Settings
-    from ndissect.engine.together import Together
+    from ndissect.engine.run.drift import Drift
+    from ndissect.engine.run.merge import Shard
+    from ndissect.engine.run.saved_run import SavedRun
+    from ndissect.engine.run.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Run:
     def __init__(self, request: Request, protocol: Protocol, load: Callable[[], Network], stopper: Stopper) -> None:
         self.request, self.protocol, self.load, self.stopper = request, protocol, load, stopper
         self.started = time.time()
-        self.saved: Saved | None = None
+        self.saved: SavedRun | None = None
 
     def left_behind(self) -> tuple[str, str]:
         """What there is of a run that was stopped, and what to do."""
@@ -106,12 +106,12 @@ class _Run:
             return self._already(there)
         if there is None and request.output is not None and not request.shard:
             output.confirm_replace(request.output, request.force)
-        from ndissect.engine.together import expected, join
+        from ndissect.engine.machine.ranks import expected, join
 
         if request.shard and expected() > 1:
             raise WrongUse("--shard cuts the work into jobs of their own, torchrun shares one", "use one of them")
-        with join() as together:
-            return self._together(dataset, asked, together)
+        with join() as ranks:
+            return self._together(dataset, asked, ranks)
 
     @property
     def _by_name(self) -> bool:
@@ -134,13 +134,13 @@ class _Run:
             tell(f"{there} holds this dissection already, nothing was run; --force runs it again")
         return there
 
-    def _together(self, dataset: ConceptDataset, asked: dict[str, Any], together: Together) -> Path | None:
-        from ndissect.engine.device import choose_device
-        from ndissect.engine.layers import list_layers
-        from ndissect.engine.merge import parse_shard
-        from ndissect.engine.together import local_rank
+    def _together(self, dataset: ConceptDataset, asked: dict[str, Any], ranks: Ranks) -> Path | None:
+        from ndissect.engine.machine.device import choose_device
+        from ndissect.engine.machine.ranks import local_rank
+        from ndissect.engine.networks.layers import list_layers
+        from ndissect.engine.run.merge import parse_shard
 
-        request, first = self.request, together.rank == 0
+        request, first = self.request, ranks.rank == 0
         shard = parse_shard(request.shard) if request.shard else None
         device = choose_device(request.device, local_rank())
         network = self.load()
@@ -152,18 +152,18 @@ class _Run:
                 output.confirm_replace(request.output, request.force)
         layers = _choose(request, list_layers(network, image_size(dataset)))
         path = request.output or Path(_store_name(network, dataset))
-        needed = self._check_output(path, layers, dataset, together)
+        needed = self._check_output(path, layers, dataset, ranks)
         if first:
             for note in network.notes:
                 tell(f"note: {note}")
             what = f"{len(dataset)} images, {layer_list(layers)}, on {device}"
-            shared = f", {together.size} processes" if together.size > 1 else ""
+            shared = f", {ranks.size} processes" if ranks.size > 1 else ""
             tell(f"{network.spec} on {dataset.name}: {what}{shared}{f', shard {shard}' if shard else ''}")
-        settings = self._settings(device, together)
-        key = self._key(network, dataset, layers, settings, together, shard)
-        with self._saving(path, key, needed, together, shard) as saved:
+        settings = self._settings(device, ranks)
+        key = self._key(network, dataset, layers, settings, ranks, shard)
+        with self._saving(path, key, needed, ranks, shard) as saved:
             job = Job(
-                *(path, network, dataset, layers, self.protocol, settings, together, saved),
+                *(path, network, dataset, layers, self.protocol, settings, ranks, saved),
                 drift=self._drift(network, dataset, layers, settings) if first else [],
                 needed=needed,
                 asked=asked,
@@ -178,9 +178,9 @@ class _Run:
             job.run_beside()
             return None
 
-    def _settings(self, device: torch.device, together: Together) -> Settings:
-        from ndissect.engine.memory import budget
-        from ndissect.engine.settings import Settings
+    def _settings(self, device: torch.device, ranks: Ranks) -> Settings:
+        from ndissect.engine.machine.memory import budget
+        from ndissect.engine.run.settings import Settings
 
         r = self.request
         return Settings(
@@ -189,7 +189,7 @@ class _Run:
             r.workers,
             r.top,
             r.skip_bad,
-            memory=budget(r.memory, device, together.size),
+            memory=budget(r.memory, device, ranks.size),
             precision=r.precision,  # type: ignore[arg-type]
             jpeg_on=_decoder(r.decode, device),
             stop=self.stopper.asked,
@@ -203,36 +203,34 @@ class _Run:
         dataset: ConceptDataset,
         layers: Sequence[LayerInfo],
         settings: Settings,
-        together: Together,
+        ranks: Ranks,
         shard: Shard | None,
     ) -> dict[str, Any]:
         """What a saved run must agree with, to go on with it."""
-        from ndissect.engine.provenance import identity
+        from ndissect.engine.run.provenance import identity
 
         key = identity(network, dataset, [layer.name for layer in layers], self.protocol, settings)
-        key |= {"processes": together.size}
+        key |= {"processes": ranks.size}
         return key | {"shard": str(shard)} if shard else key
 
     @contextlib.contextmanager
     def _saving(
-        self, path: Path, key: dict[str, Any], needed: int, together: Together, shard: Shard | None
-    ) -> Iterator[Saved]:
-        from ndissect.engine.saved import Saved
+        self, path: Path, key: dict[str, Any], needed: int, ranks: Ranks, shard: Shard | None
+    ) -> Iterator[SavedRun]:
+        from ndissect.engine.run.saved_run import SavedRun
         from ndissect.store.paused import saved_folder
 
         folder = shard.folder(path) if shard else saved_folder(path)
-        self.saved = Saved(folder, key, together.rank, needed, target=path, command=going_on())
-        if together.rank > 0:
-            together.gather(None)  # the first process has the folder ready, and holds it
+        self.saved = SavedRun(folder, key, ranks.rank, needed, target=path, command=going_on())
+        if ranks.rank > 0:
+            ranks.gather(None)  # the first process has the folder ready, and holds it
             yield self.saved
             return
         with self.saved.held(restart=self.request.restart):
-            together.gather(None)
+            ranks.gather(None)
             yield self.saved
 
-    def _check_output(
-        self, path: Path, layers: Sequence[LayerInfo], dataset: ConceptDataset, together: Together
-    ) -> int:
+    def _check_output(self, path: Path, layers: Sequence[LayerInfo], dataset: ConceptDataset, ranks: Ranks) -> int:
         """The bytes that the store will take, about; NDError where it cannot be written, or no reader would take it."""
         from ndissect.store.limits import check_plan
         from ndissect.store.writer import estimated_size
@@ -249,7 +247,7 @@ class _Run:
             images=dataset.names,
         )
         needed = estimated_size(units, sizes, len(dataset.concepts), self.request.top, len(dataset))
-        if together.rank == 0:
+        if ranks.rank == 0:
             check_writable(path, needed)
             if self.request.output is None and not self.request.shard:
                 output.confirm_replace(path, self.request.force)
@@ -261,7 +259,7 @@ class _Run:
         """What the chosen precision changes, which is told; nothing where it is float32."""
         if settings.precision == "fp32":
             return []
-        from ndissect.engine.precision import measure_drift
+        from ndissect.engine.run.drift import measure_drift
 
         drift = measure_drift(network, dataset, layers, self.protocol, settings)
         for d in drift:
@@ -303,7 +301,7 @@ def _choose(request: Request, infos: list[LayerInfo]) -> list[LayerInfo]:
 
 def choose_layers(patterns: Sequence[str], all_convs: bool, infos: list[LayerInfo]) -> list[LayerInfo]:
     """The layers that are asked for, or those that are taken unasked; WrongUse for a pattern that matches none."""
-    from ndissect.engine.layers import default_layers, match_layers
+    from ndissect.engine.networks.layers import default_layers, match_layers
 
     named = patterns or all_convs
     names = match_layers(patterns, infos, all_convs) if named else default_layers(infos)

@@ -35,9 +35,9 @@ from ndissect.tui.cli.network_options import (
 from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
-    from ndissect.engine.series import Member
+    from ndissect.engine.experiments.series import Member
     from ndissect.store.protocol import Protocol
-    from ndissect.tui.series import Dissected
+    from ndissect.tui.tables.series import Dissected
 
 # More curves than this are no plot.
 _MOST_PANELS = 12
@@ -88,7 +88,7 @@ def series(
 
     Networks that are dissected already are not dissected again: after Ctrl-C the same command goes on.
     """
-    from ndissect.engine.series import choose, others, read_series
+    from ndissect.engine.experiments.series import choose, others, read_series
     from ndissect.store.protocol import make_protocol
     from ndissect.tui.cli import running
     from ndissect.tui.cli.dissect import dissect
@@ -98,7 +98,7 @@ def series(
     every = read_series(members, network)
     by, chosen = choose(every, _renamed(every, factor), only or ())
     if plot is not None:
-        from ndissect.tui.figures import check_plot
+        from ndissect.tui.pictures.figures import check_plot
 
         check_plot(plot)
         if len(others(chosen, by)) > _MOST_PANELS:
@@ -143,25 +143,26 @@ def series(
             )
         except NDError as e:
             raise _told(e, member, path, there, done, len(chosen)) from e
-    from ndissect.tui.series import read
+    from ndissect.tui.tables.series import read
 
     found = read(chosen, paths)
     name = factor or by
     header = _header(paths)
     if plot is not None:
-        from ndissect.tui import figures
-        from ndissect.tui import series as drawing
+        from ndissect.tui.pictures import figures
+        from ndissect.tui.pictures.series_plot import draw, figure_size
+        from ndissect.tui.tables.series import panels
 
-        panels = drawing.panels(found, by)
+        shown = panels(found, by)
         figures.save(
-            plot, lambda figure: drawing.draw(figure, panels, name, header), size=drawing.size(panels)
+            plot, lambda figure: draw(figure, shown, name, header), size=figure_size(shown)
         )  # fmt: skip
     _tell_found(found, by, name, header, json)
 
 
 def _renamed(members: Sequence[Member], factor: str | None) -> str | None:
     """The factor as the members know it: that of checkpoints is the user's to name."""
-    from ndissect.engine.series import NUMBER
+    from ndissect.engine.experiments.series import NUMBER
 
     return NUMBER if factor is not None and all(set(m.factors) == {NUMBER} for m in members) else factor
 
@@ -221,7 +222,7 @@ def _told(error: NDError, member: Member, path: Path, there: bool, done: int, to
 
 def _header(paths: Sequence[Path]) -> str:
     from ndissect.store.reader import Store
-    from ndissect.tui.views import evidence_line, mark_lines, protocol_line
+    from ndissect.tui.tables.views import evidence_line, mark_lines, protocol_line
 
     said, marked = [], []
     for path in paths:
@@ -233,9 +234,9 @@ def _header(paths: Sequence[Path]) -> str:
 
 
 def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
-    from ndissect.engine.series import show
+    from ndissect.engine.experiments.series import show
     from ndissect.tui.cli.output import Column, Table, count, print_json, print_table
-    from ndissect.tui.views import UNIQUE
+    from ndissect.tui.tables.views import UNIQUE
 
     if json:
         print_json({"factor": name, "header": header, "networks": [_as_json(d) for d in found]})

@@ -120,7 +120,7 @@ def _finished(store: Path | None) -> list[dict[str, Any]]:
 def _store(path: Path, finished: float) -> dict[str, Any]:
     from ndissect.store.errors import NDError
     from ndissect.store.reader import Store
-    from ndissect.tui.origin import origin
+    from ndissect.tui.tables.origin import origin
 
     about: dict[str, Any] = {"store": str(path), "state": "finished", "finished": _moment(finished)}
     try:

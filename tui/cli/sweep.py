@@ -41,7 +41,7 @@ from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.tui.cli.output import Table
-    from ndissect.tui.swept import SweptLayer
+    from ndissect.tui.tables.swept import SweptLayer
 
 _Number = TypeVar("_Number", Fraction, float)
 
@@ -107,19 +107,19 @@ def sweep(
     ]
     load = loading(network, weights, partial, size, mean, std, max_weights)
     if plot is not None:
-        from ndissect.tui.figures import check_plot
+        from ndissect.tui.pictures.figures import check_plot
 
         check_plot(plot)
 
-    from ndissect.engine.device import choose_device
-    from ndissect.engine.layers import list_layers
-    from ndissect.engine.memory import budget
-    from ndissect.engine.settings import Settings
-    from ndissect.engine.sweep import sweep as dissect_all
+    from ndissect.engine.experiments.sweep import sweep as dissect_all
+    from ndissect.engine.machine.device import choose_device
+    from ndissect.engine.machine.memory import budget
+    from ndissect.engine.networks.layers import list_layers
+    from ndissect.engine.run.settings import Settings
     from ndissect.tui.cli import running
     from ndissect.tui.cli.progress import show_progress
-    from ndissect.tui.swept import summed_up
-    from ndissect.tui.views import mark_lines, protocol_line
+    from ndissect.tui.tables.swept import summed_up
+    from ndissect.tui.tables.views import mark_lines, protocol_line
 
     dataset, on = running.open_dataset(data, max_pixels), choose_device(device)
     settings = Settings(on, batch_size, workers, skip_bad=skip_bad, memory=budget(memory, on), anyway=anyway)
@@ -189,8 +189,8 @@ def _distinct(values: list[_Number], option: str) -> list[_Number]:
 
 
 def _draw(path: Path, layers: Sequence[SweptLayer], what: str, header: str) -> None:
-    from ndissect.tui import figures
-    from ndissect.tui.swept import draw
+    from ndissect.tui.pictures import figures
+    from ndissect.tui.pictures.sweep_plot import draw
 
     figures.save(path, lambda figure: draw(figure, layers, what, header), (9.0, 3.4 * len(layers) + 0.6))
 

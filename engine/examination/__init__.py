@@ -1,0 +1,1 @@
+"""What must hold of a network before it is dissected."""

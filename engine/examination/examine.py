@@ -1,0 +1,154 @@
+"""What must hold of a network before it is dissected, tried on the first images: a few passes of one or two of them.
+
+It computes the same twice and whichever images are beside one (ndissect.engine.examination.repeatable); its layers'
+maps lie where the labels are, or their place is known (ndissect.engine.geometry.map_alignment); they rest on weights
+that were given (ndissect.engine.examination.left_out). What does not hold is refused, or marked in what comes of the
+run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from ndissect.engine.examination.findings import Finding, refuse
+from ndissect.engine.examination.left_out import check_weights
+from ndissect.engine.examination.repeatable import check_again, check_repeatable
+from ndissect.engine.geometry.extents import trace_extents
+from ndissect.engine.geometry.layer_geometry import LayerGeometry, layer_geometries
+from ndissect.engine.geometry.map_alignment import MapAlignment, Responses, align_map
+from ndissect.engine.geometry.responses import BANDS, respond
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.machine.ranks import ALONE, Ranks
+from ndissect.engine.networks.layers import LayerInfo
+from ndissect.engine.passes.forward import Forward
+from ndissect.engine.passes.loader import Loader, image_tensor
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.marks import Mark
+
+_Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
+
+# Images that are looked at for a second one.
+_LOOKED_AT = 16
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The layers with how their maps lie on the label grid; what to be told; what is marked instead of refused."""
+
+    geometries: tuple[LayerGeometry, ...]
+    notes: tuple[str, ...]
+    marks: tuple[Mark, ...]
+
+
+def examine(
+    forward: Forward,
+    loader: Loader,
+    layers: Sequence[LayerInfo],
+    progress: Progress,
+    ranks: Ranks = ALONE,
+    *,
+    anyway: bool = False,
+    skip_bad: bool = False,
+) -> Examined:
+    """Examine the layers that ``forward`` captures, its network being on its device, on the first images.
+
+    ``forward`` then gives the part of their maps that lies on the image; ``progress`` is told what was found. NDError
+    for what does not hold, unless ``anyway``; in all of several processes alike.
+    """
+
+    def look() -> Examined:
+        return _examine(forward, loader, layers, anyway=anyway, skip_bad=skip_bad)
+
+    found = look() if ranks.size == 1 else _agreed(look, ranks)
+    forward.kept = {p.name: p.kept for p in found.geometries if p.kept is not None}
+    for note in (*found.notes, *(f"{mark.layer} {mark.sentence}" for mark in found.marks)):
+        progress.note(note)
+    return found
+
+
+def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
+    """What the first process found; where any process refuses, all do, so that none waits for it."""
+    found: Examined | None = None
+    error: NDError | None = None
+    try:
+        found = look()
+    except NDError as e:
+        error = e
+    said = ranks.gather(None if error is None else (isinstance(error, WrongUse), error.message, error.hint))
+    if error is not None:
+        raise error
+    others = [s for s in said if s is not None]
+    if others:
+        wrong, message, hint = others[0]
+        raise (WrongUse if wrong else NDError)(message, hint)
+    return cast(Examined, ranks.gather(found)[0])
+
+
+def _examine(
+    forward: Forward, loader: Loader, layers: Sequence[LayerInfo], *, anyway: bool, skip_bad: bool
+) -> Examined:
+    first = loader.first(skip_bad=skip_bad)
+    module, names = forward.network.module, [layer.name for layer in layers]
+    with forward.captured() as capture:
+
+        def run(images: Sequence[Tensor]) -> Mapping[str, Tensor]:
+            return forward.maps(capture, images)
+
+        findings = _repeats(run, forward, first, _second(loader, first))
+        findings += check_weights(run, module, forward.network.left_out, first)
+        responses = respond(lambda image: run([image]), first, names) if min(first.shape[-2:]) >= 2 * BANDS else {}
+    inputs = forward.inputs([first], slice(0, 1))
+    extents = trace_extents(module, inputs, names)
+    size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    alignments = {
+        layer.name: align_map(extents[layer.name], cast(Responses, responses[layer.name]), layer.map_size, size)
+        for layer in layers
+        if layer.map_size is not None and layer.name in responses
+    }
+    misplaced = {name: f"has maps that do not lie on the image: {p.fault}" for name, p in alignments.items() if p.fault}
+    if misplaced:
+        findings.append(Finding("placement", misplaced, _PLACED))
+    if not anyway:
+        refuse(findings)
+    geometries = layer_geometries(forward.network, inputs, layers, loader.protocol, loader.grid, alignments)
+    return Examined(tuple(geometries), _notes(alignments), tuple(mark for f in findings for mark in f.marks()))
+
+
+_PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"
+
+
+def _repeats(run: _Run, forward: Forward, first: Tensor, second: Tensor) -> list[Finding]:
+    try:
+        return check_repeatable(run, forward.network.module, (first, second))
+    except torch.OutOfMemoryError:
+        pass
+    except NDError:
+        if forward.batch.size > 1:
+            raise
+    # One image at a time, as the run will take them: because it was asked for, or because no two fit the device.
+    return check_again(run, first)
+
+
+def _second(loader: Loader, first: Tensor) -> Tensor:
+    """Another of the first images, of the size of ``first``; where there is none, its negative."""
+    for index in range(min(len(loader.dataset), _LOOKED_AT)):
+        with contextlib.suppress(NDError):
+            image = image_tensor([loader.read(index)])[0]
+            if image.shape == first.shape and not torch.equal(image, first):
+                return image
+    return 255 - first
+
+
+def _notes(alignments: Mapping[str, MapAlignment]) -> tuple[str, ...]:
+    """What was found of where maps lie, the layers with the same words together."""
+    by_text: dict[str, list[str]] = {}
+    for name, alignment in alignments.items():
+        if alignment.note:
+            by_text.setdefault(alignment.note, []).append(name)
+    return tuple(f"{', '.join(names)}: {text}" for text, names in by_text.items())

@@ -1,0 +1,1 @@
+"""The experiments of the papers that take more than one dissection."""

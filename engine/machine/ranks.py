@@ -1,0 +1,114 @@
+"""Several processes that share one dissection: each takes a part of the images, and what they count is added up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from ndissect.store.errors import NDError
+
+
+class Ranks:
+    """One process alone; :func:`join` gives the processes of a ``torchrun``."""
+
+    rank = 0
+    size = 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """``values`` added up over all processes, in place."""
+        return values
+
+    def least(self, values: Tensor) -> Tensor:
+        """The smallest of all processes, element by element, in place."""
+        return values
+
+    def most(self, values: Tensor) -> Tensor:
+        """The largest of all processes, element by element, in place."""
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's ``value``, in the order of ranks, for all of them."""
+        return [value]
+
+    def part(self, images: int) -> range:
+        """The images of this process."""
+        return range(images * self.rank // self.size, images * (self.rank + 1) // self.size)
+
+
+ALONE = Ranks()
+
+
+class _DistributedRanks(Ranks):
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def _reduce(self, values: Tensor, how: Any) -> Tensor:
+        # gloo adds what lies on the CPU. What is added is small beside what it was counted from.
+        whole = values.detach().to("cpu").contiguous()
+        with _speaking():
+            dist.all_reduce(whole, how)
+        return values.copy_(whole)
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def least(self, values: Tensor) -> Tensor:
+        return self._reduce(values, dist.ReduceOp.MIN)
+
+    def most(self, values: Tensor) -> Tensor:
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def gather(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self.size
+        with _speaking():
+            dist.all_gather_object(found, value)
+        return found
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as e:  # DistBackendError, DistNetworkError and timeouts are RuntimeErrors
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise NDError(
+            f"another process of this run ended before its time: {reason[:160]}",
+            "its own message says why; the same command goes on from what was saved",
+        ) from e
+
+
+def expected() -> int:
+    """How many processes ``torchrun`` started for this run; 1 without it."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    started = "RANK" in os.environ and "MASTER_ADDR" in os.environ
+    return int(size) if started and size.isdigit() else 1
+
+
+def local_rank() -> int:
+    """Which of the processes on this machine this one is: the GPU that it takes."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    return int(rank) if rank.isdigit() and expected() > 1 else 0
+
+
+@contextlib.contextmanager
+def join(timeout: float = 1800.0) -> Iterator[Ranks]:
+    """All the processes of this run for the block; one alone without ``torchrun``.
+
+    ``timeout``: seconds to wait for the slowest at each meeting. NDError where another process ended.
+    """
+    if expected() == 1:
+        yield ALONE
+        return
+    with _speaking():
+        dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+    try:
+        yield _DistributedRanks()
+    finally:
+        with contextlib.suppress(Exception):  # after a failure there may be nobody left to say goodbye to
+            dist.destroy_process_group()

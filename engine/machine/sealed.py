@@ -1,0 +1,83 @@
+"""A file of tensors with a record that tells whether it is what was written, to the bit, and where it belongs.
+
+A digest over the record, every tensor and ``belongs``, which says what of the file is part of, stands in the file's
+own header: so a file is replaced as a whole or not at all, and there is no second file that a kill could leave behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ndissect.engine.machine.state import State
+from ndissect.engine.machine.utf8_path import utf8_path
+
+#: What reading a file that was damaged, or written by something else, may raise.
+UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, OverflowError)
+
+
+class Damaged(Exception):
+    """A file is not what was written, or lies where another belongs."""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What a file holds; ``digest``: of all of it."""
+
+    record: dict[str, Any]
+    state: State
+    digest: str
+
+
+def write_sealed(path: Path, state: State, record: Mapping[str, Any], belongs: str) -> str:
+    """Write ``path``; the digest. OSError where the disk does not take it."""
+    on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
+    text = json.dumps(record)
+    digest = _digest(text, on_host, belongs)
+    try:
+        with utf8_path(path) as name:
+            save_file(on_host, name, {"record": text, "digest": digest})
+    except SafetensorError as e:  # a failure of the disk, in the words of another language
+        full = "os error 28" in str(e) or "No space" in str(e)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(e)) from e
+    return digest
+
+
+def read_sealed(path: Path, belongs: str) -> Sealed:
+    """What was written to ``path``; Damaged where that is not what is there. No link is followed."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would be waited for
+            raise Damaged(path.name)
+        with utf8_path(path) as name, safe_open(name, framework="pt") as f:
+            about, state = f.metadata(), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        text, digest = about["record"], about["digest"]
+        if _digest(text, state, belongs) != digest:
+            raise Damaged(path.name)
+        return Sealed(dict(json.loads(text)), state, digest)
+    except UNREADABLE as e:
+        raise Damaged(path.name) from e
+
+
+def _digest(text: str, state: State, belongs: str) -> str:
+    names = sorted(state)
+    form = [[name, str(state[name].dtype), list(state[name].shape)] for name in names]
+    header = json.dumps([belongs, text, form]).encode()
+    found = hashlib.sha256(len(header).to_bytes(8, "little") + header)
+    for name in names:
+        found.update(_bytes(state[name]))
+    return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

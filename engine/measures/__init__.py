@@ -1,0 +1,1 @@
+"""Tensors in, counts out: thresholds, masks, top images, peaks."""

@@ -1,0 +1,137 @@
+"""Each unit's peak activation in every image, and how well it finds the images that hold the unit's label.
+
+A second measure beside the IoU: one ranks whole images by what the other compares pixel by pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ndissect.engine.geometry.layer_geometry import LayerGeometry
+from ndissect.engine.machine.ranks import ALONE, Ranks
+from ndissect.engine.machine.state import State, as_tensor, demand_form, from_tensor
+from ndissect.engine.passes.extremes import Extremes
+from ndissect.engine.passes.labels import LabelBatch
+
+# Values that are ranked at once.
+_AT_ONCE = 1 << 24
+
+
+class Peaks:
+    """Peaks of all layers' units, and which concepts the images hold, of the images so far."""
+
+    def __init__(self, geometries: Sequence[LayerGeometry], concepts: int) -> None:
+        self._units = [p.units for p in geometries]
+        self._concepts = concepts
+        self._peaks: list[list[Tensor]] = [[] for _ in geometries]
+        self._images: list[list[int]] = [[] for _ in geometries]
+        self._held: dict[int, Tensor] = {}
+
+    @staticmethod
+    def nbytes(geometries: Sequence[LayerGeometry], concepts: int, images: int) -> int:
+        """Bytes that so many images take."""
+        return images * (4 * sum(p.units for p in geometries) + concepts // 8)
+
+    def add(self, i: int, images: Sequence[int], maps: Tensor, known: Extremes) -> None:
+        """Take layer ``i``'s ``maps`` (N, U, h, w) of ``images``; a peak is the largest finite activation."""
+        peak = known.peak
+        if not known.clean:
+            finite = torch.where(torch.isfinite(maps), maps, -torch.inf)
+            peak = finite.amax((2, 3)).to(torch.float32)
+        self._peaks[i].append(peak.cpu())
+        self._images[i] += images
+
+    def add_labels(self, images: Sequence[int], labels: LabelBatch) -> None:
+        """Take what these images hold."""
+        held = _packed(labels.area[:, 1:] > 0).cpu()
+        self._held.update(zip(images, held, strict=True))
+
+    def state(self) -> State:
+        """All that :meth:`restore` and :meth:`merge` need."""
+        found: State = {"images": as_tensor([self._images, list(self._held)])}
+        found["held"] = torch.stack(list(self._held.values())) if self._held else torch.zeros(0, dtype=torch.uint8)
+        for i, units in enumerate(self._units):
+            found[f"{i}"] = torch.cat([torch.zeros(0, units), *self._peaks[i]])
+        return found
+
+    def merge(self, state: State) -> None:
+        """Take what was found in other images; ValueError where it is of other layers or concepts."""
+        images, held = from_tensor(state["images"])
+        form = {f"{i}": torch.zeros(len(images[i]), units) for i, units in enumerate(self._units)}
+        if held:
+            form["held"] = torch.zeros(len(held), -(-self._concepts // 8), dtype=torch.uint8)
+        demand_form(state, form)
+        if len(images) != len(self._units) or not all(set(some) <= set(held) for some in images):
+            raise ValueError(f"peaks of {len(images)} layers")
+        for i, some in enumerate(images):
+            self._images[i] += some
+            self._peaks[i].append(state[f"{i}"])
+        self._held.update(zip(held, state["held"], strict=True))
+
+    restore = merge
+
+    def shared(self, ranks: Ranks = ALONE) -> None:
+        """Take what the other processes have found."""
+        if ranks.size > 1:
+            for rank, state in enumerate(ranks.gather(self.state())):
+                if rank != ranks.rank:
+                    self.merge(state)
+
+    def precision(self, i: int, label: Tensor, category: Tensor, within: bool) -> tuple[Tensor, Tensor]:
+        """Average precision and base rate of layer ``i``'s units for their labels, (U,) float64 each; NaN for none.
+
+        ``label`` (U,): concept rows, -1 for none; ``category`` (C,): of each concept. ``within``: only images that
+        hold a concept of the label's category are ranked, as they alone were searched for it; else all.
+        """
+        U = self._units[i]
+        found = torch.full((U,), torch.nan, dtype=torch.float64), torch.full((U,), torch.nan, dtype=torch.float64)
+        units = (label >= 0).nonzero()[:, 0]
+        if not len(units) or not self._images[i]:
+            return found
+        order = torch.tensor(self._images[i]).argsort()
+        peaks = torch.cat(self._peaks[i])[order]
+        held = _unpacked(torch.stack([self._held[n] for n in sorted(self._images[i])]), self._concepts)
+        in_category = torch.stack([held[:, category == k].any(1) for k in range(int(category.max()) + 1)], 1)
+        step = max(1, _AT_ONCE // len(peaks))
+        for start in range(0, len(units), step):
+            some = units[start : start + step]
+            relevant = held[:, label[some]]
+            counted = in_category[:, category[label[some]]] if within else torch.ones_like(relevant)
+            found[0][some], found[1][some] = average_precision(peaks[:, some], relevant, counted)
+        return found
+
+
+def average_precision(score: Tensor, relevant: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """The area under precision against recall, by steps, and the share that is relevant: (U,) float64 each.
+
+    ``score`` (N, U), ``relevant``, ``counted`` (N, U) bool: only what is counted is ranked, and only that may be
+    relevant. Equal scores rank together, so that the order of images means nothing. NaN where nothing is relevant.
+    """
+    N = len(score)
+    order = torch.where(counted, score, -torch.inf).argsort(dim=0, descending=True, stable=True)
+    counted, relevant = counted.gather(0, order), relevant.gather(0, order)
+    # What is not counted comes last, among others of -inf: those are one group with it, whose count leaves it out.
+    score = torch.where(counted, score.gather(0, order), -torch.inf)
+    last = torch.ones_like(counted)
+    last[:-1] = score[1:] != score[:-1]
+    place = torch.arange(N)[:, None].expand_as(score)
+    end = torch.where(last, place, N).flip(0).cummin(0).values.flip(0)  # of the group that each belongs to
+    hits, seen = relevant.cumsum(0).double(), counted.cumsum(0).double()
+    precision = (hits / seen.clamp(min=1)).gather(0, end)
+    total = relevant.sum(0).double()
+    base_rate = torch.where(total > 0, total / counted.sum(0), torch.nan)
+    return (precision * relevant).sum(0) / total, base_rate
+
+
+def _packed(bits: Tensor) -> Tensor:
+    """(N, C) bool -> (N, ceil(C / 8)) uint8."""
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(2, dtype=torch.uint8)
+
+
+def _unpacked(packed: Tensor, columns: int) -> Tensor:
+    bits = packed[:, :, None] >> torch.arange(8, dtype=torch.uint8) & 1
+    return bits.view(len(packed), -1)[:, :columns].bool()

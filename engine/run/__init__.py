@@ -1,0 +1,1 @@
+"""One dissection, from a request to a store."""

@@ -1,0 +1,117 @@
+"""Where a store's numbers come from: enough to run the command again and to see why two results differ."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.machine.device import device_name
+from ndissect.engine.measures import fused
+from ndissect.engine.networks import FACTORY_SEED
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.run.gather_pass import DataSummary
+from ndissect.engine.run.settings import Outcome, Settings
+from ndissect.store.marks import marks_json
+from ndissect.store.protocol import Protocol
+
+# What of a network's origin decides its activations, beside its weights.
+_CODE = ("model", "torchvision", "factory", "sha256")
+
+# Images left out that a record names; of more than these it tells how many, as it does of all images.
+_SKIPPED = 5_000
+
+
+def _cudnn() -> int | None:
+    found: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return found
+
+
+def skipped(survey: DataSummary) -> list[dict[str, str]]:
+    """The images that were left out and why, as JSON values: the first of them where they are very many."""
+    return [{"image": name, "why": why} for name, why in survey.skipped[:_SKIPPED]]
+
+
+def identity(
+    network: Network, dataset: ConceptDataset, layers: Sequence[str], protocol: Protocol, settings: Settings
+) -> dict[str, Any]:
+    """What a run is of, by contents, as JSON values: runs that agree in it count the same."""
+    return {
+        "program": version("ndissect"),
+        "torch": torch.__version__,
+        "network": {
+            "name": network.name,
+            "code": ", ".join(network.origin[k] for k in _CODE if k in network.origin),
+            "weights": network.digest,
+            "preprocessing": network.preprocess.describe(),
+        },
+        "data": {"name": dataset.name, "tables": dataset.tables_digest(), "images": len(dataset)},
+        "layers": list(layers),
+        "protocol": protocol.to_json(),
+        "top images": settings.top,
+        "precision": settings.precision,
+        "null": settings.null,
+        "decoder": "cpu" if settings.jpeg_on is None else settings.jpeg_on.type,
+        "device": settings.device.type,
+    }
+
+
+def provenance(
+    network: Network,
+    dataset: ConceptDataset,
+    outcome: Outcome,
+    settings: Settings,
+    command: str,
+    started: float,
+) -> dict[str, Any]:
+    """The record as JSON values; ``started`` is in seconds since the epoch, ``command`` as it was typed."""
+    survey = outcome.survey
+    return {
+        "command": command,
+        "folder": str(Path.cwd()),
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "network": {
+            "spec": network.spec,
+            "name": network.name,
+            "weights_digest": network.digest,
+            "origin": dict(network.origin),
+            "preprocess": network.preprocess.describe(),
+            "notes": [*network.notes, *outcome.notes],
+        },
+        "marks": marks_json(outcome.marks),
+        "data": {
+            "name": dataset.name,
+            "path": str(dataset.root),
+            "images": len(dataset),
+            "used": survey.images,
+            "skipped": skipped(survey),
+            "tables_digest": dataset.tables_digest(),
+            "content_digest": survey.digest,
+        },
+        "run": {
+            "device": device_name(settings.device),
+            "batch": outcome.batch,
+            "forward_passes": outcome.passes,
+            "arithmetic": settings.precision,
+            "jpeg_decoder": str(settings.jpeg_on or "cpu threads"),
+            "plain_tally_because": fused.why_not(),
+            "seed": FACTORY_SEED,
+            "seconds": outcome.seconds,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "hdf5": h5py.version.hdf5_version,
+            **{name: version(name) for name in ("ndissect", "torchvision", "numpy", "h5py", "pillow")},
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": _cudnn() if settings.device.type == "cuda" else None,
+        },
+    }

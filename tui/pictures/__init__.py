@@ -1,0 +1,1 @@
+"""Pictures: overlays, sheets, charts, and the programs that show them."""

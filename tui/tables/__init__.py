@@ -1,0 +1,1 @@
+"""What tables and screens show, as plain data."""
