@@ -182,7 +182,7 @@ def fill(budget: Budget, value: float = 2.0) -> Candidates:
     kept = Candidates(budget, CPU, "half-pixel")
     for number in range(PIECES):
         kept.add(piece(number, bounds_at(value)), bounds_at(value))
-        assert kept.nbytes == sum(p.nbytes for p in kept.pieces) <= budget.host
+        assert kept.nbytes == sum(p.nbytes for p in kept.batches) <= budget.host
     return kept
 
 
@@ -195,7 +195,7 @@ def test_within_the_budget_everything_is_kept() -> None:
     kept = fill(Budget(whole_bytes(labels=True), 0))
     assert not kept.full
     assert kept.images() == set(range(2 * PIECES))
-    for number, there in enumerate(kept.pieces):
+    for number, there in enumerate(kept.batches):
         assert there.images == [2 * number, 2 * number + 1]
         assert there.labels is not None
         for layer, maps, bound in zip(there.layers, maps_of(number), bounds_at(2.0), strict=True):
@@ -206,8 +206,8 @@ def test_over_the_budget_the_labels_go_first() -> None:
     kept = fill(Budget(whole_bytes(labels=True) - 1, 0))
     assert not kept.full
     assert kept.images() == set(range(2 * PIECES))
-    assert all(p.labels is None for p in kept.pieces)
-    check(kept.pieces[0].layers[0], maps_of(0)[0], bounds_at(2.0)[0], "half-pixel")
+    assert all(p.labels is None for p in kept.batches)
+    check(kept.batches[0].layers[0], maps_of(0)[0], bounds_at(2.0)[0], "half-pixel")
     assert not fill(Budget(whole_bytes(labels=False), 0)).full, "labels take nothing of what activations need"
 
 
@@ -231,18 +231,18 @@ def test_a_raised_bound_lets_go_of_what_is_below_it_and_of_nothing_above(upsampl
     for number in range(PIECES):
         low = bounds_at(-torch.inf if number == 0 else 2.0)
         kept.add(piece(number, low, upsampling), low)
-    assert isinstance(kept.pieces[0].layers[0], torch.Tensor), "maps as a whole, while nothing is known"
+    assert isinstance(kept.batches[0].layers[0], torch.Tensor), "maps as a whole, while nothing is known"
     before = kept.nbytes
     for value in (2.25, 2.75):
         kept.cut(bounds_at(value))
-        assert kept.nbytes == sum(p.nbytes for p in kept.pieces) < before
+        assert kept.nbytes == sum(p.nbytes for p in kept.batches) < before
         before = kept.nbytes
-        assert sum(isinstance(layer, Cells) for p in kept.pieces for layer in p.layers) > PIECES
-        for number, there in enumerate(kept.pieces):
+        assert sum(isinstance(layer, Cells) for p in kept.batches for layer in p.layers) > PIECES
+        for number, there in enumerate(kept.batches):
             for layer, maps, bound in zip(there.layers, maps_of(number), bounds_at(value), strict=True):
                 check(layer, maps, bound, upsampling)
     assert kept.images() == set(range(2 * PIECES))
-    assert all(p.labels is not None for p in kept.pieces)
+    assert all(p.labels is not None for p in kept.batches)
 
 
 def test_no_image_is_left_out_while_there_is_something_to_let_go_of() -> None:
@@ -289,7 +289,7 @@ def test_pieces_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     saved = SavedRun(tmp_path / ".x.saved", {"data": "small"})
     with saved.held():
         saved.save(0, {"done": 8}, {"t": torch.arange(3)}, kept)
-    assert all(p.saved for p in kept.pieces)
+    assert all(p.saved for p in kept.batches)
 
     again = SavedRun(tmp_path / ".x.saved", {"data": "small"})
     found = again.load(0)
@@ -297,8 +297,8 @@ def test_pieces_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     record, state = found
     assert record["done"] == 8
     assert state["t"].tolist() == [0, 1, 2]
-    pieces = list(again.pieces(record, PLACES, IMAGES))
-    for a, b in zip(pieces, kept.pieces, strict=True):
+    pieces = list(again.candidates(record, PLACES, IMAGES))
+    for a, b in zip(pieces, kept.batches, strict=True):
         same_piece(a, b)
         assert a.saved
         assert a.labels is None, "read again from the data set"
@@ -324,7 +324,7 @@ def test_each_piece_is_written_once(tmp_path: Path) -> None:
         assert len(parts) == 2
         assert first.stat().st_mtime_ns == written
         record, _ = saved.load(0) or pytest.fail("it was saved")
-        one, other = saved.parts(record, PLACES, IMAGES)
+        one, other = saved.candidate_files(record, PLACES, IMAGES)
         assert [p.images for p in other] == [[18, 19]]
         assert len(one) == 4
 
@@ -339,8 +339,8 @@ def test_pieces_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:
     for damage in (b"", whole[: len(whole) // 2], b"\0" * len(whole), whole[8:]):
         part.write_bytes(damage)
         with pytest.raises(NDError, match="cannot be read") as refused:
-            list(saved.pieces(record, PLACES, IMAGES))
+            list(saved.candidates(record, PLACES, IMAGES))
         assert "--restart" in refused.value.hint
     part.unlink()
     with pytest.raises(NDError):
-        list(saved.pieces(record, PLACES, IMAGES))
+        list(saved.candidates(record, PLACES, IMAGES))

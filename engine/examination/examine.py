@@ -58,26 +58,26 @@ def examine(
 ) -> Examined:
     """Examine the layers that ``forward`` captures, its network being on its device, on the first images.
 
-    ``forward`` then gives the part of their maps that lies on the image; ``progress`` is told what was found. NDError
-    for what does not hold, unless ``anyway``; in all of several processes alike.
+    ``forward`` then gives the part of their maps that lies on the image; ``progress`` is told of what is unusual.
+    NDError for what does not hold, unless ``anyway``; in all of several processes alike.
     """
 
     def look() -> Examined:
         return _examine(forward, loader, layers, anyway=anyway, skip_bad=skip_bad)
 
-    found = look() if ranks.size == 1 else _agreed(look, ranks)
-    forward.kept = {p.name: p.kept for p in found.geometries if p.kept is not None}
-    for note in (*found.notes, *(f"{mark.layer} {mark.sentence}" for mark in found.marks)):
+    examined = look() if ranks.size == 1 else _agreed(look, ranks)
+    forward.crops = {p.name: p.kept for p in examined.geometries if p.kept is not None}
+    for note in (*examined.notes, *(f"{mark.layer} {mark.sentence}" for mark in examined.marks)):
         progress.note(note)
-    return found
+    return examined
 
 
 def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
-    """What the first process found; where any process refuses, all do, so that none waits for it."""
-    found: Examined | None = None
+    """What the first process says; where any process refuses, all do, so that none waits for it."""
+    examined: Examined | None = None
     error: NDError | None = None
     try:
-        found = look()
+        examined = look()
     except NDError as e:
         error = e
     said = ranks.gather(None if error is None else (isinstance(error, WrongUse), error.message, error.hint))
@@ -87,7 +87,7 @@ def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
     if others:
         wrong, message, hint = others[0]
         raise (WrongUse if wrong else NDError)(message, hint)
-    return cast(Examined, ranks.gather(found)[0])
+    return cast(Examined, ranks.gather(examined)[0])
 
 
 def _examine(
@@ -95,10 +95,10 @@ def _examine(
 ) -> Examined:
     first = loader.first(skip_bad=skip_bad)
     module, names = forward.network.module, [layer.name for layer in layers]
-    with forward.captured() as capture:
+    with forward.captured():
 
         def run(images: Sequence[Tensor]) -> Mapping[str, Tensor]:
-            return forward.maps(capture, images)
+            return forward.maps(images)
 
         findings = _repeats(run, forward, first, _second(loader, first))
         findings += check_weights(run, module, forward.network.left_out, first)
@@ -146,7 +146,7 @@ def _second(loader: Loader, first: Tensor) -> Tensor:
 
 
 def _notes(alignments: Mapping[str, MapAlignment]) -> tuple[str, ...]:
-    """What was found of where maps lie, the layers with the same words together."""
+    """What is to be told of where maps lie, the layers with the same words together."""
     by_text: dict[str, list[str]] = {}
     for name, alignment in alignments.items():
         if alignment.note:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 
@@ -86,20 +87,19 @@ def _rotated(
     """The network with the output of ``layer`` rotated by ``q``, float64 on the CPU, and back by what follows."""
     single = q.float().to(device)
 
-    def rotate(m: nn.Module, args: object, output: Tensor) -> Tensor:
-        turned = torch.einsum("vu,nuhw->nvhw", single, output)
+    def rotate(name: str, maps: Tensor) -> Tensor:
+        turned = torch.einsum("vu,nuhw->nvhw", single, maps)
         return turned if consumers else torch.einsum("vu,nvhw->nuhw", single, turned)
 
-    handle = module.get_submodule(layer).register_forward_hook(rotate)
     before = {name: _weight(module, name).clone() for name in consumers}
     try:
         for name, weight in before.items():
             # W Q^T: for each place of a kernel, or of a flattened map, over the units.
             w = weight.cpu().double().view(len(weight), len(q), -1)
             _weight(module, name).copy_(torch.einsum("ouk,vu->ovk", w, q).reshape(weight.shape))
-        yield
+        with Capture(module, [layer], edit=rotate):
+            yield
     finally:
-        handle.remove()
         for name, weight in before.items():
             _weight(module, name).copy_(weight)
 
