@@ -61,7 +61,7 @@ def test_a_null_that_would_be_too_dear_is_left_out_however_often_a_run_paused(
     stops: str, runs: Pausing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limit in ("CHEAP_SECONDS", "CHEAP_SHARE"):
-        monkeypatch.setattr(f"ndissect.engine.run.count_pass.{limit}", 0.0)
+        monkeypatch.setattr(f"ndissect.engine.run.count_pass.{limit}", -1.0)  # a cost may be measured as 0
     whole, paused, null = whole_and_paused(runs, tmp_path, STOPS[stops])
     assert paused == whole
     assert not null
