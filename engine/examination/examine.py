@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ndissect.engine.examination.findings import Finding, refuse
+from ndissect.engine.examination.faults import Fault, refuse
 from ndissect.engine.examination.left_out import check_weights
 from ndissect.engine.examination.repeatable import check_again, check_repeatable
 from ndissect.engine.geometry.extents import trace_extents
@@ -30,8 +30,6 @@ from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.loader import Loader, image_tensor
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.marks import Mark
-
-_Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
 # Images that are looked at for a second one.
 _LOOKED_AT = 16
@@ -96,13 +94,11 @@ def _examine(
     first = loader.first(skip_bad=skip_bad)
     module, names = forward.network.module, [layer.name for layer in layers]
     with forward.captured():
-
-        def run(images: Sequence[Tensor]) -> Mapping[str, Tensor]:
-            return forward.maps(images)
-
-        findings = _repeats(run, forward, first, _second(loader, first))
-        findings += check_weights(run, module, forward.network.left_out, first)
-        responses = respond(lambda image: run([image]), first, names) if min(first.shape[-2:]) >= 2 * BANDS else {}
+        faults = _repeats(forward, first, _second(loader, first))
+        faults += check_weights(forward.maps, module, forward.network.left_out, first)
+        responses = (
+            respond(lambda image: forward.maps([image]), first, names) if min(first.shape[-2:]) >= 2 * BANDS else {}
+        )
     inputs = forward.inputs([first], slice(0, 1))
     extents = trace_extents(module, inputs, names)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
@@ -113,26 +109,26 @@ def _examine(
     }
     misplaced = {name: f"has maps that do not lie on the image: {p.fault}" for name, p in alignments.items() if p.fault}
     if misplaced:
-        findings.append(Finding("placement", misplaced, _PLACED))
+        faults.append(Fault("placement", misplaced, _PLACED))
     if not anyway:
-        refuse(findings)
+        refuse(faults)
     geometries = layer_geometries(forward.network, inputs, layers, loader.protocol, loader.grid, alignments)
-    return Examined(tuple(geometries), _notes(alignments), tuple(mark for f in findings for mark in f.marks()))
+    return Examined(tuple(geometries), _notes(alignments), tuple(mark for fault in faults for mark in fault.marks()))
 
 
 _PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"
 
 
-def _repeats(run: _Run, forward: Forward, first: Tensor, second: Tensor) -> list[Finding]:
+def _repeats(forward: Forward, first: Tensor, second: Tensor) -> list[Fault]:
     try:
-        return check_repeatable(run, forward.network.module, (first, second))
+        return check_repeatable(forward.maps, forward.network.module, (first, second))
     except torch.OutOfMemoryError:
         pass
     except NDError:
         if forward.batch.size > 1:
             raise
     # One image at a time, as the run will take them: because it was asked for, or because no two fit the device.
-    return check_again(run, first)
+    return check_again(forward.maps, first)
 
 
 def _second(loader: Loader, first: Tensor) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ndissect.engine.examination.findings import Finding
+from ndissect.engine.examination.faults import Fault
 from ndissect.engine.networks.capture import Capture
-
-Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
+from ndissect.engine.passes.forward import MapsOf
 
 # Keys that are named.
 _NAMED = 6
@@ -24,18 +23,18 @@ _LEARNT = ("running_mean", "running_var")
 _NEVER = sys.maxsize
 
 
-def check_weights(run: Run, module: nn.Module, left_out: Sequence[str], image: Tensor) -> list[Finding]:
+def check_weights(maps_of: MapsOf, module: nn.Module, left_out: Sequence[str], image: Tensor) -> list[Fault]:
     """The layers whose maps of ``image`` change when the weights ``left_out`` (keys) do.
 
-    ``run`` gives the maps of each layer for images, uint8 (1, 3, H, W).
+    ``maps_of`` gives the maps of each layer for images, uint8 (1, 3, H, W).
     """
     weights = _weights(module, left_out)
     if not weights:
         return []
     with _calls(module) as order:
-        once = run([image])
+        once = maps_of([image])
     with _changed(list(weights.values())):
-        other = run([image])
+        other = maps_of([image])
     moved = [name for name in once if not torch.equal(once[name].nan_to_num(), other[name].nan_to_num())]
     if not moved:
         return []
@@ -45,7 +44,7 @@ def check_weights(run: Run, module: nn.Module, left_out: Sequence[str], image: T
         more = f" and {len(before) - _NAMED} more" if len(before) > _NAMED else ""
         said[name] = f"depends on weights that the weights file left out: {', '.join(before[:_NAMED])}{more}"
     hint = "give a file with these weights; a network as it was built tells nothing of what was learnt"
-    return [Finding("weights", said, hint)]
+    return [Fault("weights", said, hint)]
 
 
 def _weights(module: nn.Module, keys: Sequence[str]) -> dict[str, Tensor]:

@@ -41,8 +41,8 @@ class Bench:
 
     ``forward_s``: the network alone over decoded images; ``decode_forward_s``: with decoding; ``dissect_s``: the whole
     dissection; ``ratio``: dissect_s / decode_forward_s, the median of the rounds; ``tally_s``, ``dense_tally_s``: of
-    all images, extrapolated from a few, this tally (cells found anew) and one that enlarges every map and multiplies
-    with one-hot labels. ``marks``: of the network (ndissect.engine.examination.examine).
+    all images, extrapolated from a few, this tally (cells looked for anew) and one that enlarges every map and
+    multiplies with one-hot labels. ``marks``: of the network (ndissect.engine.examination.examine).
     """
 
     device: str

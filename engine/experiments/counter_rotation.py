@@ -105,9 +105,9 @@ def _rotated(
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:
-    found = module.get_submodule(name).weight
-    assert isinstance(found, Tensor)
-    return found
+    weight = module.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def linear_consumers(module: nn.Module, layer: str) -> tuple[str, ...]:
@@ -123,10 +123,10 @@ def linear_consumers(module: nn.Module, layer: str) -> tuple[str, ...]:
         return ()
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     start = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
-    found = _follow(module, start[0], flat=False) if len(start) == 1 else None
-    if not found or any(calls.count(name) != 1 for name in found):
+    consumers = _follow(module, start[0], flat=False) if len(start) == 1 else None
+    if not consumers or any(calls.count(name) != 1 for name in consumers):
         return ()
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(consumers))
 
 
 class _Tracer(fx.Tracer):
@@ -140,13 +140,13 @@ class _Tracer(fx.Tracer):
 
 def _follow(module: nn.Module, node: fx.Node, *, flat: bool) -> list[str] | None:
     """The consumers behind ``node``; None where one of its users is none. ``flat``: units and places in one axis."""
-    found: list[str] = []
+    consumers: list[str] = []
     for user in node.users:
         behind = _user(module, user, node, flat)
         if behind is None:
             return None
-        found += behind
-    return found
+        consumers += behind
+    return consumers
 
 
 def _user(module: nn.Module, user: fx.Node, node: fx.Node, flat: bool) -> list[str] | None:

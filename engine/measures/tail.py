@@ -113,7 +113,7 @@ class Tail:
         filled = torch.arange(self._buffer.shape[1], device=self.bound.device) < self._filled[:, None]
         state = {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound}
         if self._selected is not None:
-            state["found"] = torch.from_numpy(np.stack(self._selected))
+            state["selected"] = torch.from_numpy(np.stack(self._selected))
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -126,9 +126,9 @@ class Tail:
         self._buffer.fill_(-torch.inf)
         filled = torch.arange(self._buffer.shape[1], device=device) < self._filled[:, None]
         self._buffer[filled] = state["tail"].to(device)
-        if "found" in state:
-            demand_form(state, {"found": torch.zeros(2, len(self._filled))})
-            low, high = state["found"].cpu().numpy()
+        if "selected" in state:
+            demand_form(state, {"selected": torch.zeros(2, len(self._filled))})
+            low, high = state["selected"].cpu().numpy()
             self._selected = low, high
 
     def start(self, from_top: list[int], counts: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -31,6 +31,10 @@ class Consumer(Protocol):
 
 #: Takes the maps of all layers, their extremes, and which images of the batch they are, after every Consumer.
 TogetherConsumer = Callable[[Sequence[Tensor], Sequence[Extremes], slice], None]
+
+
+#: Gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W), as :meth:`Forward.maps` does.
+MapsOf = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
 
 class Forward:
