@@ -105,12 +105,12 @@ def limits_on_pixels(work: CellWork) -> Tensor:
     _, U, rows, cols = work.cells.shape
     index = work.cells.index[::step].long()
     unit, place = index // (rows * cols) % U, index % (rows * cols)
-    given = work.cells.corners[:, ::step], work.at.wy[place // cols], work.at.wx[place % cols]
-    value = enlarge(*given).flatten(1)
-    gain = (_enlarge_in_one_rounding(*given).flatten(1) - value).nan_to_num(0, 0, 0)
+    corners, wy, wx = work.cells.corners[:, ::step], work.at.wy[place // cols], work.at.wx[place % cols]
+    value = enlarge(corners, wy, wx).flatten(1)
+    gain = (_enlarge_in_one_rounding(corners, wy, wx).flatten(1) - value).nan_to_num(0, 0, 0)
     most, pixel = gain.max(1, keepdim=True)
-    telling = most[:, 0] > 0
-    return work.limit.index_put((unit[telling],), value.gather(1, pixel)[telling, 0])
+    gains = most[:, 0] > 0
+    return work.limit.index_put((unit[gains],), value.gather(1, pixel)[gains, 0])
 
 
 def _enlarge_in_one_rounding(corners: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
