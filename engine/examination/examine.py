@@ -36,7 +36,7 @@ _LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
-class Examined:
+class Examination:
     """The layers with how their maps lie on the label grid; what to be told; what is marked instead of refused."""
 
     geometries: tuple[LayerGeometry, ...]
@@ -53,14 +53,14 @@ def examine(
     *,
     anyway: bool = False,
     skip_bad: bool = False,
-) -> Examined:
+) -> Examination:
     """Examine the layers that ``forward`` captures, its network being on its device, on the first images.
 
     ``forward`` then gives the part of their maps that lies on the image; ``progress`` is told of what is unusual.
     NDError for what does not hold, unless ``anyway``; in all of several processes alike.
     """
 
-    def look() -> Examined:
+    def look() -> Examination:
         return _examine(forward, loader, layers, anyway=anyway, skip_bad=skip_bad)
 
     examined = look() if ranks.size == 1 else _agreed(look, ranks)
@@ -70,9 +70,9 @@ def examine(
     return examined
 
 
-def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
+def _agreed(look: Callable[[], Examination], ranks: Ranks) -> Examination:
     """What the first process says; where any process refuses, all do, so that none waits for it."""
-    examined: Examined | None = None
+    examined: Examination | None = None
     error: NDError | None = None
     try:
         examined = look()
@@ -85,12 +85,12 @@ def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
     if others:
         wrong, message, hint = others[0]
         raise (WrongUse if wrong else NDError)(message, hint)
-    return cast(Examined, ranks.gather(examined)[0])
+    return cast(Examination, ranks.gather(examined)[0])
 
 
 def _examine(
     forward: Forward, loader: Loader, layers: Sequence[LayerInfo], *, anyway: bool, skip_bad: bool
-) -> Examined:
+) -> Examination:
     first = loader.first(skip_bad=skip_bad)
     module, names = forward.network.module, [layer.name for layer in layers]
     with forward.captured():
@@ -113,7 +113,7 @@ def _examine(
     if not anyway:
         refuse(faults)
     geometries = layer_geometries(forward.network, inputs, layers, loader.protocol, loader.grid, alignments)
-    return Examined(tuple(geometries), _notes(alignments), tuple(mark for fault in faults for mark in fault.marks()))
+    return Examination(tuple(geometries), _notes(alignments), tuple(mark for fault in faults for mark in fault.marks()))
 
 
 _PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"

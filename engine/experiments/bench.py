@@ -96,7 +96,7 @@ def bench(
         ratio=ratios[len(ratios) // 2],
         tally_s=tally,
         dense_tally_s=dense,
-        marks=marks_json(sorted(set(p.examined.marks), key=str)),
+        marks=marks_json(sorted(set(p.examination.marks), key=str)),
     )
 
 

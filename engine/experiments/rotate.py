@@ -137,7 +137,7 @@ def rotate(
             skipped=activations.skipped,
             bases=tuple(bases),
             check=checked,
-            marks=examined.examined.marks,
+            marks=examined.examination.marks,
         )
 
 

@@ -77,7 +77,7 @@ def sweep(
         survey=run.gatherer.survey.summary(dataset.names),
         seconds=examined.clock.seconds(),
         passes=1 + again / max(len(run.images), 1),
-        marks=examined.examined.marks,
+        marks=examined.examination.marks,
     )
 
 

@@ -108,6 +108,6 @@ def _outcome(run: Run, dissection: Dissection | None, *, passes: float) -> Outco
         passes=passes,
         batch=p.forward.batch.size,
         before=run.start.elapsed,
-        notes=p.examined.notes,
-        marks=p.examined.marks,
+        notes=p.examination.notes,
+        marks=p.examination.marks,
     )

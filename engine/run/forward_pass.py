@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.examination.examine import Examined, examine
+from ndissect.engine.examination.examine import Examination, examine
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.device import exact_arithmetic
 from ndissect.engine.machine.progress import Progress
@@ -41,13 +41,13 @@ from ndissect.store.protocol import Protocol
 class ForwardPass:
     """A network over a data set, any number of times: ``forward`` runs it, ``loader`` reads the data.
 
-    ``examined``: how the layers' maps lie on the label grid, and what is wrong with the network; ``clock``: where the
-    time goes.
+    ``examination``: how the layers' maps lie on the label grid, and what is wrong with the network; ``clock``: where
+    the time goes.
     """
 
     loader: Loader
     forward: Forward
-    examined: Examined
+    examination: Examination
     settings: Settings
     progress: Progress
     clock: Clock
@@ -56,7 +56,7 @@ class ForwardPass:
     @property
     def geometries(self) -> list[LayerGeometry]:
         """How the maps of each layer lie on the label grid, in the order of the layers."""
-        return list(self.examined.geometries)
+        return list(self.examination.geometries)
 
     @property
     def device(self) -> torch.device:

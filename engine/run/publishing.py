@@ -61,7 +61,7 @@ class Publisher:
     def _record(self, images: int) -> dict[str, Any]:
         """What is said of results so far: how many images they are of, and what is wrong with the network."""
         partial = {"partial": {"images": images, "of": len(self._pass.loader.dataset)}}
-        marks = self._pass.examined.marks
+        marks = self._pass.examination.marks
         return partial | ({"marks": marks_json(marks)} if marks else {})
 
     def _now_and_then(self, count: Callable[[], MaskCounter]) -> None:
