@@ -145,7 +145,7 @@ def test_what_may_fire_is_kept_as_maps_where_cells_would_take_more() -> None:
 
 # Kept
 
-LAYERS, PIECES = 2, 6
+LAYERS, BATCHES = 2, 6
 
 
 def labels_of(images: int) -> LabelBatch:
@@ -155,11 +155,11 @@ def labels_of(images: int) -> LabelBatch:
 
 
 def maps_of(number: int) -> list[torch.Tensor]:
-    """Of each layer the maps of piece ``number``."""
+    """Of each layer the maps of batch ``number``."""
     return [random_maps(100 + LAYERS * number + i, images=2) for i in range(LAYERS)]
 
 
-def piece(number: int, bounds: list[torch.Tensor], upsampling: Upsampling = "half-pixel") -> CandidateBatch:
+def batch(number: int, bounds: list[torch.Tensor], upsampling: Upsampling = "half-pixel") -> CandidateBatch:
     layers = [may_fire(m, b, upsampling) for m, b in zip(maps_of(number), bounds, strict=True)]
     return CandidateBatch([2 * number, 2 * number + 1], layers, labels_of(2))
 
@@ -180,22 +180,22 @@ def check(layer: Cells | torch.Tensor, maps: torch.Tensor, bound: torch.Tensor, 
 
 def fill(budget: Budget, value: float = 2.0) -> Candidates:
     kept = Candidates(budget, CPU, "half-pixel")
-    for number in range(PIECES):
-        kept.add(piece(number, bounds_at(value)), bounds_at(value))
-        assert kept.nbytes == sum(p.nbytes for p in kept.pieces) <= budget.host
+    for number in range(BATCHES):
+        kept.add(batch(number, bounds_at(value)), bounds_at(value))
+        assert kept.nbytes == sum(p.nbytes for p in kept.batches) <= budget.host
     return kept
 
 
 def whole_bytes(*, labels: bool) -> int:
-    pieces = [piece(n, bounds_at(2.0)) for n in range(PIECES)]
-    return sum(p.nbytes if labels else sum(x.nbytes for x in p.layers) for p in pieces)
+    batches = [batch(n, bounds_at(2.0)) for n in range(BATCHES)]
+    return sum(p.nbytes if labels else sum(x.nbytes for x in p.layers) for p in batches)
 
 
 def test_within_the_budget_everything_is_kept() -> None:
     kept = fill(Budget(whole_bytes(labels=True), 0))
     assert not kept.full
-    assert kept.images() == set(range(2 * PIECES))
-    for number, there in enumerate(kept.pieces):
+    assert kept.images() == set(range(2 * BATCHES))
+    for number, there in enumerate(kept.batches):
         assert there.images == [2 * number, 2 * number + 1]
         assert there.labels is not None
         for layer, maps, bound in zip(there.layers, maps_of(number), bounds_at(2.0), strict=True):
@@ -205,9 +205,9 @@ def test_within_the_budget_everything_is_kept() -> None:
 def test_over_the_budget_the_labels_go_first() -> None:
     kept = fill(Budget(whole_bytes(labels=True) - 1, 0))
     assert not kept.full
-    assert kept.images() == set(range(2 * PIECES))
-    assert all(p.labels is None for p in kept.pieces)
-    check(kept.pieces[0].layers[0], maps_of(0)[0], bounds_at(2.0)[0], "half-pixel")
+    assert kept.images() == set(range(2 * BATCHES))
+    assert all(p.labels is None for p in kept.batches)
+    check(kept.batches[0].layers[0], maps_of(0)[0], bounds_at(2.0)[0], "half-pixel")
     assert not fill(Budget(whole_bytes(labels=False), 0)).full, "labels take nothing of what activations need"
 
 
@@ -215,7 +215,7 @@ def test_then_images_are_left_out_whole_and_it_is_said() -> None:
     enough = whole_bytes(labels=False)
     kept = fill(Budget(enough - 1, 0))
     assert kept.full
-    assert kept.images() == set(range(2 * PIECES - 2)), "all but the last piece, which found no room"
+    assert kept.images() == set(range(2 * BATCHES - 2)), "all but the last batch, which found no room"
     some = fill(Budget(enough // 2, 0))
     assert some.full
     assert 0 < len(some.images()) < len(kept.images())
@@ -228,28 +228,28 @@ def test_then_images_are_left_out_whole_and_it_is_said() -> None:
 @in_every_upsampling
 def test_a_raised_bound_lets_go_of_what_is_below_it_and_of_nothing_above(upsampling: Upsampling) -> None:
     kept = Candidates(ENOUGH, CPU, upsampling)
-    for number in range(PIECES):
+    for number in range(BATCHES):
         low = bounds_at(-torch.inf if number == 0 else 2.0)
-        kept.add(piece(number, low, upsampling), low)
-    assert isinstance(kept.pieces[0].layers[0], torch.Tensor), "maps as a whole, while nothing is known"
+        kept.add(batch(number, low, upsampling), low)
+    assert isinstance(kept.batches[0].layers[0], torch.Tensor), "maps as a whole, while nothing is known"
     before = kept.nbytes
     for value in (2.25, 2.75):
         kept.cut(bounds_at(value))
-        assert kept.nbytes == sum(p.nbytes for p in kept.pieces) < before
+        assert kept.nbytes == sum(p.nbytes for p in kept.batches) < before
         before = kept.nbytes
-        assert sum(isinstance(layer, Cells) for p in kept.pieces for layer in p.layers) > PIECES
-        for number, there in enumerate(kept.pieces):
+        assert sum(isinstance(layer, Cells) for p in kept.batches for layer in p.layers) > BATCHES
+        for number, there in enumerate(kept.batches):
             for layer, maps, bound in zip(there.layers, maps_of(number), bounds_at(value), strict=True):
                 check(layer, maps, bound, upsampling)
-    assert kept.images() == set(range(2 * PIECES))
-    assert all(p.labels is not None for p in kept.pieces)
+    assert kept.images() == set(range(2 * BATCHES))
+    assert all(p.labels is not None for p in kept.batches)
 
 
 def test_no_image_is_left_out_while_there_is_something_to_let_go_of() -> None:
     unknown, known = bounds_at(-torch.inf), bounds_at(2.0)
-    pieces = [piece(0, unknown), piece(1, unknown), piece(2, known)]
-    kept = Candidates(Budget(sum(layer.nbytes for p in pieces[:2] for layer in p.layers), 0), CPU, "half-pixel")
-    for there, bounds in zip(pieces, (unknown, unknown, known), strict=True):
+    batches = [batch(0, unknown), batch(1, unknown), batch(2, known)]
+    kept = Candidates(Budget(sum(layer.nbytes for p in batches[:2] for layer in p.layers), 0), CPU, "half-pixel")
+    for there, bounds in zip(batches, (unknown, unknown, known), strict=True):
         kept.add(there, bounds)
     assert kept.images() == set(range(6))
     assert not kept.full
@@ -262,7 +262,7 @@ IMAGES = range(20)
 PLACES = [LayerGeometry(name, "Conv2d", U, SHAPE, AXES) for name in ("first", "second")]
 
 
-def same_piece(a: CandidateBatch, b: CandidateBatch) -> None:
+def same_batch(a: CandidateBatch, b: CandidateBatch) -> None:
     assert a.images == b.images
     for x, y in zip(a.layers, b.layers, strict=True):
         assert type(x) is type(y)
@@ -280,16 +280,16 @@ def mixed() -> Candidates:
     for number, bounds in enumerate(
         [bounds_at(2.0), bounds_at(-torch.inf), bounds_at(100.0), [bounds_at(100.0)[0], bounds_at(-torch.inf)[0]]]
     ):
-        kept.add(piece(number, bounds), bounds)
+        kept.add(batch(number, bounds), bounds)
     return kept
 
 
-def test_pieces_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
+def test_batches_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     kept = mixed()
     saved = SavedRun(tmp_path / ".x.saved", {"data": "small"})
     with saved.held():
         saved.save(0, {"done": 8}, {"t": torch.arange(3)}, kept)
-    assert all(p.saved for p in kept.pieces)
+    assert all(p.saved for p in kept.batches)
 
     again = SavedRun(tmp_path / ".x.saved", {"data": "small"})
     found = again.load(0)
@@ -297,18 +297,18 @@ def test_pieces_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     record, state = found
     assert record["done"] == 8
     assert state["t"].tolist() == [0, 1, 2]
-    pieces = list(again.pieces(record, PLACES, IMAGES))
-    for a, b in zip(pieces, kept.pieces, strict=True):
-        same_piece(a, b)
+    batches = list(again.candidates(record, PLACES, IMAGES))
+    for a, b in zip(batches, kept.batches, strict=True):
+        same_batch(a, b)
         assert a.saved
         assert a.labels is None, "read again from the data set"
     restored = Candidates(ENOUGH, CPU, "half-pixel")
-    restored.restore(pieces, bounds_at(-torch.inf))
+    restored.restore(batches, bounds_at(-torch.inf))
     assert restored.images() == kept.images()
     assert not restored.full
 
 
-def test_each_piece_is_written_once(tmp_path: Path) -> None:
+def test_each_batch_is_written_once(tmp_path: Path) -> None:
     kept, saved = mixed(), SavedRun(tmp_path / ".x.saved", {})
     with saved.held():
         saved.save(0, {}, {}, kept)
@@ -317,19 +317,19 @@ def test_each_piece_is_written_once(tmp_path: Path) -> None:
         saved.save(0, {}, {}, kept)
         assert list(tmp_path.glob("*/*kept*")) == [first]
         later = bounds_at(1.75)
-        kept.add(piece(9, later), later)
+        kept.add(batch(9, later), later)
         saved.save(0, {}, {}, kept)
         parts = sorted(tmp_path.glob("*/*kept*"))
         assert parts[0] == first
         assert len(parts) == 2
         assert first.stat().st_mtime_ns == written
         record, _ = saved.load(0) or pytest.fail("it was saved")
-        one, other = saved.parts(record, PLACES, IMAGES)
+        one, other = saved.candidate_files(record, PLACES, IMAGES)
         assert [p.images for p in other] == [[18, 19]]
         assert len(one) == 4
 
 
-def test_pieces_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:
+def test_batches_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:
     saved = SavedRun(tmp_path / ".x.saved", {})
     with saved.held():
         saved.save(0, {}, {}, mixed())
@@ -339,8 +339,8 @@ def test_pieces_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:
     for damage in (b"", whole[: len(whole) // 2], b"\0" * len(whole), whole[8:]):
         part.write_bytes(damage)
         with pytest.raises(NDError, match="cannot be read") as refused:
-            list(saved.pieces(record, PLACES, IMAGES))
+            list(saved.candidates(record, PLACES, IMAGES))
         assert "--restart" in refused.value.hint
     part.unlink()
     with pytest.raises(NDError):
-        list(saved.pieces(record, PLACES, IMAGES))
+        list(saved.candidates(record, PLACES, IMAGES))

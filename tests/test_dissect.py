@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.machine.device import out_of_memory
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.measures.tally import Tally
+from ndissect.engine.measures.tally import Tally, add_maps
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.run.dissect import dissect
@@ -257,14 +258,14 @@ def test_a_batch_that_was_too_large_for_counting_is_not_tried_again(
     net: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stands in for a GPU on which the maps of four images at a time can be counted."""
-    whole, notes, add = run(net, data, ["first"]), Notes(), Tally.add
+    whole, notes = run(net, data, ["first"]), Notes()
 
-    def small_gpu(self: Tally, maps: torch.Tensor, *rest: object) -> None:
+    def small_gpu(tallies: Sequence[Tally], maps: torch.Tensor, *rest: object) -> None:
         if len(maps) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        add(self, maps, *rest)  # type: ignore[arg-type]
+        add_maps(tallies, maps, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Tally, "add", small_gpu)
+    monkeypatch.setattr("ndissect.engine.run.mask_counter.add_maps", small_gpu)
     halved = run(net, data, ["first"], progress=notes, batch=8, memory=NOTHING_KEPT)
     same(layer(whole, "first"), layer(halved, "first"))
     assert halved.passes == 2

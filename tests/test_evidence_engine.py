@@ -16,7 +16,7 @@ from networks_factory import EXACT, write_network
 from ndissect.engine.data.broden import open_dataset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.measures.pairing import wrong_images
+from ndissect.engine.measures.pairing import null_images
 from ndissect.engine.measures.peaks import average_precision
 from ndissect.store.bootstrap import block_of
 from ndissect.store.counts import BLOCKS
@@ -56,7 +56,7 @@ def test_the_null_is_the_best_iou_under_the_labels_of_other_images(
     found, p = layer(outcome, "second"), outcome.dissection.protocol
     labels = oracle_labels(data, once=True, grid=p.grid or (GRID, GRID))
     maps = activations(net, data, "second")
-    wrong = wrong_images(open_dataset(data).names, PAIRINGS)
+    wrong = null_images(open_dataset(data).names, PAIRINGS)
     labels = replace(labels, group=[0] * IMAGES)
     assert found.null is not None
     assert found.null.concept.shape == (PAIRINGS, maps.shape[1])
@@ -82,20 +82,20 @@ def test_the_null_is_the_best_iou_under_the_labels_of_other_images(
 def test_every_image_gets_the_labels_of_another_of_its_source_and_gives_its_own_once() -> None:
     names = [f"{source}/{i}.jpg" for source, n in (("ade20k", 50), ("dtd", 2), ("video", 7)) for i in range(n)]
     names += ["lonely/a.jpg", "single/b.jpg"]
-    wrong = wrong_images(names, 6)
+    wrong = null_images(names, 6)
     for row in wrong:
         assert sorted(row) == list(range(len(names)))
         assert (row != np.arange(len(names))).all()
         for image, other in enumerate(row[:59]):
             assert names[image].split("/")[0] == names[other].split("/")[0]
     assert len({tuple(row[:50]) for row in wrong}) == 6
-    np.testing.assert_array_equal(wrong, wrong_images(names, 6))
-    np.testing.assert_array_equal(wrong[:2], wrong_images(names, 2))
+    np.testing.assert_array_equal(wrong, null_images(names, 6))
+    np.testing.assert_array_equal(wrong[:2], null_images(names, 2))
 
 
 @pytest.mark.parametrize("names", [[], ["a.jpg"], ["x/a.jpg"]])
 def test_one_image_or_none_has_nothing_to_be_paired_with(names: list[str]) -> None:
-    np.testing.assert_array_equal(wrong_images(names, 2), np.tile(np.arange(len(names)), (2, 1)))
+    np.testing.assert_array_equal(null_images(names, 2), np.tile(np.arange(len(names)), (2, 1)))
 
 
 def test_without_a_null_p_and_q_are_unknown_and_all_else_is_there(net: str, data: Path) -> None:

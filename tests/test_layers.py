@@ -254,6 +254,43 @@ def test_later_passes_stop_after_the_last_wanted_call():
     assert len(ran) == 3
 
 
+def test_every_output_is_observed_at_every_call_and_what_is_no_map_as_well():
+    module, x = Odd().eval(), torch.randn(1, 3, 20, 32)
+    entered, seen = [], []
+    names = [name for name, _ in module.named_modules()]
+    with Capture(module, names, enter=entered.append, observe=lambda name, out: seen.append((name, type(out)))):
+        out = module(x)
+    assert seen[-1] == ("", type(out)) and entered[0] == ""
+    assert [name for name, _ in seen].count("relu") == 2 and sorted(entered) == sorted(name for name, _ in seen)
+    assert module(x) is not None and len(seen) == len(entered), "outside of the block nothing is observed"
+
+
+def test_edited_maps_go_on_through_the_network_and_are_those_that_are_kept(overwriting):
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        expected = overwriting[2](overwriting[0](x).relu().index_fill(1, torch.tensor([1, 3]), 0.0))
+
+    def ablate(name, maps):
+        assert name == "1"
+        return maps.index_fill(1, torch.tensor([1, 3]), 0.0)
+
+    for order in ("edit first", "edit last"):
+        capture, edit = Capture(overwriting, ["1", "2"]), Capture(overwriting, ["1"], edit=ablate)
+        outer, inner = (edit, capture) if order == "edit first" else (capture, edit)
+        with outer, inner:
+            for _ in range(2):
+                capture.run(x)
+                assert (capture["1"][:, [1, 3]] == 0).all() and (capture["1"][:, [0, 2]] > 0).any(), order
+                assert torch.equal(capture["2"], expected), order
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in overwriting.modules())
+
+
+def test_what_is_no_map_cannot_be_edited():
+    module = nn.Sequential(nn.Flatten())
+    with Capture(module, ["0"], edit=lambda name, maps: maps), pytest.raises(NDError, match="not a map"):
+        module(torch.ones(1, 3, 2, 2))
+
+
 def test_what_is_not_a_map_or_changes_its_shape_is_an_error(overwriting):
     with Capture(nn.Sequential(nn.Flatten()), ["0"]) as capture, pytest.raises(NDError, match=r"shape \(N, 12\)"):
         capture.run(torch.ones(1, 3, 2, 2))

@@ -61,7 +61,7 @@ def test_a_null_that_would_be_too_dear_is_left_out_however_often_a_run_paused(
     stops: str, runs: Pausing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limit in ("CHEAP_SECONDS", "CHEAP_SHARE"):
-        monkeypatch.setattr(f"ndissect.engine.run.dissect.{limit}", 0.0)
+        monkeypatch.setattr(f"ndissect.engine.run.count_pass.{limit}", -1.0)  # a cost may be measured as 0
     whole, paused, null = whole_and_paused(runs, tmp_path, STOPS[stops])
     assert paused == whole
     assert not null
@@ -71,8 +71,8 @@ def test_time_spent_before_a_pause_counts_where_the_cost_decides(
     runs: Pausing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The null takes longer than what is left of the run allows, and not longer than the whole of it allows."""
-    monkeypatch.setattr("ndissect.engine.run.dissect.CHEAP_SECONDS", 0.0)
-    monkeypatch.setattr("ndissect.engine.run.count_pass.CountPass.cost_of_pairings", lambda *given: 7.0)
+    monkeypatch.setattr("ndissect.engine.run.count_pass.CHEAP_SECONDS", 0.0)
+    monkeypatch.setattr("ndissect.engine.run.mask_counter.MaskCounter.cost_of_pairings", lambda *given: 7.0)
     with pytest.raises(Pause):
         runs.run(tmp_path / OUT, null=None, stop_after=6)
     [state] = tmp_path.glob(".*.saved/0.phase0.safetensors")
@@ -92,7 +92,7 @@ def test_a_choice_once_made_stays_whatever_the_cost_would_be_now(
     runs: Pausing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cost = [0.0]
-    monkeypatch.setattr("ndissect.engine.run.count_pass.CountPass.cost_of_pairings", lambda *given: cost[0])
+    monkeypatch.setattr("ndissect.engine.run.mask_counter.MaskCounter.cost_of_pairings", lambda *given: cost[0])
     for now, later, expected in ((0.0, 1e9, True), (1e9, 0.0, False)):
         target = tmp_path / f"{now}.nd.h5"
         cost[0] = now
@@ -118,11 +118,11 @@ def test_a_choice_is_kept_before_anything_is_counted_with_it(
         raise Killed
 
     with monkeypatch.context() as killed:
-        killed.setattr("ndissect.engine.run.count_pass.CountPass.keep_images", kill)
+        killed.setattr("ndissect.engine.run.mask_counter.MaskCounter.keep_images", kill)
         with pytest.raises(Killed):
             runs.run(tmp_path / OUT, null=None, save_every=1e9)
     assert list(tmp_path.glob(".*.saved/0.phase1.safetensors"))
-    monkeypatch.setattr("ndissect.engine.run.count_pass.CountPass.cost_of_pairings", lambda *given: 1e9)
+    monkeypatch.setattr("ndissect.engine.run.mask_counter.MaskCounter.cost_of_pairings", lambda *given: 1e9)
     outcome = runs.run(tmp_path / OUT, null=None)
     assert outcome.dissection is not None
     assert outcome.dissection.layers[0].null is not None
@@ -154,7 +154,7 @@ def test_labels_that_are_in_memory_are_there_after_a_pause_as_well(
         seen.append(all(piece.labels is not None for piece in pieces))  # type: ignore[attr-defined]
         return 0.0
 
-    monkeypatch.setattr("ndissect.engine.run.count_pass.CountPass.cost_of_pairings", cost)
+    monkeypatch.setattr("ndissect.engine.run.mask_counter.MaskCounter.cost_of_pairings", cost)
     runs.run(tmp_path / OUT, null=None)
     with pytest.raises(Pause):
         runs.run(tmp_path / OUT, null=None, stop_after=6)

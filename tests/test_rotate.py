@@ -25,16 +25,13 @@ from ndissect.engine.experiments.cached import Cached, cached
 from ndissect.engine.experiments.counter_rotation import check, linear_consumers
 from ndissect.engine.experiments.rotate import Basis, CountedBasis, count, rotate
 from ndissect.engine.experiments.rotation import Rotation, random_rotation
-from ndissect.engine.geometry.layer_geometry import layer_geometries
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.layers import LayerInfo, list_layers
 from ndissect.engine.networks.preprocess import make_preprocess
 from ndissect.engine.networks.resolve import Network, load_network
-from ndissect.engine.passes.forward import Forward
-from ndissect.engine.passes.loader import Loader
 from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.forward_pass import open_pass
 from ndissect.engine.run.settings import Settings
 from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
@@ -160,14 +157,13 @@ def counted(
     **more: Any,
 ) -> tuple[Cached, list[tuple[CountedBasis, ConceptCounts]]]:
     """The activations of a layer, and what they count in bases of one rotation."""
-    network, dataset, p = load_network(spec), open_dataset(data), make_protocol(protocol, **more)
-    loader = Loader(dataset, p, 2)
-    (place,) = layer_geometries(network, torch.zeros(1, 3, SIZE, SIZE), [the_layer(network, name)], p, loader.grid)
-    forward = Forward(network, [name], CPU, batch=5, progress=Progress(), clock=Clock())
-    known = cached(forward, loader, place, PLENTY, Progress(), skip_bad=False)
-    rotation = Rotation(random_rotation(place.units, 1))
+    network, settings = load_network(spec), Settings(batch=5, workers=2, memory=PLENTY)
+    layers = [the_layer(network, name)]
+    with open_pass(network, open_dataset(data), layers, make_protocol(protocol, **more), settings, Progress()) as p:
+        known = cached(p)
+    rotation = Rotation(random_rotation(known.geometry.units, 1))
     bases = [Basis(alpha, 1, rotation) for alpha in alphas]
-    return known, list(count(known, loader, bases, budget, CPU, Progress()))
+    return known, list(count(known, p.loader, bases, budget, CPU, Progress()))
 
 
 def equal(a: CountedBasis, b: CountedBasis) -> None:
@@ -205,7 +201,7 @@ def test_a_rotated_basis_counts_what_the_oracle_counts_of_the_rotated_maps(net: 
     known, [(found, held)] = counted(net, data, "first", [alpha], q="1/9")
     matrix = found.basis.matrix(CPU)
     assert matrix is not None
-    maps = np.concatenate([found.basis.turn(known.maps[s], matrix).numpy() for s in known.pieces()])
+    maps = np.concatenate([found.basis.turn(known.maps[s], matrix).numpy() for s in known.slices()])
     turned = np.einsum("vu,nuhw->nvhw", found.basis.rotation.power(alpha), known.maps.double().numpy())
     np.testing.assert_allclose(maps, turned, rtol=0, atol=1e-5 * np.abs(turned).max())
     assert maps.min() < 0
@@ -254,8 +250,8 @@ def test_all_seeds_share_the_layers_own_basis(net: str, data: Path) -> None:
         alphas=[1, 0, 0.5],
         seeds=3,
     )
-    assert [(f.alpha, f.seed) for f in found.found] == [(0, 0), *((a, s) for a in (0.5, 1) for s in range(3))]
-    assert all(sum(f.by_category.values()) == f.unique_per_category for f in found.found)
+    assert [(f.alpha, f.seed) for f in found.bases] == [(0, 0), *((a, s) for a in (0.5, 1) for s in range(3))]
+    assert all(sum(f.by_category.values()) == f.unique_per_category for f in found.bases)
     assert (found.units, found.images) == (5, IMAGES)
 
 

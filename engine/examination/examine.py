@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ndissect.engine.examination.findings import Finding, refuse
+from ndissect.engine.examination.faults import Fault, refuse
 from ndissect.engine.examination.left_out import check_weights
 from ndissect.engine.examination.repeatable import check_again, check_repeatable
 from ndissect.engine.geometry.extents import trace_extents
@@ -31,14 +31,12 @@ from ndissect.engine.passes.loader import Loader, image_tensor
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.marks import Mark
 
-_Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
-
 # Images that are looked at for a second one.
 _LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
-class Examined:
+class Examination:
     """The layers with how their maps lie on the label grid; what to be told; what is marked instead of refused."""
 
     geometries: tuple[LayerGeometry, ...]
@@ -55,29 +53,29 @@ def examine(
     *,
     anyway: bool = False,
     skip_bad: bool = False,
-) -> Examined:
+) -> Examination:
     """Examine the layers that ``forward`` captures, its network being on its device, on the first images.
 
-    ``forward`` then gives the part of their maps that lies on the image; ``progress`` is told what was found. NDError
-    for what does not hold, unless ``anyway``; in all of several processes alike.
+    ``forward`` then gives the part of their maps that lies on the image; ``progress`` is told of what is unusual.
+    NDError for what does not hold, unless ``anyway``; in all of several processes alike.
     """
 
-    def look() -> Examined:
+    def look() -> Examination:
         return _examine(forward, loader, layers, anyway=anyway, skip_bad=skip_bad)
 
-    found = look() if ranks.size == 1 else _agreed(look, ranks)
-    forward.kept = {p.name: p.kept for p in found.geometries if p.kept is not None}
-    for note in (*found.notes, *(f"{mark.layer} {mark.sentence}" for mark in found.marks)):
+    examined = look() if ranks.size == 1 else _agreed(look, ranks)
+    forward.crops = {p.name: p.kept for p in examined.geometries if p.kept is not None}
+    for note in (*examined.notes, *(f"{mark.layer} {mark.sentence}" for mark in examined.marks)):
         progress.note(note)
-    return found
+    return examined
 
 
-def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
-    """What the first process found; where any process refuses, all do, so that none waits for it."""
-    found: Examined | None = None
+def _agreed(look: Callable[[], Examination], ranks: Ranks) -> Examination:
+    """What the first process says; where any process refuses, all do, so that none waits for it."""
+    examined: Examination | None = None
     error: NDError | None = None
     try:
-        found = look()
+        examined = look()
     except NDError as e:
         error = e
     said = ranks.gather(None if error is None else (isinstance(error, WrongUse), error.message, error.hint))
@@ -87,22 +85,20 @@ def _agreed(look: Callable[[], Examined], ranks: Ranks) -> Examined:
     if others:
         wrong, message, hint = others[0]
         raise (WrongUse if wrong else NDError)(message, hint)
-    return cast(Examined, ranks.gather(found)[0])
+    return cast(Examination, ranks.gather(examined)[0])
 
 
 def _examine(
     forward: Forward, loader: Loader, layers: Sequence[LayerInfo], *, anyway: bool, skip_bad: bool
-) -> Examined:
+) -> Examination:
     first = loader.first(skip_bad=skip_bad)
     module, names = forward.network.module, [layer.name for layer in layers]
-    with forward.captured() as capture:
-
-        def run(images: Sequence[Tensor]) -> Mapping[str, Tensor]:
-            return forward.maps(capture, images)
-
-        findings = _repeats(run, forward, first, _second(loader, first))
-        findings += check_weights(run, module, forward.network.left_out, first)
-        responses = respond(lambda image: run([image]), first, names) if min(first.shape[-2:]) >= 2 * BANDS else {}
+    with forward.captured():
+        faults = _repeats(forward, first, _second(loader, first))
+        faults += check_weights(forward.maps, module, forward.network.left_out, first)
+        responses = (
+            respond(lambda image: forward.maps([image]), first, names) if min(first.shape[-2:]) >= 2 * BANDS else {}
+        )
     inputs = forward.inputs([first], slice(0, 1))
     extents = trace_extents(module, inputs, names)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
@@ -113,26 +109,26 @@ def _examine(
     }
     misplaced = {name: f"has maps that do not lie on the image: {p.fault}" for name, p in alignments.items() if p.fault}
     if misplaced:
-        findings.append(Finding("placement", misplaced, _PLACED))
+        faults.append(Fault("placement", misplaced, _PLACED))
     if not anyway:
-        refuse(findings)
+        refuse(faults)
     geometries = layer_geometries(forward.network, inputs, layers, loader.protocol, loader.grid, alignments)
-    return Examined(tuple(geometries), _notes(alignments), tuple(mark for f in findings for mark in f.marks()))
+    return Examination(tuple(geometries), _notes(alignments), tuple(mark for fault in faults for mark in fault.marks()))
 
 
 _PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"
 
 
-def _repeats(run: _Run, forward: Forward, first: Tensor, second: Tensor) -> list[Finding]:
+def _repeats(forward: Forward, first: Tensor, second: Tensor) -> list[Fault]:
     try:
-        return check_repeatable(run, forward.network.module, (first, second))
+        return check_repeatable(forward.maps, forward.network.module, (first, second))
     except torch.OutOfMemoryError:
         pass
     except NDError:
         if forward.batch.size > 1:
             raise
     # One image at a time, as the run will take them: because it was asked for, or because no two fit the device.
-    return check_again(run, first)
+    return check_again(forward.maps, first)
 
 
 def _second(loader: Loader, first: Tensor) -> Tensor:
@@ -146,7 +142,7 @@ def _second(loader: Loader, first: Tensor) -> Tensor:
 
 
 def _notes(alignments: Mapping[str, MapAlignment]) -> tuple[str, ...]:
-    """What was found of where maps lie, the layers with the same words together."""
+    """What is to be told of where maps lie, the layers with the same words together."""
     by_text: dict[str, list[str]] = {}
     for name, alignment in alignments.items():
         if alignment.note:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ndissect.engine.examination.findings import Finding
-
-Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
+from ndissect.engine.examination.faults import Fault
+from ndissect.engine.networks.capture import Capture
+from ndissect.engine.passes.forward import MapsOf
 
 # Keys that are named.
 _NAMED = 6
 # Of the buffers only these are learnt; others are what the network's code made them.
 _LEARNT = ("running_mean", "running_var")
+# Later than any call.
+_NEVER = sys.maxsize
 
 
-def check_weights(run: Run, module: nn.Module, left_out: Sequence[str], image: Tensor) -> list[Finding]:
+def check_weights(maps_of: MapsOf, module: nn.Module, left_out: Sequence[str], image: Tensor) -> list[Fault]:
     """The layers whose maps of ``image`` change when the weights ``left_out`` (keys) do.
 
-    ``run`` gives the maps of each layer for images, uint8 (1, 3, H, W).
+    ``maps_of`` gives the maps of each layer for images, uint8 (1, 3, H, W).
     """
     weights = _weights(module, left_out)
     if not weights:
         return []
-    order, handles = _listen(module)
-    try:
-        once = run([image])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _calls(module) as order:
+        once = maps_of([image])
     with _changed(list(weights.values())):
-        other = run([image])
+        other = maps_of([image])
     moved = [name for name in once if not torch.equal(once[name].nan_to_num(), other[name].nan_to_num())]
     if not moved:
         return []
@@ -44,7 +44,7 @@ def check_weights(run: Run, module: nn.Module, left_out: Sequence[str], image: T
         more = f" and {len(before) - _NAMED} more" if len(before) > _NAMED else ""
         said[name] = f"depends on weights that the weights file left out: {', '.join(before[:_NAMED])}{more}"
     hint = "give a file with these weights; a network as it was built tells nothing of what was learnt"
-    return [Finding("weights", said, hint)]
+    return [Fault("weights", said, hint)]
 
 
 def _weights(module: nn.Module, keys: Sequence[str]) -> dict[str, Tensor]:
@@ -55,27 +55,20 @@ def _weights(module: nn.Module, keys: Sequence[str]) -> dict[str, Tensor]:
     return {key: known[key] for key in keys if key in known and known[key].is_floating_point()}
 
 
-def _listen(module: nn.Module) -> tuple[dict[str, tuple[int, int]], list[Any]]:
-    """When each module was first entered and last left in the pass to come, and the hooks that find out."""
+@contextlib.contextmanager
+def _calls(module: nn.Module) -> Iterator[dict[str, tuple[int, int]]]:
+    """When each module was first entered and last left in the passes of the block, as numbers that rise."""
     order: dict[str, tuple[int, int]] = {}
-    handles: list[Any] = []
-    clock = iter(range(1 << 62))
+    clock = itertools.count()
 
-    def enter(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(m: nn.Module, args: Any) -> None:
-            order.setdefault(name, (next(clock), 1 << 62))
+    def enter(name: str) -> None:
+        order.setdefault(name, (next(clock), _NEVER))
 
-        return hook
+    def leave(name: str, output: Any) -> None:
+        order[name] = (order[name][0], next(clock))
 
-    def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(m: nn.Module, args: Any, output: Any) -> None:
-            order[name] = (order[name][0], next(clock))
-
-        return hook
-
-    for name, m in module.named_modules():
-        handles += [m.register_forward_pre_hook(enter(name)), m.register_forward_hook(leave(name), prepend=True)]
-    return order, handles
+    with Capture(module, [name for name, _ in module.named_modules()], enter=enter, observe=leave):
+        yield order
 
 
 def _called_before(key: str, layer: str, order: Mapping[str, tuple[int, int]]) -> bool:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ndissect.engine.examination.findings import Finding
+from ndissect.engine.examination.faults import Fault
+from ndissect.engine.passes.forward import MapsOf
 
 #: Differences that are none, as shares of a unit's spread (RMS over a map). Measured: equal to the bit between passes
 #: of one shape, on CPUs; dropout of one value in a hundred gives 0.1.
@@ -33,49 +34,51 @@ _FLOOR = 1e-2
 _DRAWS = 8
 
 Maps = Mapping[str, Tensor]
-Run = Callable[[Sequence[Tensor]], Maps]
 
 _DROPOUTS = frozenset(
     {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"}
 )
 
 
-def check_repeatable(run: Run, module: nn.Module, images: tuple[Tensor, Tensor]) -> list[Finding]:
-    """What differs in the maps when ``run`` sees the same images again, or one of them beside another neighbour.
+def check_repeatable(maps_of: MapsOf, module: nn.Module, images: tuple[Tensor, Tensor]) -> list[Fault]:
+    """What differs in the maps when ``maps_of`` sees the same images again, or one of them beside another neighbour.
 
-    ``run`` gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W); ``images``: two of one size.
+    ``maps_of`` gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W); ``images``: two of one size.
     """
     first, other = images
     before, versions = _drawn(), {name: b._version for name, b in module.named_buffers()}
-    once = run(images)
+    once = maps_of(images)
     watch = _Watch()
     with watch:
-        beside = run([first, 255 - other])
-    alone = run([first])
-    again = run(images)
+        beside = maps_of([first, 255 - other])
+    alone = maps_of([first])
+    again = maps_of(images)
     changed = [name for name, b in module.named_buffers() if b._version != versions.get(name)]
-    found = _twice(once, again, MOVING if changed else SAME)
+    moved = _twice(once, again, MOVING if changed else SAME)
     if _drawn() != before:
-        found |= _when_drawing(run, images, found)
-    if found:
-        return [_finding("twice", found, *_why_twice(watch.seen, changed))]
-    moved = {name: moved_by(once[name][:1], beside[name][:1]) for name in once}
-    found = {name: share for name, share in moved.items() if not share <= SAME}
-    singly = {name: moved_by(once[name][:1], alone[name]) for name in once}
-    found |= {name: share for name, share in singly.items() if not share <= ALONE and name not in found}
-    return [_finding("neighbours", found, *_why_neighbours(watch.seen))] if found else []
+        moved |= _when_drawing(maps_of, images, moved)
+    if moved:
+        why, hint = _why_twice(watch.seen, changed)
+        return [_fault("twice", moved, why, hint)]
+    by_neighbour = {name: moved_by(once[name][:1], beside[name][:1]) for name in once}
+    moved = {name: share for name, share in by_neighbour.items() if not share <= SAME}
+    by_itself = {name: moved_by(once[name][:1], alone[name]) for name in once}
+    moved |= {name: share for name, share in by_itself.items() if not share <= ALONE and name not in moved}
+    why, hint = _why_neighbours(watch.seen)
+    return [_fault("neighbours", moved, why, hint)] if moved else []
 
 
-def check_again(run: Run, image: Tensor) -> list[Finding]:
+def check_again(maps_of: MapsOf, image: Tensor) -> list[Fault]:
     """The same for a network that takes one image at a time: only whether it computes the same twice."""
     before = _drawn()
-    once = run([image])
+    once = maps_of([image])
     watch = _Watch()
     with watch:
-        found = _twice(once, run([image]), SAME)
+        moved = _twice(once, maps_of([image]), SAME)
     if _drawn() != before:
-        found |= _when_drawing(run, [image], found)
-    return [_finding("twice", found, *_why_twice(watch.seen, []))] if found else []
+        moved |= _when_drawing(maps_of, [image], moved)
+    why, hint = _why_twice(watch.seen, [])
+    return [_fault("twice", moved, why, hint)] if moved else []
 
 
 def moved_by(a: Tensor, b: Tensor) -> float:
@@ -104,17 +107,17 @@ def _twice(once: Maps, again: Maps, most: float) -> dict[str, float]:
     return {name: share for name, share in moved.items() if not share <= most}
 
 
-def _when_drawing(run: Run, images: Sequence[Tensor], known: Mapping[str, float]) -> dict[str, float]:
+def _when_drawing(maps_of: MapsOf, images: Sequence[Tensor], known: Mapping[str, float]) -> dict[str, float]:
     """What differs when random numbers are drawn often and dropout is strong: a rare draw shows in few passes."""
-    found: dict[str, float] = {}
+    moved: dict[str, float] = {}
     with _Strong():
-        once = run(images)
+        once = maps_of(images)
         for _ in range(_DRAWS):
-            new = _twice(once, run(images), MOVING)
-            found |= {name: share for name, share in new.items() if name not in known}
-            if len(found) + len(known) == len(once):
+            new = _twice(once, maps_of(images), MOVING)
+            moved |= {name: share for name, share in new.items() if name not in known}
+            if len(moved) + len(known) == len(once):
                 break
-    return found
+    return moved
 
 
 def _drawn() -> tuple[Any, ...]:
@@ -184,7 +187,7 @@ def _why_neighbours(seen: set[str]) -> tuple[str, str]:
     return "", "what is computed over a batch must be computed over each image alone"
 
 
-def _finding(kind: str, found: Mapping[str, float], why: str, hint: str) -> Finding:
+def _fault(kind: str, moved: Mapping[str, float], why: str, hint: str) -> Fault:
     def by(share: float) -> str:
         return f"by {share:.2g} of their spread" if share < 100 else "beyond any measure"
 
@@ -192,4 +195,4 @@ def _finding(kind: str, found: Mapping[str, float], why: str, hint: str) -> Find
         "twice": "does not compute the same twice: run again, the maps of the same images differ {by}{why}",
         "neighbours": "computes maps that depend on the other images of a batch: they differ {by}{why}",
     }[kind]
-    return Finding(kind, {name: said.format(by=by(share), why=why) for name, share in found.items()}, hint)
+    return Fault(kind, {name: said.format(by=by(share), why=why) for name, share in moved.items()}, hint)

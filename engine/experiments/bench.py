@@ -16,20 +16,18 @@ from torch import Tensor
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.subset import spread
-from ndissect.engine.machine.device import computing, device_name, exact_arithmetic
+from ndissect.engine.machine.device import computing, device_name
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.machine.timing import Clock
 from ndissect.engine.measures.cells import active_cells
 from ndissect.engine.measures.quantile import Quantile
 from ndissect.engine.measures.tally import Tally, compare_at
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.labels import LabelBatch
-from ndissect.engine.passes.loader import Loader
 from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.forward_pass import ForwardPass, open_pass
 from ndissect.engine.run.settings import Settings
-from ndissect.store.marks import Mark, marks_json
+from ndissect.store.marks import marks_json
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import make_axis
 
@@ -43,8 +41,8 @@ class Bench:
 
     ``forward_s``: the network alone over decoded images; ``decode_forward_s``: with decoding; ``dissect_s``: the whole
     dissection; ``ratio``: dissect_s / decode_forward_s, the median of the rounds; ``tally_s``, ``dense_tally_s``: of
-    all images, extrapolated from a few, this tally (cells found anew) and one that enlarges every map and multiplies
-    with one-hot labels. ``marks``: of the network (ndissect.engine.examination.examine).
+    all images, extrapolated from a few, this tally (cells looked for anew) and one that enlarges every map and
+    multiplies with one-hot labels. ``marks``: of the network (ndissect.engine.examination.examine).
     """
 
     device: str
@@ -78,70 +76,66 @@ def bench(
     tell: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Measure the dissection of ``layers`` over ``images`` of the data set's images, spread evenly over it."""
-    exact_arithmetic()
     some = spread(dataset, images)
-    names = [layer.name for layer in layers]
-    network.module.to(settings.device)
-    forward = Forward(
-        network,
-        names,
-        settings.device,
-        batch=settings.batch,
+    with open_pass(network, some, layers, protocol, settings, Progress()) as p:
+        seconds = _time_rounds(p, network, some, layers, rounds, tell)
+        tell("the tally alone")
+        tally, dense = _tallies(p, len(some))
+    # The ratio of each round, not of the least of each: what slows the machine down slows both.
+    ratios = sorted(d / f for d, f in zip(seconds["dissect"], seconds["decode_forward"], strict=True))
+    return Bench(
+        device=device_name(settings.device),
+        network=network.spec,
+        layers=[layer.name for layer in layers],
         precision=settings.precision,
-        progress=Progress(),
-        clock=Clock(),
+        images=len(some),
+        units=sum(layer.units or 0 for layer in layers),
+        forward_s=min(seconds["forward"]),
+        decode_forward_s=min(seconds["decode_forward"]),
+        dissect_s=min(seconds["dissect"]),
+        ratio=ratios[len(ratios) // 2],
+        tally_s=tally,
+        dense_tally_s=dense,
+        marks=marks_json(sorted(set(p.examination.marks), key=str)),
     )
-    size = forward.batch.size
-    loader = Loader(some, protocol, settings.workers, pin=settings.device.type == "cuda")
-    decoded = next(loader.batches(range(min(size, len(some))), size, skip_bad=False)).pixels
+
+
+def _time_rounds(
+    p: ForwardPass,
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
+    rounds: int,
+    tell: Callable[[str], None],
+) -> dict[str, list[float]]:
+    """The seconds of each round of the bare forward pass, of it with decoding, and of the whole dissection."""
+    settings, size, everything = p.settings, p.forward.batch.size, range(len(dataset))
+    decoded = next(p.loader.batches(everything[:size], size, skip_bad=False)).pixels
 
     def bare(pixels: list[Tensor]) -> None:
-        inputs = forward.inputs(pixels, slice(0, sum(len(x) for x in pixels)))
+        inputs = p.forward.inputs(pixels, slice(0, sum(len(x) for x in pixels)))
         with torch.no_grad(), computing(settings.precision, settings.device):
             network.module(inputs)
 
     def only_forward() -> None:
-        for start in range(0, len(some), size):
-            rest = min(size, len(some) - start)
+        for start in range(0, len(dataset), size):
+            rest = min(size, len(dataset) - start)
             bare([decoded[0][:rest]] if len(decoded) == 1 else decoded[:rest])
 
     def with_decoding() -> None:
-        for batch in loader.batches(range(len(some)), size, skip_bad=False):
+        for batch in p.loader.batches(everything, size, skip_bad=False):
             bare(batch.pixels)
 
-    marks: set[Mark] = set()
-
     def whole() -> None:
-        marks.update(dissect(network, some, layers, protocol, settings, Progress()).marks)
-        network.module.to(settings.device)
+        dissect(network, dataset, layers, p.loader.protocol, settings, Progress())
 
     bare(decoded)  # the first pass chooses algorithms and takes memory
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {"forward": [], "decode_forward": [], "dissect": []}
     for number in range(rounds):
         for name, work in (("forward", only_forward), ("decode_forward", with_decoding), ("dissect", whole)):
             tell(f"round {number + 1} of {rounds}: {name}")
-            found.setdefault(name, []).append(_seconds(work, settings.device))
-    least = {name: min(seconds) for name, seconds in found.items()}
-    tell("the tally alone")
-    tally, dense = _tallies(loader, forward, layers, protocol, len(some))
-    network.module.to("cpu")
-    # The ratio of each round, not of the least of each: what slows the machine down slows both.
-    ratios = sorted(d / f for d, f in zip(found["dissect"], found["decode_forward"], strict=True))
-    return Bench(
-        device=device_name(settings.device),
-        network=network.spec,
-        layers=names,
-        precision=settings.precision,
-        images=len(some),
-        units=sum(layer.units or 0 for layer in layers),
-        forward_s=least["forward"],
-        decode_forward_s=least["decode_forward"],
-        dissect_s=least["dissect"],
-        ratio=ratios[len(ratios) // 2],
-        tally_s=tally,
-        dense_tally_s=dense,
-        marks=marks_json(sorted(marks, key=str)),
-    )
+            seconds[name].append(_seconds(work, settings.device))
+    return seconds
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
@@ -154,21 +148,19 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - since
 
 
-def _tallies(
-    loader: Loader, forward: Forward, layers: Sequence[LayerInfo], protocol: Protocol, images: int
-) -> tuple[float, float]:
+def _tallies(p: ForwardPass, images: int) -> tuple[float, float]:
     """Seconds for so many images: this tally, and the dense one, each over all layers."""
-    device, concepts = forward.counting, loader.dataset.concepts
+    loader, forward, device, concepts = p.loader, p.forward, p.device, p.loader.dataset.concepts
     batch = next(loader.batches(range(min(_TALLIED, len(loader.dataset))), _TALLIED, skip_bad=False))
     labels = loader.labels(batch, device)
     with forward.captured() as capture:
         capture.run(forward.inputs(batch.pixels, slice(0, len(batch))))
-        maps = [capture[layer.name].to(device, torch.float32).contiguous() for layer in layers]
+        maps = [capture[name].to(device, torch.float32).contiguous() for name in capture.names]
     sparse = dense = 0.0
     few = slice(0, min(_DENSE, len(batch)))
     for layer_maps in maps:
         U, (h, w) = layer_maps.shape[1], layer_maps.shape[2:]
-        quantile = Quantile(U, layer_maps.numel() // U, protocol.q, device)
+        quantile = Quantile(U, layer_maps.numel() // U, loader.protocol.q, device)
         quantile.update(layer_maps.transpose(0, 1).reshape(U, -1))
         quantile.end_pass()
         threshold = torch.from_numpy(quantile.result().threshold).to(device)

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.memory import Budget
-from ndissect.engine.machine.progress import Progress
 from ndissect.engine.passes.extremes import Extremes
-from ndissect.engine.passes.forward import Forward
-from ndissect.engine.passes.loader import Batch, Loader
+from ndissect.engine.run.forward_pass import ForwardPass
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
 
@@ -30,41 +28,34 @@ class Cached:
     images: list[int]
     skipped: tuple[tuple[str, str], ...]
 
-    def pieces(self) -> Iterator[slice]:
+    def slices(self) -> Iterator[slice]:
         """The images a few at a time, always the same ones together: their products are then the same bit for bit."""
         step = max(1, _VALUES_AT_ONCE // self.maps[:1].numel())
         for start in range(0, len(self.images), step):
             yield slice(start, min(start + step, len(self.images)))
 
 
-def cached(
-    forward: Forward, loader: Loader, geometry: LayerGeometry, budget: Budget, progress: Progress, *, skip_bad: bool
-) -> Cached:
-    """The activations of the only layer of ``forward``: on its device where ``budget`` allows, else on the host.
+def cached(forward_pass: ForwardPass) -> Cached:
+    """The activations of the only layer of ``forward_pass``: on its device where memory allows, else on the host.
 
-    NDError where they fit neither, and for images that cannot be read (unless ``skip_bad``) or none that can.
+    NDError where they fit neither, and for images that cannot be read (unless its settings skip them) or none that can.
     """
-    total, (h, w) = len(loader.dataset), geometry.map_size
+    p, dataset, budget = forward_pass, forward_pass.loader.dataset, forward_pass.settings.memory
+    (geometry,) = p.geometries
+    total, (h, w) = len(dataset), geometry.map_size
     need = 4 * total * geometry.units * h * w
-    maps = torch.empty(
-        (total, geometry.units, h, w), device=_where(need, budget, forward.counting, geometry.name, total)
-    )
+    maps = torch.empty((total, geometry.units, h, w), device=_where(need, budget, p.device, geometry.name, total))
     images: list[int] = []
     bad: list[tuple[str, str]] = []
-    progress.start("activations", total)
-    with forward.captured() as capture:
-        for batch in loader.batches(range(total), forward.batch.size, skip_bad=skip_bad):
-            forward.run(capture, batch, [_Copying(maps[len(images) :])])
-            images += batch.images
-            bad += [(loader.dataset.names[number], error.message) for number, error in batch.bad]
-            progress.advance(_length(batch))
+    p.progress.start("activations", total)
+    for batch in p.batches(range(total), skip_bad=p.settings.skip_bad):
+        p.forward.run(batch, [_Copying(maps[len(images) :])])
+        images += batch.images
+        bad += [(dataset.names[number], error.message) for number, error in batch.bad]
+        p.progress.advance(len(batch) + len(batch.bad))
     if not images:
-        raise NDError(f"{loader.dataset.root} holds no image that can be used", "nd data check says why")
+        raise NDError(f"{dataset.root} holds no image that can be used", "nd data check says why")
     return Cached(geometry, maps[: len(images)], images, tuple(bad))
-
-
-def _length(batch: Batch) -> int:
-    return len(batch) + len(batch.bad)
 
 
 def _where(need: int, budget: Budget, device: torch.device, layer: str, images: int) -> torch.device:
@@ -84,5 +75,5 @@ class _Copying:
     def __init__(self, target: Tensor) -> None:
         self._target = target
 
-    def __call__(self, i: int, maps: Tensor, known: Extremes, images: slice) -> None:
+    def __call__(self, i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
         self._target[images] = maps

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 
@@ -86,28 +87,27 @@ def _rotated(
     """The network with the output of ``layer`` rotated by ``q``, float64 on the CPU, and back by what follows."""
     single = q.float().to(device)
 
-    def rotate(m: nn.Module, args: object, output: Tensor) -> Tensor:
-        turned = torch.einsum("vu,nuhw->nvhw", single, output)
+    def rotate(name: str, maps: Tensor) -> Tensor:
+        turned = torch.einsum("vu,nuhw->nvhw", single, maps)
         return turned if consumers else torch.einsum("vu,nvhw->nuhw", single, turned)
 
-    handle = module.get_submodule(layer).register_forward_hook(rotate)
     before = {name: _weight(module, name).clone() for name in consumers}
     try:
         for name, weight in before.items():
             # W Q^T: for each place of a kernel, or of a flattened map, over the units.
             w = weight.cpu().double().view(len(weight), len(q), -1)
             _weight(module, name).copy_(torch.einsum("ouk,vu->ovk", w, q).reshape(weight.shape))
-        yield
+        with Capture(module, [layer], edit=rotate):
+            yield
     finally:
-        handle.remove()
         for name, weight in before.items():
             _weight(module, name).copy_(weight)
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:
-    found = module.get_submodule(name).weight
-    assert isinstance(found, Tensor)
-    return found
+    weight = module.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def linear_consumers(module: nn.Module, layer: str) -> tuple[str, ...]:
@@ -123,10 +123,10 @@ def linear_consumers(module: nn.Module, layer: str) -> tuple[str, ...]:
         return ()
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     start = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
-    found = _follow(module, start[0], flat=False) if len(start) == 1 else None
-    if not found or any(calls.count(name) != 1 for name in found):
+    consumers = _follow(module, start[0], flat=False) if len(start) == 1 else None
+    if not consumers or any(calls.count(name) != 1 for name in consumers):
         return ()
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(consumers))
 
 
 class _Tracer(fx.Tracer):
@@ -140,13 +140,13 @@ class _Tracer(fx.Tracer):
 
 def _follow(module: nn.Module, node: fx.Node, *, flat: bool) -> list[str] | None:
     """The consumers behind ``node``; None where one of its users is none. ``flat``: units and places in one axis."""
-    found: list[str] = []
+    consumers: list[str] = []
     for user in node.users:
         behind = _user(module, user, node, flat)
         if behind is None:
             return None
-        found += behind
-    return found
+        consumers += behind
+    return consumers
 
 
 def _user(module: nn.Module, user: fx.Node, node: fx.Node, flat: bool) -> list[str] | None:

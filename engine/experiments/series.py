@@ -101,12 +101,12 @@ def choose(members: Sequence[Member], factor: str | None, only: Sequence[str]) -
 
 def others(members: Sequence[Member], factor: str) -> list[dict[str, Factor]]:
     """What the other factors of the members are, each combination once: the curves against ``factor``."""
-    found: list[dict[str, Factor]] = []
+    combinations: list[dict[str, Factor]] = []
     for member in members:
         rest = {name: value for name, value in member.factors.items() if name != factor}
-        if rest not in found:
-            found.append(rest)
-    return found
+        if rest not in combinations:
+            combinations.append(rest)
+    return combinations
 
 
 def show(value: Factor) -> str:
@@ -147,19 +147,19 @@ def _checkpoints(paths: Sequence[Path], network: str | None) -> list[Member]:
     if network is None:
         raise WrongUse(f"{paths[0]} does not say of which network it holds the weights", _NETWORK)
     numbers = [re.findall(r"\d+(?:\.\d+)?", path.stem) for path in paths]
-    nameless = next((path for path, found in zip(paths, numbers, strict=True) if not found), None)
+    nameless = next((path for path, in_name in zip(paths, numbers, strict=True) if not in_name), None)
     if nameless is not None:
         raise WrongUse(
             f"{nameless} has no number in its name: its place in the series is unknown",
             "rename it, or write a series.csv beside it with the columns weights and a factor",
         )
     # The last number that differs: in resnet18-epoch3.pt, net_5.of_10.pt the others say the same everywhere.
-    least = min(len(found) for found in numbers)
-    differing = [-k for k in range(1, least + 1) if len({found[-k] for found in numbers}) > 1]
+    least = min(len(in_name) for in_name in numbers)
+    differing = [-k for k in range(1, least + 1) if len({in_name[-k] for in_name in numbers}) > 1]
     at = differing[0] if differing else -1
     members = [
-        Member(_file_name(path.stem), network, path, {NUMBER: float(found[at])})
-        for path, found in zip(paths, numbers, strict=True)
+        Member(_file_name(path.stem), network, path, {NUMBER: float(in_name[at])})
+        for path, in_name in zip(paths, numbers, strict=True)
     ]
     return sorted(members, key=lambda m: float(m.factors[NUMBER]))
 

@@ -1,4 +1,4 @@
-"""Several quantiles from one forward pass (PAMI 2018; method.md 7.3).
+"""Several quantiles from one forward pass (Zhou et al., PAMI 2018; docs/method.md, section 7.3).
 
 The pass gathers with the loosest quantile. The thresholds of stricter ones lie within its tails, and what may fire at
 them within what it kept, so that each is as exact as in a dissection of its own.
@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.machine.device import exact_arithmetic
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Phase, Progress
-from ndissect.engine.machine.ranks import ALONE
 from ndissect.engine.measures.quantile import merged
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.run.announce import note_second_pass
+from ndissect.engine.run.begin import Run, begin, demand_one_pass
 from ndissect.engine.run.conclusion import conclude
-from ndissect.engine.run.count_pass import CountPass
-from ndissect.engine.run.dissect import Run
-from ndissect.engine.run.gather_pass import DataSummary
+from ndissect.engine.run.data_survey import DataSummary
+from ndissect.engine.run.forward_pass import open_pass
+from ndissect.engine.run.gather_pass import gather
+from ndissect.engine.run.mask_counter import MaskCounter
+from ndissect.engine.run.resume import Start
 from ndissect.engine.run.settings import Settings
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
@@ -28,7 +30,7 @@ from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
 from ndissect.store.protocol import Protocol
 
-# The counts of all quantiles may take this share of the memory; what is less than so much anyway is not counted.
+# The counts of all quantiles may take this share of the memory, or 64 MiB if that is more.
 _SHARE = 0.5
 _LITTLE = 64 << 20
 
@@ -62,18 +64,21 @@ def sweep(
     second time, for all quantiles at once. NDError where the thresholds, or the counts, do not fit; else as in a
     dissection.
     """
-    exact_arithmetic()
     protocols = sorted(protocols, key=lambda p: p.q, reverse=True)
     counted = 8 * sum(layer.units or 0 for layer in layers) * (len(dataset.concepts) + 1) * len(protocols)
     settings = replace(settings, top=1, evidence=False, null=0, memory=_left(settings, counted, len(protocols)))
-    run = Run(network, dataset, layers, protocols[0], settings, progress, None, None, ALONE)
-    run.demand_one_pass("give more --memory, leave out the loosest quantile, or take fewer layers at a time")
-    with run.on_device():
-        run.gather()
-        countings, again = _count(run, protocols)
-    survey = run.gathering.reading.survey(dataset.names)
-    found = [replace(conclude(countings.pop(0), {}), protocol=p) for p in protocols]
-    return Sweep(tuple(found), survey, run.clock.seconds(), 1 + again / max(len(run.mine), 1), run.examined.marks)
+    with open_pass(network, dataset, layers, protocols[0], settings, progress) as examined:
+        run = begin(examined, Start())
+        demand_one_pass(run, "give more --memory, leave out the loosest quantile, or take fewer layers at a time")
+        gather(run)
+        counters, again = _count(run, protocols)
+    return Sweep(
+        dissections=tuple(replace(conclude(counters.pop(0), {}), protocol=p) for p in protocols),
+        survey=run.gatherer.survey.summary(dataset.names),
+        seconds=examined.clock.seconds(),
+        passes=1 + again / max(len(run.images), 1),
+        marks=examined.examination.marks,
+    )
 
 
 def _left(settings: Settings, counted: int, quantiles: int) -> Budget:
@@ -91,42 +96,42 @@ def _left(settings: Settings, counted: int, quantiles: int) -> Budget:
     return Budget(memory.host - taken * on_host, memory.gpu - taken * (not on_host))
 
 
-def _count(run: Run, protocols: Sequence[Protocol]) -> tuple[list[CountPass], int]:
+def _count(run: Run, protocols: Sequence[Protocol]) -> tuple[list[MaskCounter], int]:
     """What fires at each quantile, and how many images went through the network a second time for it."""
-    g, progress, clock = run.gathering, run.progress, run.clock
-    with clock.during("thresholds"):
-        by_layer = [[merged([state], p.q) for p in protocols] for state in (q.state() for q in g.quantiles)]
-    tops = [top.result() for top in g.tops]
-    countings = [
-        CountPass(run.loader, run.geometries, statistics, tops, run.forward.counting, clock, progress)
-        for statistics in zip(*by_layer, strict=True)
+    p, gatherer = run.forward_pass, run.gatherer
+    with p.clock.during("thresholds"):
+        states = [quantile.state() for quantile in gatherer.quantiles]
+        by_protocol = [[merged([state], protocol.q) for state in states] for protocol in protocols]
+    tops = [top.result() for top in gatherer.tops]
+    counters = [
+        MaskCounter(p.loader, p.geometries, statistics, tops, p.device, p.clock, p.progress)
+        for statistics in by_protocol
     ]
-    kept, bad = g.kept.images(), {number for number, _ in g.reading.bad}
-    missing = [image for image in run.mine if image not in kept and image not in bad]
+    kept, bad = gatherer.candidates.images(), {number for number, _ in gatherer.survey.bad}
+    missing = [image for image in run.images if image not in kept and image not in bad]
     ahead = [Phase("tally", len(kept))] * bool(kept) + [Phase("tally", len(missing), forward=True)] * bool(missing)
-    progress.plan([Phase("thresholds", len(run.mine), forward=True), *ahead])
-    run.note_left_out(len(missing))
+    p.progress.plan([Phase("thresholds", len(run.images), forward=True), *ahead])
+    note_second_pass(run, len(missing))
     if kept:
-        progress.start("tally", len(kept))
-        _count_kept(run, countings)
+        p.progress.start("tally", len(kept))
+        _count_kept(run, counters)
     if missing:
-        progress.start("tally", len(missing))
-        with run.forward.captured() as capture:
-            for batch in run.batches(missing, skip_bad=False):  # all of them could be read before
-                run.forward.run(capture, batch, [counting.consumer(batch) for counting in countings])
-                progress.advance(len(batch))
-    return countings, len(missing)
+        p.progress.start("tally", len(missing))
+        for batch in p.batches(missing):  # all of them could be read before
+            p.forward.run(batch, [counter.consumer(batch) for counter in counters])
+            p.progress.advance(len(batch))
+    return counters, len(missing)
 
 
-def _count_kept(run: Run, countings: Sequence[CountPass]) -> None:
-    """Count each kept piece at every quantile, and let go of it; its labels are read once."""
-    pieces = run.gathering.kept.pieces
-    read = run.loader.read_labels([piece.images for piece in pieces if piece.labels is None])
-    while pieces:
-        piece = pieces.pop(0)
-        if piece.labels is None:
-            with run.clock.during("labels"):
-                piece.labels = next(read)
-        for counting in countings:
-            counting.count_pieces([piece], tell=False)
-        run.progress.advance(len(piece.images))
+def _count_kept(run: Run, counters: Sequence[MaskCounter]) -> None:
+    """Count each batch of candidates at every quantile, and let go of it; its labels are read once."""
+    p, batches = run.forward_pass, run.gatherer.candidates.batches
+    read = p.loader.read_labels([batch.images for batch in batches if batch.labels is None])
+    while batches:
+        batch = batches.pop(0)
+        if batch.labels is None:
+            with p.clock.during("labels"):
+                batch.labels = next(read)
+        for counter in counters:
+            counter.count_candidates([batch], tell=False)
+        p.progress.advance(len(batch.images))

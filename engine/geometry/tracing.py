@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ndissect.engine.networks.capture import Capture
+
 T = TypeVar("T")
 
 #: Of what is known of a tensor, or in words why nothing is.
@@ -77,22 +79,14 @@ class Tracer(TorchFunctionMode, Generic[T]):
 
         A layer called several times answers for its last call.
         """
-        found: dict[str, T | str] = dict.fromkeys(names, "it is not called in the forward pass")
+        known: dict[str, T | str] = dict.fromkeys(names, "it is not called in the forward pass")
 
-        def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(layer: nn.Module, args: Any, output: Any) -> None:
-                found[name] = self.of(output)
+        def look(name: str, output: Any) -> None:
+            known[name] = self.of(output)
 
-            return hook
-
-        handles = [module.get_submodule(name).register_forward_hook(look(name)) for name in names]
-        try:
-            with torch.no_grad(), self:
-                module(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
+        with Capture(module, names, observe=look), torch.no_grad(), self:
+            module(x)
+        return known
 
 
 def placewise(name: str, args: tuple[Any, ...], inputs: list[Input[T]], out: Tensor) -> list[T | str]:

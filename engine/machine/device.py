@@ -90,7 +90,7 @@ def too_large() -> NDError:
 
 
 class Halving:
-    """Runs work over images in pieces that fit the device, half as large after each out of memory."""
+    """Runs work over as many images at a time as fit the device: half as many after each time that memory ran out."""
 
     def __init__(self, size: int, progress: Progress) -> None:
         self.size = size
@@ -100,16 +100,16 @@ class Halving:
         """Call ``work`` on slices that cover ``images``, each once; a slice that fails must have changed nothing."""
         start = 0
         while start < images:
-            piece = slice(start, min(start + self.size, images))
+            some = slice(start, min(start + self.size, images))
             try:
-                work(piece)
+                work(some)
             except torch.OutOfMemoryError as e:
-                tried = piece.stop - piece.start
+                tried = some.stop - some.start
                 if tried == 1:
                     raise too_large() from e
                 self.size = max(1, tried // 2)
             else:
-                start = piece.stop
+                start = some.stop
                 continue
             # Outside the handler: the exception's frames hold the tensors that must go.
             gc.collect()

@@ -55,10 +55,10 @@ def budget(text: str | None, device: torch.device, processes: int = 1) -> Budget
 
 def parse_bytes(text: str, option: str, hint: str) -> int:
     """The bytes that a size such as ``8GB`` or ``512MiB`` means; WrongUse for what is none, with ``hint``."""
-    found = _SIZE.fullmatch(text)
-    if not found:
+    size = _SIZE.fullmatch(text)
+    if not size:
         raise WrongUse(f"{option} '{text}' is no size", hint)
-    number, unit, binary = found.groups()
+    number, unit, binary = size.groups()
     factor = _UNITS[unit.lower()]
     if binary and unit:
         factor = 1 << 10 * " kmgt".index(unit.lower())

@@ -1,4 +1,7 @@
-"""Several processes that share one dissection: each takes a part of the images, and what they count is added up."""
+"""Several processes that share one dissection: each takes a part of the images, and what they count is added up.
+
+What torchrun tells its processes in the environment is read here alone. Torch is imported when they are joined.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
-
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Ranks:
@@ -45,30 +48,30 @@ ALONE = Ranks()
 
 
 class _DistributedRanks(Ranks):
-    def __init__(self) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+    def __init__(self, dist: Any) -> None:
+        self._dist, self.rank, self.size = dist, dist.get_rank(), dist.get_world_size()
 
     def _reduce(self, values: Tensor, how: Any) -> Tensor:
         # gloo adds what lies on the CPU. What is added is small beside what it was counted from.
         whole = values.detach().to("cpu").contiguous()
         with _speaking():
-            dist.all_reduce(whole, how)
+            self._dist.all_reduce(whole, how)
         return values.copy_(whole)
 
     def sum(self, values: Tensor) -> Tensor:
-        return self._reduce(values, dist.ReduceOp.SUM)
+        return self._reduce(values, self._dist.ReduceOp.SUM)
 
     def least(self, values: Tensor) -> Tensor:
-        return self._reduce(values, dist.ReduceOp.MIN)
+        return self._reduce(values, self._dist.ReduceOp.MIN)
 
     def most(self, values: Tensor) -> Tensor:
-        return self._reduce(values, dist.ReduceOp.MAX)
+        return self._reduce(values, self._dist.ReduceOp.MAX)
 
     def gather(self, value: Any) -> list[Any]:
-        found: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.size
         with _speaking():
-            dist.all_gather_object(found, value)
-        return found
+            self._dist.all_gather_object(values, value)
+        return values
 
 
 @contextlib.contextmanager
@@ -81,6 +84,16 @@ def _speaking() -> Iterator[None]:
             f"another process of this run ended before its time: {reason[:160]}",
             "its own message says why; the same command goes on from what was saved",
         ) from e
+
+
+def is_shared() -> bool:
+    """Whether ``torchrun`` started this process, be it the only one."""
+    return "WORLD_SIZE" in os.environ
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks to the user: the first of a ``torchrun``, or the only one."""
+    return not is_shared() or os.environ.get("RANK", "0") == "0"
 
 
 def expected() -> int:
@@ -105,10 +118,12 @@ def join(timeout: float = 1800.0) -> Iterator[Ranks]:
     if expected() == 1:
         yield ALONE
         return
+    import torch.distributed as dist  # noqa: PLC0415 - whether a process is the first is asked before torch is imported
+
     with _speaking():
         dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
     try:
-        yield _DistributedRanks()
+        yield _DistributedRanks(dist)
     finally:
         with contextlib.suppress(Exception):  # after a failure there may be nobody left to say goodbye to
             dist.destroy_process_group()

@@ -73,10 +73,10 @@ def _digest(text: str, state: State, belongs: str) -> str:
     names = sorted(state)
     form = [[name, str(state[name].dtype), list(state[name].shape)] for name in names]
     header = json.dumps([belongs, text, form]).encode()
-    found = hashlib.sha256(len(header).to_bytes(8, "little") + header)
+    digest = hashlib.sha256(len(header).to_bytes(8, "little") + header)
     for name in names:
-        found.update(_bytes(state[name]))
-    return found.hexdigest()
+        digest.update(_bytes(state[name]))
+    return digest.hexdigest()
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -18,11 +18,11 @@ from ndissect.engine.measures.cells import Cells, active_cells
 from ndissect.engine.passes.labels import LabelBatch
 from ndissect.store.upsampling import Upsampling
 
-# Pieces are cut back to the bound when they have grown by this factor since the last time.
+# Batches are cut back to the bound when they have grown by this factor since the last time.
 _GROWN = 1.5
 # And only where they take this many bytes.
 _WORTH = 64 << 20
-# Once images are left out, pieces are cut again when they have grown by this factor.
+# Once images are left out, batches are cut again when they have grown by this factor.
 _WORTH_CUTTING = 1.02
 
 
@@ -49,7 +49,7 @@ class CandidateBatch:
         return first.index.device if isinstance(first, Cells) else first.device
 
     def to(self, device: torch.device) -> CandidateBatch:
-        """The same piece on ``device``."""
+        """The same batch on ``device``."""
         labels = self.labels.to(device) if self.labels else None
         return CandidateBatch(self.images, [layer.to(device) for layer in self.layers], labels, self.saved)
 
@@ -69,17 +69,18 @@ def _cut(layer: Cells | Tensor, bound: Tensor, upsampling: Upsampling) -> Cells 
 
 
 class Candidates:
-    """The pieces of a run, on its device while the budget there lasts, then on the host.
+    """What may fire in the images of a run, batch by batch: on its device while the budget there lasts, then on the
+    host.
 
     ``full``: images had to be left out, which then need a second forward pass; ``labelled``: no labels had to.
     """
 
     def __init__(self, budget: Budget, device: torch.device, upsampling: Upsampling) -> None:
-        self.pieces: list[CandidateBatch] = []
+        self.batches: list[CandidateBatch] = []
         self.full, self.labelled = False, True
         self._budget, self._upsampling = budget, upsampling
-        self._places = tuple(dict.fromkeys((device, torch.device("cpu"))))
-        self._taken = dict.fromkeys((place.type for place in self._places), 0)
+        self._devices = tuple(dict.fromkeys((device, torch.device("cpu"))))
+        self._taken = dict.fromkeys((device.type for device in self._devices), 0)
         self._cut_to = 0
 
     @property
@@ -89,48 +90,48 @@ class Candidates:
 
     def images(self) -> set[int]:
         """The images that are kept."""
-        return {image for piece in self.pieces for image in piece.images}
+        return {image for batch in self.batches for image in batch.images}
 
-    def add(self, piece: CandidateBatch, bounds: Sequence[Tensor]) -> None:
-        """Keep ``piece`` if there is room; ``bounds``: of each layer (U,), below which nothing need be kept."""
-        if self.nbytes + piece.nbytes > max(_GROWN * self._cut_to, _WORTH):
+    def add(self, batch: CandidateBatch, bounds: Sequence[Tensor]) -> None:
+        """Keep ``batch`` if there is room; ``bounds``: of each layer (U,), below which nothing need be kept."""
+        if self.nbytes + batch.nbytes > max(_GROWN * self._cut_to, _WORTH):
             self.cut(bounds)
-        if self._put(piece):
+        if self._put(batch):
             return
         if not self.full or self.nbytes > _WORTH_CUTTING * self._cut_to:  # else hardly anything can have sunk below
             self.cut(bounds)
-            if self._put(piece):
+            if self._put(batch):
                 return
         self.labelled = False  # labels can be read again, activations cannot
-        for there in (*self.pieces, piece):
-            there.labels = None
+        for kept in (*self.batches, batch):
+            kept.labels = None
         self._count()
-        self.full = not self._put(piece) or self.full
+        self.full = not self._put(batch) or self.full
 
-    def restore(self, pieces: Iterable[CandidateBatch], bounds: Sequence[Tensor]) -> None:
-        """Take the pieces that were saved."""
-        for piece in pieces:
-            self.add(piece, bounds)
+    def restore(self, batches: Iterable[CandidateBatch], bounds: Sequence[Tensor]) -> None:
+        """Take the batches that were saved."""
+        for batch in batches:
+            self.add(batch, bounds)
 
-    def _put(self, piece: CandidateBatch) -> bool:
-        for place in self._places:
-            if self._taken[place.type] + piece.nbytes <= self._budget.on(place):
-                piece = piece if piece.device.type == place.type else piece.to(place)
-                self.pieces.append(piece)
-                self._taken[place.type] += piece.nbytes
+    def _put(self, batch: CandidateBatch) -> bool:
+        for device in self._devices:
+            if self._taken[device.type] + batch.nbytes <= self._budget.on(device):
+                batch = batch if batch.device.type == device.type else batch.to(device)
+                self.batches.append(batch)
+                self._taken[device.type] += batch.nbytes
                 return True
         return False
 
     def cut(self, bounds: Sequence[Tensor]) -> None:
         """Let go of what no longer can fire."""
-        for piece in self.pieces:
-            piece.layers = [
-                _cut(layer, bound, self._upsampling) for layer, bound in zip(piece.layers, bounds, strict=True)
+        for batch in self.batches:
+            batch.layers = [
+                _cut(layer, bound, self._upsampling) for layer, bound in zip(batch.layers, bounds, strict=True)
             ]
         self._count()
         self._cut_to = self.nbytes
 
     def _count(self) -> None:
         self._taken = dict.fromkeys(self._taken, 0)
-        for piece in self.pieces:
-            self._taken[piece.device.type] += piece.nbytes
+        for batch in self.batches:
+            self._taken[batch.device.type] += batch.nbytes

@@ -70,9 +70,9 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
     n, u = (~(peak <= limit)).nonzero(as_tuple=True)
     cells = (h + 1) * (w + 1)
     step = max(1, _CELLS_AT_ONCE // cells)
-    found = [_active(maps, limit, upsampling, n[s : s + step], u[s : s + step]) for s in range(0, len(n), step)]
-    index = torch.cat([i for i, _ in found]) if found else torch.zeros(0, dtype=torch.int64, device=maps.device)
-    corners = torch.cat([c for _, c in found], 1) if found else torch.zeros((4, 0), device=maps.device)
+    parts = [_active(maps, limit, upsampling, n[s : s + step], u[s : s + step]) for s in range(0, len(n), step)]
+    index = torch.cat([i for i, _ in parts]) if parts else torch.zeros(0, dtype=torch.int64, device=maps.device)
+    corners = torch.cat([c for _, c in parts], 1) if parts else torch.zeros((4, 0), device=maps.device)
     small = N * U * cells < 2**31
     return Cells((N, U, h + 1, w + 1), index.to(torch.int32) if small else index, corners)
 

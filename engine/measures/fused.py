@@ -66,9 +66,9 @@ def add(
             form = _form(work)
             if form not in _State.tried:
                 trial = replace(work, limit=limits_on_pixels(work))
-                found = torch.zeros_like(area), torch.zeros_like(hits)
-                fused_kernel.launch(trial, *found)
-                if not _same(found, plainly(trial), work.columns):
+                trial_area, trial_hits = torch.zeros_like(area), torch.zeros_like(hits)
+                fused_kernel.launch(trial, trial_area, trial_hits)
+                if not _same((trial_area, trial_hits), plainly(trial), work.columns):
                     _State.why_not = "the fused kernel counts otherwise than the plain tally on this device"
                     return False
                 _State.tried.add(form)
@@ -82,9 +82,10 @@ def add(
     return True
 
 
-def _same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], columns: int) -> bool:
-    labelled = (hits.view(-1, columns)[:, 1:] for hits in (found[1], expected[1]))
-    return torch.equal(found[0], expected[0]) and torch.equal(*labelled)
+def _same(counted: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], columns: int) -> bool:
+    """Whether area and hits are the same, but for the first column of the hits."""
+    labelled, expected_labelled = (hits.view(-1, columns)[:, 1:] for _, hits in (counted, expected))
+    return torch.equal(counted[0], expected[0]) and torch.equal(labelled, expected_labelled)
 
 
 def _form(work: CellWork) -> tuple[object, ...]:
@@ -104,12 +105,12 @@ def limits_on_pixels(work: CellWork) -> Tensor:
     _, U, rows, cols = work.cells.shape
     index = work.cells.index[::step].long()
     unit, place = index // (rows * cols) % U, index % (rows * cols)
-    given = work.cells.corners[:, ::step], work.at.wy[place // cols], work.at.wx[place % cols]
-    value = enlarge(*given).flatten(1)
-    gain = (_enlarge_in_one_rounding(*given).flatten(1) - value).nan_to_num(0, 0, 0)
+    corners, wy, wx = work.cells.corners[:, ::step], work.at.wy[place // cols], work.at.wx[place % cols]
+    value = enlarge(corners, wy, wx).flatten(1)
+    gain = (_enlarge_in_one_rounding(corners, wy, wx).flatten(1) - value).nan_to_num(0, 0, 0)
     most, pixel = gain.max(1, keepdim=True)
-    telling = most[:, 0] > 0
-    return work.limit.index_put((unit[telling],), value.gather(1, pixel)[telling, 0])
+    gains = most[:, 0] > 0
+    return work.limit.index_put((unit[gains],), value.gather(1, pixel)[gains, 0])
 
 
 def _enlarge_in_one_rounding(corners: Tensor, wy: Tensor, wx: Tensor) -> Tensor:

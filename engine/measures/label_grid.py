@@ -48,5 +48,5 @@ def enlarge(corners: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
     a, b, c, d = finite_or_nan(corners)[:, :, None]
     left = a + wy * (c - a)
     right = b + wy * (d - b)
-    found: Tensor = left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
-    return found
+    pixels: Tensor = left[:, :, None] + wx[:, None, :] * (right - left)[:, :, None]
+    return pixels

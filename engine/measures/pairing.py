@@ -1,4 +1,4 @@
-"""The null: the same masks with the wrong images' labels, which tells how well chance does.
+"""The null: the same masks with other images' labels, which tells how well chance does.
 
 An image's mask is paired with the labels of another image of the same source. Across sources a unit that merely tells
 one source from another (close-ups from streets) would look like a detector of whatever that source labels, and
@@ -19,11 +19,11 @@ from ndissect.engine.measures.candidates import CandidateBatch
 from ndissect.engine.passes.labels import LabelBatch, gathered, joined
 from ndissect.engine.passes.loader import Loader
 
-#: Wrong pairings where nothing else is asked for.
+#: Pairings of the null where nothing else is asked for.
 PAIRINGS = 4
 
 
-def wrong_images(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+def null_images(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
     """(count, N): for each image another of its source, the first folder of its name; every image once a row.
 
     Fixed: it depends on the names and their order alone. A source of one image is paired with others such; a single
@@ -36,38 +36,42 @@ def wrong_images(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
     parts = {source: images for source, images in sources.items() if len(images) > 1}
     if alone:
         parts["/"] = alone  # no folder is called so
-    found = np.tile(np.arange(len(names)), (count, 1))
+    paired = np.tile(np.arange(len(names)), (count, 1))
     for source, images in parts.items():
         seed = zlib.crc32(source.encode("utf-8", "surrogateescape"))
         for p in range(count):
             order = np.random.default_rng([p, seed]).permutation(images)
-            found[p, order] = np.roll(order, 1)  # one cycle through all of them: none keeps its own labels
-    return found
+            paired[p, order] = np.roll(order, 1)  # one cycle through all of them: none keeps its own labels
+    return paired
 
 
 class Pairings:
-    """``count`` wrong pairings of a data set's images."""
+    """``count`` pairings of a data set's images, each with the labels of another one."""
 
     def __init__(self, loader: Loader, count: int) -> None:
         self.count = count
         self._loader = loader
-        self._wrong = wrong_images(loader.dataset.names, count)
+        self._null_images = null_images(loader.dataset.names, count)
 
-    def labels(self, pieces: Sequence[CandidateBatch], there: Sequence[CandidateBatch]) -> Iterator[LabelBatch]:
-        """The wrong labels of each piece's images, of all pairings side by side; what ``there`` holds is not read.
+    def labels(self, batches: Sequence[CandidateBatch], labelled: Sequence[CandidateBatch]) -> Iterator[LabelBatch]:
+        """The null's labels of each batch's images, of all pairings side by side.
+
+        Labels that ``labelled`` holds, if it holds all that are wanted, are not read again.
 
         Concept row r of pairing p is row p C + r, category k is p K + k.
         """
-        kept = {image: (piece.labels, row) for piece in there if piece.labels for row, image in enumerate(piece.images)}
-        if not all(int(i) in kept for piece in pieces for i in self._wrong[:, piece.images].ravel()):
-            yield from self.labels_of([piece.images for piece in pieces])
+        kept = {
+            image: (batch.labels, row) for batch in labelled if batch.labels for row, image in enumerate(batch.images)
+        }
+        if not all(int(i) in kept for batch in batches for i in self._null_images[:, batch.images].ravel()):
+            yield from self.labels_of([batch.images for batch in batches])
             return
-        for piece in pieces:
-            yield joined([gathered([kept[int(i)] for i in wrong]) for wrong in self._wrong[:, piece.images]])
+        for batch in batches:
+            yield joined([gathered([kept[int(i)] for i in images]) for images in self._null_images[:, batch.images]])
 
-    def labels_of(self, pieces: Sequence[Sequence[int]]) -> Iterator[LabelBatch]:
-        """The same, read ahead from the data set."""
-        wanted = [[int(i) for i in wrong] for piece in pieces for wrong in self._wrong[:, list(piece)]]
-        found = self._loader.read_labels(wanted, unreadable_as_none=True)
-        for _ in pieces:
-            yield joined([next(found) for _ in range(self.count)])
+    def labels_of(self, batches: Sequence[Sequence[int]]) -> Iterator[LabelBatch]:
+        """The same for batches of images, read ahead from the data set."""
+        wanted = [[int(i) for i in paired] for images in batches for paired in self._null_images[:, list(images)]]
+        labels = self._loader.read_labels(wanted, unreadable_as_none=True)
+        for _ in batches:
+            yield joined([next(labels) for _ in range(self.count)])

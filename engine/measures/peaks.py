@@ -51,14 +51,14 @@ class Peaks:
 
     def state(self) -> State:
         """All that :meth:`restore` and :meth:`merge` need."""
-        found: State = {"images": as_tensor([self._images, list(self._held)])}
-        found["held"] = torch.stack(list(self._held.values())) if self._held else torch.zeros(0, dtype=torch.uint8)
+        state: State = {"images": as_tensor([self._images, list(self._held)])}
+        state["held"] = torch.stack(list(self._held.values())) if self._held else torch.zeros(0, dtype=torch.uint8)
         for i, units in enumerate(self._units):
-            found[f"{i}"] = torch.cat([torch.zeros(0, units), *self._peaks[i]])
-        return found
+            state[f"{i}"] = torch.cat([torch.zeros(0, units), *self._peaks[i]])
+        return state
 
     def merge(self, state: State) -> None:
-        """Take what was found in other images; ValueError where it is of other layers or concepts."""
+        """Take the peaks of other images; ValueError where it is of other layers or concepts."""
         images, held = from_tensor(state["images"])
         form = {f"{i}": torch.zeros(len(images[i]), units) for i, units in enumerate(self._units)}
         if held:
@@ -74,7 +74,7 @@ class Peaks:
     restore = merge
 
     def shared(self, ranks: Ranks = ALONE) -> None:
-        """Take what the other processes have found."""
+        """Take the peaks of the other processes."""
         if ranks.size > 1:
             for rank, state in enumerate(ranks.gather(self.state())):
                 if rank != ranks.rank:
@@ -87,10 +87,10 @@ class Peaks:
         hold a concept of the label's category are ranked, as they alone were searched for it; else all.
         """
         U = self._units[i]
-        found = torch.full((U,), torch.nan, dtype=torch.float64), torch.full((U,), torch.nan, dtype=torch.float64)
+        precision, base_rate = (torch.full((U,), torch.nan, dtype=torch.float64) for _ in range(2))
         units = (label >= 0).nonzero()[:, 0]
         if not len(units) or not self._images[i]:
-            return found
+            return precision, base_rate
         order = torch.tensor(self._images[i]).argsort()
         peaks = torch.cat(self._peaks[i])[order]
         held = _unpacked(torch.stack([self._held[n] for n in sorted(self._images[i])]), self._concepts)
@@ -100,8 +100,8 @@ class Peaks:
             some = units[start : start + step]
             relevant = held[:, label[some]]
             counted = in_category[:, category[label[some]]] if within else torch.ones_like(relevant)
-            found[0][some], found[1][some] = average_precision(peaks[:, some], relevant, counted)
-        return found
+            precision[some], base_rate[some] = average_precision(peaks[:, some], relevant, counted)
+        return precision, base_rate
 
 
 def average_precision(score: Tensor, relevant: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

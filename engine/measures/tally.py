@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -55,10 +54,6 @@ def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling)
     return lerp(lerp(p, rows, 2), cols, 3)
 
 
-#: Another tally that counts the same masks, with its labels.
-Also: TypeAlias = "tuple[Tally, LabelBatch] | None"
-
-
 class Tally:
     """Counts of one layer over any number of batches: I(u, c) and A(u), by image group."""
 
@@ -73,48 +68,23 @@ class Tally:
         self._placed: tuple[Axis, Axis, Placement] | None = None
 
     def add(
-        self,
-        maps: Tensor,
-        threshold: Tensor,
-        rows: Axis,
-        cols: Axis,
-        upsampling: Upsampling,
-        labels: LabelBatch,
-        also: Also = None,
+        self, maps: Tensor, threshold: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling, labels: LabelBatch
     ) -> None:
         """Count N images: ``maps`` (N, U, h, w) floating, ``threshold`` (U,) float64.
 
         A mask pixel is an enlarged value strictly above its unit's threshold. Nothing is added if this fails half-way
-        for want of memory. ``also``: another tally of the layer, that counts the same masks with other labels.
+        for want of memory.
         """
-        N, U, h, w = maps.shape
-        limit, count = compare_at(threshold).to(self._device), self._count(N, rows, cols, also)
-        # A few images at a time, so that memory stays bounded even where nearly everything fires.
-        step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
-        for start in range(0, N, step):
-            images = slice(start, start + step)
-            given = [labels[images], also[1][images]] if also else [labels[images]]
-            count.add(active_cells(maps[images], limit, upsampling), limit, given, start)
-        self._commit_all(count, labels, also)
+        add_maps([self], maps, threshold, rows, cols, upsampling, [labels])
 
-    def add_cells(
-        self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch, also: Also = None
-    ) -> None:
+    def add_cells(self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch) -> None:
         """The same, of cells among which are all that hold a mask pixel."""
-        limit, count = compare_at(threshold).to(self._device), self._count(cells.shape[0], rows, cols, also)
-        count.add(cells.above(limit), limit, [labels, also[1]] if also else [labels], 0)
-        self._commit_all(count, labels, also)
+        add_cells([self], cells, threshold, rows, cols, [labels])
 
-    def _count(self, images: int, rows: Axis, cols: Axis, also: Also) -> _Count:
+    def _place(self, rows: Axis, cols: Axis) -> Placement:
         if self._placed is None or self._placed[0] is not rows or self._placed[1] is not cols:
             self._placed = (rows, cols, Placement(rows, cols, self._device))
-        into = [self._intersection, also[0]._intersection] if also else [self._intersection]
-        return _Count(images, into, self._placed[2])
-
-    def _commit_all(self, count: _Count, labels: LabelBatch, also: Also) -> None:
-        self._commit(count.area, count.hits[0], labels)
-        if also:
-            also[0]._commit(count.area, count.hits[1], also[1])
+        return self._placed[2]
 
     def _commit(self, area: Tensor, hits: _Hits, labels: LabelBatch) -> None:
         hits.add_to(self._intersection.view(-1))
@@ -147,6 +117,47 @@ class Tally:
             mine.copy_(state[name])
 
 
+def add_maps(
+    tallies: Sequence[Tally],
+    maps: Tensor,
+    threshold: Tensor,
+    rows: Axis,
+    cols: Axis,
+    upsampling: Upsampling,
+    labels: Sequence[LabelBatch],
+) -> None:
+    """:meth:`Tally.add` the same maps to several tallies of one layer, to each with its own ``labels`` of the images.
+
+    The masks are made once. Nothing is added to any if this fails half-way for want of memory.
+    """
+    N, U, h, w = maps.shape
+    limit, count = compare_at(threshold).to(tallies[0]._device), _begin(tallies, N, rows, cols)
+    # A few images at a time, so that memory stays bounded even where nearly everything fires.
+    step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
+    for start in range(0, N, step):
+        images = slice(start, start + step)
+        count.add(active_cells(maps[images], limit, upsampling), limit, [given[images] for given in labels], start)
+    _commit(tallies, count, labels)
+
+
+def add_cells(
+    tallies: Sequence[Tally], cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: Sequence[LabelBatch]
+) -> None:
+    """The same, of cells among which are all that hold a mask pixel."""
+    limit, count = compare_at(threshold).to(tallies[0]._device), _begin(tallies, cells.shape[0], rows, cols)
+    count.add(cells.above(limit), limit, labels, 0)
+    _commit(tallies, count, labels)
+
+
+def _begin(tallies: Sequence[Tally], images: int, rows: Axis, cols: Axis) -> _Count:
+    return _Count(images, [tally._intersection for tally in tallies], tallies[0]._place(rows, cols))
+
+
+def _commit(tallies: Sequence[Tally], count: _Count, labels: Sequence[LabelBatch]) -> None:
+    for tally, hits, given in zip(tallies, count.hits, labels, strict=True):
+        tally._commit(count.area, hits, given)
+
+
 class _Count:
     """Mask pixels of N images on their way into tallies: ``area`` (N U,), and ``hits`` of each flat intersection."""
 
@@ -176,9 +187,9 @@ class _Count:
         """``work`` for intersection ``k`` counted by itself, without the fused kernel: area, and flat intersection."""
         alone = _Count(len(self.area) // self._units, [self._into[k]], self._at)
         alone._add_plainly([work], [0], alone.area)
-        found = torch.zeros_like(self._into[k]).view(-1)
-        alone.hits[0].add_to(found)
-        return alone.area, found
+        counts = torch.zeros_like(self._into[k]).view(-1)
+        alone.hits[0].add_to(counts)
+        return alone.area, counts
 
     def _add_plainly(self, works: Sequence[CellWork], which: Sequence[int], area: Tensor | None) -> None:
         """Count ``works``, of the same cells, into the intersections ``which``, and mask pixels into ``area``."""
@@ -204,8 +215,8 @@ class _Count:
             for k, work, word in zip(which, works, words, strict=True):
                 base = torch.repeat_interleave(((work.labels.group[n] * U + u) * work.columns).to(kind), per_cell)
                 # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
-                found = word[:, 0].index_select(0, pixel) if word.shape[1] == 1 else word.index_select(0, pixel)
-                label = found.view(work.labels.pixels.dtype).view(len(hit), work.labels.pixels.shape[2])
+                words_hit = word[:, 0].index_select(0, pixel) if word.shape[1] == 1 else word.index_select(0, pixel)
+                label = words_hit.view(work.labels.pixels.dtype).view(len(hit), work.labels.pixels.shape[2])
                 self.hits[k].add((base[:, None] + label).view(-1))
 
 
@@ -288,11 +299,11 @@ class ConceptTally:
 
     def shared(self, ranks: Ranks) -> ConceptTally:
         """What all processes have counted, in a tally of its own."""
-        found = ConceptTally(self._area.shape[1] - 1, len(self._area))
-        found.restore(self.state())
-        for total in found.state().values():
+        everyone = ConceptTally(self._area.shape[1] - 1, len(self._area))
+        everyone.restore(self.state())
+        for total in everyone.state().values():
             ranks.sum(total)
-        return found
+        return everyone
 
     def counts(self) -> ConceptCounts:
         """What was counted so far."""

@@ -61,11 +61,11 @@ class TopTracker:
         all_images = torch.cat([self._image[units], torch.where(rival[units], numbers, -1)], 1)
 
         def maps_of(order: Tensor) -> Tensor:
-            found = self._maps[units[:, None], order.clamp(max=self._count - 1)]
+            best = self._maps[units[:, None], order.clamp(max=self._count - 1)]
             fresh = order >= self._count
             taken = maps[order[fresh] - self._count, units[:, None].expand_as(order)[fresh]]
-            found[fresh] = taken.to(torch.float32)
-            return found
+            best[fresh] = taken.to(torch.float32)
+            return best
 
         self._keep_best(units, all_peaks, all_means, all_images, maps_of)
 
@@ -92,7 +92,7 @@ class TopTracker:
             mine.copy_(state[name])
 
     def merge(self, state: dict[str, Tensor]) -> None:
-        """Take what another tracker found in other images."""
+        """Take what another tracker keeps of other images."""
         demand_form(state, self.state())
         there = {name: t.to(self._peak.device) for name, t in state.items()}
         self._keep_best(
@@ -104,12 +104,12 @@ class TopTracker:
         )
 
     def result(self, ranks: Ranks = ALONE) -> Top:
-        """What was found, by all processes."""
-        found = self
+        """The top images of all processes."""
+        everyone = self
         if ranks.size > 1:
-            found = TopTracker(len(self._peak), self._count, (self._maps.shape[2], self._maps.shape[3]))
+            everyone = TopTracker(len(self._peak), self._count, (self._maps.shape[2], self._maps.shape[3]))
             mine = {name: t.cpu() for name, t in self.state().items()}
             for state in ranks.gather(mine):
-                found.merge(state)
-        image, peak = found._image.cpu().numpy(), found._peak.cpu().numpy()
-        return Top(image, np.where(image < 0, np.float32(np.nan), peak), found._maps.cpu().numpy())
+                everyone.merge(state)
+        image, peak = everyone._image.cpu().numpy(), everyone._peak.cpu().numpy()
+        return Top(image, np.where(image < 0, np.float32(np.nan), peak), everyone._maps.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Activation maps of named layers, taken while a network runs.
+"""What named layers of a network return while it runs: kept as activation maps, looked at, or changed.
 
 ::
 
@@ -6,7 +6,11 @@
         capture.run(images)            # stops after the last layer that is wanted
         capture["layer4"]              # (N, U, h, w)
 
-Where a layer is called several times in one pass, its last call counts.
+    with Capture(network, ["layer4"], edit=lambda name, maps: maps * alive[:, None, None]):
+        network(images)                # scores without some units of layer4
+
+Where a layer is called several times in one pass, the map of its last call is kept. This is the one place where hooks
+are put on modules.
 """
 
 from __future__ import annotations
@@ -21,24 +25,43 @@ from torch.utils.hooks import RemovableHandle
 
 from ndissect.store.errors import NDError
 
+#: Looks at what a layer returned, at every call: its name, and the output, which may be anything.
+Observe = Callable[[str, Any], None]
+#: The maps that the network goes on with in place of those of the layer: the same shape, from its name and its maps.
+Edit = Callable[[str, Tensor], Tensor]
+
 
 class _Enough(BaseException):
     """Ends a forward pass from inside a hook; no Exception, so that a network's own handlers let it through."""
 
 
 class Capture:
-    """The activation maps of the layers ``names`` of ``module``, by name, after each forward pass.
+    """Hooks on the layers ``names`` of ``module`` for a block.
 
-    Maps are (N, U, h, w) tensors on the network's device, without gradients, and stay as they were when the layer
-    returned them: a later in-place operation (ReLU) does not reach them. The first pass counts the layers' calls;
-    later ones through ``run`` stop when all were seen (not with ``stop=False``).
+    By itself it keeps their activation maps, by name, after each forward pass. Maps are (N, U, h, w) tensors on the
+    network's device, without gradients, and stay as they were when the layer returned them: a later in-place operation
+    (ReLU) does not reach them. The first pass counts the layers' calls; later ones through ``run`` stop when all were
+    seen (not with ``stop=False``).
+
+    With ``observe`` it hands every output to that function instead; with ``edit`` it changes the maps on their way
+    through the network. Both come before any capture that keeps maps, so that what is kept is what was edited.
+    ``enter``, called with a layer's name before each of its calls, goes with ``observe``.
     """
 
-    def __init__(self, module: nn.Module, names: Sequence[str], stop: bool = True) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        *,
+        stop: bool = True,
+        observe: Observe | None = None,
+        edit: Edit | None = None,
+        enter: Callable[[str], None] | None = None,
+    ) -> None:
         self.names = tuple(names)
         self._module = module
         self._layers = {name: module.get_submodule(name) for name in self.names}
-        self._stop = stop
+        self._stop, self._observe, self._edit, self._enter = stop, observe, edit, enter
         self._maps: dict[str, Tensor] = {}
         self._shapes: dict[tuple[str, int], tuple[int, ...]] = {}
         self._calls = dict.fromkeys(self.names, 0)
@@ -47,10 +70,16 @@ class Capture:
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        # The outermost hook: a pass that the caller starts himself begins anew as well.
-        self._handles.append(self._module.register_forward_pre_hook(self._begin))
+        keeps = self._observe is None and self._edit is None
+        if keeps:
+            # The outermost hook: a pass that the caller starts himself begins anew as well.
+            self._handles.append(self._module.register_forward_pre_hook(self._begin))
         for name, layer in self._layers.items():
-            self._handles.append(layer.register_forward_hook(self._hook(name)))
+            if self._enter is not None:
+                self._handles.append(layer.register_forward_pre_hook(self._entering(name)))
+            hook = self._keeping(name) if keeps else self._passing(name)
+            # What keeps maps may end the pass from its hook, so that it comes last.
+            self._handles.append(layer.register_forward_hook(hook, prepend=not keeps))
         return self
 
     def __exit__(
@@ -88,11 +117,27 @@ class Capture:
         self._maps.clear()
         self._calls = dict.fromkeys(self.names, 0)
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(layer: nn.Module, args: Any, output: Any) -> None:
-            reason = not_a_map(output)
-            if reason:
-                raise NDError(f"the layer {name} is not a map: {reason}", "`nd layers NETWORK` says which layers are.")
+    def _entering(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(layer: nn.Module, args: Any) -> None:
+            assert self._enter is not None
+            self._enter(name)
+
+        return hook
+
+    def _passing(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(layer: nn.Module, args: Any, output: Any) -> Any:
+            if self._edit is not None:
+                _demand_map(name, output)
+                output = self._edit(name, output)
+            if self._observe is not None:
+                self._observe(name, output)
+            return output if self._edit is not None else None
+
+        return hook
+
+    def _keeping(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, args: Any, output: Any) -> None:
+            _demand_map(name, output)
             shape = tuple(output.shape[1:])
             before = self._shapes.setdefault((name, self._calls[name]), shape)
             if before != shape:
@@ -107,7 +152,14 @@ class Capture:
             if enough:
                 raise _Enough
 
-        return keep
+        return hook
+
+
+def _demand_map(name: str, output: object) -> None:
+    """NDError where the output of the layer ``name`` is no activation map."""
+    reason = not_a_map(output)
+    if reason:
+        raise NDError(f"the layer {name} is not a map: {reason}", "`nd layers NETWORK` says which layers are.")
 
 
 def not_a_map(output: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ndissect.engine.networks.capture import not_a_map
+from ndissect.engine.networks.capture import Capture, not_a_map
 from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.resolve import Network
 from ndissect.store.errors import NDError, WrongUse, nearest
@@ -67,7 +67,7 @@ class _Seen:
 
 
 def list_layers(network: Network, image_size: tuple[int, int] = (224, 224)) -> list[LayerInfo]:
-    """Every layer of the network in its own order, found by one forward pass of one random image of ``image_size``.
+    """Every layer of the network in its own order, as seen in one forward pass of one random image of ``image_size``.
 
     NDError where the forward pass fails, with the line of the network's own code.
     """
@@ -112,21 +112,21 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
     chosen: set[str] = set()
     names = [info.name for info in infos]
     for pattern in [p.strip() for text in patterns for p in text.split(",") if p.strip()]:
-        found = [i for i in infos if i.name == pattern] or [i for i in infos if _glob(pattern).fullmatch(i.name)]
-        if not found:
+        matches = [i for i in infos if i.name == pattern] or [i for i in infos if _glob(pattern).fullmatch(i.name)]
+        if not matches:
             near = nearest(re.sub(r"[*?\[\]!]", "", pattern), [i.name for i in infos if i.dissectable] or names)
             what = "layer" if pattern == re.sub(r"[*?\[]", "", pattern) else "layer matching"
             raise WrongUse(
                 f"the network has no {what} {pattern!r}",
                 f"Nearest: {', '.join(near)}" if near else "`nd layers NETWORK` lists them.",
             )
-        if not any(i.dissectable for i in found):
-            first = found[0]
-            more = f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
+        if not any(i.dissectable for i in matches):
+            first = matches[0]
+            more = f" (and {len(matches) - 1} more like it)" if len(matches) > 1 else ""
             raise WrongUse(
                 f"{first.name} ({first.module_type}){more} cannot be dissected: {first.reason}", _instead(infos)
             )
-        chosen.update(i.name for i in found if i.dissectable)
+        chosen.update(i.name for i in matches if i.dissectable)
     if all_convs:
         convs = [i.name for i in infos if i.conv and i.dissectable]
         if not convs:
@@ -160,26 +160,28 @@ def default_layers(infos: Sequence[LayerInfo]) -> list[str]:
 def _run_once(
     network: Network, image_size: tuple[int, int], modules: dict[str, nn.Module], seen: dict[str, _Seen]
 ) -> Any:
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-            reason = not_a_map(output)
-            before = seen.get(name)
-            calls = before.calls + 1 if before else 1
-            version = output._version if isinstance(output, Tensor) else 0
-            seen[name] = _Seen(output, version, shape, calls, len(order), f"not a map: {reason}" if reason else "")
-            order.append(name)
+    calls = 0
 
-        return hook
+    def look(name: str, output: Any) -> None:
+        nonlocal calls
+        reason = not_a_map(output)
+        before = seen.get(name)
+        seen[name] = _Seen(
+            output,
+            version=output._version if isinstance(output, Tensor) else 0,
+            shape=tuple(output.shape) if isinstance(output, Tensor) else (),
+            calls=before.calls + 1 if before else 1,
+            order=calls,
+            reason=f"not a map: {reason}" if reason else "",
+        )
+        calls += 1
 
-    order: list[str] = []
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 3, *image_size), dtype=torch.uint8, generator=generator)
     x = network.preprocess.apply(image)
     parameter = next(network.module.parameters(), None)
-    handles = [module.register_forward_hook(look(name)) for name, module in modules.items()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Capture(network.module, tuple(modules), observe=look):
             return network.module(x if parameter is None else x.to(parameter.device))
     except NDError:
         raise
@@ -189,9 +191,6 @@ def _run_once(
         hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW."
         what = f"the network {network.name} fails on an input of {shape}"
         raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _units_last(modules: dict[str, nn.Module], seen: dict[str, _Seen]) -> set[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The largest and smallest activation of every map: found once, they spare most maps a second look."""
+"""The largest and smallest activation of every map: known once, they spare most maps a second look."""
 
 from __future__ import annotations
 

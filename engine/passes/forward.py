@@ -1,9 +1,9 @@
-"""Running a network over batches of images, in pieces that fit the device, and handing out its maps."""
+"""Running a network over batches of images, as many at a time as fit the device, and handing out its maps."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -26,11 +26,19 @@ class Consumer(Protocol):
     After running out of memory it must be as it was before.
     """
 
-    def __call__(self, i: int, maps: Tensor, known: Extremes, images: slice, /) -> None: ...
+    def __call__(self, i: int, maps: Tensor, extremes: Extremes, images: slice, /) -> None: ...
+
+
+#: Takes the maps of all layers, their extremes, and which images of the batch they are, after every Consumer.
+TogetherConsumer = Callable[[Sequence[Tensor], Sequence[Extremes], slice], None]
+
+
+#: Gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W), as :meth:`Forward.maps` does.
+MapsOf = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
 
 class Forward:
-    """A network on its device with the layers that are captured."""
+    """Runs a network, which is on its ``device``, and hands out the maps of the layers ``names``."""
 
     def __init__(
         self,
@@ -44,43 +52,40 @@ class Forward:
         clock: Clock,
     ) -> None:
         self.network, self.names, self.device, self.precision = network, tuple(names), device, precision
-        # Counting needs 64-bit integers and float64 comparisons, which MPS lacks: there the CPU counts.
-        self.counting = torch.device("cpu") if device.type == "mps" else device
+        #: Where maps are handed out. Counting needs 64-bit integers and float64 comparisons, which MPS lacks: there
+        #: the CPU counts.
+        self.counting_device = torch.device("cpu") if device.type == "mps" else device
         self.batch = Halving(batch or DEFAULT_BATCH.get(device.type, 32), progress)
-        #: Of a layer's maps, the rows and columns that take part; all of those of other layers.
-        self.kept: dict[str, tuple[slice, slice]] = {}
+        #: By layer, the rows and columns of its maps that are handed out; all of those of layers that are not named.
+        self.crops: dict[str, tuple[slice, slice]] = {}
         self._progress, self._clock = progress, clock
+        self._capture: Capture | None = None
 
     @contextlib.contextmanager
     def captured(self) -> Iterator[Capture]:
-        """The network with its layers listened to."""
+        """The network with its layers captured for the block, outside of which nothing can be run."""
         with Capture(self.network.module, self.names) as capture:
-            yield capture
+            self._capture = capture
+            try:
+                yield capture
+            finally:
+                self._capture = None
 
-    def run(
-        self,
-        capture: Capture,
-        batch: Batch,
-        consumers: Sequence[Consumer],
-        whole: Callable[[Sequence[Tensor], Sequence[Extremes], slice], None] | None = None,
-    ) -> None:
-        """One batch through the network: every consumer gets each layer's maps, ``whole`` those of all layers.
+    def run(self, batch: Batch, consumers: Sequence[Consumer], together: TogetherConsumer | None = None) -> None:
+        """One batch through the network: every consumer gets each layer's maps, ``together`` those of all layers.
 
-        NDError where the network fails or a single image does not fit the device.
+        A few images at a time where the device has not the memory for all. NDError where the network fails or a single
+        image does not fit the device.
         """
         if len(batch):
-            self.batch.run(len(batch), partial(self._piece, capture, batch, consumers, whole))
+            self.batch.run(len(batch), partial(self._run_some, batch, consumers, together))
 
-    def _piece(
-        self,
-        capture: Capture,
-        batch: Batch,
-        consumers: Sequence[Consumer],
-        whole: Callable[[Sequence[Tensor], Sequence[Extremes], slice], None] | None,
-        piece: slice,
+    def _run_some(
+        self, batch: Batch, consumers: Sequence[Consumer], together: TogetherConsumer | None, images: slice
     ) -> None:
+        capture = self._listening()
         with self._clock.during("forward", self.device):
-            inputs = self.inputs(batch.pixels, piece)
+            inputs = self.inputs(batch.pixels, images)
             try:
                 with computing(self.precision, self.device):
                     capture.run(inputs)
@@ -88,29 +93,32 @@ class Forward:
                 if out_of_memory(e):
                     raise torch.OutOfMemoryError(str(e)) from e
                 raise _network_failed(self.network, inputs, e) from e
-        with self._clock.during("thresholds" if whole else "tally", self.device):
-            maps = [self._part(name, capture[name]).to(self.counting) for name in capture.names]
+        with self._clock.during("thresholds" if together else "tally", self.device):
+            maps = [self._crop(name, capture[name]).to(self.counting_device) for name in capture.names]
             known = [extremes(layer) for layer in maps]
             # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
             for i in range(len(maps)):
                 for consume in consumers:
-                    self._consume(consume, i, maps[i], known[i], piece)
-            if whole:
-                whole(maps, known, piece)
+                    self._consume(consume, i, maps[i], known[i], images)
+            if together:
+                together(maps, known, images)
 
-    def _part(self, name: str, maps: Tensor) -> Tensor:
-        """The part of a layer's maps that takes part."""
-        if name not in self.kept:
+    def _listening(self) -> Capture:
+        assert self._capture is not None, "the network runs within captured()"
+        return self._capture
+
+    def _crop(self, name: str, maps: Tensor) -> Tensor:
+        if name not in self.crops:
             return maps
-        rows, cols = self.kept[name]
+        rows, cols = self.crops[name]
         return maps[..., rows, cols].contiguous()
 
-    def maps(self, capture: Capture, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    def maps(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """The whole maps (n, U, h, w) of every layer for n images, uint8 (1, 3, H, W), in full float32.
 
         NDError where the network fails or a single image does not fit the device; torch.OutOfMemoryError for several.
         """
-        inputs = self.inputs(images, slice(0, len(images)))
+        capture, inputs = self._listening(), self.inputs(images, slice(0, len(images)))
         try:
             with computing("fp32", self.device):
                 capture.run(inputs)
@@ -120,19 +128,19 @@ class Forward:
             raise _network_failed(self.network, inputs, e) from e
         return {name: capture[name] for name in capture.names}
 
-    def _consume(self, consume: Consumer, i: int, maps: Tensor, known: Extremes, piece: slice) -> None:
+    def _consume(self, consume: Consumer, i: int, maps: Tensor, known: Extremes, images: slice) -> None:
         def take(s: slice) -> None:
-            images = slice(piece.start + s.start, piece.start + s.stop)
-            consume(i, maps[s], Extremes(known.peak[s], known.low[s], known.clean), images)
+            some = slice(images.start + s.start, images.start + s.stop)
+            consume(i, maps[s], Extremes(known.peak[s], known.low[s], known.clean), some)
 
         inner = Halving(len(maps), self._progress)
         inner.run(len(maps), take)
         if inner.size < len(maps):  # it will not fit the next batch either
             self.batch.size = min(self.batch.size, inner.size)
 
-    def inputs(self, pixels: Sequence[Tensor], piece: slice) -> Tensor:
+    def inputs(self, pixels: Sequence[Tensor], images: slice) -> Tensor:
         """The network's input (n, C, h, w) for some images of a batch, on its device."""
-        part = [pixels[0][piece]] if len(pixels) == 1 else list(pixels[piece])
+        part = [pixels[0][images]] if len(pixels) == 1 else list(pixels[images])
         prepare = self.network.preprocess
         if prepare.transform is None:  # a researcher's own transform may hold tensors on the CPU
             return torch.cat([prepare.apply(x.to(self.device, non_blocking=True)) for x in part])

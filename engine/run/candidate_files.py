@@ -15,20 +15,20 @@ from ndissect.engine.measures.candidates import CandidateBatch
 from ndissect.engine.measures.cells import Cells
 
 
-def to_tensors(pieces: Sequence[CandidateBatch]) -> tuple[dict[str, Any], State]:
-    """The record and the tensors of some pieces, without their labels, which can be read again."""
-    found: State = {}
-    for number, piece in enumerate(pieces):
-        for i, layer in enumerate(piece.layers):
+def to_tensors(batches: Sequence[CandidateBatch]) -> tuple[dict[str, Any], State]:
+    """The record and the tensors of some batches, without their labels, which can be read again."""
+    state: State = {}
+    for number, batch in enumerate(batches):
+        for i, layer in enumerate(batch.layers):
             if isinstance(layer, Cells):
-                found[f"{number}.{i}.index"], found[f"{number}.{i}.corners"] = layer.index, layer.corners
-                found[f"{number}.{i}.shape"] = torch.tensor(layer.shape)
+                state[f"{number}.{i}.index"], state[f"{number}.{i}.corners"] = layer.index, layer.corners
+                state[f"{number}.{i}.shape"] = torch.tensor(layer.shape)
             else:
-                found[f"{number}.{i}.maps"] = layer
-    return {"images": [piece.images for piece in pieces]}, found
+                state[f"{number}.{i}.maps"] = layer
+    return {"images": [batch.images for batch in batches]}, state
 
 
-def to_pieces(record: dict[str, Any], tensors: State) -> list[CandidateBatch]:
+def to_batches(record: dict[str, Any], tensors: State) -> list[CandidateBatch]:
     """The inverse of :func:`to_tensors`; ValueError, KeyError or TypeError for what it has not made."""
     return [
         CandidateBatch([int(i) for i in images], _layers(tensors, number), saved=True)
@@ -49,17 +49,17 @@ def _layers(tensors: State, number: int) -> list[Cells | Tensor]:
             return layers
 
 
-def check_piece(piece: CandidateBatch, geometries: Sequence[LayerGeometry], images: range) -> None:
-    """ValueError where ``piece`` cannot be of these layers and images: counting would read what is not there."""
-    if not piece.images or len(piece.layers) != len(geometries) or not all(i in images for i in piece.images):
-        raise ValueError(f"{len(piece.layers)} layers of {len(piece.images)} images")
-    for layer, geometry in zip(piece.layers, geometries, strict=True):
+def check_batch(batch: CandidateBatch, geometries: Sequence[LayerGeometry], images: range) -> None:
+    """ValueError where ``batch`` cannot be of these layers and images: counting would read what is not there."""
+    if not batch.images or len(batch.layers) != len(geometries) or not all(i in images for i in batch.images):
+        raise ValueError(f"{len(batch.layers)} layers of {len(batch.images)} images")
+    for layer, geometry in zip(batch.layers, geometries, strict=True):
         h, w = geometry.map_size
         if isinstance(layer, Tensor):
-            right = layer.dtype == torch.float32 and tuple(layer.shape) == (len(piece.images), geometry.units, h, w)
+            fits = layer.dtype == torch.float32 and tuple(layer.shape) == (len(batch.images), geometry.units, h, w)
         else:
-            right = layer.shape == (len(piece.images), geometry.units, h + 1, w + 1) and _is_whole(layer)
-        if not right:
+            fits = layer.shape == (len(batch.images), geometry.units, h + 1, w + 1) and _is_whole(layer)
+        if not fits:
             raise ValueError(f"what may fire in {geometry.name}")
 
 

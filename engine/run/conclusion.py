@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ndissect.engine.measures.peaks import Peaks
-from ndissect.engine.run.count_pass import CountPass
+from ndissect.engine.run.mask_counter import MaskCounter
 from ndissect.store import scores
 from ndissect.store.bootstrap import leading
 from ndissect.store.counts import Blocks, ConceptCounts, LayerCounts
@@ -19,20 +19,20 @@ from ndissect.store.scores import Best, Floats
 from ndissect.store.weighing import weigh
 
 
-def conclude(counting: CountPass, provenance: Mapping[str, Any], peaks: Peaks | None = None) -> Dissection:
-    """What was counted, with the evidence for every label; with images after :meth:`CountPass.keep_images`."""
-    with counting.clock.during("evidence"):
-        grouping, loader = counting.grouping, counting.loader
-        held = counting.right.concepts.counts()
+def conclude(counter: MaskCounter, provenance: Mapping[str, Any], peaks: Peaks | None = None) -> Dissection:
+    """What was counted, with the evidence for every label; with images after :meth:`MaskCounter.keep_images`."""
+    with counter.clock.during("evidence"):
+        grouping, loader = counter.grouping, counter.loader
+        held = counter.observed.concepts.counts()
         concept_counts = grouping.named_concepts(held)
-        blocks = grouping.what_blocks_hold(held, counting.right.concepts.images)
-        layers = [_layer(counting, i, concept_counts, blocks, peaks) for i in range(len(counting.geometries))]
+        blocks = grouping.what_blocks_hold(held, counter.observed.concepts.images)
+        layers = [_layer(counter, i, concept_counts, blocks, peaks) for i in range(len(counter.geometries))]
         return Dissection(
             protocol=loader.protocol,
             concepts=loader.dataset.concepts,
             concept_counts=concept_counts,
             layers=tuple(layers),
-            images=counting.images_table,
+            images=counter.images_table,
             provenance=provenance,
             groups=grouping.names,
             grid=loader.grid,
@@ -41,57 +41,91 @@ def conclude(counting: CountPass, provenance: Mapping[str, Any], peaks: Peaks | 
 
 
 def _layer(
-    counting: CountPass, i: int, concept_counts: ConceptCounts, blocks: Blocks | None, peaks: Peaks | None
+    counter: MaskCounter, i: int, concept_counts: ConceptCounts, blocks: Blocks | None, peaks: Peaks | None
 ) -> Layer:
-    geometry, stats, grouping = counting.geometries[i], counting.statistics[i], counting.grouping
-    concepts, protocol = counting.loader.dataset.concepts, counting.loader.protocol
-    K, dead, least = len(concepts.categories), stats.dead, protocol.min_images
-    split = counting.right.tallies[i].counts()
-    counts = grouping.named_layer(split)
-    best = scores.best_per_category(
-        *(counts, concept_counts, concepts.category, K, protocol.union), dead=dead, min_images=least
-    )
-    leads = null = None
+    geometry, stats, grouping = counter.geometries[i], counter.statistics[i], counter.grouping
+    concepts, protocol = counter.loader.dataset.concepts, counter.loader.protocol
+    by_group = counter.observed.tallies[i].counts()
+    counts = grouping.named_layer(by_group)
+    best = _best(counter, i, counts, concept_counts)
+    leads = None
     if blocks is not None:
-        by_block = LayerCounts(*(grouping.by_block(x) for x in vars(split).values()))
-        leads = leading(*(by_block, concept_counts, concepts.category, K, protocol.union), dead=dead, min_images=least)
-    if counting.wrong:
-        null = _null(counting, i)
+        by_block = LayerCounts(
+            intersection=grouping.by_block(by_group.intersection),
+            area=grouping.by_block(by_group.area),
+            area_in_category=grouping.by_block(by_group.area_in_category),
+        )
+        leads = leading(
+            by_block,
+            concept_counts,
+            concepts.category,
+            len(concepts.categories),
+            protocol.union,
+            dead=stats.dead,
+            min_images=protocol.min_images,
+        )
+    null = _null(counter, i) if counter.null else None
     evidence = weigh(
-        *(best, counts, concept_counts, grouping.names, concepts, protocol, dead),
+        best,
+        counts,
+        concept_counts,
+        grouping.names,
+        concepts,
+        protocol,
+        stats.dead,
         blocks=blocks,
         leading=leads,
         null=null,
-        auprc=_auprc(counting, i, best, peaks) if peaks else None,
+        auprc=_auprc(counter, i, best, peaks) if peaks else None,
     )
-    known = (counts, counting.top_images[i] if counting.top_images else None, geometry.axes, evidence, leads, null)
-    return Layer(geometry.name, geometry.module, best, stats, geometry.map_size, *known)
+    return Layer(
+        name=geometry.name,
+        module=geometry.module,
+        best=best,
+        statistics=stats,
+        map_size=geometry.map_size,
+        counts=counts,
+        top=counter.top_images[i] if counter.top_images else None,
+        axes=geometry.axes,
+        evidence=evidence,
+        leading=leads,
+        null=null,
+    )
 
 
-def _auprc(counting: CountPass, i: int, best: Best, peaks: Peaks) -> tuple[Floats, Floats]:
+def _best(counter: MaskCounter, i: int, counts: LayerCounts, concept_counts: ConceptCounts) -> Best:
+    """The best concept of each unit of layer ``i``, in every category."""
+    concepts, protocol = counter.loader.dataset.concepts, counter.loader.protocol
+    return scores.best_per_category(
+        counts,
+        concept_counts,
+        concepts.category,
+        len(concepts.categories),
+        protocol.union,
+        dead=counter.statistics[i].dead,
+        min_images=protocol.min_images,
+    )
+
+
+def _auprc(counter: MaskCounter, i: int, best: Best, peaks: Peaks) -> tuple[Floats, Floats]:
     label = torch.from_numpy(scores.label_units(best)[0].astype(np.int64))
-    category = torch.from_numpy(counting.loader.dataset.concepts.category.astype(np.int64))
-    within = counting.loader.protocol.union == "within-category"
+    category = torch.from_numpy(counter.loader.dataset.concepts.category.astype(np.int64))
+    within = counter.loader.protocol.union == "within-category"
     precision, base_rate = peaks.precision(i, label, category, within)
     return precision.numpy(), base_rate.numpy()
 
 
-def _null(counting: CountPass, i: int) -> NullBest:
-    """The best concept of each unit of layer ``i`` under each wrong pairing."""
-    assert counting.wrong is not None
-    concepts, protocol = counting.loader.dataset.concepts, counting.loader.protocol
+def _null(counter: MaskCounter, i: int) -> NullBest:
+    """The best concept of each unit of layer ``i`` under each pairing of the null."""
+    assert counter.null is not None
+    concepts = counter.loader.dataset.concepts
     C, K = len(concepts), len(concepts.categories)
-    counts, held = counting.wrong.tallies[i].counts(), counting.wrong.concepts.counts()
-    found = []
-    for p in range(counting.pairings.count):
+    counts, held = counter.null.tallies[i].counts(), counter.null.concepts.counts()
+    best = []
+    for p in range(counter.pairings.count):
         rows, kinds = slice(p * C, p * C + C), slice(p * K, p * K + K)
         paired = LayerCounts(counts.intersection[:, :, rows], counts.area, counts.area_in_category[:, :, kinds])
         labels = ConceptCounts(held.area[:, rows], held.images[:, rows])
-        best = scores.best_per_category(
-            *(paired, labels, concepts.category, K, protocol.union),
-            dead=counting.statistics[i].dead,
-            min_images=protocol.min_images,
-        )
-        found.append(null_best(best, labels.area.sum(0)))
-    label, intersection, area, concept_area = (np.stack(x) for x in zip(*found, strict=True))
+        best.append(null_best(_best(counter, i, paired, labels), labels.area.sum(0)))
+    label, intersection, area, concept_area = (np.stack(x) for x in zip(*best, strict=True))
     return NullBest(label, intersection, area, concept_area)

@@ -1,4 +1,4 @@
-"""What evidence a run can afford to gather beside its counts: memory is known beforehand, time when it is spent."""
+"""Which evidence a run gathers beside its counts: as much as it has the memory, and for the null the time, for."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from ndissect.engine.passes.grouping import group_images
 from ndissect.store.counts import BLOCKS
 from ndissect.store.files import human_bytes
 
-# Of the memory that a run may use, evidence takes no more than this; what is less than so much anyway is not counted.
+# Evidence may use this share of the memory, or 64 MiB if that is more.
 _SHARE = 0.25
 _LITTLE = 64 << 20
-#: The null is counted unasked where it takes less than this share of the run so far, or than so many seconds.
+#: A null that was not asked for is counted if it takes less than this share of the time that the run has taken so far,
+#: or less than so many seconds.
 CHEAP_SHARE, CHEAP_SECONDS = 0.1, 5.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``by_block``: count by image block, for intervals; ``peaks``: keep every image's peaks; ``pairings``: wrong ones
-    of the null at the most; ``budget``: what is left for the rest; ``notes``: what is left out, and why.
+    """Which evidence is gathered.
 
-    ``choices``: the same as JSON values, for a run that goes on.
+    ``by_block``: count by image block, for intervals; ``peaks``: keep every image's peaks, for the AUPRC;
+    ``pairings``: of the null, at most; ``budget``: the memory that is left for everything else; ``notes``: what is left
+    out, and why.
     """
 
     by_block: bool
@@ -40,8 +42,13 @@ class Plan:
 
     @property
     def choices(self) -> dict[str, Any]:
-        found = {"intervals": self.by_block, "the null": self.pairings > 0, "AUPRC": self.peaks}
-        return found | {"notes": list(self.notes)}
+        """The same as JSON values, for a run that goes on."""
+        return {
+            "intervals": self.by_block,
+            "the null": self.pairings > 0,
+            "AUPRC": self.peaks,
+            "notes": list(self.notes),
+        }
 
 
 def plan(
@@ -52,9 +59,10 @@ def plan(
     device: torch.device,
     chosen: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What fits ``budget``; ``null``: pairings asked for, None for as many as usual.
+    """The evidence that ``budget`` has room for; ``null``: pairings asked for, None for as many as usual.
 
-    ``chosen``: the choices that the run made when it began, which stay whatever memory there is now.
+    ``device``: where masks are counted; ``chosen``: the choices that the run made when it began, which stay whatever
+    memory there is now.
     """
     units, columns = sum(p.units for p in geometries), len(dataset.concepts) + 1
     wanted = PAIRINGS if null is None else null
@@ -82,7 +90,10 @@ def plan(
     on_host, on_gpu = taken["host"], taken["device"]
     if device.type == "cpu":
         on_host, on_gpu = on_host + on_gpu, 0
-    rest = Budget(
-        *(max(whole - max(part - _LITTLE, 0), 0) for whole, part in ((budget.host, on_host), (budget.gpu, on_gpu)))
-    )
+    rest = Budget(host=_left(budget.host, on_host), gpu=_left(budget.gpu, on_gpu))
     return Plan(by_block, peaks, pairings, rest, tuple(notes if chosen is None else chosen["notes"]))
+
+
+def _left(whole: int, taken: int) -> int:
+    """What evidence leaves of so many bytes; 64 MiB are not counted, as they may be used in any case."""
+    return max(whole - max(taken - _LITTLE, 0), 0)

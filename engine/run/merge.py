@@ -19,7 +19,6 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.geometry.layer_geometry import read_geometries
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Phase, Progress
-from ndissect.engine.machine.ranks import ALONE
 from ndissect.engine.machine.sealed import Damaged
 from ndissect.engine.machine.state import State, within
 from ndissect.engine.machine.timing import Clock
@@ -29,9 +28,9 @@ from ndissect.engine.measures.top import TopTracker
 from ndissect.engine.passes.grouping import group_images
 from ndissect.engine.passes.loader import Loader
 from ndissect.engine.run.conclusion import conclude
-from ndissect.engine.run.count_pass import CountPass
+from ndissect.engine.run.data_survey import DataSummary, DataSurvey
 from ndissect.engine.run.evidence_plan import plan
-from ndissect.engine.run.gather_pass import DataSummary, DataSurvey
+from ndissect.engine.run.mask_counter import MaskCounter
 from ndissect.engine.run.resume import taking_up
 from ndissect.engine.run.saved_run import SavedRun, differences, read_key
 from ndissect.store.errors import NDError, WrongUse
@@ -69,7 +68,7 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is whole: where it lies, what it is of, what was said of it, and its record with the kept parts."""
+    """A shard that is whole: where it lies, what it is of, what was said of it, its record, and what it gathered."""
 
     saved: SavedRun
     key: dict[str, Any]
@@ -116,10 +115,10 @@ def _open(folder: Path) -> Finished:
     if key is None or "shard" not in key:
         raise WrongUse(f"{folder} is no shard", "nd dissect --shard i/n makes one")
     saved = SavedRun(folder, key)
-    found = saved.load(0)
-    if found is None:
+    there = saved.load(0)
+    if there is None:
         raise _damaged(folder, str(key["shard"]))
-    record, state = found
+    record, state = there
     if "complete" not in record:
         raise NDError(
             f"shard {key['shard']} in {folder} has not ended", "the command that began it goes on where it stopped"
@@ -145,7 +144,7 @@ def merge(
     progress: Progress,
     memory: Budget,
 ) -> tuple[Dissection, DataSummary, dict[str, float]]:
-    """The dissection that the shards are parts of, without provenance; the survey of their data; seconds.
+    """The dissection that the shards are parts of, without provenance; the summary of their data; seconds.
 
     ``memory``: that evidence may take a part of, as in a run of one process (ndissect.engine.run.evidence_plan).
     NDError where ``dataset`` is not the one that the shards were taken of.
@@ -158,11 +157,11 @@ def merge(
     with taking_up(shards[0].saved):
         protocol, geometries = Protocol.from_json(shards[0].key["protocol"]), read_geometries(about["places"])
         clock, loader = Clock(), Loader(dataset, protocol, workers)
-        reading = DataSurvey(len(dataset.concepts))
+        survey = DataSurvey(len(dataset.concepts))
         for shard in shards:
-            reading.merge(within(shard.state, "reading"))
-        survey = reading.survey(dataset.names, ALONE)
-        progress.plan([Phase("thresholds"), Phase("images"), Phase("tally", survey.images)])
+            survey.merge(within(shard.state, "survey"))
+        summary = survey.summary(dataset.names)
+        progress.plan([Phase("thresholds"), Phase("images"), Phase("tally", summary.images)])
         progress.busy("thresholds")
         with clock.during("thresholds"):
             statistics = [
@@ -177,23 +176,29 @@ def merge(
         evidence = plan(geometries, dataset, about.get("null"), memory, device)
         for note in evidence.notes:
             progress.note(note)
-        counting = CountPass(
-            *(loader, geometries, statistics, tops, device, clock, progress),
+        counter = MaskCounter(
+            loader,
+            geometries,
+            statistics,
+            tops,
+            device,
+            clock,
+            progress,
             grouping=group_images(dataset, by_block=evidence.by_block),
             pairings=evidence.pairings,
         )
-        kept = evidence.peaks and all("peaks.images" in s.state for s in shards)
-        peaks = Peaks(geometries, len(dataset.concepts)) if kept else None
+        has_peaks = evidence.peaks and all("peaks.images" in s.state for s in shards)
+        peaks = Peaks(geometries, len(dataset.concepts)) if has_peaks else None
         if peaks:
             for shard in shards:
                 peaks.merge(within(shard.state, "peaks"))
     progress.busy("images")
-    counting.keep_images()
-    progress.start("tally", survey.images)
+    counter.keep_images()
+    progress.start("tally", summary.images)
     for shard in shards:
         try:
-            for pieces in shard.saved.parts(shard.record, geometries, shard.images(len(dataset))):
-                counting.count_pieces(pieces, tell=True)
+            for candidates in shard.saved.candidate_files(shard.record, geometries, shard.images(len(dataset))):
+                counter.count_candidates(candidates, tell=True)
         except Damaged as e:
             raise _damaged(shard.folder, str(shard.key["shard"])) from e
-    return conclude(counting, {}, peaks), survey, clock.seconds()
+    return conclude(counter, {}, peaks), summary, clock.seconds()

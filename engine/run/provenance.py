@@ -17,7 +17,7 @@ from ndissect.engine.machine.device import device_name
 from ndissect.engine.measures import fused
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.run.gather_pass import DataSummary
+from ndissect.engine.run.data_survey import DataSummary
 from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.marks import marks_json
 from ndissect.store.protocol import Protocol
@@ -30,8 +30,8 @@ _SKIPPED = 5_000
 
 
 def _cudnn() -> int | None:
-    found: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return found
+    number: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return number
 
 
 def skipped(survey: DataSummary) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +25,9 @@ class Start:
     """Where a run begins: the phase, -1 for the beginning, with what was saved of it.
 
     ``done``: images of the phase; ``batch``: images a forward pass; ``full``, ``labelled``: as in
-    ndissect.engine.measures.candidates; ``thresholds``: bytes for them, None where that is still to be settled;
-    ``choices``: what is counted beside the counts (ndissect.engine.run.evidence_plan), None likewise; ``seconds``: by
-    what was done, and ``elapsed`` altogether.
+    ndissect.engine.measures.candidates; ``threshold_budget``: bytes for the thresholds, None where that is still to be
+    settled; ``choices``: what is counted beside the counts (ndissect.engine.run.evidence_plan), None likewise;
+    ``seconds``: by what was done, and ``elapsed`` altogether, before this process ``began`` (time.monotonic).
     """
 
     phase: int = -1
@@ -36,10 +37,11 @@ class Start:
     batch: int = 0
     full: bool = False
     labelled: bool = True
-    thresholds: int | None = None
+    threshold_budget: int | None = None
     choices: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     elapsed: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
 
 def find_start(saved: SavedRun | None, ranks: Ranks, progress: Progress, images: int) -> Start:
@@ -52,8 +54,11 @@ def find_start(saved: SavedRun | None, ranks: Ranks, progress: Progress, images:
     phase = min(max(phases, default=-1) for phases in ranks.gather(mine))
     if saved is None or phase < 0:
         return Start()
-    found = saved.load(phase)
-    start = _read(phase, *found, images) if found is not None else None
+    there = saved.load(phase)
+    start = None
+    if there is not None:
+        record, state = there
+        start = _read(phase, record, state, images)
     if start is None and ranks.size > 1:
         raise NDError(f"what was saved in {saved.folder} is damaged and cannot be read", "--restart throws it away")
     if start is None:
@@ -76,7 +81,7 @@ def _read(phase: int, record: dict[str, Any], state: State, images: int) -> Star
             batch=max(_of(record["batch"], int), 1),
             full=_of(record["full"], bool),
             labelled=_of(record["labelled"], bool),
-            thresholds=_of(record["thresholds"], int),
+            threshold_budget=_of(record["thresholds"], int),
             choices=choices | {"notes": notes},
             seconds={_of(what, str): _of(s, float) for what, s in record["seconds"].items()},
             elapsed=_of(record["status"]["elapsed"], float),

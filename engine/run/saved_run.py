@@ -1,10 +1,10 @@
 """What a run has counted so far, on the disk, so that the same command goes on after a kill.
 
 A hidden folder beside the store holds ``run.json``, which says by contents what the run is of, and ``status.json``, how
-far it is (ndissect.store.paused); a file for each phase of each process, replaced as a whole; and the pieces of what
-may fire (ndissect.engine.measures.candidates), written once. Each file tells whether it is what was written
-(ndissect.engine.machine.sealed), and that of a phase names the pieces that go with it. Nothing is pickled, and no link
-is followed. The folder goes when the store is whole.
+far it is (ndissect.store.paused); a file for each phase of each process, replaced as a whole; and the candidates
+(ndissect.engine.measures.candidates), each written once. Each file tells whether it is what was written
+(ndissect.engine.machine.sealed), and that of a phase names the files of candidates that go with it. Nothing is pickled,
+and no link is followed. The folder goes when the store is whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.sealed import UNREADABLE, Damaged, read_sealed, write_sealed
 from ndissect.engine.machine.state import State
 from ndissect.engine.measures.candidates import CandidateBatch, Candidates
-from ndissect.engine.run.candidate_files import check_piece, to_pieces, to_tensors
+from ndissect.engine.run.candidate_files import check_batch, to_batches, to_tensors
 from ndissect.store import paused
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import atomic, remedy
@@ -55,7 +55,7 @@ class SavedRun:
         self._target = target or folder.with_name(folder.name.removeprefix(".").removesuffix(".saved"))
         self._command = tuple(command)
         self._bound_to = hashlib.sha256(json.dumps(self._key, sort_keys=True).encode()).hexdigest()
-        self._parts: list[list[str]] = []
+        self._candidate_files: list[list[str]] = []
         self._lock: int | None = None
         self._began_in: os.stat_result | None = None
 
@@ -111,45 +111,46 @@ class SavedRun:
         if not self._same_folder():
             return []
         try:
-            found = [paused.phase_of(name) for name in os.listdir(self.folder)]  # noqa: PTH208 - names are wanted
+            phases = [paused.phase_of(name) for name in os.listdir(self.folder)]  # noqa: PTH208 - names are wanted
         except OSError:
             return []
-        return sorted(of[1] for of in found if of is not None and of[0] == self._process)
+        return sorted(of[1] for of in phases if of is not None and of[0] == self._process)
 
     def load(self, phase: int) -> tuple[dict[str, Any], State] | None:
         """The record and the tensors of ``phase``, None where they are not what was saved."""
         name = paused.phase_file(self._process, phase)
         try:
-            found = read_sealed(self.folder / name, self._belongs(name))
-            for number, (part, digest) in enumerate(found.record["parts"]):
+            there = read_sealed(self.folder / name, self._belongs(name))
+            for number, (part, digest) in enumerate(there.record["parts"]):
                 if part != paused.part_file(self._process, number) or not isinstance(digest, str):
                     raise Damaged(name)
         except (Damaged, KeyError, TypeError, ValueError):
             return None
-        return found.record, found.state
+        return there.record, there.state
 
-    def save(self, phase: int, record: Mapping[str, Any], state: State, kept: Candidates | None = None) -> None:
+    def save(self, phase: int, record: Mapping[str, Any], state: State, candidates: Candidates | None = None) -> None:
         """Replace what is saved of ``phase``; NDError where the disk does not take it, and the old state stays.
 
-        ``record["status"]``, which may be left out: how far the run is (ndissect.store.paused.status_record).
+        ``candidates``: of which those are written that are not on the disk yet. ``record["status"]``, which may be left
+        out: how far the run is (ndissect.store.paused.status_record).
         """
         self._demand_folder()
         if self._process == 0 and not os.path.lexists(self.folder / paused.RUN):
             self._write_run()
-        fresh = [piece for piece in kept.pieces if not piece.saved] if kept else []
-        parts = list(self._parts)
+        fresh = [batch for batch in candidates.batches if not batch.saved] if candidates else []
+        files = list(self._candidate_files)
         if fresh:
-            name = paused.part_file(self._process, len(parts))
+            name = paused.part_file(self._process, len(files))
             images, tensors = to_tensors(fresh)
-            parts.append([name, self._store(name, tensors, images)])
-        self._store(paused.phase_file(self._process, phase), state, {**record, "parts": parts})
-        self._parts = parts
-        for piece in fresh:
-            piece.saved = True
+            files.append([name, self._store(name, tensors, images)])
+        self._store(paused.phase_file(self._process, phase), state, {**record, "parts": files})
+        self._candidate_files = files
+        for batch in fresh:
+            batch.saved = True
         if self._process == 0 and "status" in record:
             self._write_status(paused.status_record(**record["status"], updated=time.time()))
 
-    def pieces(
+    def candidates(
         self, record: Mapping[str, Any], geometries: Sequence[LayerGeometry], images: range
     ) -> Iterator[CandidateBatch]:
         """What may fire in ``geometries``, of some of ``images``, as it was saved with ``record``.
@@ -157,47 +158,48 @@ class SavedRun:
         NDError where it is not what was saved.
         """
         try:
-            for part in self.parts(record, geometries, images):
-                yield from part
+            for batches in self.candidate_files(record, geometries, images):
+                yield from batches
         except Damaged as e:
             raise NDError(f"what was saved in {self.folder} cannot be read: {e} is damaged", RESTART) from e
 
-    def parts(
+    def candidate_files(
         self, record: Mapping[str, Any], geometries: Sequence[LayerGeometry], images: range
     ) -> Iterator[list[CandidateBatch]]:
         """The same, a file at a time; Damaged where one is not what was saved."""
-        self._parts = [list(part) for part in record["parts"]]
+        self._candidate_files = [list(file) for file in record["parts"]]
         seen: set[int] = set()
-        for name, digest in self._parts:
-            found = read_sealed(self.folder / name, self._belongs(name))
-            if found.digest != digest:
+        for name, digest in self._candidate_files:
+            there = read_sealed(self.folder / name, self._belongs(name))
+            if there.digest != digest:
                 raise Damaged(name)
             try:
-                pieces = to_pieces(found.record, found.state)
-                for piece in pieces:
-                    check_piece(piece, geometries, images)
+                batches = to_batches(there.record, there.state)
+                for batch in batches:
+                    check_batch(batch, geometries, images)
             except UNREADABLE as e:
                 raise Damaged(name) from e
-            here = [image for piece in pieces for image in piece.images]
+            here = [image for batch in batches for image in batch.images]
             if len(seen.union(here)) < len(seen) + len(here):  # counted twice
                 raise Damaged(name)
             seen.update(here)
-            yield pieces
+            yield batches
 
     def whole(self) -> bool:
         """Whether this is a shard that has ended, all of which is what was saved."""
-        found = self.load(0)
-        if found is None or "complete" not in found[0]:
+        there = self.load(0)
+        if there is None or "complete" not in there[0]:
             return False
+        files = there[0]["parts"]
         try:
-            return all(read_sealed(self.folder / n, self._belongs(n)).digest == d for n, d in found[0]["parts"])
+            return all(read_sealed(self.folder / n, self._belongs(n)).digest == digest for n, digest in files)
         except Damaged:
             return False
 
     def clear(self) -> None:
         """Throw away everything that was saved; OSError where that fails."""
         paused.clear(self.folder, but_lock=True)
-        self._parts = []
+        self._candidate_files = []
 
     def remove(self) -> None:
         """The run is over: nothing of it need be saved any more."""

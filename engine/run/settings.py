@@ -9,7 +9,7 @@ import torch
 
 from ndissect.engine.machine.device import Precision
 from ndissect.engine.machine.memory import Budget
-from ndissect.engine.run.gather_pass import DataSummary
+from ndissect.engine.run.data_survey import DataSummary
 from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
 
@@ -27,9 +27,9 @@ class Settings:
     forward pass; ``jpeg_on``: decode JPEGs there, a batch at a time; ``publish_every``: seconds between results so far,
     more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``: asked
     after every batch, gives what to raise once that is saved; ``evidence``: also count by image block and keep peaks,
-    for intervals and AUPRC; ``null``: wrong pairings of masks and labels to count, None: as many as usual where that
-    costs little (ndissect.engine.run.evidence_plan); ``anyway``: mark what ndissect.engine.examination.examine would
-    refuse.
+    for intervals and AUPRC; ``null``: pairings of masks with other images' labels to count, None: as many as usual
+    where that costs little (ndissect.engine.run.evidence_plan); ``anyway``: mark what
+    ndissect.engine.examination.examine would refuse.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -55,7 +55,7 @@ class Outcome:
     ``survey``: of the data; ``seconds``: by what was done, in all that the run took, however often it was stopped;
     ``passes``: forward passes over the data, of which the last may be of a part of it; ``batch``: images a forward pass
     in the end; ``before``: seconds that the run had taken when it was last stopped; ``notes``, ``marks``: of the
-    network, found before it began.
+    network, from its examination.
     """
 
     dissection: Dissection | None

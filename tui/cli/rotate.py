@@ -191,7 +191,7 @@ def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json
     from ndissect.tui.tables.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
     from ndissect.tui.tables.views import UNIQUE
 
-    rows = at_alphas(found.found)
+    rows = at_alphas(found.bases)
     if json:
         value = {
             "network": spec,
@@ -201,7 +201,7 @@ def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json
             "protocol": protocol.to_json(),
             "header": header,
             "marks": marks_json(found.marks),
-            "bases": [basis_json(f) for f in found.found],
+            "bases": [basis_json(f) for f in found.bases],
             "alphas": [asdict(row) for row in rows],
             "check": None if found.check is None else asdict(found.check),
         }
@@ -234,7 +234,7 @@ def _write_csv(path: Path, found: Rotated, header: str) -> None:
     from ndissect.store.files import atomic
     from ndissect.tui.tables.rotated import basis_json
 
-    rows = [basis_json(f) for f in found.found]
+    rows = [basis_json(f) for f in found.bases]
     with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         file.write(f"# {header}\n")
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
@@ -247,5 +247,5 @@ def _draw(path: Path, found: Rotated, title: str, header: str) -> None:
     from ndissect.tui.pictures.rotation_plot import draw
     from ndissect.tui.tables.rotated import at_alphas
 
-    rows = at_alphas(found.found)
+    rows = at_alphas(found.bases)
     figures.save(path, lambda figure: draw(figure, rows, f"{title}, {found.units} units", header))

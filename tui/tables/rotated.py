@@ -11,7 +11,7 @@ import numpy as np
 from ndissect.store.concepts import report_order
 
 if TYPE_CHECKING:
-    from ndissect.engine.experiments.rotate import Found
+    from ndissect.engine.experiments.rotate import BasisLabels
 
 DETECTORS, PER_CATEGORY, BEST_LABEL = "detectors", "unique_per_category", "unique_best_label"
 
@@ -34,7 +34,7 @@ class AtAlpha:
     by_category: dict[str, Spread]
 
 
-def at_alphas(found: Sequence[Found]) -> list[AtAlpha]:
+def at_alphas(found: Sequence[BasisLabels]) -> list[AtAlpha]:
     """The bases by their alpha, which rises; categories in the order of the papers' reports."""
     rows = []
     for alpha in sorted({f.alpha for f in found}):
@@ -50,7 +50,7 @@ def _spread(values: Sequence[int]) -> Spread:
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
 
 
-def basis_json(found: Found) -> dict[str, Any]:
+def basis_json(found: BasisLabels) -> dict[str, Any]:
     """One basis as JSON values, and as a row of the CSV file."""
     counts = {name: getattr(found, name) for name in (DETECTORS, PER_CATEGORY, BEST_LABEL)}
     order = report_order(tuple(found.by_category))

@@ -1,4 +1,4 @@
-"""What is wrong with a network's layers, found before anything is counted: refused, or marked in the store."""
+"""What is wrong with a network's layers, seen before anything is counted: refused, or marked in the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMED = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """A fault of some layers: its ``kind`` (ndissect.store.marks), what each of them does, and what to do about it."""
 
     kind: str
@@ -25,11 +25,11 @@ class Finding:
         return [Mark(name, self.kind, said) for name, said in self.layers.items()]
 
 
-def refuse(findings: Sequence[Finding]) -> None:
-    """NDError with the first of ``findings``, if there is one: the layers' names, what is wrong, what to do."""
-    if not findings:
+def refuse(faults: Sequence[Fault]) -> None:
+    """NDError with the first of ``faults``, if there is one: the layers' names, what is wrong, what to do."""
+    if not faults:
         return
-    first = findings[0]
+    first = faults[0]
     names = list(first.layers)
     others = f" (likewise {', '.join(names[1:_NAMED])}{_more(len(names))})" if len(names) > 1 else ""
     raise NDError(

@@ -1,0 +1,143 @@
+"""A network on its device, examined, with a data set to read: what every experiment over a data set begins with.
+
+::
+
+    with open_pass(network, dataset, layers, protocol, settings, progress) as p:
+        sums = [torch.zeros(geometry.units, dtype=torch.float64) for geometry in p.geometries]
+
+        def add(i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
+            sums[i] += maps.mean((2, 3), dtype=torch.float64).sum(0)
+
+        for batch in p.batches(range(len(dataset))):
+            p.forward.run(batch, [add])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.examination.examine import Examination, examine
+from ndissect.engine.geometry.layer_geometry import LayerGeometry
+from ndissect.engine.machine.device import exact_arithmetic
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.machine.ranks import ALONE, Ranks
+from ndissect.engine.machine.timing import Clock
+from ndissect.engine.networks.layers import LayerInfo
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.passes.forward import Forward
+from ndissect.engine.passes.loader import Batch, Loader
+from ndissect.engine.run.settings import Settings
+from ndissect.store.errors import NDError
+from ndissect.store.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A network over a data set, any number of times: ``forward`` runs it, ``loader`` reads the data.
+
+    ``examination``: how the layers' maps lie on the label grid, and what is wrong with the network; ``clock``: where
+    the time goes.
+    """
+
+    loader: Loader
+    forward: Forward
+    examination: Examination
+    settings: Settings
+    progress: Progress
+    clock: Clock
+    _open: contextlib.ExitStack
+
+    @property
+    def geometries(self) -> list[LayerGeometry]:
+        """How the maps of each layer lie on the label grid, in the order of the layers."""
+        return list(self.examination.geometries)
+
+    @property
+    def device(self) -> torch.device:
+        """Where maps are handed out, and counted."""
+        return self.forward.counting_device
+
+    def batches(self, images: Sequence[int], *, skip_bad: bool = False) -> Iterator[Batch]:
+        """These images in their order, a batch at a time, each to be given to ``forward.run`` before the next.
+
+        Batches are decoded ahead; what it takes to wait for them is timed. NDError at the first image that cannot be
+        read, unless ``skip_bad``.
+        """
+        batches = self._batches(images, skip_bad)
+        self._open.callback(batches.close)  # where an error ends the loop over them
+        return batches
+
+    def _batches(self, images: Sequence[int], skip_bad: bool) -> Generator[Batch, None, None]:
+        decoded = self.loader.batches(images, self.forward.batch.size, skip_bad=skip_bad)
+        with self.forward.captured(), contextlib.closing(decoded):
+            while True:
+                with self.clock.during("decode"):
+                    batch = next(decoded, None)
+                if batch is None:
+                    return
+                yield batch
+
+
+@contextlib.contextmanager
+def open_pass(
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
+    protocol: Protocol,
+    settings: Settings,
+    progress: Progress,
+    *,
+    ranks: Ranks = ALONE,
+    seconds: Mapping[str, float] | None = None,
+    when_full: str = "dissect fewer layers at a time, free the device, or use another --device",
+) -> Iterator[ForwardPass]:
+    """``network`` on the device of ``settings`` for the block, with ``layers`` examined on the first images.
+
+    ``ranks``: the processes that share the work; ``seconds``: by what was done, before this process went on with it.
+    NDError where the network is refused (ndissect.engine.examination.examine), and where the device has not the memory
+    for what is done in the block; ``when_full`` is the hint then.
+    """
+    exact_arithmetic()
+    clock = Clock(seconds)
+    loader = make_loader(dataset, protocol, settings)
+    forward = Forward(
+        network,
+        [layer.name for layer in layers],
+        settings.device,
+        batch=settings.batch,
+        precision=settings.precision,
+        progress=progress,
+        clock=clock,
+    )
+    with _on_device(network, settings.device, when_full), contextlib.ExitStack() as stack:
+        with clock.during("check"):
+            examined = examine(
+                forward, loader, layers, progress, ranks, anyway=settings.anyway, skip_bad=settings.skip_bad
+            )
+        yield ForwardPass(loader, forward, examined, settings, progress, clock, stack)
+
+
+def make_loader(dataset: ConceptDataset, protocol: Protocol, settings: Settings) -> Loader:
+    """``dataset`` as ``settings`` ask it to be read."""
+    return Loader(dataset, protocol, settings.workers, pin=settings.device.type == "cuda", jpeg_on=settings.jpeg_on)
+
+
+@contextlib.contextmanager
+def _on_device(network: Network, device: torch.device, when_full: str) -> Iterator[None]:
+    """The network on ``device`` for the block, then where it was before."""
+    module = network.module
+    before = next((t.device for t in itertools.chain(module.parameters(), module.buffers())), torch.device("cpu"))
+    try:
+        module.to(device)
+        yield
+    except torch.OutOfMemoryError as e:
+        reason = str(e).strip().splitlines()[0]
+        raise NDError(f"{device} has not enough free memory: {reason}", when_full) from e
+    finally:
+        module.to(before)

@@ -1,0 +1,171 @@
+"""What one forward pass gathers of every layer, batch after batch: thresholds, top images and what may fire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ndissect.engine.geometry.layer_geometry import LayerGeometry
+from ndissect.engine.machine.device import out_of_memory
+from ndissect.engine.machine.memory import Budget
+from ndissect.engine.machine.state import State, under, within
+from ndissect.engine.measures.candidates import CandidateBatch, Candidates, may_fire
+from ndissect.engine.measures.cells import Cells
+from ndissect.engine.measures.peaks import Peaks
+from ndissect.engine.measures.quantile import Quantile
+from ndissect.engine.measures.tally import upsample_dense
+from ndissect.engine.measures.top import TopTracker
+from ndissect.engine.passes.extremes import Extremes
+from ndissect.engine.passes.labels import LabelBatch
+from ndissect.engine.passes.loader import Batch
+from ndissect.engine.run.data_survey import DataSurvey
+from ndissect.store.concepts import ConceptTable
+from ndissect.store.errors import NDError
+from ndissect.store.files import human_bytes
+from ndissect.store.protocol import Protocol
+
+# The part of the budget that thresholds may take; the rest is for what may fire.
+_FOR_THRESHOLDS = 0.5
+
+#: Of some images of a batch, of each layer what may fire in them.
+FiringImages = tuple[slice, list[Cells | Tensor]]
+
+
+class Gatherer:
+    """Takes the maps of one process's images, ``total`` of all processes, and the labels of the same images.
+
+    ``survey``: of the data; by layer ``quantiles`` for the thresholds and ``tops`` for the top images; ``peaks``: every
+    image's peaks, for the AUPRC, None where they are not kept; ``candidates``: what may fire. ``passes``: how often all
+    images must go through the network for the thresholds.
+
+    ``threshold_budget``: bytes for the thresholds, as an unfinished run has settled on them; NDError where that is more
+    than ``budget``.
+    """
+
+    def __init__(
+        self,
+        geometries: Sequence[LayerGeometry],
+        protocol: Protocol,
+        concepts: ConceptTable,
+        grid: tuple[int, int],
+        *,
+        total: int,
+        top: int,
+        budget: Budget,
+        device: torch.device,
+        threshold_budget: int | None = None,
+        peaks: bool = False,
+    ) -> None:
+        self.geometries, self._protocol = geometries, protocol
+        self.survey = DataSurvey(len(concepts), device)
+        sizes = [grid if protocol.quantile_over == "upsampled" else geometry.map_size for geometry in geometries]
+        needs = [
+            Quantile.one_pass_bytes(p.units, total * h * w, protocol.q)
+            for p, (h, w) in zip(geometries, sizes, strict=True)
+        ]
+        if threshold_budget is not None and min(sum(needs), threshold_budget) > budget.on(device):
+            taken, have = human_bytes(min(sum(needs), threshold_budget)), human_bytes(budget.on(device))
+            raise NDError(
+                f"the thresholds of the unfinished run take {taken} of memory, --memory is {have}",
+                "give more --memory, or throw away what was saved with --restart",
+            )
+        if threshold_budget is None:
+            threshold_budget = int(_FOR_THRESHOLDS * budget.on(device))
+        #: With as many bytes for the thresholds, another gatherer can go on from the state of this one.
+        self.threshold_budget = threshold_budget
+        fits = sum(needs) <= threshold_budget
+        shares = needs if fits else [threshold_budget // len(geometries)] * len(geometries)
+        self.quantiles = [
+            Quantile(p.units, total * h * w, protocol.q, device, share)
+            for p, (h, w), share in zip(geometries, sizes, shares, strict=True)
+        ]
+        self.peaks = Peaks(geometries, len(concepts)) if peaks else None
+        self.tops = [TopTracker(p.units, top, p.map_size, device) for p in geometries]
+        self.passes = max(q.passes for q in self.quantiles)
+        #: Bytes that the thresholds take in one pass.
+        self.threshold_bytes = sum(needs)
+        left = Budget(budget.host - (device.type == "cpu") * sum(needs), max(budget.gpu - sum(needs), 0))
+        self.candidates = Candidates(left, device, protocol.upsampling)
+
+    @property
+    def keeps_candidates(self) -> bool:
+        """Whether what may fire can be told before the thresholds are known: where one pass is enough for them."""
+        return self.passes == 1
+
+    def bounds(self) -> list[Tensor]:
+        """Of each layer (U,): no threshold will be below; [] where one pass is not enough to know."""
+        return [q.bound for q in self.quantiles if q.bound is not None]
+
+    def add_values(self, i: int, maps: Tensor, extremes: Extremes, images: slice = slice(None)) -> None:
+        """Take the maps (N, U, h, w) of layer ``i`` for its thresholds."""
+        if self._protocol.quantile_over == "raw":
+            self.quantiles[i].update_maps(maps, extremes)
+            return
+        rows, cols = self.geometries[i].axes
+        dense = [
+            upsample_dense(image[None], rows, cols, self._protocol.upsampling)[0].reshape(maps.shape[1], -1)
+            for image in maps
+        ]
+        self.quantiles[i].update(torch.cat(dense, 1), maps.transpose(0, 1).reshape(maps.shape[1], -1))
+
+    def add_values_of_pass(self, number: int, i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
+        """The same in pass ``number``, counted from 0: not all layers need all passes."""
+        if number < self.quantiles[i].passes:
+            self.add_values(i, maps, extremes)
+
+    def rank(self, batch: Batch, i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
+        """Take the maps of layer ``i`` of some ``images`` of ``batch`` for the top images, and their peaks."""
+        self.tops[i].update(maps, torch.tensor(batch.images[images]), extremes)
+        if self.peaks:
+            self.peaks.add(i, batch.images[images], maps, extremes)
+
+    def firing(self, maps: Sequence[Tensor], extremes: Sequence[Extremes]) -> list[Cells | Tensor] | None:
+        """What may fire in the maps of all layers, which have been taken for the thresholds before.
+
+        None where there is not the memory for it, or where it cannot be told yet: these images go through the network
+        once more.
+        """
+        if not self.keeps_candidates:
+            return None
+        try:
+            return [
+                may_fire(layer, bound, self._protocol.upsampling, e.peak if e.clean else None)
+                for layer, bound, e in zip(maps, self.bounds(), extremes, strict=True)
+            ]
+        except (RuntimeError, MemoryError) as e:
+            if not (isinstance(e, MemoryError) or out_of_memory(e)):
+                raise
+            self.candidates.full = True
+            return None
+
+    def add_labels(self, batch: Batch, labels: LabelBatch | None, firing: Sequence[FiringImages]) -> None:
+        """Take the labels of a batch, None where no image of it can be used, and keep with them what may fire."""
+        self.survey.add(batch, labels)
+        if labels is None:
+            return
+        if self.peaks:
+            self.peaks.add_labels(batch.images, labels)
+        for images, layers in firing:
+            self.candidates.add(CandidateBatch(batch.images[images], layers, labels[images]), self.bounds())
+
+    def state(self) -> State:
+        """All but the candidates: tensors by name."""
+        state = under("survey", self.survey.state())
+        for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
+            state |= under(f"{i}.quantile", quantile.state()) | under(f"{i}.top", top.state())
+        return state | (under("peaks", self.peaks.state()) if self.peaks else {})
+
+    def restore(self, state: State) -> None:
+        """Go on from the ``state`` of another gatherer of the same layers and images."""
+        self.survey.restore(within(state, "survey"))
+        self.restore_peaks(state)
+        for i, (quantile, top) in enumerate(zip(self.quantiles, self.tops, strict=True)):
+            quantile.restore(within(state, f"{i}.quantile"))
+            top.restore(within(state, f"{i}.top"))
+
+    def restore_peaks(self, state: State) -> None:
+        """Go on from the peaks in ``state``."""
+        if self.peaks:
+            self.peaks.restore(within(state, "peaks"))
