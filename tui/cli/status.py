@@ -186,7 +186,7 @@ def _how_to_go_on(run: dict[str, Any]) -> str:
 
 
 def _cells(run: dict[str, Any]) -> tuple[Any, ...]:
-    from ndissect.tui.cli.progress import duration
+    from ndissect.tui.cli.progress import precise_duration
 
     return (
         run["store"],
@@ -194,20 +194,20 @@ def _cells(run: dict[str, Any]) -> tuple[Any, ...]:
         f"{run['phase']} ({run['step']}/{run['steps']})",
         f"{run['done']}/{run['total']}" if run["total"] else "",
         round(run["images_per_s"]) if run["images_per_s"] else "",
-        duration(run["eta_s"]) if run["eta_s"] is not None else "",
-        duration(run["seconds"]),
+        precise_duration(run["eta_s"]) if run["eta_s"] is not None else "",
+        precise_duration(run["seconds"]),
         f"{run['stopped'].replace('T', ' ')}, {run['reason']}" if run["stopped"] else "",
         f"{run['pid']} on {run['host']}",
     )
 
 
 def _finished_cells(one: dict[str, Any]) -> tuple[Any, ...]:
-    from ndissect.tui.cli.progress import duration
+    from ndissect.tui.cli.progress import precise_duration
 
     layers, took = one["layers"], one["seconds"]
     named = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
     about = one["store"], one["state"], one["finished"].replace("T", " "), one["network"], one["data"], named
-    return (*about, duration(took) if took is not None else "")
+    return (*about, precise_duration(took) if took is not None else "")
 
 
 # Again and again
