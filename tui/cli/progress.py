@@ -1,4 +1,7 @@
-"""Progress of a run: a bar with rate, ETA and memory on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run: a bar with rate, ETA and memory on a terminal, a plain line now and then elsewhere.
+
+Rich draws the bar; the lines are our own, because Rich draws nothing at all where there is no terminal.
+"""
 
 from __future__ import annotations
 
