@@ -27,7 +27,7 @@ def dissect_to_store(
 
     ``output``: where it goes, by default a file in the current folder that is named after the network and the data;
     ``force``: replace a file and run again what is there already; ``restart``: throw away what an unfinished run has
-    saved; ``shard``: ``2/8`` counts one part of the images alone, for ndissect.engine.run.merge_request. WrongUse and
+    saved; ``shard``: ``2/8`` counts one part of the images alone, for ndissect.engine.run.merged_store. WrongUse and
     NDError say what cannot be done; what ``console`` makes of an interrupt passes through.
     """
     request = Request(options, console, output, force, restart, shard)

@@ -74,8 +74,10 @@ def takes_options(
 
     ``only``: the fields that it takes, else all but those ``without``, by name, with spaces between them; ``first``:
     parameters that its help lists first, in that order; the rest follows as in DECLARED, and then what else is its own.
-    ``texts``: help of fields that mean something else to this command.
+    ``texts``: help of fields that mean something else to this command. KeyError for a name that is unknown.
     """
+    for name in (*only.split(), *without.split(), *(texts or {})):
+        DECLARED[name]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]

@@ -45,7 +45,8 @@ def sweep(
     from ndissect.engine.run.network_loader import network_loader
 
     shares, limits = parse_quantiles(quantiles), parse_ious(ious)
-    options.make_protocol(), network_loader(options)  # a slip is told before torch takes seconds to import
+    options.make_protocol()
+    network_loader(options)  # a slip is told before torch takes seconds to import
     if plot is not None:
         from ndissect.tui.pictures.figures import check_plot
 
