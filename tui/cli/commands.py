@@ -98,26 +98,24 @@ COMMANDS: Mapping[str, Entry] = {
 }
 
 
-def load(name: str) -> TyperCommand | TyperGroup:
-    """The command ``name``, its module imported now; KeyError where there is none."""
+def load(name: str) -> Any:
+    """The command ``name`` as Typer runs it, its module imported now; KeyError where there is none."""
     entry = COMMANDS[name]
     module, _, attribute = entry.at.partition(":")
     there = getattr(import_module(f"ndissect.tui.cli.{module}"), attribute)
-    command: Any
     if isinstance(there, typer.Typer):
-        command = get_group(there)
-        command.name = name
-    else:
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        alone.command(name, **entry.settings)(there)
-        command = get_command(alone)
-    return command  # type: ignore[no-any-return]
+        group = get_group(there)
+        group.name = name
+        return group
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name, **entry.settings)(there)
+    return get_command(alone)
 
 
 class _Commands(Mapping[str, Any]):
     """The commands by name, each loaded when it is looked up."""
 
-    def __getitem__(self, name: str) -> TyperCommand | TyperGroup:
+    def __getitem__(self, name: str) -> Any:
         return load(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -137,7 +135,7 @@ class CommandGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that ``args`` name; NDError where it needs torch, and that cannot be loaded here."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name is not None and COMMANDS[name].torch:
+        if name is not None and COMMANDS[name].torch and not ctx.resilient_parsing:  # a shell that completes needs none
             limits.check_torch()
         return name, command, rest
 

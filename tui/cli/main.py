@@ -103,10 +103,15 @@ def _unexpected(error: Exception) -> int:
 
 
 def _say(message: str, hint: str, code: int) -> int:
-    tell(f"nd: {message}")
+    """Say what failed and what to do, a line each, which end without a period wherever they come from."""
+    tell(f"nd: {_unended(message)}")
     if hint:
-        tell(f"    {hint}")
+        tell(f"    {_unended(hint)}")
     return code
+
+
+def _unended(text: str) -> str:
+    return text if text.endswith("...") else text.removesuffix(".")
 
 
 def _wrong_use(error: Any) -> int:
@@ -116,4 +121,4 @@ def _wrong_use(error: Any) -> int:
         return int(error.exit_code)
     message = error.format_message()
     command = error.ctx.command_path if error.ctx else "nd"
-    return _say(message.replace("Value error, ", "").rstrip("."), f"{command} --help lists what there is", 2)
+    return _say(message.replace("Value error, ", ""), f"{command} --help lists what there is", 2)

@@ -202,7 +202,12 @@ def _every_count(layers: Sequence[SweptLayer]) -> Table:
     titles = ["layer", "q", "IoU", "detectors", "unique/cat", "unique/best", *categories, "coverage"]
     rows = [
         [
-            *(layer.name, level.q, at.iou, at.detectors, at.unique_per_category, at.unique_best_label),
+            layer.name,
+            level.q,
+            at.iou,
+            at.detectors,
+            at.unique_per_category,
+            at.unique_best_label,
             *at.by_category.values(),
             level.coverage,
         ]
