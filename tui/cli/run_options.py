@@ -70,11 +70,15 @@ _DEFAULTS = {field.name: field.default for field in fields(Options)}
 def takes_options(
     *, first: str = "", only: str = "", without: str = "", texts: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a command ``f(options, own parameters)``: Typer's signature of it, with the fields of Options in their place.
+    """Give a command ``f(options, own parameters ...)`` the signature that Typer makes its flags from.
 
-    ``only``: the fields that it takes, else all but those ``without``, by name, with spaces between them; ``first``:
-    parameters that its help lists first, in that order; the rest follows as in DECLARED, and then what else is its own.
-    ``texts``: help of fields that mean something else to this command. KeyError for a name that is unknown.
+    Typer sees the fields of Options as parameters beside the command's own; the command gets them as one Options.
+    ``only`` names the fields that the command takes, ``without`` those that it does not take; by default it takes all.
+    The help lists the parameters of ``first`` first, then the other fields in the order of DECLARED, then the command's
+    own. ``texts`` replaces the help of fields that mean something else here. KeyError for a name that is unknown.
+
+        @takes_options(only="network data", first="network images data")
+        def show(options: Options, images: Annotated[int, typer.Option(help="How many.")] = 3) -> None: ...
     """
     for name in (*only.split(), *without.split(), *(texts or {})):
         DECLARED[name]
