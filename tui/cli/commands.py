@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from ndissect.tui.cli import limits
+from ndissect.tui.cli import machine_failures
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class CommandGroup(TyperGroup):
         """The command that ``args`` name; NDError where it needs torch, and that cannot be loaded here."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and COMMANDS[name].torch and not ctx.resilient_parsing:  # a shell that completes needs none
-            limits.check_torch()
+            machine_failures.check_torch()
         return name, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

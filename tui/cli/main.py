@@ -10,7 +10,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import limits, streams
+from ndissect.tui.cli import machine_failures, streams
 from ndissect.tui.cli.commands import CommandGroup
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
@@ -65,7 +65,7 @@ _UsageError: Any = typer.BadParameter.__base__
 def main() -> None:
     """Run the command line. A failure is two lines and an exit code: 2 wrong use, 1 failure, 130 interrupted."""
     streams.prepare()
-    limits.prepare()
+    machine_failures.prepare()
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
     if "_ND_COMPLETE" in os.environ:  # a shell asks; Typer would prepare for that in every run, by way of pydantic
@@ -93,7 +93,7 @@ def main() -> None:
 
 def _unexpected(error: Exception) -> int:
     """Say what is the machine's or its limits' doing, else what looks like a defect."""
-    known = limits.explained(error)
+    known = machine_failures.explained(error)
     if known is not None:
         return _say(known.message, known.hint, known.exit_code)
     hint = "this is a defect of nd: run again with --debug and report what it prints"
