@@ -27,6 +27,10 @@ class WrongUse(NDError):
     exit_code = 2
 
 
+class NotReplaced(WrongUse):
+    """A file is there already, and nobody agreed that it may be replaced."""
+
+
 def nearest(name: str, known: list[str], n: int = 4) -> list[str]:
     """The up to ``n`` entries of ``known`` that look most like ``name``, best first."""
     import difflib  # noqa: PLC0415 - only a mistake needs it, and every look-up imports this module

@@ -41,18 +41,19 @@ ONE_PASS, SECOND_PASS, MIXED, RADIX = 1 << 30, 30_000, 12_000, 100
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     [
-        "ndissect.engine.run.merge",
-        "ndissect.engine.run.drift",
-        "ndissect.engine.run.provenance",
+        "ndissect.engine.run.execution",
+        "ndissect.engine.run.merged_store",
+        "ndissect.engine.run.to_store",
         "ndissect.store.live",
         "ndissect.store.writer",
-        "ndissect.tui.cli.job",
+        "ndissect.tui.cli.console",
+        "ndissect.tui.cli.dissect",
         "ndissect.tui.cli.inspect",
         "ndissect.tui.cli.main",
         "ndissect.tui.cli.merge",
         "ndissect.tui.cli.status",
         "ndissect.tui.cli.progress",
-        "ndissect.tui.cli.running",
+        "ndissect.tui.cli.store_summary",
         "ndissect.tui.tables.views",
         "torch.distributed.distributed_c10d",
     ]

@@ -11,6 +11,8 @@ from pathlib import Path
 import cli
 import pytest
 
+from ndissect.tui.cli.commands import COMMANDS, load
+
 HEAVY = {"torch", "torchvision", "numpy", "h5py", "rich", "textual", "PIL"}
 
 # Runs nd as its executable does, then tells which of the modules it imported.
@@ -120,6 +122,22 @@ def test_the_help_lists_the_commands_with_examples_a_line_each(place: Path) -> N
     ):
         assert any(line.startswith(f"{command} ") for line in lines), command
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_list_of_commands_says_what_their_own_help_says() -> None:
+    for name, entry in COMMANDS.items():
+        help_of_it = load(name).help or ""
+        assert " ".join(help_of_it.split()).startswith(entry.says), name
+
+
+def test_one_command_imports_no_other(place: Path) -> None:
+    script = "import sys; from ndissect.tui.cli.main import main\ntry: main()\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", script, "status"]
+    done = subprocess.run(command, cwd=place, env=cli.environment(place), capture_output=True, text=True, timeout=60)
+    modules = set(done.stdout.split())
+    others = {f"ndissect.tui.cli.{entry.at.partition(':')[0]}" for name, entry in COMMANDS.items() if name != "status"}
+    assert "ndissect.tui.cli.status" in modules
+    assert not modules & others
 
 
 def test_no_command_gets_the_help(place: Path) -> None:

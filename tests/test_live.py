@@ -31,6 +31,7 @@ from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.run import publishing
 from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.live_progress import LiveProgress
 from ndissect.engine.run.publishing import Publish
 from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.files import atomic, being_written
@@ -38,7 +39,6 @@ from ndissect.store.live import Run, RunWriter, find_runs, partial_file, read_ru
 from ndissect.store.model import Dissection, Layer
 from ndissect.store.protocol import make_protocol
 from ndissect.store.reader import Store
-from ndissect.tui.cli.progress import LiveProgress
 
 LAYERS = (("units", 4), ("deep.pool", 4))
 
@@ -247,7 +247,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr("ndissect.tui.cli.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("ndissect.engine.run.live_progress.time.monotonic", lambda: self.now)
 
 
 class Recorder(RunWriter):

@@ -20,7 +20,7 @@ import faults
 import pytest
 from faults import Command, Ended, Running, Work, finish, finish_together, nd_in, numbers, run_ranks, wait_until
 
-from ndissect.engine.machine import ranks
+from ndissect.engine.machine import torchrun as torchrun_says
 
 FORMS = {
     "one pass": faults.ONE_PASS,
@@ -454,20 +454,19 @@ def test_a_shard_with_too_little_memory_is_refused_and_made_with_more(folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("environment", "shared", "first", "processes", "local"),
+    ("environment", "first", "processes", "local"),
     [
-        ({}, False, True, 1, 0),
-        ({"RANK": "1"}, False, True, 1, 0),
-        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "here"}, True, True, 1, 0),
-        ({"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "here"}, True, True, 4, 0),
-        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "here"}, True, False, 4, 1),
-        ({"WORLD_SIZE": "4", "RANK": "3"}, True, False, 1, 0),
-        ({"WORLD_SIZE": "many", "RANK": "0", "MASTER_ADDR": "here"}, True, True, 1, 0),
+        ({}, True, 1, 0),
+        ({"RANK": "1"}, True, 1, 0),
+        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "here"}, True, 1, 0),
+        ({"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "here"}, True, 4, 0),
+        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "here"}, False, 4, 1),
+        ({"WORLD_SIZE": "4", "RANK": "3"}, True, 1, 0),
+        ({"WORLD_SIZE": "many", "RANK": "0", "MASTER_ADDR": "here"}, True, 1, 0),
     ],
 )
 def test_what_torchrun_says_of_a_process(
     environment: dict[str, str],
-    shared: bool,
     first: bool,
     processes: int,
     local: int,
@@ -477,12 +476,15 @@ def test_what_torchrun_says_of_a_process(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    asked = ranks.is_shared(), ranks.is_first_process(), ranks.expected(), ranks.local_rank()
-    assert asked == (shared, first, processes, local)
+    assert (torchrun_says.is_first(), torchrun_says.processes(), torchrun_says.local_rank()) == (
+        first,
+        processes,
+        local,
+    )
 
 
 def test_whether_a_process_is_the_first_is_asked_without_torch() -> None:
-    code = "import sys; from ndissect.engine.machine.ranks import is_first_process; sys.exit('torch' in sys.modules)"
+    code = "import sys; from ndissect.engine.machine import torchrun; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -16,7 +16,12 @@ class Phase:
 
 
 class Progress:
-    """A listener that says nothing. Sub-class it to show a run's phases."""
+    """A listener that says nothing. Sub-class it to show a run's phases.
+
+    ``left``: seconds to the end of the whole run, which whoever knows them sets; None while they are unknown.
+    """
+
+    left: float | None = None
 
     def plan(self, phases: Sequence[Phase]) -> None:
         """All the phases of the run in their order, told before the first, and again when more is known of the rest."""
@@ -32,6 +37,19 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something that the user should know, such as a smaller batch after the GPU ran out of memory."""
+
+    def step(self, phase: str) -> Callable[[int, int], None]:
+        """A callback (done, total) that shows a phase of its own."""
+        done_before = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal done_before
+            if done_before == 0:
+                self.start(phase, total)
+            self.advance(done - done_before)
+            done_before = done
+
+        return report
 
     def end(self) -> None:
         """The run is over, well or not."""

@@ -6,11 +6,11 @@ What torchrun tells its processes in the environment is read here alone. Torch i
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from ndissect.engine.machine.torchrun import processes
 from ndissect.store.errors import NDError
 
 if TYPE_CHECKING:
@@ -86,36 +86,13 @@ def _speaking() -> Iterator[None]:
         ) from e
 
 
-def is_shared() -> bool:
-    """Whether ``torchrun`` started this process, be it the only one."""
-    return "WORLD_SIZE" in os.environ
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that speaks to the user: the first of a ``torchrun``, or the only one."""
-    return not is_shared() or os.environ.get("RANK", "0") == "0"
-
-
-def expected() -> int:
-    """How many processes ``torchrun`` started for this run; 1 without it."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    started = "RANK" in os.environ and "MASTER_ADDR" in os.environ
-    return int(size) if started and size.isdigit() else 1
-
-
-def local_rank() -> int:
-    """Which of the processes on this machine this one is: the GPU that it takes."""
-    rank = os.environ.get("LOCAL_RANK", "0")
-    return int(rank) if rank.isdigit() and expected() > 1 else 0
-
-
 @contextlib.contextmanager
 def join(timeout: float = 1800.0) -> Iterator[Ranks]:
     """All the processes of this run for the block; one alone without ``torchrun``.
 
     ``timeout``: seconds to wait for the slowest at each meeting. NDError where another process ended.
     """
-    if expected() == 1:
+    if processes() == 1:
         yield ALONE
         return
     import torch.distributed as dist  # noqa: PLC0415 - whether a process is the first is asked before torch is imported

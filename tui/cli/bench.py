@@ -7,95 +7,44 @@ from typing import Annotated
 
 import typer
 
-from ndissect.tui.cli.network_options import (
-    AnywayOption,
-    BatchOption,
-    DeviceOption,
-    LayersOption,
-    NetworkArgument,
-    WorkersOption,
+from ndissect.engine.run.options import Options
+from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.run_options import takes_options
+
+
+@takes_options(
+    only="network layers data device precision batch_size workers max_pixels anyway",
+    first="network layers data images make device precision batch_size workers max_pixels anyway",
+    texts={
+        "data": "A Broden folder. Default: images of Broden's size, made once.",
+        "precision": "fp32, tf32, bf16 or fp16.",
+    },
 )
-from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
-
-
 def bench(
-    network: NetworkArgument = "demo",
-    layers: LayersOption = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="A Broden folder. Default: images of Broden's size, made once.")
-    ] = None,
+    options: Options,
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="How many images.")] = 256,
     make: Annotated[
         Path | None, typer.Option("--make", help="Make a data set of Broden's size (63,305 images) here, and no more.")
     ] = None,
-    device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, tf32, bf16 or fp16.")] = "fp32",
-    batch_size: BatchOption = 0,
-    workers: WorkersOption = 0,
-    max_pixels: MaxPixelsOption = None,
-    anyway: AnywayOption = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 3,
     json: JsonOption = False,
 ) -> None:
     """Time a dissection beside decoding and the bare forward pass, on this machine, in one process."""
-    from ndissect.tui.cli.dissect import known_precision
-    from ndissect.tui.cli.output import Column, Table, emit_line, number, print_json, print_table, tell
-    from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.cli.console import TerminalConsole
+    from ndissect.tui.cli.output import Column, Table, emit_line, number, print_json, print_table
 
-    known_precision(precision)
-    from ndissect.engine.data.synthetic import write_synthetic
-
+    console = TerminalConsole()
     if make is not None:
-        with show_progress() as progress:
+        from ndissect.engine.data.synthetic import write_synthetic
+
+        with console.progress() as progress:
             emit_line(str(write_synthetic(make, progress=progress.step("making images"))))
         return
-    from ndissect.engine.data.packed import open_data
-    from ndissect.store.files import cache_folder
-
-    if data is None:
-        with show_progress() as progress:
-            folder = write_synthetic(
-                cache_folder() / f"bench-{images}", images, progress=progress.step("making images")
-            )
-    else:
-        from ndissect.tui.cli.data import find
-
-        folder = find(data)
-    dataset = open_data(folder, tell, max_pixels)
-
-    from ndissect.engine.experiments.bench import bench as measure
-    from ndissect.engine.machine.device import choose_device
-    from ndissect.engine.machine.memory import budget
-    from ndissect.engine.networks.layers import default_layers, list_layers, match_layers
-    from ndissect.engine.networks.resolve import load_network
-    from ndissect.engine.run.settings import Settings
-    from ndissect.store.protocol import make_protocol
-
-    loaded, chosen = load_network(network), choose_device(device)
-    height, width = dataset.read(0).image.shape[:2]
-    infos = list_layers(loaded, (height, width))
-    names = set(match_layers(layers, infos) if layers else default_layers(infos))
-    settings = Settings(
-        chosen,
-        batch_size,
-        workers,
-        memory=budget(None, chosen),
-        precision=precision,  # type: ignore[arg-type]
-        anyway=anyway,
-    )
-    measured = measure(
-        loaded,
-        dataset,
-        [info for info in infos if info.name in names],
-        make_protocol(),
-        settings,
-        images=images,
-        rounds=rounds,
-        tell=tell,
-    )
+    from ndissect.engine.experiments.from_options import bench_network
     from ndissect.store.marks import Mark
     from ndissect.tui.tables.views import mark_lines
 
+    measured = bench_network(options, console, images=images, rounds=rounds)
     if json:
         print_json(measured.to_json())
         return

@@ -183,7 +183,7 @@ def _pack(dataset: Broden, force: bool, workers: int) -> Path:
     from ndissect.engine.data.pack import pack, plan
     from ndissect.engine.data.packed import find_pack
     from ndissect.store.files import human_bytes
-    from ndissect.tui.cli.job import command
+    from ndissect.tui.cli.console import command_line
     from ndissect.tui.cli.output import tell
     from ndissect.tui.cli.progress import show_progress
 
@@ -203,7 +203,7 @@ def _pack(dataset: Broden, force: bool, workers: int) -> Path:
             folder = pack(dataset, progress, force=force, workers=workers)
     except KeyboardInterrupt:
         packed = f"{plan(dataset).done} of {size.images} images are packed"
-        raise _Stopped(f"stopped; {packed}", f"go on where it was: {command()}") from None
+        raise _Stopped(f"stopped; {packed}", f"go on where it was: {command_line()}") from None
     seconds = time.monotonic() - started
     rate = (size.images - done) / max(seconds, 1e-6)
     tell(f"{size.images} images packed, {human_bytes(size.bytes)} in {seconds:.1f} s, {rate:.0f} images/s")

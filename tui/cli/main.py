@@ -10,35 +10,16 @@ import typer
 from typer.completion import get_completion_inspect_parameters, install_callback, show_callback
 
 from ndissect.store.errors import NDError
-from ndissect.tui.cli import (
-    bench,
-    browse,
-    compare,
-    data,
-    dissect,
-    doctor,
-    export,
-    limits,
-    merge,
-    overlay,
-    report,
-    rotate,
-    series,
-    status,
-    streams,
-    sweep,
-)
-from ndissect.tui.cli import inspect as look
+from ndissect.tui.cli import machine_failures, streams
+from ndissect.tui.cli.commands import CommandGroup
 from ndissect.tui.cli.options import HelpOption
 from ndissect.tui.cli.output import tell
 
 INTERRUPTED = 130
-# The commands that run a network, and the one that looks whether they could.
-_WITH_TORCH = ("dissect", "layers", "sweep", "bench", "merge", "rotate", "series", "doctor")
 
 # No Rich markup: drawing help in boxes would double the time that `nd --help` takes.
 app = typer.Typer(
-    name="nd", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="nd", cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]}, add_help_option=False, add_completion=False,
 )  # fmt: skip
 
@@ -77,31 +58,6 @@ def root(
     """
 
 
-app.command("dissect")(dissect.dissect)
-app.command("layers")(dissect.layers)
-app.command("sweep")(sweep.sweep)
-app.command("bench")(bench.bench)
-app.command("merge")(merge.merge)
-app.command("status")(status.status)
-app.command("inspect")(look.inspect)
-app.command(
-    "browse",
-    options_metavar="[STORE] [LAYER[:UNIT]] [OPTIONS]",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(browse.browse)
-app.command("concepts")(look.concepts)
-app.command("compare")(compare.compare)
-app.command("overlay")(overlay.overlay)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("import")(export.import_table)
-app.command("rotate")(rotate.rotate)
-app.command("series")(series.series)
-app.command("doctor")(doctor.doctor)
-app.add_typer(data.app, name="data")
-
-
 # The base of Typer's errors about options and arguments, from whichever click it carries.
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -109,19 +65,14 @@ _UsageError: Any = typer.BadParameter.__base__
 def main() -> None:
     """Run the command line. A failure is two lines and an exit code: 2 wrong use, 1 failure, 130 interrupted."""
     streams.prepare()
-    limits.prepare()
+    machine_failures.prepare()
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
-    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if "_ND_COMPLETE" in os.environ:  # a shell asks; Typer would prepare for that in every run, by way of pydantic
         get_completion_inspect_parameters()
-    else:
-        _look_only_at(wanted)
     # Beside other programs, OpenMP's threads would burn the cores waiting for each other: runs took four times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if wanted in _WITH_TORCH:
-            limits.check_torch()
         code = app(standalone_mode=False)
     except NDError as e:
         if debug:
@@ -140,22 +91,9 @@ def main() -> None:
     sys.exit(code)
 
 
-def _look_only_at(wanted: str) -> None:
-    """Spare Typer the parameters of all commands but one: it takes a millisecond or two for each, whatever is run."""
-    apps = [app, *(group.typer_instance for group in app.registered_groups if group.name != wanted)]
-    for command in (command for one in apps if one for command in one.registered_commands):
-        if command.callback is None or (command.name == wanted and command in app.registered_commands):
-            continue
-
-        def nothing() -> None: ...
-
-        nothing.__doc__ = command.callback.__doc__  # the first line of which nd --help lists
-        command.callback = nothing
-
-
 def _unexpected(error: Exception) -> int:
     """Say what is the machine's or its limits' doing, else what looks like a defect."""
-    known = limits.explained(error)
+    known = machine_failures.explained(error)
     if known is not None:
         return _say(known.message, known.hint, known.exit_code)
     hint = "this is a defect of nd: run again with --debug and report what it prints"
@@ -165,10 +103,15 @@ def _unexpected(error: Exception) -> int:
 
 
 def _say(message: str, hint: str, code: int) -> int:
-    tell(f"nd: {message}")
+    """Say what failed and what to do, a line each, which end without a period wherever they come from."""
+    tell(f"nd: {_unended(message)}")
     if hint:
-        tell(f"    {hint}")
+        tell(f"    {_unended(hint)}")
     return code
+
+
+def _unended(text: str) -> str:
+    return text if text.endswith("...") else text.removesuffix(".")
 
 
 def _wrong_use(error: Any) -> int:
@@ -178,4 +121,4 @@ def _wrong_use(error: Any) -> int:
         return int(error.exit_code)
     message = error.format_message()
     command = error.ctx.command_path if error.ctx else "nd"
-    return _say(message.replace("Value error, ", "").rstrip("."), f"{command} --help lists what there is", 2)
+    return _say(message.replace("Value error, ", ""), f"{command} --help lists what there is", 2)

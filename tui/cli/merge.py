@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ndissect.tui.cli.network_options import MemoryOption
-from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
+from ndissect.engine.run.options import Options
+from ndissect.tui.cli.options import ForceOption, JsonOption
+from ndissect.tui.cli.run_options import takes_options
 
 _SHARD = re.compile(r"(?P<target>.+)\.shard-\d+-of-\d+")
 
 
+@takes_options(
+    only="device workers memory max_pixels",
+    first="shards path data device workers memory max_pixels",
+    texts={"device": "Where to count: auto, cpu, cuda.", "workers": "Threads that read labels; 0 chooses."},
+)
 def merge(
+    options: Options,
     shards: Annotated[
         list[Path], typer.Argument(metavar="STORE | SHARD...", help="The store to be, or its shards one by one.")
     ],
@@ -23,62 +30,27 @@ def merge(
         Path | None, typer.Option("--output", "-o", help="The store. Default: as the shards were made for.")
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="The data set, where it has moved since.")] = None,
-    device: Annotated[str, typer.Option(help="Where to count: auto, cpu, cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Threads that read labels; 0 chooses.")] = 0,
-    memory: MemoryOption = None,
-    max_pixels: MaxPixelsOption = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the shards.")] = False,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Put the shards of one dissection together (nd dissect --shard i/n): the store that one process would write."""
     from ndissect.store.files import check_writable, human_bytes
-    from ndissect.tui.cli import finished, output
-    from ndissect.tui.cli.output import tell
+    from ndissect.tui.cli import output
+    from ndissect.tui.cli.console import TerminalConsole
+    from ndissect.tui.cli.store_summary import print_summary
 
     began = time.time()
     folders, target = _folders(shards)
     target = path or target
     check_writable(target, 0)
     output.confirm_replace(target, force)
-    from dataclasses import replace
+    from ndissect.engine.run.merged_store import merge_to_store
 
-    from ndissect.engine.data.packed import open_data
-    from ndissect.engine.machine.device import choose_device
-    from ndissect.engine.machine.memory import budget
-    from ndissect.engine.run.merge import merge as put_together
-    from ndissect.engine.run.merge import open_shards
-    from ndissect.engine.run.provenance import skipped
-    from ndissect.store.writer import write_store
-    from ndissect.tui.cli.job import command
-    from ndissect.tui.cli.progress import show_progress
-
-    found = open_shards(folders)
-    about: dict[str, Any] = found[0].about["provenance"]
-    where = data or Path(about["data"]["path"])
-    dataset = open_data(where, lambda text: tell(f"note: {text}"), max_pixels)
-    with show_progress() as progress:
-        on = choose_device(device)
-        dissection, survey, seconds = put_together(
-            found, dataset, device=on, workers=workers, progress=progress, memory=budget(memory, on)
-        )
-    runs = [dict(shard.about["provenance"]["run"]) for shard in found]
-    about["data"] |= {
-        "used": survey.images,
-        "skipped": skipped(survey),
-        "content_digest": survey.digest,
-    }
-    took = sum(float(run["elapsed"]) for run in runs) + time.time() - began
-    marks = [mark for shard in found for mark in shard.about["provenance"].get("marks", [])]
-    about["marks"] = [mark for i, mark in enumerate(marks) if mark not in marks[:i]]
-    about["run"] |= {"shards": runs, "merged_by": command(), "seconds": seconds, "elapsed": round(took, 3)}
-    write_store(target, replace(dissection, provenance=about))
-    if not keep:
-        for shard in found:
-            shard.saved.remove()
+    merge_to_store(folders, target, options, TerminalConsole(), data=data, keep=keep)
     size = human_bytes(target.stat().st_size)
-    tell(f"{target} ({size}) of {len(found)} shards in {time.time() - began:.1f} s")
-    finished.summary(target, json)
+    output.tell(f"{target} ({size}) of {len(folders)} shards in {time.time() - began:.1f} s")
+    print_summary(target, json)
 
 
 def _folders(given: list[Path]) -> tuple[list[Path], Path]:

@@ -28,12 +28,11 @@ LimitOption = Annotated[
     int | None,
     typer.Option("--limit", "-n", min=0, help="Rows to print; 0 is all. Default: what fits a terminal, else all."),
 ]
-MaxPixelsOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=1, help="Pixels that an image, or its label maps together, may have. Default: 50 million."
-    ),
-]
+#: Also a field of ndissect.engine.run.options.
+MAX_PIXELS = typer.Option(
+    metavar="N", min=1, help="Pixels that an image, or its label maps together, may have. Default: 50 million."
+)
+MaxPixelsOption = Annotated[int | None, MAX_PIXELS]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.errors import NDError, NotReplaced
 from ndissect.store.text import clean_json, clean_text, one_line
 from ndissect.tui.cli.streams import drawn_on
 
@@ -240,7 +240,7 @@ def count(value: int) -> str:
 
 
 def confirm_replace(path: Path, force: bool) -> None:
-    """Agree on replacing ``path`` if it exists: by ``--force``, by asking a person, or not at all (WrongUse)."""
+    """Agree on replacing ``path`` if it exists: by ``--force``, by asking a person, or not at all (NotReplaced)."""
     if force or not path.exists():
         return
     if sys.stdin.isatty() and sys.stderr.isatty():
@@ -248,5 +248,5 @@ def confirm_replace(path: Path, force: bool) -> None:
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
-        raise WrongUse(f"{path} is kept", "choose another name with -o/--output")
-    raise WrongUse(f"{path} exists", "--force replaces it, -o/--output writes elsewhere")
+        raise NotReplaced(f"{path} is kept", "choose another name with -o/--output")
+    raise NotReplaced(f"{path} exists", "--force replaces it, -o/--output writes elsewhere")

@@ -1,4 +1,7 @@
-"""Progress of a run: a bar with rate, ETA and memory on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run: a bar with rate, ETA and memory on a terminal, a plain line now and then elsewhere.
+
+Rich draws the bar; the lines are our own, because Rich draws nothing at all where there is no terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,14 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO, cast
+from collections.abc import Iterator
+from typing import TextIO, cast
 
-from ndissect.engine.machine.progress import Phase, Progress
+from ndissect.engine.machine.progress import Progress
 from ndissect.store.files import host_high_water, human_bytes
 from ndissect.store.text import one_line
 from ndissect.tui.cli.output import tell
 from ndissect.tui.cli.streams import Clean, drawn_on
-
-if TYPE_CHECKING:
-    from ndissect.store.live import RunWriter
 
 # Seconds between lines where no terminal shows a bar.
 _QUIET_SECONDS = 30.0
@@ -32,7 +32,7 @@ def memory_used() -> str:
     return human_bytes(used) + (f" + {human_bytes(on_gpu)} GPU" if on_gpu else "")
 
 
-def duration(seconds: float) -> str:
+def precise_duration(seconds: float) -> str:
     """``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     s = round(seconds)
     if s < 60:
@@ -46,8 +46,6 @@ class PlainProgress(Progress):
     def __init__(self) -> None:
         self._phase, self._total, self._done, self._before = "", 0, 0, 0
         self._since = self._spoken = time.monotonic()
-        #: Seconds to the end of the whole run, where they are known.
-        self.left: float | None = None
 
     def start(self, phase: str, total: int, done: int = 0) -> None:
         self._phase, self._total, self._done, self._before = phase, total, done, done
@@ -68,24 +66,11 @@ class PlainProgress(Progress):
 
     def _ahead(self) -> str:
         if self.left is not None:
-            return f"{duration(self.left)} left"
-        return f"{duration((self._total - self._done) / max(self.rate, 1e-6))} left of this phase"
+            return f"{precise_duration(self.left)} left"
+        return f"{precise_duration((self._total - self._done) / max(self.rate, 1e-6))} left of this phase"
 
     def note(self, text: str) -> None:
         tell(f"note: {text}")
-
-    def step(self, phase: str) -> Callable[[int, int], None]:
-        """A callback (done, total) that shows a phase of its own."""
-        done_before = 0
-
-        def report(done: int, total: int) -> None:
-            nonlocal done_before
-            if done_before == 0:
-                self.start(phase, total)
-            self.advance(done - done_before)
-            done_before = done
-
-        return report
 
 
 class BarProgress(PlainProgress):
@@ -140,75 +125,6 @@ class BarProgress(PlainProgress):
 
     def end(self) -> None:
         self._bars.stop()
-
-
-class LiveProgress(Progress):
-    """Tells ``shown`` everything, and other processes, by way of ``run``, how far the run is and when it will end.
-
-    What an image takes is known of the phases that have run: of the others, those through the network take as long
-    an image as the last of their kind did. After the engine's phases comes one more, ``writing``.
-    """
-
-    def __init__(self, shown: PlainProgress, run: RunWriter) -> None:
-        self._shown, self._run = shown, run
-        self._phases: Sequence[Phase] = ()
-        self._step, self._total, self._done, self._before = 0, 0, 0, 0
-        self._since = time.monotonic()
-        self._forward_pace: float | None = None  # seconds an image
-
-    def plan(self, phases: Sequence[Phase]) -> None:
-        self._phases = [*phases, Phase("writing")]
-        self._shown.plan(phases)
-
-    def start(self, phase: str, total: int, done: int = 0) -> None:
-        self._shown.start(phase, total, done)
-        self._begin(total, done)
-
-    def busy(self, phase: str) -> None:
-        self._shown.busy(phase)
-        self._begin(0)
-
-    def _begin(self, total: int, done: int = 0) -> None:
-        self._step, self._total, self._done, self._before = self._step + 1, total, done, done
-        self._since = time.monotonic()
-        self._update()
-
-    def advance(self, images: int) -> None:
-        self._done += images
-        self._update()
-        self._shown.advance(images)
-
-    def note(self, text: str) -> None:
-        self._shown.note(text)
-
-    def end(self) -> None:
-        self._shown.end()
-
-    def _update(self) -> None:
-        now, ahead = self._phases[min(self._step, len(self._phases)) - 1], self._phases[self._step :]
-        new = self._done - self._before
-        pace = max(time.monotonic() - self._since, 1e-6) / new if new else None
-        if now.forward and pace:
-            self._forward_pace = pace
-        left = self._left(pace, now, sum(p.total for p in ahead if p.forward))
-        self._shown.left = left
-        self._run.update(
-            now.name,
-            self._done,
-            self._total,
-            rate=1 / pace if pace else 0.0,
-            eta=left,
-            step=self._step,
-            steps=len(self._phases),
-        )
-
-    def _left(self, pace: float | None, now: Phase, ahead: int) -> float | None:
-        """Seconds to the end of the run, ``ahead`` images through the network after this phase; None while unknown."""
-        pace = pace or (self._forward_pace if now.forward else None)
-        if (pace is None and self._done < self._total) or (self._forward_pace is None and ahead):
-            return None
-        here = (self._total - self._done) * (pace or 0.0)
-        return here + ahead * (self._forward_pace or 0.0) + self._run.write_seconds
 
 
 @contextlib.contextmanager

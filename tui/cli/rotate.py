@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ndissect.engine.run.options import Options
 from ndissect.store.errors import WrongUse
-from ndissect.store.names import quoted
-from ndissect.tui.cli.dissect import loading
-from ndissect.tui.cli.network_options import (
-    AnywayOption,
-    BatchOption,
-    DataOption,
-    DeviceOption,
-    MaxWeightsOption,
-    MeanOption,
-    MinImagesOption,
-    NetworkArgument,
-    PartialOption,
-    ProtocolOption,
-    QuantileOption,
-    SizeOption,
-    SkipBadOption,
-    StdOption,
-    WeightsOption,
-    WorkersOption,
-)
-from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
+from ndissect.tui.cli.options import ForceOption, JsonOption
+from ndissect.tui.cli.run_options import takes_options
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.rotate import Rotated
-    from ndissect.engine.networks.layers import LayerInfo
-    from ndissect.engine.networks.resolve import Network
     from ndissect.store.protocol import Protocol
     from ndissect.tui.tables.rotated import AtAlpha
 
@@ -43,12 +23,16 @@ if TYPE_CHECKING:
 _MOST_ALPHAS = 1000
 
 
+@takes_options(
+    without="layers all_convs quantile_over upsampling grid union maps precision decode top null",
+    first="network layer data alphas seeds images plot output force",
+    texts={"memory": "For activations and counts: 8GB. Default: half of what is free."},
+)
 def rotate(
-    network: NetworkArgument = "demo",
+    options: Options,
     layer: Annotated[
         str | None, typer.Option("--layer", "-l", help="One layer. Default: the last that nd dissect would take.")
     ] = None,
-    data: DataOption = None,
     alphas: Annotated[str, typer.Option(help="START:STOP:STEP, or a list such as 0,0.5,1; all in [0, 1].")] = "0:1:0.1",
     seeds: Annotated[int, typer.Option(min=1, help="Random rotations.")] = 3,
     images: Annotated[int | None, typer.Option(min=1, help="So many images, spread evenly. Default: all.")] = None,
@@ -59,25 +43,6 @@ def rotate(
         Path | None, typer.Option("--output", "-o", help="Write a CSV file with a line for each basis.")
     ] = None,
     force: ForceOption = False,
-    protocol: ProtocolOption = "netdissect",
-    quantile: QuantileOption = None,
-    min_images: MinImagesOption = 0,
-    weights: WeightsOption = None,
-    partial: PartialOption = False,
-    anyway: AnywayOption = False,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE[,GPU]", help="For activations and counts: 8GB. Default: half of what is free."),
-    ] = None,
-    batch_size: BatchOption = 0,
-    workers: WorkersOption = 0,
-    skip_bad: SkipBadOption = False,
-    max_pixels: MaxPixelsOption = None,
-    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Dissect a layer in bases Q^alpha between its own (0) and random ones (1): do concepts lie along units?
@@ -85,13 +50,13 @@ def rotate(
     The activations are computed once. Unique detectors that fall as alpha grows say that the units themselves are
     special; the rotated network predicts the same, which is checked.
     """
+    from ndissect.engine.run.network_loader import network_loader
     from ndissect.store.files import check_writable
-    from ndissect.store.protocol import make_protocol
-    from ndissect.tui.cli.output import confirm_replace, tell
+    from ndissect.tui.cli.output import confirm_replace
 
     chosen_alphas = parse_alphas(alphas)
-    chosen = make_protocol(protocol, q=quantile, min_images=min_images)
-    load = loading(network, weights, partial, size, mean, std, max_weights)
+    protocol = options.make_protocol()
+    network_loader(options)  # a slip is told before a person is asked, and before torch takes seconds to import
     if plot is not None:
         from ndissect.tui.pictures.figures import check_plot
 
@@ -100,44 +65,18 @@ def rotate(
         check_writable(output, 0)
         confirm_replace(output, force)
 
-    from ndissect.engine.data.subset import spread
-    from ndissect.engine.experiments.rotate import rotate as dissect_rotated
-    from ndissect.engine.machine.device import choose_device
-    from ndissect.engine.machine.memory import budget
-    from ndissect.engine.run.settings import Settings
-    from ndissect.tui.cli.progress import show_progress
-    from ndissect.tui.cli.running import image_size, open_dataset
+    from ndissect.engine.experiments.from_options import rotate_layer
+    from ndissect.tui.cli.console import TerminalConsole
 
-    dataset = open_dataset(data, max_pixels)
-    if images is not None:
-        dataset = spread(dataset, images)
-    on = choose_device(device)
-    loaded = load()
-    info = _the_layer(loaded, layer, image_size(dataset))
-    for note in loaded.notes:
-        tell(f"note: {note}")
-    bases = sum(1 if a == 0 else seeds for a in chosen_alphas)
-    tell(f"{loaded.spec} on {dataset.name}: {len(dataset)} images, {info.name}, {info.units} units, {bases} bases")
-    settings = Settings(
-        on,
-        batch_size,
-        workers,
-        skip_bad=skip_bad,
-        memory=budget(memory, on),
-        anyway=anyway,
-    )
-    with show_progress() as progress:
-        found = dissect_rotated(
-            loaded, dataset, info, chosen, settings, progress, alphas=chosen_alphas, seeds=seeds
-        )  # fmt: skip
-    for name, why in found.skipped:
-        tell(f"skipped {name}: {why}")
-    header = _header(chosen, found, seeds)
+    options = replace(options, layers=(layer,) if layer else ())
+    result = rotate_layer(options, chosen_alphas, TerminalConsole(), seeds=seeds, images=images)
+    rotated = result.rotated
+    header = _header(protocol, rotated, seeds)
     if output is not None:
-        _write_csv(output, found, f"{loaded.spec} {found.layer} on {dataset.name}; {header}")
+        _write_csv(output, rotated, f"{result.network} {rotated.layer} on {result.data}; {header}")
     if plot is not None:
-        _draw(plot, found, f"{loaded.name} {found.layer} on {dataset.name}", header)
-    _tell_found(found, loaded.spec, chosen, header, json)
+        _draw(plot, rotated, f"{result.name} {rotated.layer} on {result.data}", header)
+    _print(rotated, result.network, protocol, header, json)
 
 
 def parse_alphas(text: str) -> list[float]:
@@ -163,47 +102,34 @@ def parse_alphas(text: str) -> list[float]:
     return sorted(set(numbers))
 
 
-def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> LayerInfo:
-    from ndissect.engine.networks.layers import default_layers, list_layers, match_layers
-
-    infos = list_layers(network, size)
-    names = match_layers([pattern], infos) if pattern else default_layers(infos)[-1:]
-    if len(names) != 1:
-        listed = ", ".join(names[:6]) + " ..." * (len(names) > 6)
-        raise WrongUse(
-            f"one layer is rotated, '{pattern}' means {len(names)}: {listed}", f"name one: -l {quoted(names[-1])}"
-        )
-    return next(info for info in infos if info.name == names[0])
-
-
-def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
+def _header(protocol: Protocol, rotated: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
     from ndissect.tui.tables.views import mark_lines, protocol_line
 
     against = f"detectors: IoU > {DETECTOR_IOU}; no null; nothing held out"
-    of = f"{found.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
-    return "; ".join([*mark_lines(found.marks), protocol_line(protocol), against, of])
+    of = f"{rotated.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
+    return "; ".join([*mark_lines(rotated.marks), protocol_line(protocol), against, of])
 
 
-def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
+def _print(rotated: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
     from ndissect.store.marks import marks_json
     from ndissect.tui.cli.output import Column, Table, print_json, print_table
     from ndissect.tui.tables.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
     from ndissect.tui.tables.views import UNIQUE
 
-    rows = at_alphas(found.bases)
+    rows = at_alphas(rotated.bases)
     if json:
         value = {
             "network": spec,
-            "layer": found.layer,
-            "units": found.units,
-            "images": found.images,
+            "layer": rotated.layer,
+            "units": rotated.units,
+            "images": rotated.images,
             "protocol": protocol.to_json(),
             "header": header,
-            "marks": marks_json(found.marks),
-            "bases": [basis_json(f) for f in found.bases],
+            "marks": marks_json(rotated.marks),
+            "bases": [basis_json(f) for f in rotated.bases],
             "alphas": [asdict(row) for row in rows],
-            "check": None if found.check is None else asdict(found.check),
+            "check": None if rotated.check is None else asdict(rotated.check),
         }
         print_json(value)
         return
@@ -216,9 +142,9 @@ def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json
         ),
     ]
     lines = [_line(row, DETECTORS, PER_CATEGORY, BEST_LABEL) for row in rows]
-    checked = f"check: {found.layer} {found.check}" if found.check else "check: none, the network gives no scores"
+    checked = f"check: {rotated.layer} {rotated.check}" if rotated.check else "check: none, the network gives no scores"
     notes = [f"means over seeds, ±: their standard deviation; {UNIQUE}", header, checked]
-    title = f"{spec} {found.layer}, {found.units} units"
+    title = f"{spec} {rotated.layer}, {rotated.units} units"
     print_table(Table(columns, lines, title=title, notes=notes), notes_in_logs=True)
 
 
@@ -228,13 +154,13 @@ def _line(row: AtAlpha, detectors: str, per_category: str, best_label: str) -> l
     return [row.alpha, row.seeds, row.counts[detectors].mean, *both, *categories]
 
 
-def _write_csv(path: Path, found: Rotated, header: str) -> None:
+def _write_csv(path: Path, rotated: Rotated, header: str) -> None:
     import csv
 
     from ndissect.store.files import atomic
     from ndissect.tui.tables.rotated import basis_json
 
-    rows = [basis_json(f) for f in found.bases]
+    rows = [basis_json(f) for f in rotated.bases]
     with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         file.write(f"# {header}\n")
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
@@ -242,10 +168,10 @@ def _write_csv(path: Path, found: Rotated, header: str) -> None:
         writer.writerows(rows)
 
 
-def _draw(path: Path, found: Rotated, title: str, header: str) -> None:
+def _draw(path: Path, rotated: Rotated, title: str, header: str) -> None:
     from ndissect.tui.pictures import figures
     from ndissect.tui.pictures.rotation_plot import draw
     from ndissect.tui.tables.rotated import at_alphas
 
-    rows = at_alphas(found.bases)
-    figures.save(path, lambda figure: draw(figure, rows, f"{title}, {found.units} units", header))
+    rows = at_alphas(rotated.bases)
+    figures.save(path, lambda figure: draw(figure, rows, f"{title}, {rotated.units} units", header))

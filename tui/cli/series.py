@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.files import SUFFIX, own_folder, remedy
-from ndissect.store.names import safe_name
-from ndissect.tui.cli.network_options import (
-    AllConvsOption,
-    AnywayOption,
-    BatchOption,
-    DataOption,
-    DeviceOption,
-    LayersOption,
-    MaxWeightsOption,
-    MeanOption,
-    MemoryOption,
-    MinImagesOption,
-    NullOption,
-    PartialOption,
-    ProtocolOption,
-    QuantileOption,
-    SizeOption,
-    SkipBadOption,
-    StdOption,
-    WorkersOption,
-)
-from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
+from ndissect.engine.run.options import Options
+from ndissect.store.errors import WrongUse
+from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.run_options import takes_options
 
 if TYPE_CHECKING:
-    from ndissect.engine.experiments.series import Member
-    from ndissect.store.protocol import Protocol
     from ndissect.tui.tables.series import Dissected
 
 # More curves than this are no plot.
 _MOST_PANELS = 12
 
 
+@takes_options(
+    without="network quantile_over upsampling grid union maps weights precision decode top",
+    first="members factor only network layers all_convs data output plot protocol quantile min_images null",
+)
 def series(
+    options: Options,
     members: Annotated[
         list[str],
         typer.Argument(
@@ -57,167 +39,44 @@ def series(
         list[str] | None, typer.Option(metavar="FACTOR=VALUE", help="Only networks with this factor; repeatable.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="The network that checkpoints are weights of.")] = None,
-    layers: LayersOption = None,
-    all_convs: AllConvsOption = False,
-    data: DataOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder of their stores. Default: DIR.series here.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw unique detectors against the factor: FILE.png or FILE.svg.")
     ] = None,
-    protocol: ProtocolOption = "netdissect",
-    quantile: QuantileOption = None,
-    min_images: MinImagesOption = 0,
-    null: NullOption = None,
-    partial: PartialOption = False,
-    anyway: AnywayOption = False,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    memory: MemoryOption = None,
-    batch_size: BatchOption = 0,
-    workers: WorkersOption = 0,
-    skip_bad: SkipBadOption = False,
-    max_pixels: MaxPixelsOption = None,
-    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Dissect a series of networks, each into a store, and show unique detectors against what they differ in.
 
     Networks that are dissected already are not dissected again: after Ctrl-C the same command goes on.
     """
-    from ndissect.engine.experiments.series import choose, others, read_series
-    from ndissect.store.protocol import make_protocol
-    from ndissect.tui.cli import running
-    from ndissect.tui.cli.dissect import dissect
-    from ndissect.tui.cli.output import tell
+    from ndissect.engine.experiments.series import others
+    from ndissect.engine.experiments.series_stores import dissect_series, plan_series
+    from ndissect.tui.cli.console import TerminalConsole
+    from ndissect.tui.tables.series import panels, read
 
-    chosen_protocol = make_protocol(protocol, q=quantile, min_images=min_images)
-    every = read_series(members, network)
-    by, chosen = choose(every, _renamed(every, factor), only or ())
+    options.make_protocol()
+    plan = plan_series(members, network=network, factor=factor, only=only or (), folder=output)
     if plot is not None:
         from ndissect.tui.pictures.figures import check_plot
 
         check_plot(plot)
-        if len(others(chosen, by)) > _MOST_PANELS:
+        if len(others(plan.members, plan.factor)) > _MOST_PANELS:
             raise WrongUse(
-                f"the plot would have {len(others(chosen, by))} panels: the other factors differ too",
+                f"the plot would have {len(others(plan.members, plan.factor))} panels: the other factors differ too",
                 "choose among them with --only FACTOR=VALUE",
             )
-    folder = output or _default_folder(members)
-    _make(folder, named=output is not None)
-    dataset = running.open_dataset(data, max_pixels)
-    paths = [folder / safe_name(member.name, SUFFIX) for member in chosen]
-    for path in paths:
-        _refuse_others(path, chosen_protocol, dataset.name)
-    for done, (member, path) in enumerate(zip(chosen, paths, strict=True)):
-        tell(f"{done + 1}/{len(chosen)} {member.name}")
-        there = path.exists()
-        try:
-            dissect(
-                member.network,
-                layers=layers,
-                all_convs=all_convs,
-                data=data,
-                output=path,
-                protocol=protocol,
-                quantile=quantile,
-                min_images=min_images,
-                weights=member.weights,
-                partial=partial and member.weights is not None,
-                size=size,
-                mean=mean,
-                std=std,
-                device=device,
-                memory=memory,
-                batch_size=batch_size,
-                workers=workers,
-                null=null,
-                skip_bad=skip_bad,
-                max_pixels=max_pixels,
-                max_weights=max_weights,
-                quiet=True,
-                anyway=anyway,
-            )
-        except NDError as e:
-            raise _told(e, member, path, there, done, len(chosen)) from e
-    from ndissect.tui.tables.series import read
-
-    found = read(chosen, paths)
-    name = factor or by
+    paths = dissect_series(plan, options, TerminalConsole())
+    dissected = read(plan.members, paths)
     header = _header(paths)
     if plot is not None:
         from ndissect.tui.pictures import figures
         from ndissect.tui.pictures.series_plot import draw, figure_size
-        from ndissect.tui.tables.series import panels
 
-        shown = panels(found, by)
-        figures.save(
-            plot, lambda figure: draw(figure, shown, name, header), size=figure_size(shown)
-        )  # fmt: skip
-    _tell_found(found, by, name, header, json)
-
-
-def _renamed(members: Sequence[Member], factor: str | None) -> str | None:
-    """The factor as the members know it: that of checkpoints is the user's to name."""
-    from ndissect.engine.experiments.series import NUMBER
-
-    return NUMBER if factor is not None and all(set(m.factors) == {NUMBER} for m in members) else factor
-
-
-def _default_folder(given: Sequence[str]) -> Path:
-    path = Path(given[0])
-    if len(given) == 1 and os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
-        return Path(safe_name((path if path.is_dir() else path.absolute().parent).resolve().name, ".series"))
-    return Path("series")
-
-
-def _make(folder: Path, *, named: bool) -> None:
-    """Make the folder; a link in its place is followed only where the user has ``named`` it."""
-    try:
-        if named:
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            own_folder(folder)
-    except OSError as e:
-        hint = remedy(e, "choose another with -o/--output")
-        raise NDError(f"cannot make the folder {folder}: {e.strerror}", hint) from e
-
-
-def _refuse_others(path: Path, protocol: Protocol, data: str) -> None:
-    """WrongUse where a store of the series is there already, of another protocol or of other images."""
-    from ndissect.store.reader import Store
-
-    if not path.exists():
-        return
-    with Store(path) as store:
-        origin = store.provenance.get("data")
-        name = origin.get("name") if isinstance(origin, dict) else None
-        if store.protocol != protocol:
-            differ = f"protocol {store.protocol.describe()}; now {protocol.describe()}"
-        elif name != data:
-            differ = f"on {name}; now on {data}"
-        else:
-            return
-    raise WrongUse(f"{path} was dissected by other rules: {differ}", "use another folder: -o, or delete it")
-
-
-def _told(error: NDError, member: Member, path: Path, there: bool, done: int, total: int) -> NDError:
-    """The failure of one network, with its name and what there is of the series."""
-    from ndissect.tui.cli.stopping import Stopped
-
-    so_far = f"{done} of {total} networks are dissected"
-    if isinstance(error, Stopped):
-        error.message += f"; {so_far}"
-    elif there and isinstance(error, WrongUse) and error.message.startswith(str(path)):
-        error.message = f"{path} is of other work: other weights, layers or options"
-        error.hint = "use another folder: -o, or delete it"
-    else:
-        error.message = f"{member.name}: {error.message}"
-        error.hint = f"{error.hint.rstrip('. ')}; {so_far}, the same command goes on"
-    return error
+        shown = panels(dissected, plan.factor)
+        figures.save(plot, lambda figure: draw(figure, shown, plan.title, header), size=figure_size(shown))
+    _print(dissected, plan.factor, plan.title, header, json)
 
 
 def _header(paths: Sequence[Path]) -> str:
@@ -233,16 +92,16 @@ def _header(paths: Sequence[Path]) -> str:
     return "; ".join([*marked, said[0][0], evidence])
 
 
-def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
+def _print(dissected: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
     from ndissect.engine.experiments.series import show
     from ndissect.tui.cli.output import Column, Table, count, print_json, print_table
     from ndissect.tui.tables.views import UNIQUE
 
     if json:
-        print_json({"factor": name, "header": header, "networks": [_as_json(d) for d in found]})
+        print_json({"factor": name, "header": header, "networks": [_as_json(d) for d in dissected]})
         return
-    varying = [f for f in _factors(found) if f != by and len({d.member.factors.get(f) for d in found}) > 1]
-    categories = list(found[0].layers[0].by_category)
+    varying = [f for f in _factors(dissected) if f != by and len({d.member.factors.get(f) for d in dissected}) > 1]
+    categories = list(dissected[0].layers[0].by_category)
     names = [] if by == "network" else [Column("network")]  # named by their specs, which say more
     columns = [
         *names,
@@ -257,18 +116,18 @@ def _tell_found(found: Sequence[Dissected], by: str, name: str, header: str, jso
         return show(d.member.factors[factor]) if factor in d.member.factors else ""
 
     rows: list[list[Any]] = []
-    for d in found:
+    for d in dissected:
         about = [*([d.member.name] if names else []), value(d, by), *(value(d, f) for f in varying)]
         rows += [
             [*about, s.layer, s.units, s.detectors, s.detectors_q05, *s.unique, *s.by_category.values()]
             for s in d.layers
         ]
-    notes = [UNIQUE, header, f"stores: {found[0].path.parent}"]
+    notes = [UNIQUE, header, f"stores: {dissected[0].path.parent}"]
     print_table(Table(columns, rows, notes=notes), notes_in_logs=True)
 
 
-def _factors(found: Sequence[Dissected]) -> list[str]:
-    return list(dict.fromkeys(name for d in found for name in d.member.factors))
+def _factors(dissected: Sequence[Dissected]) -> list[str]:
+    return list(dict.fromkeys(name for d in dissected for name in d.member.factors))
 
 
 def _as_json(d: Dissected) -> dict[str, Any]:

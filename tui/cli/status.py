@@ -37,16 +37,16 @@ def status(
     if watch:
         _watch(store, every, json)
         return
-    found = _look(store)
-    _print(found, _finished(store) if every else None, store, json)
-    if not found:
+    runs = _runs_now(store)
+    _print(runs, _finished(store) if every else None, store, json)
+    if not runs:
         raise typer.Exit(1)
 
 
 # What there is
 
 
-def _look(store: Path | None) -> list[dict[str, Any]]:
+def _runs_now(store: Path | None) -> list[dict[str, Any]]:
     """The runs that write ``store``, or any store here: those at work and those that were stopped; finished shards."""
     from ndissect.store.live import find_runs, read_run
     from ndissect.store.paused import find_paused, saved_folder
@@ -55,52 +55,43 @@ def _look(store: Path | None) -> list[dict[str, Any]]:
     stopped = find_paused(Path() if store is None else store.parent, store)
     at_work = {saved_folder(run.target) for run in runs if run.alive}
     saved = {paused.folder for paused in stopped}
-    shown = [_run(run) for run in runs if run.alive or saved_folder(run.target) not in saved]
-    return shown + [_paused(p) for p in stopped if p.folder not in at_work and not p.whole]
+    shown = [_record(run) for run in runs if run.alive or saved_folder(run.target) not in saved]
+    return shown + [_record(p) for p in stopped if p.folder not in at_work and not p.whole]
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _record(run: Run | Paused) -> dict[str, Any]:
+    """A run as JSON values: as it shows itself while it works, or as it saved itself."""
+    from ndissect.store.live import Run
+
     alive = run.alive
+    more: dict[str, Any] = {}
+    if isinstance(run, Run):
+        store, stopped, reason = run.target, "killed", "killed"
+        rate, eta, seconds = run.rate, run.eta, (time.time() if alive else run.updated) - run.started
+        host, pid, command = run.host, run.pid, run.command
+    else:
+        store, stopped, reason = run.folder if run.shard else run.target, "paused", run.reason or "killed"
+        rate, eta, seconds = 0.0, None, run.elapsed
+        host, pid, command = run.process["host"], run.process["pid"], run.goes_on
+        more = {"processes": run.processes}
     return {
-        "store": str(run.target),
-        "state": "running" if alive else "killed",
+        "store": str(store),
+        "state": "running" if alive else stopped,
         "running": alive,
         "phase": run.phase,
         "step": run.step,
         "steps": run.steps,
         "done": run.done,
         "total": run.total,
-        "images_per_s": round(run.rate, 2),
-        "eta_s": run.eta,
-        "seconds": round((time.time() if alive else run.updated) - run.started, 1),
+        "images_per_s": round(rate, 2),
+        "eta_s": eta,
+        "seconds": round(seconds, 1),
         "stopped": None if alive else _moment(run.updated),
-        "reason": None if alive else "killed",
-        "host": run.host,
-        "pid": run.pid,
-        "command": run.command,
-    }
-
-
-def _paused(run: Paused) -> dict[str, Any]:
-    alive = run.alive
-    return {
-        "store": str(run.folder if run.shard else run.target),
-        "state": "running" if alive else "paused",
-        "running": alive,
-        "phase": run.phase,
-        "step": run.step,
-        "steps": run.steps,
-        "done": run.done,
-        "total": run.total,
-        "images_per_s": 0.0,
-        "eta_s": None,
-        "seconds": round(run.elapsed, 1),
-        "stopped": None if alive else _moment(run.updated),
-        "reason": None if alive else run.reason or "killed",
-        "host": run.process["host"],
-        "pid": run.process["pid"],
-        "command": run.goes_on,
-        "processes": run.processes,
+        "reason": None if alive else reason,
+        "host": host,
+        "pid": pid,
+        "command": command,
+        **more,
     }
 
 
@@ -112,9 +103,9 @@ def _finished(store: Path | None) -> list[dict[str, Any]]:
     folder = Path() if store is None else store.parent
     paths = [store] if store is not None else [p for p in folder.glob(f"*{SUFFIX}") if p.is_file()]
     changed = [(p.stat().st_mtime, p) for p in paths if p.is_file()]
-    found = [_store(path, at) for at, path in sorted(changed, reverse=True)[:_MOST]]
+    stores = [_store(path, at) for at, path in sorted(changed, reverse=True)[:_MOST]]
     shards = [p for p in find_paused(folder, store) if p.whole]
-    return found + [_whole_shard(shard) for shard in shards]
+    return stores + [_whole_shard(shard) for shard in shards]
 
 
 def _store(path: Path, finished: float) -> dict[str, Any]:
@@ -186,7 +177,7 @@ def _how_to_go_on(run: dict[str, Any]) -> str:
 
 
 def _cells(run: dict[str, Any]) -> tuple[Any, ...]:
-    from ndissect.tui.cli.progress import duration
+    from ndissect.tui.cli.progress import precise_duration
 
     return (
         run["store"],
@@ -194,20 +185,20 @@ def _cells(run: dict[str, Any]) -> tuple[Any, ...]:
         f"{run['phase']} ({run['step']}/{run['steps']})",
         f"{run['done']}/{run['total']}" if run["total"] else "",
         round(run["images_per_s"]) if run["images_per_s"] else "",
-        duration(run["eta_s"]) if run["eta_s"] is not None else "",
-        duration(run["seconds"]),
+        precise_duration(run["eta_s"]) if run["eta_s"] is not None else "",
+        precise_duration(run["seconds"]),
         f"{run['stopped'].replace('T', ' ')}, {run['reason']}" if run["stopped"] else "",
         f"{run['pid']} on {run['host']}",
     )
 
 
 def _finished_cells(one: dict[str, Any]) -> tuple[Any, ...]:
-    from ndissect.tui.cli.progress import duration
+    from ndissect.tui.cli.progress import precise_duration
 
     layers, took = one["layers"], one["seconds"]
     named = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
     about = one["store"], one["state"], one["finished"].replace("T", " "), one["network"], one["data"], named
-    return (*about, duration(took) if took is not None else "")
+    return (*about, precise_duration(took) if took is not None else "")
 
 
 # Again and again
@@ -222,7 +213,7 @@ def _watch(store: Path | None, every: bool, json: bool) -> None:
         if on_terminal() and not json:
             _watch_in_place(store, every)
             return
-        for runs in _looks(store):
+        for runs in _runs_each_second(store):
             seen = [(r["store"], r["state"], r["phase"], r["step"], r["done"]) for r in runs]
             if seen == last:
                 continue
@@ -243,16 +234,16 @@ def _watch_in_place(store: Path | None, every: bool) -> None:
     runs: list[dict[str, Any]] = []
     console = Console(file=drawn_on(sys.stdout))
     with console.screen():
-        for runs in _looks(store):
+        for runs in _runs_each_second(store):
             console.file.write("\x1b[H\x1b[J")  # no flash, as clearing the whole screen first would make
             _print(runs, None, store, False)
     _print(runs, _finished(store) if every else None, store, False)  # what stays on the terminal
 
 
-def _looks(store: Path | None) -> Iterator[list[dict[str, Any]]]:
+def _runs_each_second(store: Path | None) -> Iterator[list[dict[str, Any]]]:
     """What there is, every second, the last time when no run is at work any more."""
     while True:
-        runs = _look(store)
+        runs = _runs_now(store)
         yield runs
         if not any(run["running"] for run in runs):
             return

@@ -7,8 +7,6 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ndissect.store.errors import NDError
-
 
 class Signalled(KeyboardInterrupt):
     """The run was told to end, by this signal."""
@@ -18,25 +16,16 @@ class Signalled(KeyboardInterrupt):
         super().__init__("Ctrl-C" if self.signal == signal.SIGINT else self.signal.name)
 
 
-class Stopped(NDError):
-    """A run ended from outside: by Ctrl-C, or by a signal as batch systems send it when the time is up."""
-
-    def __init__(self, by: signal.Signals, left: str, hint: str) -> None:
-        how = "" if by == signal.SIGINT else f" by {by.name}"
-        super().__init__(f"stopped{how}; {left}", hint)
-        self.exit_code = 128 + by
-
-
 class Stopper:
     """Turns Ctrl-C, SIGTERM, and SIGHUP of a lost connection into Signalled; one that is ignored (nohup) stays so.
 
-    Within :meth:`politely` the first of them waits until :meth:`asked` is called, between two batches, when what was
+    Within :meth:`saving_first` the first of them waits until :meth:`stop` is called, between two batches, when what was
     counted can be saved; a second Ctrl-C ends the run at once. Other signals may come twice without meaning more: a
     batch system sends them to all processes of a job, and torchrun passes them on to its own.
     """
 
     def __init__(self) -> None:
-        self._polite = False
+        self._waiting = False
         self._asked: Signalled | None = None
 
     @contextlib.contextmanager
@@ -54,22 +43,22 @@ class Stopper:
                 signal.signal(s, before)
 
     @contextlib.contextmanager
-    def politely(self) -> Iterator[None]:
-        """A signal in the block waits for :meth:`asked`."""
-        self._polite = True
+    def saving_first(self) -> Iterator[None]:
+        """A signal in the block waits for :meth:`stop`."""
+        self._waiting = True
         try:
             yield
         finally:
-            self._polite = False
+            self._waiting = False
         if self._asked is not None:  # it came after the last batch
             raise self._asked
 
-    def asked(self) -> BaseException | None:
+    def stop(self) -> BaseException | None:
         """What to raise where the run was told to end, once what it counted is saved."""
         return self._asked
 
     def _take(self, number: int, frame: object) -> None:
-        if not self._polite or (self._asked is not None and number == signal.SIGINT):
+        if not self._waiting or (self._asked is not None and number == signal.SIGINT):
             raise Signalled(number)
         if self._asked is not None:
             return

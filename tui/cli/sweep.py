@@ -10,34 +10,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from ndissect.engine.run.options import Options
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.dissect import loading
-from ndissect.tui.cli.network_options import (
-    AllConvsOption,
-    AnywayOption,
-    BatchOption,
-    DataOption,
-    DeviceOption,
-    GridOption,
-    LayersOption,
-    MapsOption,
-    MaxWeightsOption,
-    MeanOption,
-    MemoryOption,
-    MinImagesOption,
-    NetworkArgument,
-    PartialOption,
-    ProtocolOption,
-    QuantileOverOption,
-    SizeOption,
-    SkipBadOption,
-    StdOption,
-    UnionOption,
-    UpsamplingOption,
-    WeightsOption,
-    WorkersOption,
-)
-from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
+from ndissect.tui.cli.options import JsonOption
+from ndissect.tui.cli.run_options import takes_options
 
 if TYPE_CHECKING:
     from ndissect.tui.cli.output import Table
@@ -49,11 +25,9 @@ _Number = TypeVar("_Number", Fraction, float)
 _MOVES = 5
 
 
+@takes_options(without="quantile precision decode top null", first="network layers all_convs data quantiles ious plot")
 def sweep(
-    network: NetworkArgument = "demo",
-    layers: LayersOption = None,
-    all_convs: AllConvsOption = False,
-    data: DataOption = None,
+    options: Options,
     quantiles: Annotated[
         str, typer.Option(help="Shares of activations above the threshold, in any order: 0.005,5/999.")
     ] = "0.001,0.002,0.005,0.01,0.02,0.05",
@@ -61,26 +35,6 @@ def sweep(
     plot: Annotated[
         Path | None, typer.Option(help="Draw unique detectors and coverage against q: FILE.png or FILE.svg.")
     ] = None,
-    protocol: ProtocolOption = "netdissect",
-    quantile_over: QuantileOverOption = None,
-    upsampling: UpsamplingOption = None,
-    grid: GridOption = None,
-    union: UnionOption = None,
-    maps: MapsOption = None,
-    min_images: MinImagesOption = 0,
-    weights: WeightsOption = None,
-    partial: PartialOption = False,
-    anyway: AnywayOption = False,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    memory: MemoryOption = None,
-    batch_size: BatchOption = 0,
-    workers: WorkersOption = 0,
-    skip_bad: SkipBadOption = False,
-    max_pixels: MaxPixelsOption = None,
-    max_weights: MaxWeightsOption = None,
     json: JsonOption = False,
 ) -> None:
     """How labels depend on the threshold: several quantiles and IoUs from one forward pass, each exactly.
@@ -88,55 +42,27 @@ def sweep(
     A loose threshold gives generic labels, a strict one specific ones. Where --memory does not hold what may fire, a
     second pass counts the rest. Nothing is written but the plot, and Ctrl-C loses what was counted.
     """
-    shares, limits = parse_quantiles(quantiles), parse_ious(ious)
-    from ndissect.store.protocol import make_protocol
-    from ndissect.tui.cli.output import tell
+    from ndissect.engine.run.network_loader import network_loader
 
-    protocols = [
-        make_protocol(
-            protocol,
-            q=str(q),
-            quantile_over=quantile_over,
-            upsampling=upsampling,
-            grid=grid,
-            union=union,
-            maps=maps,
-            min_images=min_images,
-        )
-        for q in shares
-    ]
-    load = loading(network, weights, partial, size, mean, std, max_weights)
+    shares, limits = parse_quantiles(quantiles), parse_ious(ious)
+    options.make_protocol()
+    network_loader(options)  # a slip is told before torch takes seconds to import
     if plot is not None:
         from ndissect.tui.pictures.figures import check_plot
 
         check_plot(plot)
 
-    from ndissect.engine.experiments.sweep import sweep as dissect_all
-    from ndissect.engine.machine.device import choose_device
-    from ndissect.engine.machine.memory import budget
-    from ndissect.engine.networks.layers import list_layers
-    from ndissect.engine.run.settings import Settings
-    from ndissect.tui.cli import running
-    from ndissect.tui.cli.progress import show_progress
+    from ndissect.engine.experiments.from_options import sweep_quantiles
+    from ndissect.tui.cli.console import TerminalConsole
     from ndissect.tui.tables.swept import summed_up
     from ndissect.tui.tables.views import mark_lines, protocol_line
 
-    dataset, on = running.open_dataset(data, max_pixels), choose_device(device)
-    settings = Settings(on, batch_size, workers, skip_bad=skip_bad, memory=budget(memory, on), anyway=anyway)
-    loaded = load()
-    chosen = running.choose_layers(layers or (), all_convs, list_layers(loaded, running.image_size(dataset)))
-    for note in loaded.notes:
-        tell(f"note: {note}")
-    what = f"{loaded.spec} on {dataset.name}"
-    tell(f"{what}: {len(dataset)} images, {running.layer_list(chosen)}, {len(shares)} quantiles, on {on}")
-    with show_progress() as progress:
-        found = dissect_all(loaded, dataset, chosen, protocols, settings, progress)
-    for name, why in found.survey.skipped:
-        tell(f"skipped {name}: {why}")
-    swept = summed_up(found.dissections, limits)
-    protocol_said = f"{protocol_line(found.dissections[0].protocol)}, and likewise the other q's"
-    counted = f"{found.survey.images} images"
-    header = "; ".join([*mark_lines(found.marks), protocol_said, "no null", "nothing held out", counted])
+    result = sweep_quantiles(options, shares, TerminalConsole())
+    dissections, survey, marks = result.sweep.dissections, result.sweep.survey, result.sweep.marks
+    swept, what = summed_up(dissections, limits), f"{result.network} on {result.data}"
+    protocol_said = f"{protocol_line(dissections[0].protocol)}, and likewise the other q's"
+    counted = f"{survey.images} images"
+    header = "; ".join([*mark_lines(marks), protocol_said, "no null", "nothing held out", counted])
     if plot is not None:
         _draw(plot, swept, what, header)
     if json:
@@ -146,14 +72,14 @@ def sweep(
 
         print_json(
             {
-                "network": loaded.spec,
-                "data": dataset.name,
-                "images": found.survey.images,
-                "passes": found.passes,
-                "marks": marks_json(found.marks),
+                "network": result.network,
+                "data": result.data,
+                "images": survey.images,
+                "passes": result.sweep.passes,
+                "marks": marks_json(marks),
                 "header": header,
                 "threshold": DETECTOR_IOU,
-                "protocols": [d.protocol.to_json() for d in found.dissections],
+                "protocols": [d.protocol.to_json() for d in dissections],
                 "layers": [layer.to_json() for layer in swept],
             }
         )
@@ -170,15 +96,15 @@ def parse_quantiles(text: str) -> list[Fraction]:
 
 def parse_ious(text: str) -> list[float]:
     """The IoUs of ``text``, rising; WrongUse for what does not lie between 0 and 1, and for the same one twice."""
-    found = []
+    ious = []
     for part in text.split(","):
         try:
-            found.append(float(part))
+            ious.append(float(part))
         except ValueError:
-            found.append(0.0)
-        if not 0 < found[-1] < 1:
+            ious.append(0.0)
+        if not 0 < ious[-1] < 1:
             raise WrongUse(f"--ious '{part.strip()}' is no IoU between 0 and 1", "for example 0.02,0.04,0.08")
-    return _distinct(found, "--ious")
+    return _distinct(ious, "--ious")
 
 
 def _distinct(values: list[_Number], option: str) -> list[_Number]:
@@ -276,7 +202,12 @@ def _every_count(layers: Sequence[SweptLayer]) -> Table:
     titles = ["layer", "q", "IoU", "detectors", "unique/cat", "unique/best", *categories, "coverage"]
     rows = [
         [
-            *(layer.name, level.q, at.iou, at.detectors, at.unique_per_category, at.unique_best_label),
+            layer.name,
+            level.q,
+            at.iou,
+            at.detectors,
+            at.unique_per_category,
+            at.unique_best_label,
             *at.by_category.values(),
             level.coverage,
         ]

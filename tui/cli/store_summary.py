@@ -1,4 +1,4 @@
-"""Runs that have ended: finding the one that was asked for again, and summing a store up."""
+"""A store summed up after a run: its layers, and what to look at next."""
 
 from __future__ import annotations
 
@@ -6,38 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ndissect.store.errors import NDError
-from ndissect.store.files import SUFFIX, find_store
+from ndissect.store.files import find_store
 from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.output import Table
-
-# Stores of the current folder that are looked into, the newest first.
-_LOOKED_AT = 50
-
-
-def find(given: Path | None, asked: dict[str, Any], marked: bool = False) -> Path | None:
-    """A store of a run that was asked for all of ``asked``: ``given``, else one in the current folder; or None.
-
-    ``marked``: one with marks will do, as a run with --anyway makes; else it is not what was asked for.
-    """
-    from ndissect.store.reader import Store
-
-    if given is None:
-        paths = sorted(Path().glob(f"*{SUFFIX}"), key=lambda p: -p.stat().st_mtime)[:_LOOKED_AT]
-    else:
-        paths = [given] if given.is_file() else []
-    for path in paths:
-        try:
-            with Store(path) as store:
-                there = store.provenance.get("asked")
-                if store.marks and not marked:
-                    continue
-                if isinstance(there, dict) and all(there.get(name, ...) == value for name, value in asked.items()):
-                    return path
-        except NDError:
-            continue
-    return None
 
 
 def _drift(provenance: Mapping[str, Any]) -> list[str]:
@@ -51,7 +23,7 @@ def _drift(provenance: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def summary(path: Path, json: bool) -> None:
+def print_summary(path: Path, json: bool) -> None:
     """Print the layers of the store ``path``, and what to look at next."""
     from ndissect.store.concepts import report_order
     from ndissect.store.reader import Store

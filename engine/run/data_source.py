@@ -1,0 +1,40 @@
+"""The data set that the options name."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from ndissect.engine.data.broden import find_dataset
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.packed import open_data
+from ndissect.engine.demo import scenes
+from ndissect.engine.machine.console import Console
+from ndissect.engine.run.options import Options
+from ndissect.store.errors import NDError
+
+# Images that are tried for their size; and the size that networks are looked at with where none can be read.
+_TRIED, _USUAL = 100, (224, 224)
+
+
+def open_named(options: Options, console: Console) -> ConceptDataset:
+    """The data set that ``options.data`` names, packed or not; by itself the demo's, which is made where it is missing.
+
+    WrongUse where there is none of that name; NDError where it cannot be read.
+    """
+    name = options.data
+    if name is not None and (name != "demo" or Path(name).is_dir()):
+        folder = find_dataset(name)
+    else:
+        with console.progress() as progress:
+            folder = scenes.ensure(progress=progress.step("making the demo's images"))
+    return open_data(folder, console.note, options.max_pixels)
+
+
+def image_size(dataset: ConceptDataset) -> tuple[int, int]:
+    """The size of the first image that can be read; what is wrong with those before it, the reading tells later."""
+    for index in range(min(len(dataset), _TRIED)):
+        with contextlib.suppress(NDError):
+            height, width = dataset.read(index).image.shape[:2]
+            return height, width
+    return _USUAL

@@ -1,0 +1,58 @@
+"""From shards to a store: the one that a single process would have written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ndissect.engine.data.packed import open_data
+from ndissect.engine.machine.console import Console
+from ndissect.engine.machine.device import choose_device
+from ndissect.engine.machine.memory import budget
+from ndissect.engine.run.merge import merge, open_shards
+from ndissect.engine.run.options import Options
+from ndissect.engine.run.provenance import skipped
+from ndissect.store.writer import write_store
+
+
+def merge_to_store(
+    folders: Sequence[Path],
+    target: Path,
+    options: Options,
+    console: Console,
+    *,
+    data: Path | None = None,
+    keep: bool = False,
+) -> None:
+    """Put the shards in ``folders`` together into the store ``target``, and remove them unless ``keep``.
+
+    Of ``options`` the machine and the limits count; ``data``: the data set's folder, where it has moved since. WrongUse
+    and NDError say which shards are missing or damaged, and which data set is not theirs.
+    """
+    began = time.time()
+    shards = open_shards(folders)
+    about: dict[str, Any] = shards[0].about["provenance"]
+    dataset = open_data(data or Path(about["data"]["path"]), console.note, options.max_pixels)
+    with console.progress() as progress:
+        device = choose_device(options.device)
+        dissection, survey, seconds = merge(
+            shards,
+            dataset,
+            device=device,
+            workers=options.workers,
+            progress=progress,
+            memory=budget(options.memory, device),
+        )
+    runs = [dict(shard.about["provenance"]["run"]) for shard in shards]
+    about["data"] |= {"used": survey.images, "skipped": skipped(survey), "content_digest": survey.digest}
+    took = sum(float(run["elapsed"]) for run in runs) + time.time() - began
+    marks = [mark for shard in shards for mark in shard.about["provenance"].get("marks", [])]
+    about["marks"] = [mark for i, mark in enumerate(marks) if mark not in marks[:i]]
+    about["run"] |= {"shards": runs, "merged_by": console.command, "seconds": seconds, "elapsed": round(took, 3)}
+    write_store(target, replace(dissection, provenance=about))
+    if not keep:
+        for shard in shards:
+            shard.saved.remove()

@@ -1,0 +1,101 @@
+"""What is dissected and how: the options that the commands share, for a command line and for a program alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndissect.store.errors import WrongUse
+
+if TYPE_CHECKING:
+    from ndissect.store.protocol import Protocol
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+DECODERS = ("cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that decides what a run counts and what it takes. Texts are written as on the command line.
+
+    The network: ``network`` (``demo``, ``torchvision:NAME[@WEIGHTS]``, ``path/file.py:factory``,
+    ``package.module:factory``); ``weights``: a file with its weights, of at most ``max_weights`` (``40GB``) of memory;
+    ``partial``: accept missing and unexpected keys; ``size`` (``224``, ``360x480``), ``mean`` and ``std``
+    (``0.5,0.5,0.5``): its input, where it comes without a transform; ``anyway``: mark what is refused else.
+
+    Its layers: ``layers``, names and globs, or ``all_convs``; by default those that suit the network.
+
+    The images: ``data``, a folder or a downloaded data set, by default the demo's; ``skip_bad``: go on without images
+    that cannot be read; ``max_pixels`` of an image, or of its label maps together.
+
+    The protocol: its name, and ``quantile`` (``0.005``, ``5/999``), ``quantile_over``, ``upsampling``, ``grid``,
+    ``union``, ``maps`` and ``min_images`` where they differ from it (ndissect.store.protocol).
+
+    The machine: ``device``, ``precision`` of the forward pass, ``memory`` (``8GB``, ``8GB,40GB``), ``batch_size``
+    (0 chooses), ``workers`` (0 chooses), ``decode``: where JPEGs are decoded.
+
+    What is counted beside: ``top`` images kept for each unit; ``null``: wrong pairings of masks and labels, None: as
+    many as are cheap.
+
+    WrongUse for a precision or a decoder that is unknown.
+    """
+
+    network: str = "demo"
+    layers: tuple[str, ...] = ()
+    all_convs: bool = False
+    data: str | None = None
+    protocol: str = "netdissect"
+    quantile: str | None = None
+    quantile_over: str | None = None
+    upsampling: str | None = None
+    grid: str | None = None
+    union: str | None = None
+    maps: str | None = None
+    min_images: int = 0
+    weights: Path | None = None
+    partial: bool = False
+    anyway: bool = False
+    size: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    memory: str | None = None
+    batch_size: int = 0
+    workers: int = 0
+    decode: str = "cpu"
+    top: int = 10
+    null: int | None = None
+    skip_bad: bool = False
+    max_pixels: int | None = None
+    max_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("--precision", self.precision, PRECISIONS)
+        _one_of("--decode", self.decode, DECODERS)
+
+    def make_protocol(self) -> Protocol:
+        """The protocol with the choices that are given; WrongUse for a name or value that is unknown."""
+        from ndissect.store.protocol import make_protocol  # noqa: PLC0415 - `nd dissect --help` needs no numpy
+
+        return make_protocol(
+            self.protocol,
+            q=self.quantile,
+            quantile_over=self.quantile_over,
+            upsampling=self.upsampling,
+            grid=self.grid,
+            union=self.union,
+            maps=self.maps,
+            min_images=self.min_images,
+        )
+
+    @property
+    def names_its_network(self) -> bool:
+        """Whether the network is the same whenever it is called so; one's own code and weights may have changed."""
+        return self.weights is None and (self.network == "demo" or self.network.startswith("torchvision:"))
+
+
+def _one_of(option: str, text: str, known: tuple[str, ...]) -> None:
+    if text not in known:
+        raise WrongUse(f"{option} '{text}' is unknown", f"use {', '.join(known[:-1])} or {known[-1]}")

@@ -1,0 +1,59 @@
+"""What a run through a network needs before it begins: its layers and how the machine is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.machine.console import Console
+from ndissect.engine.machine.memory import budget
+from ndissect.engine.machine.ranks import ALONE, Ranks
+from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.run.data_source import image_size
+from ndissect.engine.run.options import Options
+from ndissect.engine.run.settings import Settings
+from ndissect.store.errors import WrongUse
+
+
+def make_settings(options: Options, device: torch.device, console: Console, ranks: Ranks = ALONE) -> Settings:
+    """How the run uses ``device`` and the memory; WrongUse for what is no size, and for a decoder that is not there."""
+    return Settings(
+        device=device,
+        batch=options.batch_size,
+        workers=options.workers,
+        top=options.top,
+        skip_bad=options.skip_bad,
+        memory=budget(options.memory, device, ranks.size),
+        precision=options.precision,  # type: ignore[arg-type]
+        jpeg_on=_decoder(options.decode, device),
+        stop=console.stop,
+        null=options.null,
+        anyway=options.anyway,
+    )
+
+
+def _decoder(name: str, device: torch.device) -> torch.device | None:
+    """Where JPEGs are decoded a batch at a time; None: in threads."""
+    if name == "gpu" and device.type != "cuda":
+        raise WrongUse(f"--decode gpu needs a CUDA device, this run is on {device}", "leave it out")
+    return device if name == "gpu" else None
+
+
+def choose_layers(options: Options, network: Network, dataset: ConceptDataset) -> list[LayerInfo]:
+    """The layers that are asked for, or those that are taken unasked; WrongUse for a pattern that matches none."""
+    infos = list_layers(network, image_size(dataset))
+    named = options.layers or options.all_convs
+    names = match_layers(options.layers, infos, options.all_convs) if named else default_layers(infos)
+    return [info for info in infos if info.name in set(names)]
+
+
+def describe_layers(layers: Sequence[LayerInfo]) -> str:
+    """``2 layers (layer3, layer4), 384 units``; WrongUse where there is none."""
+    if not layers:
+        raise WrongUse("no layer was chosen", "nd layers NETWORK lists them")
+    names = [layer.name for layer in layers]
+    listed = ", ".join(names) if len(names) <= 6 else f"{names[0]} ... {names[-1]}"
+    return f"{len(names)} layer{'s' * (len(names) > 1)} ({listed}), {sum(x.units or 0 for x in layers)} units"
