@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from broden_factory import Concept, Picture, write_broden
 
-from ndissect.engine.data.broden import find_dataset, open_dataset
 from ndissect.engine.data.download import Patience, download
+from ndissect.engine.data.formats import find_dataset, open_dataset
 from ndissect.engine.data.unpack import BadArchive, unpack
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import being_written, cache_folder

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.engine.data.alone import alone
-from ndissect.engine.data.dataset import Sample, at_once, unusable
+from ndissect.engine.data.dataset import FolderDataset, Sample, at_once, unusable
 from ndissect.engine.data.packed import (
     ABOUT,
     FILES,
@@ -30,7 +30,6 @@ from ndissect.engine.data.packed import (
     KIND,
     ROW,
     VERSION,
-    Packable,
     Rows,
     Unusable,
     changed_image,
@@ -68,7 +67,7 @@ class Plan:
     free: int
 
 
-def plan(dataset: Packable) -> Plan:
+def plan(dataset: FolderDataset) -> Plan:
     """The size of the pack of ``dataset``, from its tables, and how much of it is there already."""
     folder = pack_folder(dataset)
     there = next(p for p in folder.parents if os.path.exists(p))  # noqa: PTH110 - Path.exists raises, as for long names
@@ -76,7 +75,7 @@ def plan(dataset: Packable) -> Plan:
 
 
 def pack(
-    dataset: Packable,
+    dataset: FolderDataset,
     progress: Progress | None = None,
     *,
     force: bool = False,
@@ -113,7 +112,7 @@ def pack(
     return folder
 
 
-def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
+def remove_pack(dataset: FolderDataset) -> list[tuple[Path, int]]:
     """Delete every pack of ``dataset``, whole or not, old ones as well: the folders that were there, and their bytes.
 
     NDError where another process is packing, or where one cannot be deleted.
@@ -133,21 +132,21 @@ def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
 
 
 @contextlib.contextmanager
-def _alone(dataset: Packable) -> Iterator[None]:
+def _alone(dataset: FolderDataset) -> Iterator[None]:
     folder = pack_folder(dataset)
     own_folder(folder.parent)
     with alone(folder.with_name(f".{folder.name}.lock"), f"Another process is packing {dataset.name} into {folder}."):
         yield
 
 
-def _size(dataset: Packable) -> int:
+def _size(dataset: FolderDataset) -> int:
     """Bytes of the whole pack; the few image-level labels are not counted."""
     pixels = int(dataset.image_sizes.astype(np.int64).prod(1).sum())
     maps = sum(len(dataset.maps_of(index)) for index in range(len(dataset)))
     return 3 * pixels + 2 * dataset.grid[0] * dataset.grid[1] * maps + len(dataset) * ROW.itemsize
 
 
-def _begun(dataset: Packable) -> Rows:
+def _begun(dataset: FolderDataset) -> Rows:
     """The images that an interrupted packing has packed, none where its files do not bear it out."""
     part, none = part_folder(dataset), np.empty(0, ROW)
     if os.path.islink(part):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
@@ -201,7 +200,7 @@ class _Writer:
                 file.close()
 
 
-def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> None:
+def _write(dataset: FolderDataset, begun: Rows, progress: Progress, workers: int) -> None:
     """Pack what is not in ``begun``; after a bad image the others are only read, to tell of all the bad ones."""
 
     def read(index: int) -> tuple[Sample, bytes] | NDError:
@@ -248,7 +247,7 @@ def _row(sample: Sample, file_bytes: int) -> bytes:
     return row.tobytes()
 
 
-def _finish(dataset: Packable) -> None:
+def _finish(dataset: FolderDataset) -> None:
     """Give the pack its description, then its name."""
     part, folder = part_folder(dataset), pack_folder(dataset)
     index = (part / INDEX).read_bytes()
@@ -266,7 +265,7 @@ def _finish(dataset: Packable) -> None:
     _sync(folder.parent)
 
 
-def _write_about(folder: Path, dataset: Packable, known: dict[str, Any]) -> None:
+def _write_about(folder: Path, dataset: FolderDataset, known: dict[str, Any]) -> None:
     about = {
         "encoding-type": KIND,
         "encoding-version": VERSION,

@@ -16,13 +16,12 @@ import zlib
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.dataset import ConceptDataset, FolderDataset, Labels, Sample
 from ndissect.store.files import cache_folder
 from ndissect.store.names import quoted, safe_name
 from ndissect.store.regular import open_regular, read_regular
@@ -56,31 +55,7 @@ class Unusable(Exception):
     """A pack that must not be used; the message completes a sentence about it."""
 
 
-class Packable(ConceptDataset, Protocol):
-    """A data set whose size is known before it is read: what packing and finding a pack need of one."""
-
-    image_sizes: npt.NDArray[np.int32]
-    """(N, 2): the height and width of every image."""
-    max_pixels: int
-    """An image of more pixels is not read, nor are label maps of one image with more in all."""
-
-    def maps_of(self, index: int) -> list[str]:
-        """The label maps of image ``index``."""
-        ...
-
-    def image_path(self, index: int) -> Path:
-        """The file of image ``index``."""
-        ...
-
-
-def open_data(path: Path, note: Note | None = None, max_pixels: int | None = None) -> ConceptDataset:
-    """The data set in the folder ``path``, by its pack where there is one; ``note`` is told why one is of no use."""
-    dataset = Broden(path, max_pixels=max_pixels)
-    packed = find_pack(dataset, note)
-    return dataset if packed is None else packed
-
-
-def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | None:
+def find_pack(dataset: FolderDataset, note: Note | None = None) -> PackedDataset | None:
     """The pack of ``dataset``; None where there is none that can be used, and then ``note`` is told why."""
     folder = pack_folder(dataset)
     try:
@@ -146,7 +121,7 @@ def ends(rows: Rows, grid: tuple[int, int]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(sizes, 0)])
 
 
-def changed_image(dataset: Packable, rows: Rows) -> str:
+def changed_image(dataset: FolderDataset, rows: Rows) -> str:
     """The name of an image whose file is not of the size that was packed, empty if there is none.
 
     Up to 512 files, spread over the data set, are looked at. One that is gone has not changed.
@@ -165,7 +140,7 @@ class PackedDataset:
     found when an image is first read; the image is then decoded from its own files, and ``note`` is told once.
     """
 
-    def __init__(self, dataset: Packable, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
+    def __init__(self, dataset: FolderDataset, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
         self.root, self.name, self.concepts = dataset.root, dataset.name, dataset.concepts
         self.names, self.splits, self.grid = dataset.names, dataset.splits, dataset.grid
         self.folder, self.packed = folder, packed
@@ -233,7 +208,7 @@ def _home() -> Path:
     return cache_folder() / "packed"
 
 
-def _open(dataset: Packable, folder: Path, note: Note | None) -> PackedDataset:
+def _open(dataset: FolderDataset, folder: Path, note: Note | None) -> PackedDataset:
     """The pack in ``folder``, after comparing every size; Unusable, OSError or ValueError where it is of no use."""
     about = read_about(folder)
     if about.get("tables_digest") != dataset.tables_digest():

@@ -14,9 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Sample, at_once, unusable
-from ndissect.engine.data.jpeg import keep_jpeg
+from ndissect.engine.data.dataset import ConceptDataset, JpegFiles, Sample, at_once, unusable
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.decoding import decode_together
 from ndissect.engine.passes.labels import LabelBatch, label_batch
@@ -117,7 +115,7 @@ class Loader:
         self.grid = protocol.grid or dataset.grid
         self._pin = pin
         # Where JPEGs are decoded a batch at a time; elsewhere the threads decode them one by one.
-        self._jpeg_on = jpeg_on if isinstance(dataset, Broden) else None
+        self._jpeg_on = jpeg_on if isinstance(dataset, JpegFiles) else None
         # Concept number -> concept row + 1; label maps hold 16-bit numbers.
         kind = np.int16 if len(dataset.concepts) < 2**15 else np.int32
         self._row = np.zeros(1 << 16, kind)
@@ -165,8 +163,8 @@ class Loader:
 
     def _try(self, index: int) -> _Decoded | NDError:
         try:
-            if self._jpeg_on is not None and isinstance(self.dataset, Broden):
-                sample = self.dataset.read(index, keep_jpeg)
+            if self._jpeg_on is not None and isinstance(self.dataset, JpegFiles):
+                sample = self.dataset.read_encoded(index)
             else:
                 sample = self.dataset.read(index)
         except NDError as e:

@@ -49,7 +49,7 @@ def bench(
         with show_progress() as progress:
             emit_line(str(write_synthetic(make, progress=progress.step("making images"))))
         return
-    from ndissect.engine.data.packed import open_data
+    from ndissect.engine.data.formats import open_dataset
     from ndissect.store.files import cache_folder
 
     if data is None:
@@ -58,10 +58,10 @@ def bench(
                 cache_folder() / f"bench-{images}", images, progress=progress.step("making images")
             )
     else:
-        from ndissect.tui.cli.data import find
+        from ndissect.engine.demo.named import find_named
 
-        folder = find(data)
-    dataset = open_data(folder, tell, max_pixels)
+        folder = find_named(data)
+    dataset = open_dataset(folder, tell, max_pixels)
 
     from ndissect.engine.experiments.bench import bench as measure
     from ndissect.engine.machine.device import choose_device

@@ -43,7 +43,7 @@ def merge(
     output.confirm_replace(target, force)
     from dataclasses import replace
 
-    from ndissect.engine.data.packed import open_data
+    from ndissect.engine.data.formats import open_dataset
     from ndissect.engine.machine.device import choose_device
     from ndissect.engine.machine.memory import budget
     from ndissect.engine.run.merge import merge as put_together
@@ -56,7 +56,7 @@ def merge(
     found = open_shards(folders)
     about: dict[str, Any] = found[0].about["provenance"]
     where = data or Path(about["data"]["path"])
-    dataset = open_data(where, lambda text: tell(f"note: {text}"), max_pixels)
+    dataset = open_dataset(where, lambda text: tell(f"note: {text}"), max_pixels)
     with show_progress() as progress:
         on = choose_device(device)
         dissection, survey, seconds = put_together(

@@ -282,17 +282,13 @@ def _store_name(network: Network, dataset: ConceptDataset) -> str:
 
 def open_dataset(name: str | None, max_pixels: int | None = None) -> ConceptDataset:
     """The data set that ``--data`` names, packed or not; by itself the demo's, which is made where it is missing."""
-    from ndissect.engine.data.broden import find_dataset
-    from ndissect.engine.data.packed import open_data
-
-    if name is not None and (name != "demo" or Path(name).is_dir()):
-        return open_data(find_dataset(name), lambda text: tell(f"note: {text}"), max_pixels)
-    from ndissect.engine.demo import scenes
+    from ndissect.engine.data import formats
+    from ndissect.engine.demo.named import find_named
     from ndissect.tui.cli.progress import show_progress
 
     with show_progress() as progress:
-        folder = scenes.ensure(progress=progress.step("making the demo's images"))
-    return open_data(folder, lambda text: tell(f"note: {text}"), max_pixels)
+        folder = find_named(name, progress.step("making the demo's images"))
+    return formats.open_dataset(folder, lambda text: tell(f"note: {text}"), max_pixels)
 
 
 def _choose(request: Request, infos: list[LayerInfo]) -> list[LayerInfo]:
