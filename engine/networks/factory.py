@@ -1,4 +1,4 @@
-"""Factories of the researcher's own code. A factory takes no arguments and returns a network, or (network, transform)."""
+"""Factories of the researcher's own code: each takes no arguments and returns a network, or (network, transform)."""
 
 from __future__ import annotations
 
