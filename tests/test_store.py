@@ -35,12 +35,12 @@ from store_factory import (
     write_small,
 )
 
-from ndissect.store import scores
+from ndissect.store import parts, scores
 from ndissect.store.counts import BLOCKS, PER_CATEGORY, LayerCounts
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.hdf5 import member_name
 from ndissect.store.model import Dissection
-from ndissect.store.parts import GROUPS, ROOT, VERSION
+from ndissect.store.parts import VERSION
 from ndissect.store.protocol import PROTOCOLS, Protocol, make_protocol
 from ndissect.store.reader import Store
 from ndissect.store.writer import estimated_size, write_store
@@ -435,18 +435,21 @@ def test_the_specification_lists_every_group_with_its_encoding_and_attributes(tm
 
 
 def test_the_table_of_parts_is_the_specification() -> None:
-    """Names, types, axes and versions of every part: renaming what holds a value in memory does not change the format."""
+    """Of every part its name, type, axes and version: to rename what holds it in memory does not change the format."""
     specified = {row[0].strip("`"): row for row in table("Groups")}
-    assert {g.path: g.kind for g in GROUPS} == {path: row[1].strip("`") for path, row in specified.items()}
-    for group in GROUPS:
+    assert {g.path: g.kind for g in parts.GROUPS} == {path: row[1].strip("`") for path, row in specified.items()}
+    for group in parts.GROUPS:
         remarks = specified[group.path][3]
         assert group.optional == remarks.startswith("optional"), group.path
         since = re.search(r"since (\d\.\d)", remarks)
         assert group.since == (since[1] if since else "1.0"), group.path
     shapes = {row[0].strip("`"): (row[1], row[2]) for row in table("Datasets")}
     listed = {
-        part.name if group is ROOT else f"{group.path}/{part.name}": (part.dtype, " x ".join(part.axes) or "scalar")
-        for group in GROUPS
+        part.name if group is parts.ROOT else f"{group.path}/{part.name}": (
+            part.dtype,
+            " x ".join(part.axes) or "scalar",
+        )
+        for group in parts.GROUPS
         for part in group.parts
     }
     assert listed == shapes
