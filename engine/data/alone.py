@@ -1,4 +1,8 @@
-"""One process at a time: two that add to one partial file would spoil it."""
+"""One process at a time: two that add to one partial file would spoil it.
+
+filelock is no substitute: it gives no descriptor for the owner's mark, and where a file system has no locks it leaves
+a marker file, which a killed process on another machine never takes away.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,20 @@ def alone(lock: Path, busy: str) -> Iterator[int]:
         if os.fstat(descriptor).st_nlink == 0:  # its last holder has removed it meanwhile: it guards nothing
             raise NDError(busy, _WAIT)
         yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, busy: str) -> Iterator[None]:
+    """Hold ``folder`` itself, which is there and may be renamed meanwhile; otherwise as :func:`alone`.
+
+    OSError where it is a link or no folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, busy)
+        yield
     finally:
         os.close(descriptor)
 

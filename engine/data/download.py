@@ -114,9 +114,10 @@ def _is_complete(target: Path) -> bool:
 
 
 def _fetch_and_unpack(url: str, folder: Path, name: str, talk: _Talk, patience: Patience) -> None:
-    remove_left_overs(folder / name)
     given = folder / f"{name}.zip"
     part = folder / f"{name}.zip.part"
+    for target in (folder / name, part, _state(part)):
+        remove_left_overs(target)
     if given.exists():
         try:
             unpack(given, folder / name, talk.progress)

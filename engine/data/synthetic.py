@@ -7,7 +7,6 @@ Image i depends on the seed and i alone, so that every data set is the beginning
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import errno
 import functools
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ndissect.engine.data.alone import alone_in
 from ndissect.engine.data.broden import FIXED_COLUMNS, split_by_name
 from ndissect.engine.data.colors import COLORS
 from ndissect.engine.data.images import numbers_to_rgb
@@ -97,7 +97,8 @@ def write_synthetic(
             return folder
         part = hidden(folder, "part")
         own_folder(part)
-        with _alone(part):
+        # When one process gives the folder its final name, no other may be writing to it.
+        with alone_in(part, f"Another process is writing {part}."):
             if not _is_ready(folder, wanted):  # it was made since
                 _begin(part, wanted)
                 _draw_all(part, wanted, workers or _cores(), progress)
@@ -150,27 +151,6 @@ def _read_parameters(folder: Path) -> dict[str, object] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-@contextlib.contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Hold ``part``: when one process gives it its final name, no other may be writing to it."""
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        # A network file system without locks: better to go on without one than not at all.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise NDError(f"Another process is writing {part}.", "Wait until it ends, then try again.") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _begin(part: Path, wanted: Parameters) -> None:
