@@ -72,39 +72,39 @@ def leading(
     return Leading(concept, intersection, np.ascontiguousarray(area.transpose(1, 0, 2)))
 
 
-def label_counts(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+def label_counts(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
     """I and the union of each unit's label by block that holds images: (U, b) float64 each, b <= B.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units whose label is none of their leading concepts.
     """
-    U, K, n = found.concept.shape
+    U, K, n = leading.concept.shape
     there = blocks.images > 0
-    mine = (found.concept == label[:, None, None]).reshape(U, K * n) & (label >= 0)[:, None]
+    mine = (leading.concept == label[:, None, None]).reshape(U, K * n) & (label >= 0)[:, None]
     u = np.flatnonzero(mine.any(1))
     k, rank = np.divmod(mine[u].argmax(1), n) if len(u) else (u, u)
-    i = found.intersection[u, :, k, rank]
-    union = found.area[u, :, k] + blocks.concept_area[:, label[u]].T - i
+    i = leading.intersection[u, :, k, rank]
+    union = leading.area[u, :, k] + blocks.concept_area[:, label[u]].T - i
     both, either = np.full((U, int(there.sum())), np.nan), np.full((U, int(there.sum())), np.nan)
     both[u], either[u] = i[:, there], union[:, there]
     return both, either
 
 
-def label_intervals(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+def label_intervals(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
     """A 95 % interval of each label's IoU (ndissect.store.intervals): lower and upper end, (U,) each.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
     """
-    return iou_interval(*label_counts(found, blocks, label))
+    return iou_interval(*label_counts(leading, blocks, label))
 
 
 def resamples(images: Ints, count: int = RESAMPLES) -> Ints:
     """(count, B) int64: how often each block is drawn, with replacement, as often as there are blocks with images."""
     there = np.flatnonzero(images > 0)
-    found = np.zeros((count, len(images)), np.int64)
+    drawn = np.zeros((count, len(images)), np.int64)
     if len(there):
         random = np.random.default_rng(_SEED)
-        found[:, there] = random.multinomial(len(there), np.full(len(there), 1 / len(there)), size=count)
-    return found
+        drawn[:, there] = random.multinomial(len(there), np.full(len(there), 1 / len(there)), size=count)
+    return drawn
 
 
 #: What is known by block of the labels of a layer's units: the leading concepts, the blocks, the labels (U,).
@@ -118,15 +118,15 @@ def label_differences(first: Labelled, second: Labelled) -> tuple[Floats, Floats
     a difference. The IoU of a unit without a label is 0 for certain. NaN where :func:`label_intervals` has it.
     """
 
-    def by_block(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
-        both, either = label_counts(found, blocks, label)
+    def by_block(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+        both, either = label_counts(leading, blocks, label)
         both[label < 0], either[label < 0] = 0, 1
         return both, either
 
     return difference_interval(by_block(*first), by_block(*second))
 
 
-def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> Floats:
+def label_stability(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> Floats:
     """The share of resamples (U,) in which each label is still the best of the unit's leading concepts.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
@@ -138,8 +138,8 @@ def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]
     drawn = resamples(blocks.images)
     for start in range(0, U, _UNITS_AT_A_TIME):
         units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        chosen, mine = found.concept[units].reshape(units.stop - start, -1), label[units, None]
-        value = resampled_ious(found, blocks, drawn, units).reshape(len(drawn), *chosen.shape)
+        chosen, mine = leading.concept[units].reshape(units.stop - start, -1), label[units, None]
+        value = resampled_ious(leading, blocks, drawn, units).reshape(len(drawn), *chosen.shape)
         own = np.where(chosen == mine, value, 0).max(2, initial=0, keepdims=True)
         better = (value > own) | ((value == own) & (chosen < mine))  # among equals the lower number is the label
         known = (mine >= 0) & (chosen == mine).any(1, keepdims=True)
@@ -148,14 +148,14 @@ def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]
     return stability
 
 
-def resampled_ious(found: Leading, blocks: Blocks, drawn: Ints, units: slice) -> Floats:
+def resampled_ious(leading: Leading, blocks: Blocks, drawn: Ints, units: slice) -> Floats:
     """(R, u, K, 3) float64: the IoU of each leading concept of some units in each of R resamples, ``drawn`` (R, B)."""
-    chosen = found.concept[units]
+    chosen = leading.concept[units]
     u, K, n = chosen.shape
     weights = drawn.astype(np.float64)  # sums of pixels are exact in float64, and multiplied far faster
     R, B = weights.shape
-    i = weights @ found.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1).astype(np.float64)
-    a = weights @ found.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
+    i = weights @ leading.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1).astype(np.float64)
+    a = weights @ leading.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
     c = np.append(weights @ blocks.concept_area.astype(np.float64), np.zeros((len(weights), 1)), 1)[:, chosen]
     return iou(i.reshape(R, u, K, n), a.reshape(R, u, K, 1), c)
 
@@ -173,7 +173,7 @@ class Resampled:
     blocks: int
 
 
-def resampled_unique(found: Leading, blocks: Blocks) -> Resampled | None:
+def resampled_unique(leading: Leading, blocks: Blocks) -> Resampled | None:
     """The unique detectors in every resample; None where fewer than two blocks hold images.
 
     Units choose among their leading concepts. The draws are those of :func:`resamples`: two layers that were counted on
@@ -183,11 +183,11 @@ def resampled_unique(found: Leading, blocks: Blocks) -> Resampled | None:
     if there < 2:
         return None
     drawn = resamples(blocks.images)
-    (U, K, _), R, C = found.concept.shape, len(drawn), blocks.concept_area.shape[1]
+    (U, K, _), R, C = leading.concept.shape, len(drawn), blocks.concept_area.shape[1]
     won, labelled = np.zeros((K, R, C), bool), np.zeros((R, C), bool)
     for start in range(0, U, _UNITS_AT_A_TIME):
         units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        winner, top = _winner(resampled_ious(found, blocks, drawn, units), found.concept[units])  # (R, u, K)
+        winner, top = _winner(resampled_ious(leading, blocks, drawn, units), leading.concept[units])  # (R, u, K)
         for k in range(K):
             r, u = np.nonzero(top[:, :, k] > DETECTOR_IOU)
             won[k, r, winner[r, u, k]] = True

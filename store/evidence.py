@@ -91,16 +91,16 @@ def chance(observed: Floats, null: Floats, live: npt.NDArray[np.bool_]) -> Float
     spread over all, so each IoU is first divided by what is usual for its unit: the mean of its other wrong pairings
     and, as if it were one more, of the layer's. These ratios are then one null for all units of the layer.
     """
-    found = np.full(len(observed), np.nan)
-    right, wrong = observed[live], null[:, live]
-    if not wrong.size:
-        return found
-    pairings, mean = len(wrong), wrong.mean()
+    p = np.full(len(observed), np.nan)
+    observed, null = observed[live], null[:, live]
+    if not null.size:
+        return p
+    pairings, mean = len(null), null.mean()
     if pairings > 1 and mean > 0:
-        total = wrong.sum(0) + mean
-        right, wrong = right * (pairings + 1) / total, wrong * pairings / (total - wrong)
-    found[live] = _share_above(np.sort(wrong.ravel()), right)
-    return found
+        total = null.sum(0) + mean
+        observed, null = observed * (pairings + 1) / total, null * pairings / (total - null)
+    p[live] = _share_above(np.sort(null.ravel()), observed)
+    return p
 
 
 def _share_above(null: Floats, value: Floats) -> Floats:
@@ -127,12 +127,12 @@ def _share_above(null: Floats, value: Floats) -> Floats:
 
 def false_discovery_rate(p: Floats) -> Floats:
     """q (U,): the false discovery rate at which each unit's label counts (Benjamini and Hochberg, 1995); NaN as p."""
-    found = np.full(len(p), np.nan)
+    q = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
     scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    found[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return found
+    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return q
 
 
 def held_out(

@@ -106,10 +106,10 @@ def read_run(target: Path) -> Run | None:
 def find_runs(folder: Path) -> list[Run]:
     """All the runs that will write a store to ``folder``, the one begun last first; none where it cannot be read."""
     try:
-        found = [_read(path) for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(".run")]
+        runs = [_read(path) for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(".run")]
     except OSError:
         return []
-    return sorted((run for run in found if run is not None), key=lambda run: -run.started)
+    return sorted((run for run in runs if run is not None), key=lambda run: -run.started)
 
 
 # Whose process it is

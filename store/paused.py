@@ -62,8 +62,8 @@ def known(name: str) -> bool:
 
 def phase_of(name: str) -> tuple[int, int] | None:
     """The process and the phase that the file ``name`` is of; None for other files."""
-    found = _PHASE.fullmatch(name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _PHASE.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def phase_file(process: int, phase: int) -> str:
@@ -239,10 +239,10 @@ def find_paused(folder: Path, target: Path | None = None) -> list[Paused]:
             there = [e.name for e in entries if _SAVED.fullmatch(e.name)]
     except OSError:
         return []
-    found = [paused for name in there if (paused := read_paused(folder / name)) is not None]
+    runs = [paused for name in there if (paused := read_paused(folder / name)) is not None]
     if target is not None:
-        found = [paused for paused in found if paused.target.name == target.name]
-    return sorted(found, key=lambda paused: -paused.updated)
+        runs = [paused for paused in runs if paused.target.name == target.name]
+    return sorted(runs, key=lambda paused: -paused.updated)
 
 
 def _decode(folder: Path, run: Mapping[str, Any], status: Mapping[str, Any]) -> Paused:

@@ -296,12 +296,12 @@ def _state(part: Path) -> Path:
 
 def _read_state(part: Path) -> _Remote | None:
     try:
-        found = _Remote(**json.loads(read_regular(_state(part), _MOST_STATE)))
+        remote = _Remote(**json.loads(read_regular(_state(part), _MOST_STATE)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    texts = (found.url, found.etag, found.modified)  # they go into the request
+    texts = (remote.url, remote.etag, remote.modified)  # they go into the request
     sound = all(isinstance(text, str) and text.isprintable() for text in texts)
-    return found if sound and isinstance(found.length, int | None) else None
+    return remote if sound and isinstance(remote.length, int | None) else None
 
 
 def _discard(part: Path) -> None:

@@ -57,8 +57,8 @@ def _check_scans(data: bytes) -> None:
     if data.count(b"\xff\xda") <= _MOST_SCANS:  # the two bytes may also stand in what is no scan: at most too many
         return
     at, scans = 2, 0
-    while found := _MARKER.search(data, at):
-        marker, at = found[1][0], found.end()
+    while match := _MARKER.search(data, at):
+        marker, at = match[1][0], match.end()
         if marker == _END:
             return
         scans += marker == _START_OF_SCAN

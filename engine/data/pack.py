@@ -215,11 +215,11 @@ def _write(dataset: FolderDataset, begun: Rows, progress: Progress, workers: int
     progress.start("packing", len(rest))
     writer = _Writer(part_folder(dataset), begun, dataset.grid)
     try:
-        for found in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
-            if isinstance(found, NDError):
-                bad.append(found.message)
+        for result in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
+            if isinstance(result, NDError):
+                bad.append(result.message)
             elif not bad:
-                writer.add(*found)
+                writer.add(*result)
             progress.advance(1)
     finally:
         try:

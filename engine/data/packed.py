@@ -90,13 +90,13 @@ def part_folder(dataset: ConceptDataset) -> Path:
 def other_packs(dataset: ConceptDataset) -> list[Path]:
     """The packs, whole or not, of what the tables in the folder of ``dataset`` were at another time."""
     name, mine = glob.escape(_stem(dataset)), (pack_folder(dataset), part_folder(dataset))
-    found = []
+    packs = []
     for folder in sorted([*_home().glob(f"{name}-*"), *_home().glob(f".{name}-*.part")]):
         with contextlib.suppress(Unusable, OSError, ValueError):
             about = read_about(folder)
             if folder not in mine and about.get("root") == str(dataset.root.resolve()):
-                found.append(folder)
-    return found
+                packs.append(folder)
+    return packs
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -231,10 +231,10 @@ def _open(dataset: FolderDataset, folder: Path, note: Note | None) -> PackedData
 def _open_sized(path: Path, size: int) -> BufferedReader:
     """The file at ``path``, open; Unusable or OSError where it is no file of ``size`` bytes."""
     file = open_regular(path)
-    found = os.fstat(file.fileno()).st_size
-    if found != size:
+    actual = os.fstat(file.fileno()).st_size
+    if actual != size:
         file.close()
-        raise Unusable(f"is damaged ({path.name} has {found} bytes instead of {size})")
+        raise Unusable(f"is damaged ({path.name} has {actual} bytes instead of {size})")
     return file
 
 

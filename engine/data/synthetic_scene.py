@@ -125,7 +125,7 @@ class Painter:
             grain = np.full_like(grain, number)
         shapes = self._shapes(rng, look, labels.get("scene", ()))
         maps["color"].append(self._color_names[tuple(np.moveaxis(shapes >> 4, 2, 0))])
-        return Picture(kind, self._pixels(rng, shapes, grain), maps, {c: found for c, found in labels.items() if found})
+        return Picture(kind, self._pixels(rng, shapes, grain), maps, {c: n for c, n in labels.items() if n})
 
     def _cells(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int32]:
         """(G, G): which of ``count`` scattered points is nearest, seen through a pane that bends straight edges."""

@@ -76,9 +76,9 @@ def _rule(
     if isinstance(first, str) or len(size) < 2 or out.ndim < 3:
         return why_unknown(name, inputs)
     rows, cols = first
-    found = _moved(name, args, kwargs, tensor, first)
-    if found is not None:
-        return found
+    moved = _moved(name, args, kwargs, tensor, first)
+    if moved is not None:
+        return moved
     both = [_axis(name, args, kwargs, tensor, out, d, extent) for d, extent in enumerate((rows, cols))]
     if both[0] is None or both[1] is None:
         return why_unknown(name, inputs)

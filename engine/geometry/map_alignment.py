@@ -92,9 +92,9 @@ def _fault_of_responses(responses: Responses, expected: Sequence[Sequence[npt.ND
         if np.corrcoef(own.place[1:-1], band_middles()[1:-1])[0, 1] < -_SURE:
             return f"{' and '.join(_ENDS[axis])} are swapped in them"
         shown = [f"{band_middles()[k]:.0%}".replace("%", " %") for k in (1, 3, 6)]
-        found = [f"{own.place[k]:.0%}".replace("%", " %") for k in (1, 3, 6)]
+        returned = [f"{own.place[k]:.0%}".replace("%", " %") for k in (1, 3, 6)]
         where = "height" if axis == 0 else "width"
-        return f"what is at {', '.join(shown)} of the image's {where} comes back at {', '.join(found)} of theirs"
+        return f"what is at {', '.join(shown)} of the image's {where} comes back at {', '.join(returned)} of theirs"
     return ""
 
 

@@ -77,11 +77,11 @@ class Tracer(TorchFunctionMode, Generic[T]):
 
         A layer called several times answers for its last call.
         """
-        found: dict[str, T | str] = dict.fromkeys(names, "it is not called in the forward pass")
+        outcomes: dict[str, T | str] = dict.fromkeys(names, "it is not called in the forward pass")
 
         def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(layer: nn.Module, args: Any, output: Any) -> None:
-                found[name] = self.of(output)
+                outcomes[name] = self.of(output)
 
             return hook
 
@@ -92,7 +92,7 @@ class Tracer(TorchFunctionMode, Generic[T]):
         finally:
             for handle in handles:
                 handle.remove()
-        return found
+        return outcomes
 
 
 def placewise(name: str, args: tuple[Any, ...], inputs: list[Input[T]], out: Tensor) -> list[T | str]:

@@ -112,21 +112,21 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
     chosen: set[str] = set()
     names = [info.name for info in infos]
     for pattern in [p.strip() for text in patterns for p in text.split(",") if p.strip()]:
-        found = [i for i in infos if i.name == pattern] or [i for i in infos if _glob(pattern).fullmatch(i.name)]
-        if not found:
+        matches = [i for i in infos if i.name == pattern] or [i for i in infos if _glob(pattern).fullmatch(i.name)]
+        if not matches:
             near = nearest(re.sub(r"[*?\[\]!]", "", pattern), [i.name for i in infos if i.dissectable] or names)
             what = "layer" if pattern == re.sub(r"[*?\[]", "", pattern) else "layer matching"
             raise WrongUse(
                 f"the network has no {what} {pattern!r}",
                 f"Nearest: {', '.join(near)}" if near else "`nd layers NETWORK` lists them.",
             )
-        if not any(i.dissectable for i in found):
-            first = found[0]
-            more = f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
+        if not any(i.dissectable for i in matches):
+            first = matches[0]
+            more = f" (and {len(matches) - 1} more like it)" if len(matches) > 1 else ""
             raise WrongUse(
                 f"{first.name} ({first.module_type}){more} cannot be dissected: {first.reason}", _instead(infos)
             )
-        chosen.update(i.name for i in found if i.dissectable)
+        chosen.update(i.name for i in matches if i.dissectable)
     if all_convs:
         convs = [i.name for i in infos if i.conv and i.dissectable]
         if not convs:

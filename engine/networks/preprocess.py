@@ -144,9 +144,9 @@ def _from_preset(transform: object, source: str) -> Preprocess | None:
 def _from_transform(transform: Callable[..., object], source: str) -> Preprocess:
     steps = list(_steps(transform))
     for step in steps:
-        found = _RANDOM.search(type(step).__name__)
-        if found:
-            raise NDError(f"the transform of {source} is random ({found[0]})", WANTED)
+        random = _RANDOM.search(type(step).__name__)
+        if random:
+            raise NDError(f"the transform of {source} is random ({random[0]})", WANTED)
     normalise = next((s for s in reversed(steps) if type(s).__name__ == "Normalize"), None)
     mode = _find_mode(transform, source)
     example = run_transform(transform, mode, _noise(2))

@@ -126,10 +126,10 @@ def undo_prefixes(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
     children = {name for name, _ in module.named_children()}
     result = dict(state)
     while result:
-        found = [p for p in PREFIXES if p[:-1] not in children and all(k.startswith(p) for k in result)]
-        if not found:
+        prefixes = [p for p in PREFIXES if p[:-1] not in children and all(k.startswith(p) for k in result)]
+        if not prefixes:
             break
-        result = {k.removeprefix(found[0]): v for k, v in result.items()}
+        result = {k.removeprefix(prefixes[0]): v for k, v in result.items()}
     return _without_wrapped_parts(module, result)
 
 

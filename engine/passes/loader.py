@@ -147,11 +147,11 @@ class Loader:
         some: list[_Decoded] = []
         bad: list[tuple[int, NDError]] = []
         rest = 0
-        for number, found in enumerate(in_order(self._try, images, self.workers, at_once(self.dataset, 2 * size))):
-            if not isinstance(found, NDError):
-                some.append(found)
+        for number, result in enumerate(in_order(self._try, images, self.workers, at_once(self.dataset, 2 * size))):
+            if not isinstance(result, NDError):
+                some.append(result)
             elif skip_bad:
-                bad.append((images[number], found))
+                bad.append((images[number], result))
             else:
                 self.refuse(images[number:])
             rest += 1
@@ -201,8 +201,8 @@ class Loader:
 
     def refuse(self, images: Sequence[int]) -> NoReturn:
         """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
-        found = in_order(self._try, images, self.workers, at_once(self.dataset, 64))
-        reasons = [e.message for e in found if isinstance(e, NDError)]
+        results = in_order(self._try, images, self.workers, at_once(self.dataset, 64))
+        reasons = [e.message for e in results if isinstance(e, NDError)]
         hint = f"nd data check {quoted(self.dataset.root)} lists every fault; --skip-bad goes on without these images"
         raise unusable(reasons, len(self.dataset), hint)
 
@@ -223,9 +223,9 @@ class Loader:
         """
         flat = [image for piece in pieces for image in piece]
         read = self._try_rows if unreadable_as_none else self._read_rows
-        found = in_order(read, flat, self.workers, at_once(self.dataset, 256))
+        labels_read = in_order(read, flat, self.workers, at_once(self.dataset, 256))
         for piece in pieces:
-            rows = [next(found) for _ in piece]
+            rows = [next(labels_read) for _ in piece]
             yield self._labels([r for r, _ in rows], [levels for _, levels in rows], device)
 
     def _read_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:

@@ -129,8 +129,8 @@ def _reinstall(name: str) -> str:
 def _lower_bounds() -> dict[str, str]:
     """Library name -> the oldest version that ndissect declares."""
     requirements = importlib.metadata.requires("ndissect") or []
-    found = (re.match(r"([\w-]+)\s*[>=]=\s*([\d.]+)", r) for r in requirements if "extra ==" not in r)
-    return {match[1].lower(): match[2] for match in found if match}
+    matches = (re.match(r"([\w-]+)\s*[>=]=\s*([\d.]+)", r) for r in requirements if "extra ==" not in r)
+    return {match[1].lower(): match[2] for match in matches if match}
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -225,8 +225,8 @@ def _memory_bytes() -> tuple[int, int]:
     total, free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 0
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
-        free = int(found[1]) * 1024 if found else 0
+        match = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+        free = int(match[1]) * 1024 if match else 0
     for limit_file, used_file in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -369,8 +369,8 @@ def _locking(folder: Path, environ: Environ) -> Iterator[Finding]:
 
 def lock_error(message: str) -> str:
     """What an HDF5 error ``message`` says about a lock: its error number explained, else its last line."""
-    found = re.search(r"errno = (\d+)", message)
-    number = int(found[1]) if found else 0
+    match = re.search(r"errno = (\d+)", message)
+    number = int(match[1]) if match else 0
     lines = message.strip().splitlines() or ["no message"]
     if number in LOCK_ERRORS:
         return f"errno {number}, {LOCK_ERRORS[number]}"
