@@ -1,8 +1,10 @@
 """How sure a label and its IoU are: every count is kept for a fixed number of image blocks.
 
-Blocks rather than images, so that what is kept does not grow with the data, and shards and machines still add up. What
-the blocks cannot tell: the threshold is taken as given, and so is the label, though it was chosen on the same images
-(for that see the held-out IoU).
+Counts are kept by block and not by image. What is kept then does not grow with the data, and shards and machines still
+add up.
+
+Two things the blocks cannot tell. The threshold is taken as given. So is the label, though it was chosen on the same
+images; the held-out IoU is there for that.
 """
 
 from __future__ import annotations
@@ -112,10 +114,11 @@ Labelled = tuple[Leading, Blocks, npt.NDArray[np.int32]]
 
 
 def label_differences(first: Labelled, second: Labelled) -> tuple[Floats, Floats]:
-    """A 95 % interval of by how much the IoU of each unit's label in ``second`` exceeds that in ``first``: (U,) each.
+    """A 95 % interval of how far the IoU of each unit's label in ``second`` exceeds that in ``first``: (U,) each.
 
-    Both have as many units, counted on the same images in the same blocks: what an image does to both is not taken for
-    a difference. The IoU of a unit without a label is 0 for certain. NaN where :func:`label_intervals` has it.
+    Both have the same number of units, counted on the same images in the same blocks. What an image does to both does
+    not count as a difference. A unit without a label has an IoU of 0 for certain. NaN where :func:`label_intervals` has
+    NaN.
     """
 
     def by_block(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
@@ -206,13 +209,15 @@ def _winner(value: Floats, concept: npt.NDArray[np.int32]) -> tuple[npt.NDArray[
 def count_interval(observed: int, resampled: Ints, blocks: int) -> tuple[int, int]:
     """A 95 % interval of a count of unique detectors, or of a difference of two, from ``resampled`` (R,) counts.
 
-    It is of the count that as many other images of the same kind would give on average, not of the count of unlimited
-    images: a count of distinct labels moves with the number of images, as noise parts units that share a label and
-    lifts or drops others over the threshold. Resamples have that noise twice, and only the leading concepts to choose
-    from, so their mean is off: it is put where the observed count is. Their spread about it, wider by as much as
-    Student's t for so few blocks is than the normal, is the interval, outwards to whole numbers. By simulation that
-    covers 95 to 100 %; percentiles as they are may leave out the count itself, and reflected ones fail where nearly
-    every concept is detected.
+    It says how the count would differ on as many other images of the same kind. It does not say what unlimited images
+    would give: noise gives units that share a label different labels, and lifts others over the threshold or below it,
+    so the count of distinct labels depends on the number of images.
+
+    A resample has that noise twice and only the leading concepts to choose from, so the mean of the resamples is off.
+    The interval is therefore centred on the observed count. Its width is the spread of the resamples, widened as
+    Student's t for so few blocks is wider than the normal distribution, and rounded outwards to whole numbers. In
+    simulations it covers 95 to 100 %. Plain percentiles may leave out the count itself, and reflected ones fail where
+    nearly every concept is detected.
     """
     wider = float(student(blocks - 1) / student(np.inf)) * (blocks / (blocks - 1)) ** 0.5
     low, high = observed + wider * np.quantile(resampled - resampled.mean(), (0.025, 0.975))

@@ -94,10 +94,11 @@ Axis = int | Limit
 
 
 class Unpacked:
-    """The packed datasets of one file that were met, by their names: what they unpack to, however often they are read.
+    """What the packed datasets of one file unpack to: each is counted once, however often it is read.
 
-    ``sizes``: bytes; ``whole``: values of those read as a whole; ``checked``: the datasets themselves, by how
-    they were asked for. They stay open, with what HDF5 has unpacked of them, as a look at all chunks takes its time.
+    ``sizes``: bytes, by the dataset's name; ``whole``: the number of values, for those that were read as a whole;
+    ``checked``: the open datasets themselves, by how they were asked for. They stay open because looking at all chunks
+    of a dataset takes its time.
     """
 
     def __init__(self) -> None:
@@ -232,7 +233,7 @@ class Checked:
         return member
 
     def _check(self, name: str, member: h5py.Dataset, shape: tuple[Axis, ...], kinds: str) -> int:
-        """Refuse another shape, type or size than asked for; the dataset's layout in the file."""
+        """The layout of the dataset in the file. Raise the error where shape, type or size are not as asked for."""
         actual = member.shape
         fits = actual is not None and len(actual) == len(shape)
         if not fits or not all(isinstance(n, Limit) or n == m for n, m in zip(shape, actual, strict=True)):
@@ -254,7 +255,10 @@ class Checked:
         return int(filters.get_layout())
 
     def _check_chunks(self, name: str, member: h5py.Dataset, most: Limit) -> None:
-        """Refuse chunks of which a row needs too much, or which are too many; what is packed counts as unpacked."""
+        """Raise the error for a packed dataset with too many chunks, or with a row that needs too much memory.
+
+        The bytes that it unpacks to are added to those of the other packed datasets.
+        """
         shape, itemsize = member.shape, member.dtype.itemsize
         self.demand(name, math.prod(member.chunks) * itemsize, most)
         chunks = [-(-n // c) for n, c in zip(shape, member.chunks, strict=True)]
@@ -333,10 +337,11 @@ def _selected(shape: tuple[int, ...], at: Sequence[Any]) -> int:
 
 
 def plain_json(value: Any) -> Any:
-    """``value`` of json.loads as every program may use it: see below; ValueError where it is nested too deeply.
+    """``value`` of json.loads in a form that every program can use; ValueError where it is nested too deeply.
 
-    Text is what UTF-8 can hold (JSON may escape half a character), and a number that is infinite, NaN or beyond 64 bits
-    is None. Walked without recursion: what the parser has just got through may be too deep for the next function.
+    Text becomes what UTF-8 can hold, as JSON may escape half a character. A number that is infinite, NaN or beyond 64
+    bits becomes None. The walk does not use recursion: a value that the parser has just managed may be too deep for a
+    recursive function.
     """
     whole: list[Any] = [value]
     level: list[Any] = [whole]

@@ -1,4 +1,4 @@
-"""One layer of an open store. What is small is read at once and kept, the counts a row at a time."""
+"""One layer of an open store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ _INT32 = (1 << 31) - 1
 
 
 class LayerView:
-    """One layer of an open store. What is cheap is read at once, the counts a row at a time."""
+    """One layer of an open store: ``store.layer("layer4").labels``. What is read stays valid when the store is closed.
+
+    What has one value for each unit is read once and kept. The counts of all concepts are large: they are read for one
+    unit or one concept at a time.
+    """
 
     def __init__(self, store: Store, name: str, group: Checked) -> None:
         self.store = store
@@ -118,7 +122,10 @@ class LayerView:
         return unit
 
     def unit_ious(self, unit: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """IoU, I and A of one unit with every concept, (C,) each. An imported table has zeros but for the best."""
+        """IoU, I and A of one unit with every concept, (C,) each.
+
+        An imported table knows them only for the best concept of each category; elsewhere they are 0.
+        """
         self.check_unit(unit)
         concepts = self.store.concepts
         C = len(concepts)
@@ -143,7 +150,10 @@ class LayerView:
         return value, intersection, area
 
     def concept_ious(self, row: int) -> npt.NDArray[np.float64]:
-        """(U,) float64: the IoU of each unit with concept ``row``; an imported table knows it only where it is best."""
+        """(U,) float64: the IoU of each unit with concept ``row``.
+
+        An imported table knows the IoU only where the concept is the best of its category; elsewhere it is 0.
+        """
         if not self.has_counts:
             return np.asarray(np.where(self.best.concept == row, self.best.iou, 0.0).max(1))
         g = self._counts
@@ -216,7 +226,7 @@ class LayerView:
         return StoredGroup.inside(self._group, parts.EVIDENCE, {"U": self.units})
 
     def known(self, name: str) -> npt.NDArray[np.float64]:
-        """(U,) float64: the field ``name`` of :class:`Evidence`, one of its numbers, read without the others."""
+        """(U,) float64: the number ``name`` of :class:`Evidence`, read without the others; NaN where it is unknown."""
         if name not in self._known:
             if self._has(parts.EVIDENCE):
                 self._known[name] = self._evidence.shares(parts.EVIDENCE.written(f"evidence.{name}"), unknown=True)

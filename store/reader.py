@@ -1,4 +1,7 @@
-"""An HDF5 store -> numpy, a piece at a time: opening one costs a few milliseconds whatever its size."""
+"""A store opened for reading: what it holds as numpy arrays, each part read when it is asked for.
+
+Opening a store costs a few milliseconds, however large it is.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ class Store:
 
     @cached_property
     def marks(self) -> tuple[Mark, ...]:
-        """What the run was warned of and went on in spite of, by layer; none for most stores."""
+        """What the run was warned of and went on in spite of (``--anyway``), by layer; none for most stores."""
         return read_marks(self.provenance.get("marks"), self.layer_names)
 
     @cached_property
@@ -146,7 +149,7 @@ class Store:
         return StoredImages(self._root, self.grid)
 
     def count_units(self, layer: str, units: int, categories: int) -> None:
-        """Take note of the size of a layer; NDError where all that were met are more than a store may hold."""
+        """Remember the size of a layer; NDError where all layers that were looked at are more than a store may hold."""
         before = self._sizes.get(layer, (0, 0))
         self._sizes[layer] = after = (units, units * categories)
         self._units += after[0] - before[0]

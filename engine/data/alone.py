@@ -22,10 +22,10 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | 
 
 @contextlib.contextmanager
 def alone(lock: Path, busy: str) -> Iterator[int]:
-    """Hold the file ``lock``, open as the descriptor that comes back; a kill releases it.
+    """Hold the lock file ``lock``, and give its open descriptor; the lock ends with the block or the process.
 
-    What it holds stays as it is. NDError that says ``busy`` where another process holds it, and where it is a link or
-    no file.
+    The content of the file stays as it is. NDError that says ``busy`` where another process holds the lock, and NDError
+    where ``lock`` is a link or no file. On a file system without locks the block runs without one.
     """
     descriptor = _open(lock)
     try:
@@ -41,9 +41,9 @@ def alone(lock: Path, busy: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def alone_in(folder: Path, busy: str) -> Iterator[None]:
-    """Hold ``folder`` itself, which is there and may be renamed meanwhile; otherwise as :func:`alone`.
+    """Hold ``folder`` itself, which may be renamed meanwhile; NDError that says ``busy`` as in :func:`alone`.
 
-    OSError where it is a link or no folder.
+    OSError where it is missing, a link or no folder.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

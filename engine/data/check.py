@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, found by reading all of it."""
+"""Everything that is wrong with a data set: all of it is read."""
 
 from __future__ import annotations
 

@@ -135,12 +135,15 @@ class JpegFiles(Protocol):
 
 
 def at_once(dataset: ConceptDataset, most: int) -> int:
-    """How many images of ``dataset`` are decoded and held together: ``most``, fewer where they are very large."""
+    """How many images of ``dataset`` are decoded and held together: ``most``, or fewer where images are very large."""
     return max(1, min(most, _DECODED // max(1, dataset.largest)))
 
 
 def unusable(reasons: Sequence[str], images: int, hint: str) -> NDError:
-    """The error that so many of ``images`` cannot be used, with the first few of the ``reasons``."""
+    """The error that images cannot be used: ``reasons`` has one for each of them, of ``images`` in all.
+
+    The message shows the first few reasons.
+    """
     listed = "; ".join(reasons[:_SHOW])
     more = f"; and {len(reasons) - _SHOW} more" if len(reasons) > _SHOW else ""
     return NDError(f"{len(reasons)} of {images} images cannot be used: {listed}{more}", hint)

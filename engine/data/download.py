@@ -51,7 +51,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class _Remote:
-    """What a server said of a file, so that the rest of it is only ever added to the same file's beginning."""
+    """What a server said of a file. A download goes on only where all of it is the same as before."""
 
     url: str
     length: int | None

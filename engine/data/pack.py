@@ -1,7 +1,8 @@
-"""Packing a data set: every image and label map decoded once, for all networks. ndissect.engine.data.packed reads it.
+"""Packing a data set: every image and label map is decoded once, for all networks.
 
-A pack grows in a hidden folder, file by file as it will be, and index.bin names an image only when its data is on the
-disk: a kill at any moment costs the last images, and packing again goes on behind the others.
+ndissect.engine.data.packed reads packs. A pack grows in a hidden folder, in the files that it will have. index.bin
+names an image only when its data is on the disk. So a kill at any moment costs only the last images, and packing again
+goes on after the others.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def _size(dataset: FolderDataset) -> int:
 
 
 def _begun(dataset: FolderDataset) -> Rows:
-    """The images that an interrupted packing has packed, none where its files do not bear it out."""
+    """The images that an interrupted packing has packed; none where its files do not match the data set."""
     part, none = part_folder(dataset), np.empty(0, ROW)
     if os.path.islink(part):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
         return none
@@ -169,7 +170,7 @@ def _begun(dataset: FolderDataset) -> Rows:
 
 
 class _Writer:
-    """Adds images to the files of a pack, behind the ``begun`` ones; what commit() returned from outlives a kill."""
+    """Adds images to the files of a pack, after the ``begun`` ones. What was added before commit() survives a kill."""
 
     def __init__(self, folder: Path, begun: Rows, grid: tuple[int, int]) -> None:
         self._files = [open(folder / file, "ab", opener=own_file) for file in FILES]  # noqa: SIM115 - see close()
@@ -201,7 +202,7 @@ class _Writer:
 
 
 def _write(dataset: FolderDataset, begun: Rows, progress: Progress, workers: int) -> None:
-    """Pack what is not in ``begun``; after a bad image the others are only read, to tell of all the bad ones."""
+    """Pack what is not in ``begun``. After a bad image the rest is only read, to list every bad image."""
 
     def read(index: int) -> tuple[Sample, bytes] | NDError:
         try:
@@ -295,9 +296,9 @@ def _used(folder: Path) -> int:
 
 
 def _discard(folder: Path) -> None:
-    """Delete a pack, file by known file, and move a file in its place aside.
+    """Delete a pack, one known file after another. A file that lies in its place is renamed and kept.
 
-    FileExistsError where a link is in its place, or other files in it.
+    FileExistsError where a link lies in its place, or where the folder holds other files.
     """
     remove_known(folder, lambda name: name in _OURS or (name.startswith(f".{ABOUT}.") and name.endswith(".part")))
     if os.path.lexists(folder) and stat.S_ISREG(folder.lstat().st_mode):  # no pack, so not ours to delete

@@ -88,7 +88,7 @@ def part_folder(dataset: ConceptDataset) -> Path:
 
 
 def other_packs(dataset: ConceptDataset) -> list[Path]:
-    """The packs, whole or not, of what the tables in the folder of ``dataset`` were at another time."""
+    """The packs, whole or not, that were made of the same folder when its tables were different."""
     name, mine = glob.escape(_stem(dataset)), (pack_folder(dataset), part_folder(dataset))
     packs = []
     for folder in sorted([*_home().glob(f"{name}-*"), *_home().glob(f".{name}-*.part")]):
@@ -134,10 +134,10 @@ def changed_image(dataset: FolderDataset, rows: Rows) -> str:
 
 
 class PackedDataset:
-    """A data set by its pack: equal to the one it was packed from, its arrays read-only views of mapped files.
+    """A data set by its pack: equal to the one that was packed, with arrays that are read-only views of mapped files.
 
-    ``folder``: of the pack, ``bytes``: its size, ``packed``: when, as ISO 8601. What is damaged in a mapped file is
-    found when an image is first read; the image is then decoded from its own files, and ``note`` is told once.
+    ``folder``: of the pack; ``bytes``: its size; ``packed``: when, as ISO 8601. Damage in a mapped file shows when an
+    image is first read. The image is then decoded from its own files, and ``note`` is told once.
     """
 
     def __init__(self, dataset: FolderDataset, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
@@ -188,7 +188,7 @@ class PackedDataset:
         return Labels(index, self._maps[maps].reshape(count, *self.grid), tuple(self._labels[labels].tolist()))
 
     def _is_sound(self, index: int, which: int, array: npt.NDArray[Any]) -> bool:
-        """Whether the CRC of an array is that of ``index``, which is looked at once: images are read several times."""
+        """Whether the CRC of ``array`` is that of image ``index``; computed once, as images are read several times."""
         if not self._sound[index, which]:
             self._sound[index, which] = zlib.crc32(array.data) == self._rows[index]["crc"][which]
         if not self._sound[index, which]:

@@ -194,5 +194,5 @@ def _shown(values: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
 
 
 def _choose(rng: np.random.Generator, chances: Sequence[float]) -> int:
-    """A place in ``chances``, which sum to 1, as often as it says."""
+    """A random index into ``chances``, which sum to 1, each drawn with its chance."""
     return min(int(np.searchsorted(np.cumsum(chances), rng.random(), "right")), len(chances) - 1)

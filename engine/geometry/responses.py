@@ -1,9 +1,9 @@
-"""Where in a layer's maps a change of the image comes back, found by changing one band of it after the other.
+"""Where in a layer's maps a change of the image comes back: one band of the image is changed after the other.
 
-The check that transforms get (ndissect.engine.networks.alignment), made through the layer. A band of rows, or of
-columns, has every pixel moved by half of the range of a byte; what that changes in the maps lies around one place.
-Deep layers see much of the image at once, so the place is that of the bulk of the change and known to some tenths of
-its width. It tells what is upside down, moved or far too small, with any operations between image and layer.
+This is the check that transforms get (ndissect.engine.networks.alignment), made through the layer. In a band of rows,
+or of columns, every pixel is moved by half of the range of a byte. What that changes in the maps lies around one place.
+Deep layers see much of the image at once, so the place is the middle of the change, known to some tenths of its width.
+It tells what is upside down, moved or far too small, whatever the operations between image and layer.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _change(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _response(lines: Sequence[Tensor]) -> Response:
-    """The response of BANDS lines (n,) of changes: without what changes everywhere, whichever the band."""
+    """The response of BANDS lines (n,) of changes. What changes for every band is taken off first."""
     changes = torch.stack(list(lines)).double().numpy()
     changes = changes - changes.min(0, keepdims=True)
     weight = (changes / np.maximum(changes.max(1, keepdims=True), 1e-300)) ** 2  # the bulk counts, not its tails

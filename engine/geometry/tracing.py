@@ -44,9 +44,9 @@ _WHY = {
 
 
 class Tracer(TorchFunctionMode, Generic[T]):
-    """Knows of every tensor made from ``x`` what ``rule`` says, or why that is unknown; keeps them alive meanwhile.
+    """Follows tensors made from ``x``: it knows of each what ``rule`` says, or why that is unknown.
 
-    ``first``: what is known of ``x``.
+    ``first``: what is known of ``x``. The tensors are kept alive meanwhile, so that none is mistaken for another.
     """
 
     def __init__(self, x: Tensor, first: T, rule: Rule[T]) -> None:
@@ -96,9 +96,9 @@ class Tracer(TorchFunctionMode, Generic[T]):
 
 
 def placewise(name: str, args: tuple[Any, ...], inputs: list[Input[T]], out: Tensor) -> list[T | str]:
-    """What is known of the inputs at the places of which ``out`` depends on nothing but these places; [] for none.
+    """What is known of the inputs, if each place of ``out`` depends on that place of them alone; [] if not.
 
-    Inputs of another size are broadcast: gates of 1 x 1, which are the same everywhere.
+    An input of another size is broadcast: gates of 1 x 1 are the same everywhere.
     """
     places = [known for t, size, known in inputs if size == out.shape[-2:] and t.ndim >= 3]
     if name in _PLACEWISE or (name in _RESHAPES and _keeps_places(name, args, inputs[0][0], out)):
@@ -107,7 +107,7 @@ def placewise(name: str, args: tuple[Any, ...], inputs: list[Input[T]], out: Ten
 
 
 def why_unknown(name: str, inputs: list[Input[T]]) -> str:
-    """Why nothing is known of what ``name`` makes of ``inputs``: the reason of an input first."""
+    """Why nothing is known of the output of ``name``: for the reason of one of its inputs, else for its own."""
     broken = next((known for _, _, known in inputs if isinstance(known, str)), None)
     return broken or _WHY.get(name, f"it follows an operation that is not followed ({name})")
 

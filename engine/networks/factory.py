@@ -46,7 +46,7 @@ def call_factory(module: ModuleType, factory: str, where: str, scope: Scope) -> 
 
 @contextmanager
 def users_code(scope: Scope, what: str) -> Iterator[None]:
-    """While code of the network's own runs: what goes wrong becomes an NDError that begins with ``what``."""
+    """While code of the network's own runs: an error in it becomes an NDError that begins with ``what``."""
     try:
         with scope.running():
             yield

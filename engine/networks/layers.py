@@ -67,7 +67,7 @@ class _Seen:
 
 
 def list_layers(network: Network, image_size: tuple[int, int] = (224, 224)) -> list[LayerInfo]:
-    """Every layer of the network in its own order, found by one forward pass of one random image of ``image_size``.
+    """Every layer of the network in its own order, from one forward pass of one random image of ``image_size``.
 
     NDError where the forward pass fails, with the line of the network's own code.
     """

@@ -36,7 +36,7 @@ class LoadedModule:
 
 
 def load_module(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
-    """The network of ``spec`` before weights of the user's own (``own_weights``: there will be some) are put in."""
+    """The network of ``spec``, before the user's own weights are loaded. ``own_weights``: whether there are any."""
     return _LOADERS[spec.scheme](spec, own_weights)
 
 

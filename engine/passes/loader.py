@@ -31,7 +31,7 @@ _AHEAD = 2
 
 
 def prefetched(items: Iterator[T], ahead: int = _AHEAD) -> Generator[T, None, None]:
-    """The same items, made by a thread of their own, ``ahead`` before they are asked for."""
+    """The same items, made by a thread, up to ``ahead`` of them before they are asked for."""
     made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
     ended = threading.Event()
 
@@ -72,8 +72,9 @@ def prefetched(items: Iterator[T], ahead: int = _AHEAD) -> Generator[T, None, No
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images, decoded: their numbers in the data set, and ``bad``, (number, what is wrong) of those left out.
+    """Some images, decoded, with their labels.
 
+    ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
     ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``maps``: label maps
     on the grid as concept rows + 1, an array (M, H, W) an image; ``levels``: the image-level labels, likewise;
     ``digest``: of all that was read, to be added up mod 2**128.
@@ -126,7 +127,10 @@ class Loader:
         return self.dataset.read(index)
 
     def first(self, *, skip_bad: bool) -> Tensor:
-        """The first image that can be read, uint8 (1, 3, H, W); NDError for those before it, unless ``skip_bad``."""
+        """The first image that can be read, uint8 (1, 3, H, W).
+
+        NDError where an image before it cannot be read; with ``skip_bad`` only where none can.
+        """
         for index in range(len(self.dataset)):
             try:
                 return image_tensor([self.dataset.read(index)])[0]
@@ -136,10 +140,10 @@ class Loader:
         raise NDError(f"{self.dataset.root} holds no image that can be used", "nd data check says why")
 
     def batches(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Batch, None, None]:
-        """These images in order, ``size`` at a time.
+        """These images in order, ``size`` at a time; fewer where they are so large that they would fill the memory.
 
-        Fewer at a time where images are so large that they would fill the memory. NDError at the first that cannot be
-        read, which names the others of ``images`` too, unless ``skip_bad``.
+        NDError at the first image that cannot be read, which names the others of ``images`` that cannot. With
+        ``skip_bad`` they are left out.
         """
         return prefetched(self._batches(images, at_once(self.dataset, size), skip_bad))
 
