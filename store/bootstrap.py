@@ -1,8 +1,10 @@
 """How sure a label and its IoU are: every count is kept for a fixed number of image blocks.
 
-Blocks rather than images, so that what is kept does not grow with the data, and shards and machines still add up. What
-the blocks cannot tell: the threshold is taken as given, and so is the label, though it was chosen on the same images
-(for that see the held-out IoU).
+Counts are kept by block and not by image. What is kept then does not grow with the data, and shards and machines still
+add up.
+
+Two things the blocks cannot tell. The threshold is taken as given. So is the label, though it was chosen on the same
+images; the held-out IoU is there for that.
 """
 
 from __future__ import annotations
@@ -72,39 +74,39 @@ def leading(
     return Leading(concept, intersection, np.ascontiguousarray(area.transpose(1, 0, 2)))
 
 
-def label_counts(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+def label_counts(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
     """I and the union of each unit's label by block that holds images: (U, b) float64 each, b <= B.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units whose label is none of their leading concepts.
     """
-    U, K, n = found.concept.shape
+    U, K, n = leading.concept.shape
     there = blocks.images > 0
-    mine = (found.concept == label[:, None, None]).reshape(U, K * n) & (label >= 0)[:, None]
+    mine = (leading.concept == label[:, None, None]).reshape(U, K * n) & (label >= 0)[:, None]
     u = np.flatnonzero(mine.any(1))
     k, rank = np.divmod(mine[u].argmax(1), n) if len(u) else (u, u)
-    i = found.intersection[u, :, k, rank]
-    union = found.area[u, :, k] + blocks.concept_area[:, label[u]].T - i
+    i = leading.intersection[u, :, k, rank]
+    union = leading.area[u, :, k] + blocks.concept_area[:, label[u]].T - i
     both, either = np.full((U, int(there.sum())), np.nan), np.full((U, int(there.sum())), np.nan)
     both[u], either[u] = i[:, there], union[:, there]
     return both, either
 
 
-def label_intervals(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+def label_intervals(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
     """A 95 % interval of each label's IoU (ndissect.store.intervals): lower and upper end, (U,) each.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
     """
-    return iou_interval(*label_counts(found, blocks, label))
+    return iou_interval(*label_counts(leading, blocks, label))
 
 
 def resamples(images: Ints, count: int = RESAMPLES) -> Ints:
     """(count, B) int64: how often each block is drawn, with replacement, as often as there are blocks with images."""
     there = np.flatnonzero(images > 0)
-    found = np.zeros((count, len(images)), np.int64)
+    drawn = np.zeros((count, len(images)), np.int64)
     if len(there):
         random = np.random.default_rng(_SEED)
-        found[:, there] = random.multinomial(len(there), np.full(len(there), 1 / len(there)), size=count)
-    return found
+        drawn[:, there] = random.multinomial(len(there), np.full(len(there), 1 / len(there)), size=count)
+    return drawn
 
 
 #: What is known by block of the labels of a layer's units: the leading concepts, the blocks, the labels (U,).
@@ -112,21 +114,22 @@ Labelled = tuple[Leading, Blocks, npt.NDArray[np.int32]]
 
 
 def label_differences(first: Labelled, second: Labelled) -> tuple[Floats, Floats]:
-    """A 95 % interval of by how much the IoU of each unit's label in ``second`` exceeds that in ``first``: (U,) each.
+    """A 95 % interval of how far the IoU of each unit's label in ``second`` exceeds that in ``first``: (U,) each.
 
-    Both have as many units, counted on the same images in the same blocks: what an image does to both is not taken for
-    a difference. The IoU of a unit without a label is 0 for certain. NaN where :func:`label_intervals` has it.
+    Both have the same number of units, counted on the same images in the same blocks. What an image does to both does
+    not count as a difference. A unit without a label has an IoU of 0 for certain. NaN where :func:`label_intervals` has
+    NaN.
     """
 
-    def by_block(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
-        both, either = label_counts(found, blocks, label)
+    def by_block(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+        both, either = label_counts(leading, blocks, label)
         both[label < 0], either[label < 0] = 0, 1
         return both, either
 
     return difference_interval(by_block(*first), by_block(*second))
 
 
-def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> Floats:
+def label_stability(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> Floats:
     """The share of resamples (U,) in which each label is still the best of the unit's leading concepts.
 
     ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
@@ -138,8 +141,8 @@ def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]
     drawn = resamples(blocks.images)
     for start in range(0, U, _UNITS_AT_A_TIME):
         units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        chosen, mine = found.concept[units].reshape(units.stop - start, -1), label[units, None]
-        value = resampled_ious(found, blocks, drawn, units).reshape(len(drawn), *chosen.shape)
+        chosen, mine = leading.concept[units].reshape(units.stop - start, -1), label[units, None]
+        value = resampled_ious(leading, blocks, drawn, units).reshape(len(drawn), *chosen.shape)
         own = np.where(chosen == mine, value, 0).max(2, initial=0, keepdims=True)
         better = (value > own) | ((value == own) & (chosen < mine))  # among equals the lower number is the label
         known = (mine >= 0) & (chosen == mine).any(1, keepdims=True)
@@ -148,14 +151,14 @@ def label_stability(found: Leading, blocks: Blocks, label: npt.NDArray[np.int32]
     return stability
 
 
-def resampled_ious(found: Leading, blocks: Blocks, drawn: Ints, units: slice) -> Floats:
+def resampled_ious(leading: Leading, blocks: Blocks, drawn: Ints, units: slice) -> Floats:
     """(R, u, K, 3) float64: the IoU of each leading concept of some units in each of R resamples, ``drawn`` (R, B)."""
-    chosen = found.concept[units]
+    chosen = leading.concept[units]
     u, K, n = chosen.shape
     weights = drawn.astype(np.float64)  # sums of pixels are exact in float64, and multiplied far faster
     R, B = weights.shape
-    i = weights @ found.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1).astype(np.float64)
-    a = weights @ found.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
+    i = weights @ leading.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1).astype(np.float64)
+    a = weights @ leading.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
     c = np.append(weights @ blocks.concept_area.astype(np.float64), np.zeros((len(weights), 1)), 1)[:, chosen]
     return iou(i.reshape(R, u, K, n), a.reshape(R, u, K, 1), c)
 
@@ -173,7 +176,7 @@ class Resampled:
     blocks: int
 
 
-def resampled_unique(found: Leading, blocks: Blocks) -> Resampled | None:
+def resampled_unique(leading: Leading, blocks: Blocks) -> Resampled | None:
     """The unique detectors in every resample; None where fewer than two blocks hold images.
 
     Units choose among their leading concepts. The draws are those of :func:`resamples`: two layers that were counted on
@@ -183,11 +186,11 @@ def resampled_unique(found: Leading, blocks: Blocks) -> Resampled | None:
     if there < 2:
         return None
     drawn = resamples(blocks.images)
-    (U, K, _), R, C = found.concept.shape, len(drawn), blocks.concept_area.shape[1]
+    (U, K, _), R, C = leading.concept.shape, len(drawn), blocks.concept_area.shape[1]
     won, labelled = np.zeros((K, R, C), bool), np.zeros((R, C), bool)
     for start in range(0, U, _UNITS_AT_A_TIME):
         units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        winner, top = _winner(resampled_ious(found, blocks, drawn, units), found.concept[units])  # (R, u, K)
+        winner, top = _winner(resampled_ious(leading, blocks, drawn, units), leading.concept[units])  # (R, u, K)
         for k in range(K):
             r, u = np.nonzero(top[:, :, k] > DETECTOR_IOU)
             won[k, r, winner[r, u, k]] = True
@@ -206,13 +209,15 @@ def _winner(value: Floats, concept: npt.NDArray[np.int32]) -> tuple[npt.NDArray[
 def count_interval(observed: int, resampled: Ints, blocks: int) -> tuple[int, int]:
     """A 95 % interval of a count of unique detectors, or of a difference of two, from ``resampled`` (R,) counts.
 
-    It is of the count that as many other images of the same kind would give on average, not of the count of unlimited
-    images: a count of distinct labels moves with the number of images, as noise parts units that share a label and
-    lifts or drops others over the threshold. Resamples have that noise twice, and only the leading concepts to choose
-    from, so their mean is off: it is put where the observed count is. Their spread about it, wider by as much as
-    Student's t for so few blocks is than the normal, is the interval, outwards to whole numbers. By simulation that
-    covers 95 to 100 %; percentiles as they are may leave out the count itself, and reflected ones fail where nearly
-    every concept is detected.
+    It says how the count would differ on as many other images of the same kind. It does not say what unlimited images
+    would give: noise gives units that share a label different labels, and lifts others over the threshold or below it,
+    so the count of distinct labels depends on the number of images.
+
+    A resample has that noise twice and only the leading concepts to choose from, so the mean of the resamples is off.
+    The interval is therefore centred on the observed count. Its width is the spread of the resamples, widened as
+    Student's t for so few blocks is wider than the normal distribution, and rounded outwards to whole numbers. In
+    simulations it covers 95 to 100 %. Plain percentiles may leave out the count itself, and reflected ones fail where
+    nearly every concept is detected.
     """
     wider = float(student(blocks - 1) / student(np.inf)) * (blocks / (blocks - 1)) ** 0.5
     low, high = observed + wider * np.quantile(resampled - resampled.mean(), (0.025, 0.975))

@@ -11,10 +11,10 @@ _READ_BACK = 1 << 20
 
 
 class Disk(io.RawIOBase):
-    """The open file ``fd``, as h5py writes to it; ``check`` afterwards whether the disk took everything.
+    """The open file ``fd``, as h5py writes to it. Call ``check`` afterwards: it says whether the disk took everything.
 
-    A write that fails must not reach HDF5, which then prints tracebacks of its own and may crash the interpreter. So
-    the first failure is kept for ``check``, and what comes after it goes nowhere.
+    A write that fails must not reach HDF5, which would print tracebacks of its own and may crash the interpreter. So
+    the first failure is kept for ``check``, and what is written after it is dropped.
     """
 
     def __init__(self, fd: int) -> None:

@@ -36,8 +36,8 @@ def nearest(name: str, known: list[str], n: int = 4) -> list[str]:
     import difflib  # noqa: PLC0415 - only a mistake needs it, and every look-up imports this module
 
     lower = {k.lower(): k for k in reversed(known)}
-    found = [lower[m] for m in difflib.get_close_matches(name.lower(), list(lower), n, 0.5)]
+    matches = [lower[m] for m in difflib.get_close_matches(name.lower(), list(lower), n, 0.5)]
     for k in known:
-        if name.lower() in k.lower() and k not in found:
-            found.append(k)
-    return found[:n]
+        if name.lower() in k.lower() and k not in matches:
+            matches.append(k)
+    return matches[:n]

@@ -86,29 +86,31 @@ def null_best(best: Best, concept_area: Ints) -> tuple[npt.NDArray[np.int32], In
 def chance(observed: Floats, null: Floats, live: npt.NDArray[np.bool_]) -> Floats:
     """p (U,): how likely the wrong pairings are to reach each unit's IoU; NaN where not ``live``, or without a null.
 
-    ``observed`` (U,): the IoU of each label, the best of all concepts; ``null`` (P, U): the best of all concepts under
-    each wrong pairing. The search over concepts is in both. Masks in few images reach far higher by chance than masks
-    spread over all, so each IoU is first divided by what is usual for its unit: the mean of its other wrong pairings
-    and, as if it were one more, of the layer's. These ratios are then one null for all units of the layer.
+    ``observed`` (U,): the IoU of each label, which is the best of all concepts; ``null`` (P, U): the best of all
+    concepts under each wrong pairing. So both have searched all concepts.
+
+    Masks in few images reach far higher by chance than masks spread over all images. Each IoU is therefore divided by
+    what is usual for its unit: the mean of the unit's other wrong pairings, to which the mean of the layer is added as
+    if it were one more. All these ratios together are the null for every unit of the layer.
     """
-    found = np.full(len(observed), np.nan)
-    right, wrong = observed[live], null[:, live]
-    if not wrong.size:
-        return found
-    pairings, mean = len(wrong), wrong.mean()
+    p = np.full(len(observed), np.nan)
+    observed, null = observed[live], null[:, live]
+    if not null.size:
+        return p
+    pairings, mean = len(null), null.mean()
     if pairings > 1 and mean > 0:
-        total = wrong.sum(0) + mean
-        right, wrong = right * (pairings + 1) / total, wrong * pairings / (total - wrong)
-    found[live] = _share_above(np.sort(wrong.ravel()), right)
-    return found
+        total = null.sum(0) + mean
+        observed, null = observed * (pairings + 1) / total, null * pairings / (total - null)
+    p[live] = _share_above(np.sort(null.ravel()), observed)
+    return p
 
 
 def _share_above(null: Floats, value: Floats) -> Floats:
-    """The share of what ``null`` (N,), rising, was drawn from that reaches each value.
+    """The share of the distribution behind ``null`` (N,), which is in rising order, that reaches each value.
 
-    Counted, the value itself among them; above all but the null's highest tenth, which a count cannot resolve, that
-    tenth is taken to fall off as a power of the value (Hill, 1975), more slowly than fitted by the fit's own error, and
-    no further than to a tenth of what N values resolve.
+    The share is counted, with the value itself as one more of the N. A count cannot resolve values above the highest
+    tenth of the null. For them the tail is taken to fall off as a power of the value (Hill, 1975). The power is taken
+    smaller than the fitted one, by the error of the fit, and the share is at least a tenth of what N values resolve.
     """
     N = len(null)
     reached = N - np.searchsorted(null, value, "left")
@@ -127,12 +129,12 @@ def _share_above(null: Floats, value: Floats) -> Floats:
 
 def false_discovery_rate(p: Floats) -> Floats:
     """q (U,): the false discovery rate at which each unit's label counts (Benjamini and Hochberg, 1995); NaN as p."""
-    found = np.full(len(p), np.nan)
+    q = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
     scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    found[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return found
+    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return q
 
 
 def held_out(

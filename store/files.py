@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.names import quoted
@@ -20,8 +21,8 @@ from ndissect.store.processes import began, machine
 
 SUFFIX = ".nd.h5"
 
-# What being_written adds to a name.
-_PART = re.compile(r"(?P<pid>[0-9]+)\.(?P<machine>[0-9a-f]{8})[0-9a-f]{16}\.part")
+# What being_written adds to a name: "part" is yet to be whole, "old" is what it is to replace, moved aside.
+_LEFT_OVER = re.compile(r"(?P<pid>[0-9]+)\.(?P<machine>[0-9a-f]{8})[0-9a-f]{16}\.(?P<kind>part|old)")
 # Seconds after which what another machine was writing, or a process of a number that is in use again, is nobody's.
 _ABANDONED = 86_400
 
@@ -41,11 +42,11 @@ def find_store(given: Path | None, environ: os._Environ[str] | dict[str, str] = 
 
 
 def _newest(folder: Path) -> Path:
-    found = sorted((p for p in folder.glob(f"*{SUFFIX}") if p.is_file()), key=lambda p: p.stat().st_mtime)
-    if not found:
+    stores = sorted((p for p in folder.glob(f"*{SUFFIX}") if p.is_file()), key=lambda p: p.stat().st_mtime)
+    if not stores:
         where = "this folder" if folder == Path() else str(folder)
         raise WrongUse(f"no *{SUFFIX} store in {where}", "nd dissect makes one; -s FILE or $ND_STORE names one")
-    return found[-1]
+    return stores[-1]
 
 
 def cache_folder() -> Path:
@@ -94,13 +95,13 @@ def hidden(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name[:32]}~{hashlib.sha256(name).hexdigest()[:16]}.{ending}")
 
 
-def being_written(path: Path, pid: int) -> Path:
+def being_written(path: Path, pid: int, kind: Literal["part", "old"] = "part") -> Path:
     """A name beside ``path`` under which process ``pid`` writes it until it is whole; another one at every call.
 
-    It is ``.<name>.<pid>.<token>.part``: eight digits of the token are of the machine, the others random, so that
-    nobody can lay a link there before.
+    It is ``.<name>.<pid>.<token>.part``, or ``.old`` for what is moved aside meanwhile. Eight digits of the token are
+    of the machine, the others random, so that nobody can lay a link there before.
     """
-    return hidden(path, f"{pid}.{_machine_token()}{os.urandom(8).hex()}.part")
+    return hidden(path, f"{pid}.{_machine_token()}{os.urandom(8).hex()}.{kind}")
 
 
 def new_file(target: Path) -> Path:
@@ -121,33 +122,42 @@ def new_folder(target: Path, mode: int = 0o777) -> Path:
 
 
 def remove_left_overs(target: Path) -> None:
-    """Delete what runs of this user that were killed have left beside ``target`` under names of being_written.
+    """Delete what processes of this user that were killed have left beside ``target`` under names of being_written.
 
-    It stays while its process runs on this machine; what another machine writes stays until it is a day old. No link
-    is followed or deleted. Where the folder cannot be read nothing is done.
+    A folder that was moved aside comes back where ``target`` is missing. What is there stays while its process runs on
+    this machine; what another machine writes stays until it is a day old. No link is followed or deleted. Where the
+    folder cannot be read nothing is done. :func:`atomic`, :func:`replacing` and :func:`atomic_folder` begin with this;
+    who makes files by :func:`new_file` or :func:`new_folder` calls it when it starts.
     """
     start = hidden(target, "").name
     with contextlib.suppress(OSError):
         handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with os.scandir(handle) as entries:
-                found = [e for e in entries if e.name.startswith(start) and _is_left_over(e, e.name[len(start) :])]
-            for entry in found:
+                left = [e for e in entries if e.name.startswith(start) and _is_left_over(e, e.name[len(start) :])]
+            for entry in left:
                 with contextlib.suppress(OSError):  # another run was quicker
-                    if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry.name, dir_fd=handle)
-                    else:
-                        os.unlink(entry.name, dir_fd=handle)
+                    _remove_left_over(entry, target, handle)
         finally:
             os.close(handle)
 
 
+def _remove_left_over(entry: os.DirEntry[str], target: Path, handle: int) -> None:
+    if not entry.is_dir(follow_symlinks=False):
+        os.unlink(entry.name, dir_fd=handle)
+    elif entry.name.endswith(".old") and not os.path.lexists(target):
+        os.rename(entry.name, target.name, src_dir_fd=handle, dst_dir_fd=handle)
+    else:
+        shutil.rmtree(entry.name, dir_fd=handle)
+
+
 def _is_left_over(entry: os.DirEntry[str], ending: str) -> bool:
-    match = _PART.fullmatch(ending)
+    match = _LEFT_OVER.fullmatch(ending)
     if match is None:
         return False
     about = entry.stat(follow_symlinks=False)
-    if about.st_uid != os.geteuid() or not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+    regular, folder = stat.S_ISREG(about.st_mode), stat.S_ISDIR(about.st_mode)
+    if about.st_uid != os.geteuid() or not (folder or (regular and match["kind"] == "part")):
         return False
     if match["machine"] == _machine_token() and began(int(match["pid"])) is None:
         return True
@@ -235,11 +245,11 @@ def atomic_folder(target: Path, ours: Callable[[Path], bool] = lambda _folder: T
     After an error or an interrupt the new folder is gone and ``target`` is what it was. An OSError of the block
     becomes an NDError.
     """
-    old = hidden(target, f"{os.getpid()}.{_machine_token()}{os.urandom(8).hex()}.old")
+    old = being_written(target, os.getpid(), "old")
     part = None
     try:
-        _refuse_others(target, ours)
         remove_left_overs(target)
+        _refuse_others(target, ours)
         part = new_folder(target)
         yield part
         for path in part.rglob("*"):

@@ -94,10 +94,11 @@ Axis = int | Limit
 
 
 class Unpacked:
-    """The packed datasets of one file that were met, by their names: what they unpack to, however often they are read.
+    """What the packed datasets of one file unpack to: each is counted once, however often it is read.
 
-    ``sizes``: bytes; ``whole``: values of those read as a whole; ``checked``: the datasets themselves, by how
-    they were asked for. They stay open, with what HDF5 has unpacked of them, as a look at all chunks takes its time.
+    ``sizes``: bytes, by the dataset's name; ``whole``: the number of values, for those that were read as a whole;
+    ``checked``: the open datasets themselves, by how they were asked for. They stay open because looking at all chunks
+    of a dataset takes its time.
     """
 
     def __init__(self) -> None:
@@ -122,18 +123,18 @@ class Checked:
         """The error for member ``name`` of this group."""
         return NDError(f"{self.path} is damaged: {self._where(name)} {what}", "copy or make the store again")
 
-    def beyond(self, name: str, found: int, limit: Limit) -> NDError:
+    def beyond(self, name: str, size: int, limit: Limit) -> NDError:
         """The error that member ``name`` holds more than a store may."""
         return NDError(
-            f"{self.path} is too much to take in: {self._where(name)} has {found:,} {limit.things},"
+            f"{self.path} is too much to take in: {self._where(name)} has {size:,} {limit.things},"
             f" the limit is {limit.most:,}",
             "nd writes no such store: ask whoever sent it",
         )
 
-    def demand(self, name: str, found: int, limit: Limit) -> None:
-        """Raise the error where ``found`` is beyond ``limit``."""
-        if found > limit.most:
-            raise self.beyond(name, found, limit)
+    def demand(self, name: str, size: int, limit: Limit) -> None:
+        """Raise the error where ``size`` is beyond ``limit``."""
+        if size > limit.most:
+            raise self.beyond(name, size, limit)
 
     def _unreadable(self, name: str, error: Exception) -> NDError:
         why = "more than fits in memory" if isinstance(error, MemoryError) else _last_words(error)
@@ -232,12 +233,12 @@ class Checked:
         return member
 
     def _check(self, name: str, member: h5py.Dataset, shape: tuple[Axis, ...], kinds: str) -> int:
-        """Refuse another shape, type or size than asked for; the dataset's layout in the file."""
-        found = member.shape
-        fits = found is not None and len(found) == len(shape)
-        if not fits or not all(isinstance(n, Limit) or n == m for n, m in zip(shape, found, strict=True)):
+        """The layout of the dataset in the file. Raise the error where shape, type or size are not as asked for."""
+        actual = member.shape
+        fits = actual is not None and len(actual) == len(shape)
+        if not fits or not all(isinstance(n, Limit) or n == m for n, m in zip(shape, actual, strict=True)):
             want = " x ".join("any" if isinstance(n, Limit) else str(n) for n in shape) or "a single value"
-            raise self.broken(name, f"has the shape {found} where {want} is expected")
+            raise self.broken(name, f"has the shape {actual} where {want} is expected")
         if member.dtype.kind not in kinds:
             raise self.broken(name, f"has the type {member.dtype}")
         filters = member.id.get_create_plist()
@@ -246,15 +247,18 @@ class Checked:
             raise self.broken(name, "is packed by a filter that a store does not use")
         room = member.id.get_storage_size() * (_MAX_DEFLATE if used else 1)
         longest = self._size * (_MAX_DEFLATE if used else 1)
-        if member.nbytes > room or max(found, default=0) > longest:
+        if member.nbytes > room or max(actual, default=0) > longest:
             raise self.broken(name, "is larger on paper than in the file")
-        for n, m in zip(shape, found, strict=True):
+        for n, m in zip(shape, actual, strict=True):
             if isinstance(n, Limit):
                 self.demand(name, m, n)
         return int(filters.get_layout())
 
     def _check_chunks(self, name: str, member: h5py.Dataset, most: Limit) -> None:
-        """Refuse chunks of which a row needs too much, or which are too many; what is packed counts as unpacked."""
+        """Raise the error for a packed dataset with too many chunks, or with a row that needs too much memory.
+
+        The bytes that it unpacks to are added to those of the other packed datasets.
+        """
         shape, itemsize = member.shape, member.dtype.itemsize
         self.demand(name, math.prod(member.chunks) * itemsize, most)
         chunks = [-(-n // c) for n, c in zip(shape, member.chunks, strict=True)]
@@ -292,17 +296,17 @@ class Checked:
         self, name: str, shape: tuple[Axis, ...], at: Any = (), *, least: int = 0, most: Limit = limits.READ
     ) -> npt.NDArray[np.int64]:
         """The integers of dataset ``name``, or of its part ``at``, none of them below ``least``."""
-        found = self.read(name, shape, at=at, most=most).astype(np.int64)
-        if found.size and found.min() < least:
-            raise self.broken(name, f"holds {found.min()}, which cannot be")
-        return found
+        counts = self.read(name, shape, at=at, most=most).astype(np.int64)
+        if counts.size and counts.min() < least:
+            raise self.broken(name, f"holds {counts.min()}, which cannot be")
+        return counts
 
     def rows(self, name: str, shape: tuple[Axis, ...], count: int, *, least: int = -1) -> npt.NDArray[np.int32]:
         """The integers of dataset ``name``: rows of a table of ``count`` rows, or -1 for none if ``least`` is -1."""
-        found = self.read(name, shape)
-        if found.size and not (least <= int(found.min()) and int(found.max()) < count):
+        rows = self.read(name, shape)
+        if rows.size and not (least <= int(rows.min()) and int(rows.max()) < count):
             raise self.broken(name, f"points outside a table of {count} rows")
-        return found.astype(np.int32)
+        return rows.astype(np.int32)
 
     def strings(self, name: str, count: Axis) -> tuple[str, ...]:
         """The strings of dataset ``name``, which is small."""
@@ -333,10 +337,11 @@ def _selected(shape: tuple[int, ...], at: Sequence[Any]) -> int:
 
 
 def plain_json(value: Any) -> Any:
-    """``value`` of json.loads as every program may use it: see below; ValueError where it is nested too deeply.
+    """``value`` of json.loads in a form that every program can use; ValueError where it is nested too deeply.
 
-    Text is what UTF-8 can hold (JSON may escape half a character), and a number that is infinite, NaN or beyond 64 bits
-    is None. Walked without recursion: what the parser has just got through may be too deep for the next function.
+    Text becomes what UTF-8 can hold, as JSON may escape half a character. A number that is infinite, NaN or beyond 64
+    bits becomes None. The walk does not use recursion: a value that the parser has just managed may be too deep for a
+    recursive function.
     """
     whole: list[Any] = [value]
     level: list[Any] = [whole]
@@ -351,13 +356,13 @@ def plain_json(value: Any) -> Any:
                 entries: Any = box.items()
             else:
                 entries = enumerate(box)
-            for key, found in entries:
-                if isinstance(found, (dict, list)):
-                    inner.append(found)
-                elif isinstance(found, str):
-                    if not found.isascii():
-                        box[key] = _unicode(found)
-                elif isinstance(found, (int, float)) and not abs(found) < 1 << 63:
+            for key, item in entries:
+                if isinstance(item, (dict, list)):
+                    inner.append(item)
+                elif isinstance(item, str):
+                    if not item.isascii():
+                        box[key] = _unicode(item)
+                elif isinstance(item, (int, float)) and not abs(item) < 1 << 63:
                     box[key] = None
         if not inner:
             return whole[0]

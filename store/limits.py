@@ -103,7 +103,7 @@ def check_plan(
     check_names(layers, NAME, "the layers")
     check_names(images, IMAGE_NAME, "the images")
     distinct = min(len(images), sum(units) * top)
-    for found, limit, hint in (
+    for amount, limit, hint in (
         (len(units), LAYERS, fewer),
         (sum(units), UNITS, fewer),
         (sum(units) * len(concepts.categories), BEST, fewer),
@@ -112,8 +112,8 @@ def check_plan(
         (top, TOP, f"use --top {TOP.most} or less"),
         (distinct, IMAGES, "keep fewer top images: --top"),
     ):
-        if found > limit.most:
-            what = f"the store would hold {found:,} {limit.things}, the limit is {limit.most:,}"
+        if amount > limit.most:
+            what = f"the store would hold {amount:,} {limit.things}, the limit is {limit.most:,}"
             raise WrongUse(what, hint)
     for size, what, hint in (
         (grid, "a label grid", "choose a coarser one, for example --grid 112"),

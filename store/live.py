@@ -106,10 +106,10 @@ def read_run(target: Path) -> Run | None:
 def find_runs(folder: Path) -> list[Run]:
     """All the runs that will write a store to ``folder``, the one begun last first; none where it cannot be read."""
     try:
-        found = [_read(path) for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(".run")]
+        runs = [_read(path) for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(".run")]
     except OSError:
         return []
-    return sorted((run for run in found if run is not None), key=lambda run: -run.started)
+    return sorted((run for run in runs if run is not None), key=lambda run: -run.started)
 
 
 # Whose process it is
@@ -122,9 +122,10 @@ def this_process() -> dict[str, Any]:
 
 
 def process_lives(pid: int, host: str, on: str, since: int, updated: float) -> bool:
-    """Whether a process goes on that began ``since`` on the machine ``on``, in the terms of :class:`Run`.
+    """Whether the process that began ``since`` on the machine ``on`` still runs, in the terms of :class:`Run`.
 
-    On another machine than this one: whether it wrote, at ``updated``, within the last minute.
+    A process of another machine cannot be looked up: it counts as running if it wrote, at ``updated``, within the last
+    minute.
     """
     if (host, on) != (platform.node(), machine()):
         return abs(time.time() - updated) < _SILENT
@@ -214,10 +215,11 @@ def _unheard(text: str) -> None:
 class RunWriter:
     """Shows the run that will write ``target`` to other processes, from ``with`` to its end.
 
-    ``room``: bytes that the finished store will take; results so far are shown only where the disk has room for both.
-    Nothing in here stops the run: after the first failure its files go, ``note`` is told once why, and the rest does
-    nothing. A thread of its own writes the run file, once a second and at each new phase, so that a slow disk does
-    not hold the run up and other machines see that it goes on. Of two runs to one target the later is shown.
+    ``room``: bytes that the finished store will take. Results so far are shown only where the disk has room for both.
+
+    Nothing in here stops the run. After the first failure its files are removed, ``note`` is told why, once, and
+    nothing more is written. A thread writes the run file, once a second and at each new phase. So a slow disk does not
+    hold the run up, and other machines see that the run goes on. Of two runs to one target the later one is shown.
     """
 
     def __init__(
@@ -351,7 +353,7 @@ class RunWriter:
             _unlink(fresh)
 
     def _shown_is_ours(self) -> bool:
-        """Whether the files beside the target are this run's, or may be: no later run that goes on has written them."""
+        """Whether this run may write the files beside the target: no later run that is alive has written them."""
         there = read_run(self._target)
         return there is None or _order(there) <= _order(self._run) or not there.alive
 

@@ -45,11 +45,11 @@ def read_marks(value: object, layers: Collection[str]) -> tuple[Mark, ...]:
 
     Anybody may have written it: what is no mark of one of the layers is left out, text is cleaned and cut.
     """
-    found: dict[tuple[str, str], Mark] = {}
+    marks: dict[tuple[str, str], Mark] = {}
     for entry in value if isinstance(value, list) else []:
-        if not isinstance(entry, dict) or len(found) >= _MOST * len(layers):
+        if not isinstance(entry, dict) or len(marks) >= _MOST * len(layers):
             continue
         layer, kind, sentence = (entry.get(name) for name in ("layer", "kind", "sentence"))
         if isinstance(layer, str) and layer in layers and kind in KINDS and isinstance(sentence, str):
-            found.setdefault((layer, str(kind)), Mark(layer, str(kind), clean_text(sentence[:_LONGEST])))
-    return tuple(found.values())
+            marks.setdefault((layer, str(kind)), Mark(layer, str(kind), clean_text(sentence[:_LONGEST])))
+    return tuple(marks.values())

@@ -44,9 +44,9 @@ def quoted(word: str | Path, *, positional: bool = False) -> str:
 
 
 def retyped(command: str) -> str:
-    """A command of nd that another program has noted down, each word quoted; "" where it is none that can be run.
+    """A command of nd that another program has noted down, each word quoted; "" where it cannot be run.
 
-    Whoever wrote it may have put anything there: what a shell would obey is a word like others afterwards.
+    Anybody may have written it. After quoting, what a shell would obey is a word like any other.
     """
     try:
         words = shlex.split(command)

@@ -62,8 +62,8 @@ def known(name: str) -> bool:
 
 def phase_of(name: str) -> tuple[int, int] | None:
     """The process and the phase that the file ``name`` is of; None for other files."""
-    found = _PHASE.fullmatch(name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _PHASE.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def phase_file(process: int, phase: int) -> str:
@@ -77,10 +77,11 @@ def part_file(process: int, number: int) -> str:
 
 
 def not_ours(folder: Path) -> str:
-    """Why no run made ``folder``, which is there: ``is a link``; "" where one did, which may write and delete in it.
+    """Why ``folder``, which is there, was not made by a run: for example ``is a link``. "" where a run made it.
 
-    A run's is a folder of this user that holds files of the names that a run gives and nothing else, and a lock with
-    a run's mark where there is more than a lock. Raises OSError where that cannot be looked up.
+    A run may write and delete in a folder that a run has made. Such a folder belongs to this user and holds only files
+    of the names that a run gives. If it holds more than a lock, the lock has a run's mark. Raises OSError where that
+    cannot be looked up.
     """
     state = folder.lstat()
     if stat.S_ISLNK(state.st_mode):
@@ -105,9 +106,9 @@ def not_ours(folder: Path) -> str:
 
 
 def demand_ours(folder: Path, instead: str = "") -> None:
-    """NDError where ``folder`` is there and no run has made it: nothing is read, written or deleted in it then.
+    """Raise NDError where ``folder`` is there and no run has made it: nothing may be touched in it then.
 
-    ``instead``: what else the user can do about it.
+    ``instead``: what else the user can do about it, the end of the hint.
     """
     try:
         why = not_ours(folder) if os.path.lexists(folder) else ""
@@ -119,9 +120,10 @@ def demand_ours(folder: Path, instead: str = "") -> None:
 
 
 def clear(folder: Path, *, but_lock: bool = False) -> None:
-    """Delete what a run has saved in ``folder``, and the folder where nothing else is in it; OSError where it fails.
+    """Delete what a run has saved in ``folder``, and the folder if nothing else is in it; OSError where that fails.
 
-    In an order that leaves nothing to go on with half-way: what the run is of goes first, the lock last.
+    The file that says what the run is of goes first and the lock goes last. A kill in between leaves nothing that a run
+    could go on with by mistake.
     """
     orders: list[Callable[[str], bool]] = [lambda name: name == RUN, lambda name: known(name) and name != LOCK]
     if not but_lock:
@@ -212,7 +214,7 @@ def status_record(
 
 
 def status_with(folder: Path, reason: str) -> bytes | None:
-    """``status.json`` as it is, but of this process and why it ended ("": it goes on); None where there is none."""
+    """``status.json`` with this process, and with why it ended ("": it goes on); None where there is none."""
     with contextlib.suppress(*_UNREADABLE):
         record = _read_json(folder / STATUS, _STATUS_KIND)
         return _encode(_STATUS_KIND, record | {"reason": reason, "process": this_process()})
@@ -220,7 +222,7 @@ def status_with(folder: Path, reason: str) -> bytes | None:
 
 
 def read_paused(folder: Path) -> Paused | None:
-    """The run that has saved itself in ``folder``; None where there is none, or nothing that a run has written."""
+    """The run that has saved itself in ``folder``; None where there is nothing, or nothing that a run has written."""
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             return None
@@ -230,19 +232,19 @@ def read_paused(folder: Path) -> Paused | None:
 
 
 def find_paused(folder: Path, target: Path | None = None) -> list[Paused]:
-    """The runs that have saved themselves in ``folder``, those that will write ``target`` alone where it is given.
+    """The runs that have saved themselves in ``folder``, the last one first; none where it cannot be read.
 
-    The last first; none where the folder cannot be read.
+    With ``target``: only the runs that will write it.
     """
     try:
         with os.scandir(folder) as entries:
             there = [e.name for e in entries if _SAVED.fullmatch(e.name)]
     except OSError:
         return []
-    found = [paused for name in there if (paused := read_paused(folder / name)) is not None]
+    runs = [paused for name in there if (paused := read_paused(folder / name)) is not None]
     if target is not None:
-        found = [paused for paused in found if paused.target.name == target.name]
-    return sorted(found, key=lambda paused: -paused.updated)
+        runs = [paused for paused in runs if paused.target.name == target.name]
+    return sorted(runs, key=lambda paused: -paused.updated)
 
 
 def _decode(folder: Path, run: Mapping[str, Any], status: Mapping[str, Any]) -> Paused:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @functools.cache
 def machine() -> str:
-    """Tells this boot of this machine, and the process numbers of this container, from others of the same host name."""
+    """A text that differs for each boot, machine and container, also of one host name; "" where it is unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode("latin-1").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text is no path
@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def began(pid: int) -> int | None:
-    """When process ``pid`` began, in ticks since the boot; 0 where it runs but that is unknown; None: it is dead."""
+    """When process ``pid`` began, in ticks since the boot; 0 where that is unknown; None where it does not run."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         # Fields 3 and 22 of proc_pid_stat(5); field 2, the program's name, may itself hold spaces and parentheses.
         rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

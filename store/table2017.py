@@ -19,9 +19,9 @@ from ndissect.store import limits
 from ndissect.store.concepts import REPORT_ORDER, ConceptTable
 from ndissect.store.counts import ConceptCounts
 from ndissect.store.errors import NDError
+from ndissect.store.layer_view import LayerView
 from ndissect.store.model import Dissection, Layer, UnitStatistics
 from ndissect.store.protocol import PROTOCOLS
-from ndissect.store.reader import LayerView
 from ndissect.store.regular import read_regular
 from ndissect.store.scores import Best, iou
 

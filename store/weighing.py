@@ -32,8 +32,8 @@ def weigh(
     ``auprc``: the average precision and the base rate, (U,) each.
     """
     label, value = label_units(best)
-    found = no_evidence(len(label))
-    p, low, high, stability = found.p, found.iou_low, found.iou_high, found.stability
+    unknown = no_evidence(len(label))
+    p, low, high, stability = unknown.p, unknown.iou_low, unknown.iou_high, unknown.stability
     if null is not None:
         p = chance(value, null.iou, ~dead)
     if blocks is not None and leading is not None:
@@ -49,5 +49,5 @@ def weigh(
         dead=dead,
         min_images=protocol.min_images,
     )
-    precision, base = auprc or (found.auprc, found.base_rate)
+    precision, base = auprc or (unknown.auprc, unknown.base_rate)
     return Evidence(p, false_discovery_rate(p), low, high, stability, chosen, train, val, precision, base)

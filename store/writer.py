@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store import limits
+from ndissect.store import limits, parts
 from ndissect.store.disk import Disk
 from ndissect.store.errors import NDError
 from ndissect.store.files import atomic
 from ndissect.store.hdf5 import member_name
 from ndissect.store.limits import Limit, check_plan
-from ndissect.store.model import Dissection, ImageTable, Layer
+from ndissect.store.model import Dissection, Layer
+from ndissect.store.parts import VERSION, Group
 from ndissect.store.text import without_controls
-
-#: What this program writes. The first number changes when older readers would misread the file.
-VERSION = "1.1"
 
 
 def write_store(path: Path, dissection: Dissection) -> None:
@@ -58,28 +57,87 @@ def _check(d: Dissection) -> None:
     )
 
 
-def _tag(group: h5py.Group, kind: str) -> h5py.Group:
-    _text(group, "encoding-type", kind)
-    _text(group, "encoding-version", VERSION)
-    return group
+def _write(f: h5py.File, d: Dissection) -> None:
+    _tag(f, parts.ROOT)
+    _json(f, "provenance", d.provenance, limits.PROVENANCE)
+    _json(f, "protocol", d.protocol.to_json(), limits.PROTOCOL)
+    _strings(f, "groups", d.groups)
+    if d.grid is not None:
+        f.attrs["grid"] = np.array(d.grid, np.int64)
+    _write_group(f, parts.CONCEPTS, d)
+    if d.blocks is not None:
+        _write_group(f, parts.BY_BLOCK, d)
+    if d.images is not None:
+        thumbnails = d.images.thumbnail
+        made = {
+            "thumbnails": np.frombuffer(b"".join(thumbnails), np.uint8),
+            "thumbnail_end": np.cumsum([len(jpeg) for jpeg in thumbnails], dtype=np.int64),
+        }
+        _write_group(f, parts.IMAGES, d, made=made)
+    layers = _tag(f.create_group(parts.LAYERS.name), parts.LAYERS)
+    _strings(f, "layer_names", [layer.name for layer in d.layers])
+    for layer in d.layers:
+        _write_layer(layers, layer)
 
 
-def _encoded(values: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    # Strings of one length, not HDF5's variable-length ones: over a damaged heap of those the library loops for ever.
-    # A name may hold bytes that are not UTF-8 (they come from file systems): keep it readable, never fail on it.
-    encoded = [without_controls(v).encode() for v in values]
-    longest = max((len(v) for v in encoded), default=0)
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(longest, 1)))
+def _write_layer(layers: h5py.Group, layer: Layer) -> None:
+    g = _tag(layers.create_group(member_name(without_controls(layer.name))), parts.LAYER)
+    _text(g, "module", layer.module)
+    if layer.map_size is not None:
+        g.attrs["map_size"] = np.array(layer.map_size, np.int64)
+    _write_parts(g, parts.LAYER, layer)
+    _write_group(g, parts.BEST, layer)
+    if layer.counts is not None:
+        _write_group(g, parts.COUNTS, layer)
+    if layer.top is not None:
+        _write_group(g, parts.TOP, layer)
+    if layer.axes is not None:
+        for axis_group, axis in zip((parts.ROWS, parts.COLUMNS), layer.axes, strict=True):
+            _write_group(g, axis_group, axis)
+    if layer.evidence is not None:
+        _write_group(g, parts.EVIDENCE, layer)
+    if layer.leading is not None:
+        _write_group(g, parts.LEADING, layer)
+    if layer.null is not None:
+        _write_group(g, parts.NULL, layer)
 
 
-def _text(group: h5py.Group, name: str, value: str) -> None:
-    data = _encoded([value])
-    group.attrs.create(name, data[0], dtype=data.dtype)
+def _write_group(parent: h5py.Group, group: Group, source: object, made: Mapping[str, Any] | None = None) -> None:
+    _write_parts(_tag(parent.create_group(group.name), group), group, source, made)
+
+
+def _write_parts(g: h5py.Group, group: Group, source: object, made: Mapping[str, Any] | None = None) -> None:
+    """The parts of ``group`` from the fields of ``source``, or, by their names on disk, from ``made``."""
+    for part in group.parts:
+        values = attrgetter(part.field)(source) if part.field else (made or {})[part.name]
+        if part.dtype == "string":
+            _strings(g, part.name, values)
+            continue
+        data = _smallest(values) if part.dtype == "uint32 or int64" else np.asarray(values, part.dtype)
+        # Read a row at a time and mostly flat colour: one compressed chunk a row. Everything else is contiguous.
+        pack = part.packed and data.size > 0
+        chunks = (1, *data.shape[1:]) if pack else None
+        g.create_dataset(part.name, data=data, chunks=chunks, compression="gzip" if pack else None, shuffle=pack)
+
+
+def _tag(g: h5py.Group, group: Group) -> h5py.Group:
+    _text(g, "encoding-type", group.kind)
+    _text(g, "encoding-version", VERSION)
+    return g
+
+
+def _smallest(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | npt.NDArray[np.uint32]:
+    return counts.astype(np.uint32) if counts.size and counts.max() < 2**32 else counts
 
 
 def _strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
     data = _encoded(values)
     group.create_dataset(name, data=data, dtype=data.dtype)
+
+
+def _text(group: h5py.Group, name: str, value: str) -> None:
+    data = _encoded([value])
+    group.attrs.create(name, data[0], dtype=data.dtype)
 
 
 def _json(group: h5py.Group, name: str, value: Any, limit: Limit) -> None:
@@ -90,78 +148,9 @@ def _json(group: h5py.Group, name: str, value: Any, limit: Limit) -> None:
     group.create_dataset(name, data=data[0], dtype=data.dtype)
 
 
-def _write(f: h5py.File, d: Dissection) -> None:
-    _tag(f, "ndissect-store")
-    _json(f, "provenance", d.provenance, limits.PROVENANCE)
-    _json(f, "protocol", d.protocol.to_json(), limits.PROTOCOL)
-    _strings(f, "groups", d.groups)
-    if d.grid is not None:
-        f.attrs["grid"] = np.array(d.grid, np.int64)
-
-    c = _tag(f.create_group("concepts"), "ndissect-concepts")
-    c["number"], c["category"] = d.concepts.number.astype(np.int32), d.concepts.category.astype(np.int32)
-    _strings(c, "name", d.concepts.name)
-    _strings(c, "categories", d.concepts.categories)
-    c["area"], c["images"] = d.concept_counts.area, d.concept_counts.images
-
-    if d.blocks is not None:
-        blocks = _tag(f.create_group("blocks"), "ndissect-blocks")
-        blocks["images"], blocks["concept_area"] = d.blocks.images, d.blocks.concept_area
-    if d.images is not None:
-        _write_images(_tag(f.create_group("images"), "ndissect-images"), d.images)
-    layers = _tag(f.create_group("layers"), "ndissect-layers")
-    _strings(f, "layer_names", [layer.name for layer in d.layers])
-    for layer in d.layers:
-        _write_layer(_tag(layers.create_group(member_name(without_controls(layer.name))), "ndissect-layer"), layer)
-
-
-def _write_images(g: h5py.Group, images: ImageTable) -> None:
-    g["index"] = images.index
-    _strings(g, "name", images.name)
-    _strings(g, "split", images.split)
-    g["thumbnails"] = np.frombuffer(b"".join(images.thumbnail), np.uint8)
-    g["thumbnail_end"] = np.cumsum([len(jpeg) for jpeg in images.thumbnail], dtype=np.int64)
-    # Read an image at a time and mostly flat colour: one compressed chunk an image. Everything else is contiguous.
-    maps = images.label_maps
-    chunk = (1, *maps.shape[1:]) if maps.size else None
-    g.create_dataset("label_maps", data=maps, chunks=chunk, compression="gzip" if chunk else None, shuffle=bool(chunk))
-    g["image_labels"] = images.image_labels
-
-
-def _smallest(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | npt.NDArray[np.uint32]:
-    return counts.astype(np.uint32) if counts.size and counts.max() < 2**32 else counts
-
-
-def _write_layer(g: h5py.Group, layer: Layer) -> None:
-    _text(g, "module", layer.module)
-    if layer.map_size is not None:
-        g.attrs["map_size"] = np.array(layer.map_size, np.int64)
-    s = layer.statistics
-    g["threshold"], g["dead"], g["nan"], g["inf"] = s.threshold, s.dead.astype(np.uint8), s.nan, s.inf
-    g["minimum"], g["maximum"] = s.minimum, s.maximum
-
-    best = _tag(g.create_group("best"), "ndissect-best")
-    best["concept"], best["intersection"], best["area"] = layer.best.concept, layer.best.intersection, layer.best.area
-    if layer.counts is not None:
-        counts = _tag(g.create_group("counts"), "ndissect-counts")
-        counts["intersection"] = _smallest(layer.counts.intersection)
-        counts["area"], counts["area_in_category"] = layer.counts.area, layer.counts.area_in_category
-    if layer.top is not None:
-        top = _tag(g.create_group("top"), "ndissect-top")
-        top["image"], top["peak"], top["map"] = layer.top.image, layer.top.peak, layer.top.maps
-    if layer.axes is not None:
-        for name, axis in zip(("rows", "columns"), layer.axes, strict=True):
-            a = _tag(g.create_group(name), "ndissect-axis")
-            a["position"], a["cell"], a["weight"] = axis.positions, axis.cell, axis.weight
-    if layer.evidence is not None:
-        evidence = _tag(g.create_group("evidence"), "ndissect-evidence")
-        for name, values in vars(layer.evidence).items():
-            evidence[name] = values
-    if layer.leading is not None:
-        leading = _tag(g.create_group("leading"), "ndissect-leading")
-        leading["concept"], leading["intersection"] = layer.leading.concept, _smallest(layer.leading.intersection)
-        leading["area"] = _smallest(layer.leading.area)
-    if layer.null is not None:
-        null = _tag(g.create_group("null"), "ndissect-null")
-        for name, values in vars(layer.null).items():
-            null[name] = values
+def _encoded(values: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    # Strings of one length, not HDF5's variable-length ones: over a damaged heap of those the library loops for ever.
+    # A name may hold bytes that are not UTF-8 (they come from file systems): keep it readable, never fail on it.
+    encoded = [without_controls(v).encode() for v in values]
+    longest = max((len(v) for v in encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(longest, 1)))

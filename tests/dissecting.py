@@ -12,7 +12,7 @@ import oracle
 import torch
 from broden_factory import Concept, Picture, write_broden
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import list_layers, match_layers
 from ndissect.engine.networks.resolve import load_network

@@ -246,7 +246,7 @@ def _dissect(work: Work, told: Connection) -> None:
     """What such a process does: the engine's part of ``nd dissect``, saving itself all the time."""
     import torch
 
-    from ndissect.engine.data.broden import open_dataset
+    from ndissect.engine.data.formats import open_dataset
     from ndissect.engine.machine.memory import Budget
     from ndissect.engine.machine.progress import Progress
     from ndissect.engine.machine.ranks import join

@@ -18,7 +18,7 @@ import faults
 import numpy as np
 import torch
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.sealed import read_sealed, write_sealed

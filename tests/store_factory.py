@@ -281,7 +281,7 @@ def read_back(path: Path) -> Dissection:
         if store.has_images:
             with h5py.File(path) as f:
                 count, labels = f["images/image_labels"].shape
-            rows = [store.image(i) for i in range(count)]
+            rows = [store.images.read(i) for i in range(count)]
             padded = [list(r.labels) + [0] * (labels - len(r.labels)) for r in rows]
             images = ImageTable(
                 index=np.array([r.index for r in rows], np.int64),
@@ -339,7 +339,7 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                 views.ranked_concepts(view, unit)
                 views.top_images(view, unit)
                 for row in view.peaks(unit)[0] if view.has_top else ():
-                    store.image(int(row))
+                    store.images.read(int(row))
             if view.has_top and view.units:
                 assert view.masks(0).ndim == 3
                 if sheets:

@@ -21,12 +21,13 @@ from cli import nd, two_lines
 from PIL import Image
 from safetensors.torch import save_file
 
-from ndissect.engine.data.broden import Broden, open_dataset
+from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.check import check_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.images import decode_image, decode_labels
 from ndissect.engine.data.jpeg import keep_jpeg
 from ndissect.engine.data.pack import pack
-from ndissect.engine.data.packed import find_pack, open_data
+from ndissect.engine.data.packed import find_pack
 from ndissect.engine.experiments.series import read_series
 from ndissect.engine.networks.weights import load_state, read_checkpoint
 from ndissect.store.errors import NDError, WrongUse
@@ -197,13 +198,13 @@ def test_the_option_lifts_the_limit_and_a_lower_one_holds_for_images_and_for_map
     assert [p.file for p in check_dataset(data, max_pixels=499)] == ["images/large.png", "index.csv"]
     pack(Broden(data))
     for most in (499, 1_199):  # packed or not, the same images are read
-        packed = open_data(data, max_pixels=most)
+        packed = open_dataset(data, max_pixels=most)
         assert find_pack(Broden(data)) is not None
         with pytest.raises(NDError, match="--max-pixels"):
             packed.read(0)
         assert packed.read(1).image.shape == (8, 8, 3)
     with pytest.raises(NDError, match="--max-pixels"):
-        open_data(data, max_pixels=499).read_labels(0)
+        open_dataset(data, max_pixels=499).read_labels(0)
 
 
 def test_fewer_large_images_are_held_at_a_time(tmp_path: Path) -> None:

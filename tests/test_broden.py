@@ -30,7 +30,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from ndissect.engine.data.broden import Broden, find_dataset, open_dataset, split_by_name
+from ndissect.engine.data.broden import Broden, split_by_name
+from ndissect.engine.data.formats import find_dataset, open_dataset
 from ndissect.engine.data.images import BadFile, decode_image, numbers_to_rgb, rgb_to_numbers
 from ndissect.store.errors import NDError, WrongUse
 

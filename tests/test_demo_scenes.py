@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ndissect.engine.data.colors import COLORS, color_map
 from ndissect.engine.demo import scenes, vocabulary
 from ndissect.engine.demo.render import render
 from ndissect.store.errors import NDError
@@ -123,13 +124,13 @@ def test_the_hard_cases_of_the_format_occur(root: Path) -> None:
     categories = {r["name"]: r["category"] for r in table(root / "label.csv")}
     assert {"object", "material"} == {c.split("(")[0] for c in categories["grass"].split(";")}
     assert {"object", "part"} == {c.split("(")[0] for c in categories["door"].split(";")}
-    assert all(categories[f"{name}-c"].startswith("color") for name in vocabulary.COLORS)
+    assert all(categories[f"{name}-c"].startswith("color") for name in COLORS)
 
 
 def test_the_color_map_names_the_colours_of_the_jpeg(root: Path) -> None:
     for row in table(root / "index.csv")[:40]:
         pixels = np.asarray(Image.open(root / "images" / row["image"]))
-        assert (numbers(root / "images" / row["color"]) == vocabulary.color_map(pixels)).all()
+        assert (numbers(root / "images" / row["color"]) == color_map(pixels)).all()
 
 
 @pytest.mark.parametrize(
@@ -142,13 +143,13 @@ def test_the_color_map_names_the_colours_of_the_jpeg(root: Path) -> None:
 )  # fmt: skip
 def test_a_plain_colour_has_the_name_a_person_gives_it(rgb: tuple[int, int, int], name: str) -> None:
     image = np.full((2, 2, 3), rgb, np.uint8)
-    assert vocabulary.NAMES[int(vocabulary.color_map(image)[0, 0]) - 1] == f"{name}-c"
+    assert vocabulary.NAMES[int(color_map(image)[0, 0]) - 1] == f"{name}-c"
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3))
 def test_every_colour_has_one_of_the_eleven_names(rgb: tuple[int, int, int]) -> None:
-    number = int(vocabulary.color_map(np.full((2, 2, 3), rgb, np.uint8))[0, 0])
-    assert vocabulary.NAMES[number - 1] in {f"{name}-c" for name in vocabulary.COLORS}
+    number = int(color_map(np.full((2, 2, 3), rgb, np.uint8))[0, 0])
+    assert vocabulary.NAMES[number - 1] in {f"{name}-c" for name in COLORS}
 
 
 def test_the_same_bytes_for_any_number_of_processes(

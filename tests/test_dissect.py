@@ -16,7 +16,7 @@ from broden_factory import Concept, Picture, write_broden
 from dissecting import GRID, IMAGES, SIZE, activations, layer, oracle_labels, run, write_data
 from networks_factory import CHANNELS, EXACT, write_network
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.device import out_of_memory
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ndissect.tui.cli.doctor_checks import Finding, examine, graphics_protocol, lock_error
+from ndissect.tui.cli.doctor_checks import examine
+from ndissect.tui.cli.doctor_finding import Finding
+from ndissect.tui.cli.doctor_folders import lock_error
+from ndissect.tui.cli.doctor_terminal import graphics_protocol
 
 #: Makes every lock fail with the error number in LOCK_ERRNO, as a file system without locks does.
 NO_LOCKS = """

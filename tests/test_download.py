@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ import numpy as np
 import pytest
 from broden_factory import Concept, Picture, write_broden
 
-from ndissect.engine.data.broden import find_dataset, open_dataset
 from ndissect.engine.data.download import Patience, download
+from ndissect.engine.data.formats import find_dataset, open_dataset
 from ndissect.engine.data.unpack import BadArchive, unpack
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import being_written, cache_folder
@@ -280,6 +281,22 @@ def test_a_download_complete_before_it_was_unpacked_needs_no_server(site: Site, 
     being_written(cache / NAME, killed.pid).mkdir()
     assert len(open_dataset(download(NAME, cache, url, patience=QUICK))) == 6
     assert left_over(cache) == {NAME}
+
+
+def test_what_a_killed_download_was_writing_goes_at_the_next_start(site: Site, cache: Path, archive: bytes) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from ndissect.engine.data.download import download
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+download(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+"""
+    done = subprocess.run([sys.executable, "-c", code, NAME, str(cache), site.url], check=False)
+    assert done.returncode < 0
+    assert [name.endswith(".part") for name in left_over(cache)] == [True]
+    (cache / f"{NAME}.zip").write_bytes(archive)  # by hand: nothing is fetched, so nothing is written over
+    fetch(site, cache)
+    assert left_over(cache) == {NAME, f"{NAME}.zip"}
 
 
 def test_a_body_of_undeclared_length(site: Site, cache: Path) -> None:

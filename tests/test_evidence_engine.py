@@ -13,7 +13,7 @@ from broden_factory import Concept, Picture, write_broden
 from dissecting import GRID, IMAGES, activations, layer, oracle_labels, run, write_data
 from networks_factory import EXACT, write_network
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.measures.pairing import null_images

@@ -11,7 +11,7 @@ from dissecting import write_data
 from networks_factory import write_network
 from torch import nn
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network

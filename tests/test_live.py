@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_factory import dissection
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import Subset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Phase, Progress

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from broden_factory import Concept, Picture, write_broden
 
-from ndissect.engine.data.broden import Broden, open_dataset
+from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import Subset, spread
 from ndissect.engine.passes.loader import Loader, prefetched
 from ndissect.store.errors import NDError

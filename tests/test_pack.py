@@ -13,11 +13,12 @@ import pytest
 from broden_factory import Concept, Picture, edit_csv, save_map, save_png, write_broden
 from networks_factory import EXACT, write_network
 
-from ndissect.engine.data.broden import Broden, open_dataset
+from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.pack import pack, plan, remove_pack
-from ndissect.engine.data.packed import FILES, ROW, PackedDataset, find_pack, open_data, pack_folder, part_folder
+from ndissect.engine.data.packed import FILES, ROW, PackedDataset, find_pack, pack_folder, part_folder
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
@@ -60,7 +61,7 @@ def data(tmp_path: Path) -> Path:
 def found(data: Path) -> PackedDataset:
     """The pack of the data set, found without anything to say about it."""
     notes: list[str] = []
-    packed = open_data(data, notes.append)
+    packed = open_dataset(data, notes.append)
     assert notes == []
     assert isinstance(packed, PackedDataset)
     return packed
@@ -69,7 +70,7 @@ def found(data: Path) -> PackedDataset:
 def not_found(data: Path, *words: str) -> None:
     """The data set is opened without its pack, and one note says why and what to do."""
     notes: list[str] = []
-    assert isinstance(open_data(data, notes.append), Broden)
+    assert isinstance(open_dataset(data, notes.append), Broden)
     assert len(notes) == 1, notes
     for word in (*words, f"nd data pack {data}"):
         assert word in notes[0]
@@ -149,7 +150,7 @@ def run(dataset: ConceptDataset, spec: str) -> Outcome:
 def test_a_dissection_over_a_pack_has_the_same_counts_and_digest(tmp_path: Path) -> None:
     data = write_broden(tmp_path / "even", pictures(((16, 16),)), CONCEPTS, grid=GRID)
     spec = f"{write_network(tmp_path, EXACT)}:network"
-    plain = run(open_data(data), spec)
+    plain = run(open_dataset(data), spec)
     pack(Broden(data))
     shutil.rmtree(data / "images")
     with warnings.catch_warnings():
@@ -180,7 +181,7 @@ def test_images_of_several_sizes_reach_torch_without_a_warning(data: Path) -> No
             for tensor in batch.pixels:
                 tensor.add_(1)
             image_tensor([loader.read(batch.images[0])])[0].zero_()
-    same(loader.dataset, open_dataset(data))
+    same(loader.dataset, Broden(data))
 
 
 # What changes
@@ -437,7 +438,7 @@ def test_a_cache_that_cannot_be_written(data: Path, cache: Path) -> None:
     with pytest.raises(NDError, match="cannot be written: Not a directory") as caught:
         pack(Broden(data))
     assert "ND_CACHE" in caught.value.hint
-    assert isinstance(open_data(data), Broden)
+    assert isinstance(open_dataset(data), Broden)
 
 
 def test_a_cache_that_cannot_even_be_looked_into(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

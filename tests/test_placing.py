@@ -13,7 +13,7 @@ from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
 from torch import nn
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.geometry.extents import trace_extents
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import list_layers

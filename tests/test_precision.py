@@ -14,7 +14,7 @@ import torch
 from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.device import Precision, computing
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network

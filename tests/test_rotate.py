@@ -20,7 +20,7 @@ from networks_factory import CHANNELS, EXACT, write_network
 from torch import nn
 from torchvision import models
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.experiments.cached import Cached, cached
 from ndissect.engine.experiments.counter_rotation import check, linear_consumers
 from ndissect.engine.experiments.rotate import Basis, CountedBasis, count, rotate

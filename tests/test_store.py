@@ -35,14 +35,15 @@ from store_factory import (
     write_small,
 )
 
-from ndissect.store import scores
+from ndissect.store import parts, scores
 from ndissect.store.counts import BLOCKS, PER_CATEGORY, LayerCounts
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.hdf5 import member_name
 from ndissect.store.model import Dissection
+from ndissect.store.parts import VERSION
 from ndissect.store.protocol import PROTOCOLS, Protocol, make_protocol
 from ndissect.store.reader import Store
-from ndissect.store.writer import VERSION, estimated_size, write_store
+from ndissect.store.writer import estimated_size, write_store
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = (ROOT / "store" / "FORMAT.md").read_text(encoding="utf-8")
@@ -147,7 +148,7 @@ def test_the_masks_of_the_top_images_are_those_that_were_counted(tmp_path: Path)
         for layer in given.layers:
             view = store.layer(layer.name)
             assert layer.counts is not None
-            images = [store.image(i) for i in range(IMAGES)]
+            images = [store.images.read(i) for i in range(IMAGES)]
             for unit in set(range(view.units)) - {WITH_NAN}:  # whose last top image was taken away
                 masks, top = view.masks(unit), view.top(unit)
                 assert masks.sum() == layer.counts.area[0, unit]
@@ -298,7 +299,7 @@ def test_opening_and_labels_read_no_counts_no_maps_and_no_images(tmp_path: Path)
         assert view.labels[0].shape == (9,)
         assert view.statistics.dead.sum() == 1
         assert view.summary()["units"] == 9
-        for missing in (view.counts, lambda: view.unit_ious(0), lambda: view.top(0), lambda: store.image(0)):
+        for missing in (view.counts, lambda: view.unit_ious(0), lambda: view.top(0), lambda: store.images.read(0)):
             with pytest.raises(NDError, match="is missing"):
                 missing()
 
@@ -433,6 +434,27 @@ def test_the_specification_lists_every_group_with_its_encoding_and_attributes(tm
     assert f"format {VERSION}\n" in FORMAT
 
 
+def test_the_table_of_parts_is_the_specification() -> None:
+    """Of every part its name, type, axes and version: to rename what holds it in memory does not change the format."""
+    specified = {row[0].strip("`"): row for row in table("Groups")}
+    assert {g.path: g.kind for g in parts.GROUPS} == {path: row[1].strip("`") for path, row in specified.items()}
+    for group in parts.GROUPS:
+        remarks = specified[group.path][3]
+        assert group.optional == remarks.startswith("optional"), group.path
+        since = re.search(r"since (\d\.\d)", remarks)
+        assert group.since == (since[1] if since else "1.0"), group.path
+    shapes = {row[0].strip("`"): (row[1], row[2]) for row in table("Datasets")}
+    listed = {
+        part.name if group is parts.ROOT else f"{group.path}/{part.name}": (
+            part.dtype,
+            " x ".join(part.axes) or "scalar",
+        )
+        for group in parts.GROUPS
+        for part in group.parts
+    }
+    assert listed == shapes
+
+
 def test_the_specification_lists_every_key_of_the_protocol() -> None:
     assert [row[0].strip("`") for row in table("Protocol")] == list(PROTOCOLS["lite"].to_json())
 
@@ -528,7 +550,7 @@ def test_the_archived_store_of_format_1_0_reads_the_same_for_ever() -> None:
         assert labels == ["red", "blue", None, "traffic light", "señal de tráfico", "wheel", "街道", "wheel", "blue"]
         ious = " ".join(f"{v:.4f}" for v in value)
         assert ious == "0.0680 0.1124 0.0000 0.0556 0.0287 0.0705 0.0563 0.0248 0.0373"
-        assert store.image(3).name == "ade20k/ünter 3.jpg"
+        assert store.images.read(3).name == "ade20k/ünter 3.jpg"
 
 
 def test_the_archived_store_of_format_1_1_reads_the_same_for_ever() -> None:

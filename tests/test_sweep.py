@@ -14,7 +14,7 @@ import pytest
 from dissecting import SIZE, run, write_data
 from networks_factory import EXACT, write_network
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.experiments.sweep import Sweep, sweep
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ndissect.engine.data.broden import Broden, open_dataset
+from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.check import check_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.synthetic import CHUNK, write_synthetic
 from ndissect.engine.data.synthetic_scene import CATEGORIES, concept_numbers
 from ndissect.store.errors import NDError, WrongUse

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from store_factory import DEAD, assert_same, dissection, read_back, visit, write_small
 
 from ndissect.store.errors import NDError
-from ndissect.store.reader import LayerView, Store
+from ndissect.store.layer_view import LayerView
+from ndissect.store.reader import Store
 from ndissect.store.scores import Best, detectors, label_units, unique_best_label, unique_per_category
 from ndissect.store.table2017 import CATEGORIES, read_table, write_table
 from ndissect.store.writer import write_store

@@ -158,6 +158,35 @@ def test_the_next_write_clears_away_what_a_killed_one_left(tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_a_folder_whose_replacement_was_killed_half_way_comes_back(tmp_path: Path, renamed: int) -> None:
+    """A real process is killed at one of the two renames that put a new folder in place of the old one."""
+    target = tmp_path / "x"
+    with atomic_folder(target) as folder:
+        (folder / "page").write_text("old")
+    code = """
+import os, signal, sys
+from pathlib import Path
+from ndissect.store.files import atomic_folder
+left, rename = [int(sys.argv[2])], Path.rename
+def killed(self, to):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, to)
+Path.rename = killed
+with atomic_folder(Path(sys.argv[1])) as folder:
+    (folder / "page").write_text("new")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(target), str(renamed)], check=False)
+    assert done.returncode < 0
+    assert target.exists() == (renamed == 1)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_left_overs(target)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert (target / "page").read_text() == "old"
+
+
 def test_only_a_file_of_its_own_name_is_opened(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")

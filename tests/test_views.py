@@ -16,7 +16,8 @@ from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.concepts import display_name, report_order
 from ndissect.store.errors import WrongUse
-from ndissect.store.reader import LayerView, Store
+from ndissect.store.layer_view import LayerView
+from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store

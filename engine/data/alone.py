@@ -1,4 +1,8 @@
-"""One process at a time: two that add to one partial file would spoil it."""
+"""One process at a time: two that add to one partial file would spoil it.
+
+filelock is no substitute: it gives no descriptor for the owner's mark, and where a file system has no locks it leaves
+a marker file, which a killed process on another machine never takes away.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,10 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | 
 
 @contextlib.contextmanager
 def alone(lock: Path, busy: str) -> Iterator[int]:
-    """Hold the file ``lock``, open as the descriptor that comes back; a kill releases it.
+    """Hold the lock file ``lock``, and give its open descriptor; the lock ends with the block or the process.
 
-    What it holds stays as it is. NDError that says ``busy`` where another process holds it, and where it is a link or
-    no file.
+    The content of the file stays as it is. NDError that says ``busy`` where another process holds the lock, and NDError
+    where ``lock`` is a link or no file. On a file system without locks the block runs without one.
     """
     descriptor = _open(lock)
     try:
@@ -31,6 +35,20 @@ def alone(lock: Path, busy: str) -> Iterator[int]:
         if os.fstat(descriptor).st_nlink == 0:  # its last holder has removed it meanwhile: it guards nothing
             raise NDError(busy, _WAIT)
         yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, busy: str) -> Iterator[None]:
+    """Hold ``folder`` itself, which may be renamed meanwhile; NDError that says ``busy`` as in :func:`alone`.
+
+    OSError where it is missing, a link or no folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, busy)
+        yield
     finally:
         os.close(descriptor)
 

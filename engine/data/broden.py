@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.concepts import Concepts, category_order, read_concepts, read_coverage
-from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.dataset import Figures, Labels, Sample
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
 from ndissect.engine.data.images import BadFile, allow_pixels, decode_image, decode_labels, read_file
-from ndissect.engine.data.names import DOWNLOADS
+from ndissect.engine.data.jpeg import bare_jpeg, keep_jpeg
 from ndissect.engine.data.tables import CATEGORY_ROWS, CONCEPT_ROWS, IMAGE_ROWS, WHOLE, Report, Table, parse_table
-from ndissect.store.errors import NDError, WrongUse, nearest
-from ndissect.store.files import cache_folder
+from ndissect.store.regular import read_regular
 
 #: The columns of index.csv that are no category.
 FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
@@ -35,37 +34,6 @@ _SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
 _CHECK = "`nd data check` lists everything that is wrong with a data set."
 
 
-def open_dataset(path: Path, max_pixels: int | None = None) -> ConceptDataset:
-    """The data set in the folder ``path``, its tables read and checked, no image opened yet.
-
-    NDError names the table, row and column of what is wrong.
-    """
-    return Broden(path, max_pixels=max_pixels)
-
-
-def find_dataset(text: str) -> Path:
-    """The folder of a data set: ``text`` itself where it is a folder, else the downloaded data set of that name."""
-    path = Path(text).expanduser()
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
-        return path
-    if os.path.exists(path):  # noqa: PTH110
-        archive = path.suffix.lower() == ".zip"
-        hint = "Unpack it and pass the folder." if archive else "Pass the folder that holds index.csv and label.csv."
-        raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder.", hint)
-    if len(path.parts) == 1 and ".." not in path.parts:
-        kept = cache_folder() / path
-        if os.path.isdir(kept):  # noqa: PTH112
-            return kept
-        if text in DOWNLOADS:
-            where = f"There is no folder {text} here or in {cache_folder()}."
-            raise WrongUse(where, f"Fetch it with `nd data download {text}`, or pass the folder where you have it.")
-        near = nearest(text, list(DOWNLOADS))
-        if near:
-            raise WrongUse(f"There is no data set {text}.", f"Did you mean {' or '.join(near)}?")
-    hint = f"Pass a folder in Broden's format, or fetch one with `nd data download {DOWNLOADS[0]}`."
-    raise WrongUse(f"There is no folder {text}.", hint)
-
-
 def split_by_name(name: str) -> str:
     """``train`` or ``val`` for the image path ``name``: the rule of the Broden authors, by its md5, about 7 to 3."""
     first = hashlib.md5(name.encode(), usedforsecurity=False).digest()[:8]
@@ -73,13 +41,13 @@ def split_by_name(name: str) -> str:
 
 
 class Broden:
-    """A data set in Broden's format: a ConceptDataset, safe to read from several threads and to pickle.
+    """A data set in Broden's format: a FolderDataset with JpegFiles, safe to read from several threads and to pickle.
 
-    Beside the fields of ConceptDataset: ``columns`` (K,): the category columns of index.csv; ``unused``: its columns
-    that are no category; ``filled`` (N, K) bool: whether image n has labels in column k; ``image_sizes`` (N, 2)
-    int32: ih, iw; ``rows`` (N,): the row in index.csv; ``frequency`` (C,) int64: how many images hold a concept, by
-    label.csv, -1 where it does not say; ``coverage`` (C,) float64: how much of them it covers, in whole images, NaN
-    where label.csv does not say; ``category_coverage``: the summed coverage of each category that has a c_ file.
+    Beside the fields of FolderDataset: ``columns`` (K,): the category columns of index.csv; ``unused``: its columns
+    that are no category; ``filled`` (N, K) bool: whether image n has labels in column k; ``rows`` (N,): the row in
+    index.csv; ``frequency`` (C,) int64: how many images hold a concept, by label.csv, -1 where it does not say;
+    ``coverage`` (C,) float64: how much of them it covers, in whole images, NaN where label.csv does not say;
+    ``category_coverage``: the summed coverage of each category that has a c_ file.
 
     ``report`` receives every fault of the tables and the reading goes on; without it the first is raised.
     ``max_pixels``: an image of more is not read, nor are label maps of one image with more in all.
@@ -91,7 +59,6 @@ class Broden:
         self.name = root.resolve().name
         self.max_pixels = max_pixels or MOST_PIXELS
         allow_pixels(self.max_pixels)
-        _check_folder(root)
         digest = hashlib.blake2b(digest_size=16)
 
         def table(file: str, required: tuple[str, ...], rows: int) -> Table:
@@ -108,11 +75,14 @@ class Broden:
         labels = table("label.csv", ("number", "name"), CONCEPT_ROWS)
         listed = table("category.csv", ("name",), CATEGORY_ROWS) if os.path.lexists(root / "category.csv") else None
         order = category_order([c for c in index.columns if c not in FIXED_COLUMNS], labels, listed, say)
-        found = [c for c in order if os.path.lexists(root / f"c_{c}.csv")]
-        cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage"), CONCEPT_ROWS), say) for c in found}
+        covered = [c for c in order if os.path.lexists(root / f"c_{c}.csv")]
+        cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage"), CONCEPT_ROWS), say) for c in covered}
         self._keep_concepts(read_concepts(labels, order, cover, say))
         self.category_coverage = {c: sum(by_number.values()) for c, by_number in cover.items()}
         self._read_index(index, order, say)
+        if report:  # an image that is listed twice stops no run: it is told to whoever asks for all faults
+            for fault in self._duplicates():
+                report(fault)
         self._tables_digest = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -168,6 +138,48 @@ class Broden:
         labels = self._read_labels(index)
         return Labels(index, self._read_maps(index)[0], labels)
 
+    def read_encoded(self, index: int) -> Sample:
+        """As ``read``, but a baseline colour JPEG is not decoded: the sample's image is its bytes, (n,) uint8."""
+        return self.read(index, keep_jpeg)
+
+    def bare_jpeg(self, index: int, side: int, most: int) -> bytes | None:
+        """The file of image ``index`` without what cameras write into it, where it is a baseline colour JPEG.
+
+        None where it is none, has more than ``side`` pixels on a side or ``most`` bytes, or cannot be read.
+        """
+        ih, iw = self.image_sizes[index].tolist()
+        if max(ih, iw) > side:
+            return None
+        try:
+            data = read_regular(self.image_path(index), most)
+        except OSError:
+            return None
+        return bare_jpeg(data, (ih, iw))
+
+    def figures(self) -> Figures:
+        """What the tables say of concepts and categories; a column that is no category counts as an empty one."""
+        images = dict(zip(self.columns, self.filled.sum(0).tolist(), strict=True))
+        return Figures(self.frequency, self.coverage, images | dict.fromkeys(self.unused, 0), self.category_coverage)
+
+    def faults(self, index: int) -> Iterator[BadFile]:
+        """All that is wrong with the files and labels of image ``index``: each is read to its end."""
+        checks: list[Callable[[], object]] = [partial(self.read_image, index)]
+        checks += [partial(self.check_label, index, *label) for label in self.labels_of(index)]
+        checks += [partial(self.read_map, path) for path in self.maps_of(index)]
+        checks.append(partial(self.check_maps, index))
+        for check in checks:
+            try:
+                check()
+            except BadFile as fault:
+                yield fault
+
+    def _duplicates(self) -> Iterator[BadFile]:
+        first: dict[str, int] = {}
+        for name, row in zip(self.names, self.rows, strict=True):
+            if name in first:
+                yield BadFile("index.csv", f"row {row}, column image: {name} is already in row {first[name]}")
+            first.setdefault(name, row)
+
     def image_path(self, index: int) -> Path:
         """Where the photograph of image ``index`` lies."""
         return self.root / "images" / self.names[index]
@@ -205,8 +217,8 @@ class Broden:
         paths = self.maps_of(index)
         count = len(paths)
         if count * self.grid[0] * self.grid[1] > self.max_pixels:
-            found = f"{count} label maps of {self.grid[0]} x {self.grid[1]} pixels, {self._more_than_are_read()}"
-            raise BadFile("index.csv", f"row {self.rows[index]}: {self.names[index]} has {found}")
+            maps = f"{count} label maps of {self.grid[0]} x {self.grid[1]} pixels, {self._more_than_are_read()}"
+            raise BadFile("index.csv", f"row {self.rows[index]}: {self.names[index]} has {maps}")
         return paths
 
     def _read_labels(self, index: int) -> tuple[int, ...]:
@@ -225,12 +237,12 @@ class Broden:
     def _more_than_are_read(self) -> str:
         return f"more than {self.max_pixels:,}; --max-pixels reads larger ones"
 
-    def _keep_concepts(self, found: Concepts) -> None:
-        self.concepts, self.frequency, self.coverage = found.table, found.frequency, found.coverage
+    def _keep_concepts(self, concepts: Concepts) -> None:
+        self.concepts, self.frequency, self.coverage = concepts.table, concepts.frequency, concepts.coverage
         # A place for every value that a map can hold, so that checking a map is one look-up.
         self._known = np.zeros(2**16, bool)
         self._known[0] = True
-        self._known[list(found.listed)] = True
+        self._known[list(concepts.listed)] = True
 
     def _read_index(self, table: Table, order: tuple[str, ...], say: Report) -> None:
         self.columns = tuple(c for c in table.columns if c in order)
@@ -278,17 +290,6 @@ class Broden:
 
 def _refuse(fault: BadFile) -> None:
     raise BadFile(fault.file, fault.what, fault.hint or _CHECK)
-
-
-def _check_folder(root: Path) -> None:
-    """NDError where ``root`` is no data set at all, with a guess at what was meant."""
-    if not root.is_dir():
-        raise NDError(f"There is no folder {root}.", "Pass the folder of a data set.")
-    if (root / "index.csv").exists() or (root / "label.csv").exists():
-        return
-    inner = sorted(p.parent for p in root.glob("*/index.csv"))
-    hint = f"Did you mean {inner[0]}?" if inner else "Pass the folder that holds index.csv, label.csv and images/."
-    raise NDError(f"{root} is not a data set in Broden's format: it holds neither index.csv nor label.csv.", hint)
 
 
 def _check_unused(table: Table, unused: tuple[str, ...], say: Report) -> None:

@@ -1,16 +1,15 @@
-"""Everything that is wrong with a data set, found by reading all of it."""
+"""Everything that is wrong with a data set: all of it is read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import at_once
+from ndissect.engine.data.formats import open_folder
 from ndissect.engine.data.images import BadFile
 
 
@@ -31,20 +30,19 @@ def check_dataset(
     workers: int | None = None,
     max_pixels: int | None = None,
 ) -> list[Problem]:
-    """All problems of a data set in Broden's format, in the order of its tables and images; empty where it is sound.
+    """All problems of a data set, in the order of its tables and images; empty where it is sound.
 
-    Every table is read, every photograph and label map decoded; sizes must agree with index.csv and every number
-    with label.csv. Frequencies and coverages are not recomputed. ``progress`` receives (images done, images in all).
+    Every table is read, every photograph and label map decoded; sizes and numbers must agree with the tables.
+    Frequencies and coverages are not recomputed. ``progress`` receives (images done, images in all).
     NDError where the folder is no data set at all.
     """
     problems: list[Problem] = []
-    dataset = Broden(dataset_path, lambda fault: problems.append(Problem(fault.file, fault.what)), max_pixels)
-    problems += _duplicates(dataset)
+    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels)
     pool = ThreadPoolExecutor(at_once(dataset, workers or os.cpu_count() or 1))
     try:
         # Threads are enough: decoding and reading leave Python's lock.
-        for done, found in enumerate(pool.map(lambda i: list(_check_image(dataset, i)), range(len(dataset))), 1):
-            problems += found
+        for done, faults in enumerate(pool.map(lambda i: list(dataset.faults(i)), range(len(dataset))), 1):
+            problems += map(_problem, faults)
             if progress:
                 progress(done, len(dataset))
     finally:
@@ -52,21 +50,5 @@ def check_dataset(
     return problems
 
 
-def _duplicates(dataset: Broden) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for name, row in zip(dataset.names, dataset.rows, strict=True):
-        if name in first:
-            yield Problem("index.csv", f"row {row}, column image: {name} is already in row {first[name]}")
-        first.setdefault(name, row)
-
-
-def _check_image(dataset: Broden, index: int) -> Iterator[Problem]:
-    checks: list[Callable[[], object]] = [partial(dataset.read_image, index)]
-    checks += [partial(dataset.check_label, index, *label) for label in dataset.labels_of(index)]
-    checks += [partial(dataset.read_map, path) for path in dataset.maps_of(index)]
-    checks.append(partial(dataset.check_maps, index))
-    for check in checks:
-        try:
-            check()
-        except BadFile as fault:
-            yield Problem(fault.file, fault.what)
+def _problem(fault: BadFile) -> Problem:
+    return Problem(fault.file, fault.what)

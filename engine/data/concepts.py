@@ -45,16 +45,16 @@ def category_order(columns: list[str], labels: Table, listed: Table | None, repo
     reported: its labels could not be found.
     """
     if listed is not None and listed.columns:
-        found: dict[str, None] = {}
+        distinct: dict[str, None] = {}
         for line, row in listed.rows:
             name = listed.cell(row, "name")
-            if name in found:
+            if name in distinct:
                 report(listed.fault(line, "name", f"category {name!r} is listed twice"))
             elif len(name.encode()) > LONGEST_CATEGORY or "/" in name:  # it is a part of a file's name
                 report(listed.fault(line, "name", f"{quoted(name)} is no name of a category"))
                 continue
-            found[name] = None
-        names = tuple(found)
+            distinct[name] = None
+        names = tuple(distinct)
     else:
         declared = {c for _, row in labels.rows for c in _categories_in(labels.cell(row, "category"))}
         names = tuple(c for c in columns if c in declared)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.engine.data.images import BadFile
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
 
@@ -77,13 +78,72 @@ class ConceptDataset(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What the tables of a data set say of its concepts and categories; nothing is counted.
+
+    ``images`` (C,) int64: how many images hold each concept, -1 where unknown; ``coverage`` (C,) float64: how much of
+    them it covers, in whole images, NaN where unknown; ``category_images``: how many images have labels of each
+    category; ``category_coverage``: the coverage of all concepts of a category, for those of which it is known.
+    """
+
+    images: npt.NDArray[np.int64]
+    coverage: npt.NDArray[np.float64]
+    category_images: Mapping[str, int]
+    category_coverage: Mapping[str, float]
+
+
+class FolderDataset(ConceptDataset, Protocol):
+    """A data set read from its own files: what a format provides, so that it can be packed, described and checked."""
+
+    image_sizes: npt.NDArray[np.int32]
+    """(N, 2): the height and width of every image."""
+    max_pixels: int
+    """An image of more pixels is not read, nor are label maps of one image with more in all."""
+
+    def maps_of(self, index: int) -> list[str]:
+        """The label maps of image ``index``."""
+        ...
+
+    def image_path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        ...
+
+    def figures(self) -> Figures:
+        """How frequent concepts and categories are, by the tables."""
+        ...
+
+    def faults(self, index: int) -> Iterator[BadFile]:
+        """All that is wrong with image ``index`` and its labels: every file of them is read to its end."""
+        ...
+
+
+@runtime_checkable
+class JpegFiles(Protocol):
+    """What a data set can do besides, if its photographs are files: give JPEGs without decoding them."""
+
+    def read_encoded(self, index: int) -> Sample:
+        """As ``ConceptDataset.read``; the image of a baseline colour JPEG is its bytes, (n,) uint8, not decoded."""
+        ...
+
+    def bare_jpeg(self, index: int, side: int, most: int) -> bytes | None:
+        """The baseline colour JPEG of image ``index``, without what cameras write into it.
+
+        None where it is none, has more than ``side`` pixels on a side or ``most`` bytes, or cannot be read.
+        """
+        ...
+
+
 def at_once(dataset: ConceptDataset, most: int) -> int:
-    """How many images of ``dataset`` are decoded and held together: ``most``, fewer where they are very large."""
+    """How many images of ``dataset`` are decoded and held together: ``most``, or fewer where images are very large."""
     return max(1, min(most, _DECODED // max(1, dataset.largest)))
 
 
 def unusable(reasons: Sequence[str], images: int, hint: str) -> NDError:
-    """The error that so many of ``images`` cannot be used, with the first few of the ``reasons``."""
+    """The error that images cannot be used: ``reasons`` has one for each of them, of ``images`` in all.
+
+    The message shows the first few reasons.
+    """
     listed = "; ".join(reasons[:_SHOW])
     more = f"; and {len(reasons) - _SHOW} more" if len(reasons) > _SHOW else ""
     return NDError(f"{len(reasons)} of {images} images cannot be used: {listed}{more}", hint)

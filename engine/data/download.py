@@ -51,7 +51,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class _Remote:
-    """What a server said of a file, so that the rest of it is only ever added to the same file's beginning."""
+    """What a server said of a file. A download goes on only where all of it is the same as before."""
 
     url: str
     length: int | None
@@ -114,9 +114,10 @@ def _is_complete(target: Path) -> bool:
 
 
 def _fetch_and_unpack(url: str, folder: Path, name: str, talk: _Talk, patience: Patience) -> None:
-    remove_left_overs(folder / name)
     given = folder / f"{name}.zip"
     part = folder / f"{name}.zip.part"
+    for target in (folder / name, part, _state(part)):
+        remove_left_overs(target)
     if given.exists():
         try:
             unpack(given, folder / name, talk.progress)
@@ -295,12 +296,12 @@ def _state(part: Path) -> Path:
 
 def _read_state(part: Path) -> _Remote | None:
     try:
-        found = _Remote(**json.loads(read_regular(_state(part), _MOST_STATE)))
+        remote = _Remote(**json.loads(read_regular(_state(part), _MOST_STATE)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    texts = (found.url, found.etag, found.modified)  # they go into the request
+    texts = (remote.url, remote.etag, remote.modified)  # they go into the request
     sound = all(isinstance(text, str) and text.isprintable() for text in texts)
-    return found if sound and isinstance(found.length, int | None) else None
+    return remote if sound and isinstance(remote.length, int | None) else None
 
 
 def _discard(part: Path) -> None:

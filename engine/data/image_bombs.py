@@ -1,7 +1,8 @@
-"""What a small image file can make a decoder do, bounded before it is decoded.
+"""Image files that make a decoder do far too much, refused before they are decoded.
 
-A header may announce more pixels than there is memory for, a progressive JPEG hold thousands of scans that each go over
-the whole picture, and what stands beside the pixels be read again and again.
+A small file can do that in three ways. Its header may announce more pixels than there is memory for. A progressive JPEG
+may hold thousands of scans, each of which goes over the whole picture. What stands beside the pixels may be read again
+and again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def most_bytes(pixels: int) -> int:
 
 
 def defused(data: bytes) -> io.BytesIO:
-    """The image file ``data`` for a decoder: the same pixels, what could cost without measure left out, or Bomb."""
+    """The image file ``data`` for a decoder: the same pixels, without what could cost without limit; or Bomb."""
     if data.startswith(_JPEG):
         return io.BytesIO(_plain_jpeg(data))
     if data.startswith(_PNG):
@@ -57,8 +58,8 @@ def _check_scans(data: bytes) -> None:
     if data.count(b"\xff\xda") <= _MOST_SCANS:  # the two bytes may also stand in what is no scan: at most too many
         return
     at, scans = 2, 0
-    while found := _MARKER.search(data, at):
-        marker, at = found[1][0], found.end()
+    while match := _MARKER.search(data, at):
+        marker, at = match[1][0], match.end()
         if marker == _END:
             return
         scans += marker == _START_OF_SCAN

@@ -90,8 +90,8 @@ def decode_labels(data: bytes, file: str, grid: tuple[int, int]) -> npt.NDArray[
         raise BadFile(file, "not a PNG file" if data else "the file is empty")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     if (depth, colour) != (8, 2):
-        found = f"{depth}-bit {_PNG_COLOURS.get(colour, 'unknown')}"
-        raise BadFile(file, f"a label map must be 8-bit RGB, this one is {found}")
+        actual = f"{depth}-bit {_PNG_COLOURS.get(colour, 'unknown')}"
+        raise BadFile(file, f"a label map must be 8-bit RGB, this one is {actual}")
     if (height, width) != grid:
         raise BadFile(file, f"the label map is {height} x {width} pixels, index.csv says {_by(grid)}")
     _check_png(data, file)

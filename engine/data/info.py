@@ -9,15 +9,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ndissect.engine.data.broden import Broden
+from ndissect.engine.data.dataset import Figures, FolderDataset
+from ndissect.engine.data.formats import open_folder
 from ndissect.engine.data.packed import Note, find_pack
 from ndissect.store.concepts import report_order
 
 
 @dataclass(frozen=True)
 class CategoryInfo:
-    """One category. ``concepts``: those whose primary category it is; ``images``: how many have labels in its cell of
-    index.csv, ``empty``: how many have none; ``coverage``: summed over its concepts, in whole images, None if unknown.
+    """One category. ``concepts``: those whose primary category it is; ``images``: how many have labels of it,
+    ``empty``: how many have none; ``coverage``: summed over its concepts, in whole images, None if unknown.
     """
 
     name: str
@@ -77,12 +78,13 @@ def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixe
     Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty;
     ``note`` is told why a pack cannot be used.
     """
-    dataset = Broden(dataset_path, max_pixels=max_pixels)
+    dataset = open_folder(dataset_path, max_pixels=max_pixels)
+    figures = dataset.figures()
     pack = find_pack(dataset, note)
-    known = np.flatnonzero(dataset.frequency >= 0)
+    known = np.flatnonzero(figures.images >= 0)
     # Equal frequencies: the lower number first, at both ends.
-    rising = known[np.argsort(dataset.frequency[known], kind="stable")].tolist()
-    falling = known[np.argsort(-dataset.frequency[known], kind="stable")].tolist()
+    rising = known[np.argsort(figures.images[known], kind="stable")].tolist()
+    falling = known[np.argsort(-figures.images[known], kind="stable")].tolist()
     sources = Counter(PurePosixPath(name).parts[0] if "/" in name else "." for name in dataset.names)
     sizes = Counter(f"{ih} x {iw}" for ih, iw in dataset.image_sizes.tolist())
     return DataInfo(
@@ -94,33 +96,32 @@ def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixe
         image_sizes=dict(sizes.most_common()),
         map_size=dataset.grid,
         concepts=len(dataset.concepts),
-        categories=_categories(dataset),
-        most=tuple(_concept(dataset, row) for row in falling[:n]),
-        least=tuple(_concept(dataset, row) for row in rising[:n]),
+        categories=_categories(dataset, figures),
+        most=tuple(_concept(dataset, figures, row) for row in falling[:n]),
+        least=tuple(_concept(dataset, figures, row) for row in rising[:n]),
         digest=dataset.tables_digest(),
         pack=None if pack is None else PackInfo(str(pack.folder), pack.bytes, pack.packed),
     )
 
 
-def _categories(dataset: Broden) -> tuple[CategoryInfo, ...]:
-    """Every category of the data set in report order, columns of index.csv that nothing uses among them."""
+def _categories(dataset: FolderDataset, figures: Figures) -> tuple[CategoryInfo, ...]:
+    """Every category of the data set in report order, those among them of which there is no concept."""
     table = dataset.concepts
-    filled = dict(zip(dataset.columns, dataset.filled.sum(0).tolist(), strict=True))
-    found = []
-    every = table.categories + dataset.unused
+    every = table.categories + tuple(name for name in figures.category_images if name not in table.categories)
+    categories = []
     for name in report_order(every):
         rows = np.flatnonzero(table.category == every.index(name))
-        # Without the category's own file: what label.csv says of the concepts whose primary category it is.
-        coverage = dataset.category_coverage.get(name, float(dataset.coverage[rows].sum()))
-        images = filled.get(name, 0)
-        found.append(CategoryInfo(name, len(rows), images, len(dataset) - images, _known(coverage)))
-    return tuple(found)
+        # Where the category's own coverage is unknown: that of the concepts whose primary category it is.
+        coverage = figures.category_coverage.get(name, float(figures.coverage[rows].sum()))
+        images = figures.category_images.get(name, 0)
+        categories.append(CategoryInfo(name, len(rows), images, len(dataset) - images, _known(coverage)))
+    return tuple(categories)
 
 
-def _concept(dataset: Broden, row: int) -> ConceptInfo:
+def _concept(dataset: FolderDataset, figures: Figures, row: int) -> ConceptInfo:
     table = dataset.concepts
-    number, images = int(table.number[row]), int(dataset.frequency[row])
-    return ConceptInfo(number, table.name[row], table.category_of(row), images, _known(float(dataset.coverage[row])))
+    number, images = int(table.number[row]), int(figures.images[row])
+    return ConceptInfo(number, table.name[row], table.category_of(row), images, _known(float(figures.coverage[row])))
 
 
 def _known(amount: float) -> float | None:

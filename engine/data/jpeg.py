@@ -1,4 +1,4 @@
-"""JPEGs as they lie in files: whether one is whole and of which size, and what cameras write into it taken out."""
+"""JPEG files that are kept as they are: whether one is whole and of which size, without what cameras write into it."""
 
 from __future__ import annotations
 

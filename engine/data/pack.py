@@ -1,7 +1,8 @@
-"""Packing a data set: every image and label map decoded once, for all networks. ndissect.engine.data.packed reads it.
+"""Packing a data set: every image and label map is decoded once, for all networks.
 
-A pack grows in a hidden folder, file by file as it will be, and index.bin names an image only when its data is on the
-disk: a kill at any moment costs the last images, and packing again goes on behind the others.
+ndissect.engine.data.packed reads packs. A pack grows in a hidden folder, in the files that it will have. index.bin
+names an image only when its data is on the disk. So a kill at any moment costs only the last images, and packing again
+goes on after the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.engine.data.alone import alone
-from ndissect.engine.data.dataset import Sample, at_once, unusable
+from ndissect.engine.data.dataset import FolderDataset, Sample, at_once, unusable
 from ndissect.engine.data.packed import (
     ABOUT,
     FILES,
@@ -30,7 +31,6 @@ from ndissect.engine.data.packed import (
     KIND,
     ROW,
     VERSION,
-    Packable,
     Rows,
     Unusable,
     changed_image,
@@ -68,7 +68,7 @@ class Plan:
     free: int
 
 
-def plan(dataset: Packable) -> Plan:
+def plan(dataset: FolderDataset) -> Plan:
     """The size of the pack of ``dataset``, from its tables, and how much of it is there already."""
     folder = pack_folder(dataset)
     there = next(p for p in folder.parents if os.path.exists(p))  # noqa: PTH110 - Path.exists raises, as for long names
@@ -76,7 +76,7 @@ def plan(dataset: Packable) -> Plan:
 
 
 def pack(
-    dataset: Packable,
+    dataset: FolderDataset,
     progress: Progress | None = None,
     *,
     force: bool = False,
@@ -113,7 +113,7 @@ def pack(
     return folder
 
 
-def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
+def remove_pack(dataset: FolderDataset) -> list[tuple[Path, int]]:
     """Delete every pack of ``dataset``, whole or not, old ones as well: the folders that were there, and their bytes.
 
     NDError where another process is packing, or where one cannot be deleted.
@@ -133,22 +133,22 @@ def remove_pack(dataset: Packable) -> list[tuple[Path, int]]:
 
 
 @contextlib.contextmanager
-def _alone(dataset: Packable) -> Iterator[None]:
+def _alone(dataset: FolderDataset) -> Iterator[None]:
     folder = pack_folder(dataset)
     own_folder(folder.parent)
     with alone(folder.with_name(f".{folder.name}.lock"), f"Another process is packing {dataset.name} into {folder}."):
         yield
 
 
-def _size(dataset: Packable) -> int:
+def _size(dataset: FolderDataset) -> int:
     """Bytes of the whole pack; the few image-level labels are not counted."""
     pixels = int(dataset.image_sizes.astype(np.int64).prod(1).sum())
     maps = sum(len(dataset.maps_of(index)) for index in range(len(dataset)))
     return 3 * pixels + 2 * dataset.grid[0] * dataset.grid[1] * maps + len(dataset) * ROW.itemsize
 
 
-def _begun(dataset: Packable) -> Rows:
-    """The images that an interrupted packing has packed, none where its files do not bear it out."""
+def _begun(dataset: FolderDataset) -> Rows:
+    """The images that an interrupted packing has packed; none where its files do not match the data set."""
     part, none = part_folder(dataset), np.empty(0, ROW)
     if os.path.islink(part):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
         return none
@@ -170,7 +170,7 @@ def _begun(dataset: Packable) -> Rows:
 
 
 class _Writer:
-    """Adds images to the files of a pack, behind the ``begun`` ones; what commit() returned from outlives a kill."""
+    """Adds images to the files of a pack, after the ``begun`` ones. What was added before commit() survives a kill."""
 
     def __init__(self, folder: Path, begun: Rows, grid: tuple[int, int]) -> None:
         self._files = [open(folder / file, "ab", opener=own_file) for file in FILES]  # noqa: SIM115 - see close()
@@ -201,8 +201,8 @@ class _Writer:
                 file.close()
 
 
-def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> None:
-    """Pack what is not in ``begun``; after a bad image the others are only read, to tell of all the bad ones."""
+def _write(dataset: FolderDataset, begun: Rows, progress: Progress, workers: int) -> None:
+    """Pack what is not in ``begun``. After a bad image the rest is only read, to list every bad image."""
 
     def read(index: int) -> tuple[Sample, bytes] | NDError:
         try:
@@ -216,11 +216,11 @@ def _write(dataset: Packable, begun: Rows, progress: Progress, workers: int) -> 
     progress.start("packing", len(rest))
     writer = _Writer(part_folder(dataset), begun, dataset.grid)
     try:
-        for found in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
-            if isinstance(found, NDError):
-                bad.append(found.message)
+        for result in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
+            if isinstance(result, NDError):
+                bad.append(result.message)
             elif not bad:
-                writer.add(*found)
+                writer.add(*result)
             progress.advance(1)
     finally:
         try:
@@ -248,7 +248,7 @@ def _row(sample: Sample, file_bytes: int) -> bytes:
     return row.tobytes()
 
 
-def _finish(dataset: Packable) -> None:
+def _finish(dataset: FolderDataset) -> None:
     """Give the pack its description, then its name."""
     part, folder = part_folder(dataset), pack_folder(dataset)
     index = (part / INDEX).read_bytes()
@@ -266,7 +266,7 @@ def _finish(dataset: Packable) -> None:
     _sync(folder.parent)
 
 
-def _write_about(folder: Path, dataset: Packable, known: dict[str, Any]) -> None:
+def _write_about(folder: Path, dataset: FolderDataset, known: dict[str, Any]) -> None:
     about = {
         "encoding-type": KIND,
         "encoding-version": VERSION,
@@ -296,9 +296,9 @@ def _used(folder: Path) -> int:
 
 
 def _discard(folder: Path) -> None:
-    """Delete a pack, file by known file, and move a file in its place aside.
+    """Delete a pack, one known file after another. A file that lies in its place is renamed and kept.
 
-    FileExistsError where a link is in its place, or other files in it.
+    FileExistsError where a link lies in its place, or where the folder holds other files.
     """
     remove_known(folder, lambda name: name in _OURS or (name.startswith(f".{ABOUT}.") and name.endswith(".part")))
     if os.path.lexists(folder) and stat.S_ISREG(folder.lstat().st_mode):  # no pack, so not ours to delete

@@ -16,13 +16,12 @@ import zlib
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.dataset import ConceptDataset, FolderDataset, Labels, Sample
 from ndissect.store.files import cache_folder
 from ndissect.store.names import quoted, safe_name
 from ndissect.store.regular import open_regular, read_regular
@@ -56,31 +55,7 @@ class Unusable(Exception):
     """A pack that must not be used; the message completes a sentence about it."""
 
 
-class Packable(ConceptDataset, Protocol):
-    """A data set whose size is known before it is read: what packing and finding a pack need of one."""
-
-    image_sizes: npt.NDArray[np.int32]
-    """(N, 2): the height and width of every image."""
-    max_pixels: int
-    """An image of more pixels is not read, nor are label maps of one image with more in all."""
-
-    def maps_of(self, index: int) -> list[str]:
-        """The label maps of image ``index``."""
-        ...
-
-    def image_path(self, index: int) -> Path:
-        """The file of image ``index``."""
-        ...
-
-
-def open_data(path: Path, note: Note | None = None, max_pixels: int | None = None) -> ConceptDataset:
-    """The data set in the folder ``path``, by its pack where there is one; ``note`` is told why one is of no use."""
-    dataset = Broden(path, max_pixels=max_pixels)
-    packed = find_pack(dataset, note)
-    return dataset if packed is None else packed
-
-
-def find_pack(dataset: Packable, note: Note | None = None) -> PackedDataset | None:
+def find_pack(dataset: FolderDataset, note: Note | None = None) -> PackedDataset | None:
     """The pack of ``dataset``; None where there is none that can be used, and then ``note`` is told why."""
     folder = pack_folder(dataset)
     try:
@@ -113,15 +88,15 @@ def part_folder(dataset: ConceptDataset) -> Path:
 
 
 def other_packs(dataset: ConceptDataset) -> list[Path]:
-    """The packs, whole or not, of what the tables in the folder of ``dataset`` were at another time."""
+    """The packs, whole or not, that were made of the same folder when its tables were different."""
     name, mine = glob.escape(_stem(dataset)), (pack_folder(dataset), part_folder(dataset))
-    found = []
+    packs = []
     for folder in sorted([*_home().glob(f"{name}-*"), *_home().glob(f".{name}-*.part")]):
         with contextlib.suppress(Unusable, OSError, ValueError):
             about = read_about(folder)
             if folder not in mine and about.get("root") == str(dataset.root.resolve()):
-                found.append(folder)
-    return found
+                packs.append(folder)
+    return packs
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -146,7 +121,7 @@ def ends(rows: Rows, grid: tuple[int, int]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(sizes, 0)])
 
 
-def changed_image(dataset: Packable, rows: Rows) -> str:
+def changed_image(dataset: FolderDataset, rows: Rows) -> str:
     """The name of an image whose file is not of the size that was packed, empty if there is none.
 
     Up to 512 files, spread over the data set, are looked at. One that is gone has not changed.
@@ -159,13 +134,13 @@ def changed_image(dataset: Packable, rows: Rows) -> str:
 
 
 class PackedDataset:
-    """A data set by its pack: equal to the one it was packed from, its arrays read-only views of mapped files.
+    """A data set by its pack: equal to the one that was packed, with arrays that are read-only views of mapped files.
 
-    ``folder``: of the pack, ``bytes``: its size, ``packed``: when, as ISO 8601. What is damaged in a mapped file is
-    found when an image is first read; the image is then decoded from its own files, and ``note`` is told once.
+    ``folder``: of the pack; ``bytes``: its size; ``packed``: when, as ISO 8601. Damage in a mapped file shows when an
+    image is first read. The image is then decoded from its own files, and ``note`` is told once.
     """
 
-    def __init__(self, dataset: Packable, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
+    def __init__(self, dataset: FolderDataset, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
         self.root, self.name, self.concepts = dataset.root, dataset.name, dataset.concepts
         self.names, self.splits, self.grid = dataset.names, dataset.splits, dataset.grid
         self.folder, self.packed = folder, packed
@@ -213,7 +188,7 @@ class PackedDataset:
         return Labels(index, self._maps[maps].reshape(count, *self.grid), tuple(self._labels[labels].tolist()))
 
     def _is_sound(self, index: int, which: int, array: npt.NDArray[Any]) -> bool:
-        """Whether the CRC of an array is that of ``index``, which is looked at once: images are read several times."""
+        """Whether the CRC of ``array`` is that of image ``index``; computed once, as images are read several times."""
         if not self._sound[index, which]:
             self._sound[index, which] = zlib.crc32(array.data) == self._rows[index]["crc"][which]
         if not self._sound[index, which]:
@@ -233,7 +208,7 @@ def _home() -> Path:
     return cache_folder() / "packed"
 
 
-def _open(dataset: Packable, folder: Path, note: Note | None) -> PackedDataset:
+def _open(dataset: FolderDataset, folder: Path, note: Note | None) -> PackedDataset:
     """The pack in ``folder``, after comparing every size; Unusable, OSError or ValueError where it is of no use."""
     about = read_about(folder)
     if about.get("tables_digest") != dataset.tables_digest():
@@ -256,10 +231,10 @@ def _open(dataset: Packable, folder: Path, note: Note | None) -> PackedDataset:
 def _open_sized(path: Path, size: int) -> BufferedReader:
     """The file at ``path``, open; Unusable or OSError where it is no file of ``size`` bytes."""
     file = open_regular(path)
-    found = os.fstat(file.fileno()).st_size
-    if found != size:
+    actual = os.fstat(file.fileno()).st_size
+    if actual != size:
         file.close()
-        raise Unusable(f"is damaged ({path.name} has {found} bytes instead of {size})")
+        raise Unusable(f"is damaged ({path.name} has {actual} bytes instead of {size})")
     return file
 
 

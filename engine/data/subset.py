@@ -39,6 +39,6 @@ class Subset:
 
 
 def spread(dataset: ConceptDataset, images: int) -> ConceptDataset:
-    """At most so many images, evenly over the data set; all of them where it has no more."""
+    """``dataset``, or a part of it with ``images`` images that lie evenly over it."""
     n = len(dataset)
     return dataset if images >= n else Subset(dataset, [(2 * i + 1) * n // (2 * images) for i in range(images)])

@@ -7,7 +7,6 @@ Image i depends on the seed and i alone, so that every data set is the beginning
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import errno
 import functools
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ndissect.engine.data.alone import alone_in
 from ndissect.engine.data.broden import FIXED_COLUMNS, split_by_name
 from ndissect.engine.data.colors import COLORS
 from ndissect.engine.data.images import numbers_to_rgb
@@ -97,7 +97,8 @@ def write_synthetic(
             return folder
         part = hidden(folder, "part")
         own_folder(part)
-        with _alone(part):
+        # When one process gives the folder its final name, no other may be writing to it.
+        with alone_in(part, f"Another process is writing {part}."):
             if not _is_ready(folder, wanted):  # it was made since
                 _begin(part, wanted)
                 _draw_all(part, wanted, workers or _cores(), progress)
@@ -133,52 +134,31 @@ def _is_ready(folder: Path, wanted: Parameters) -> bool:
     """Whether ``folder`` is the data set; False where it is yet to be made. NDError where it is something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    found = _read_parameters(folder)
-    if found == asdict(wanted):
+    there = _read_parameters(folder)
+    if there == asdict(wanted):
         return True
-    if found is None:
+    if there is None:
         raise NDError(f"{folder} exists and is no synthetic data set.", "Name a new folder, or move this one away.")
     other = "; ".join(
-        f"{name} {found.get(name)}, not {value}" for name, value in asdict(wanted).items() if found.get(name) != value
+        f"{name} {there.get(name)}, not {value}" for name, value in asdict(wanted).items() if there.get(name) != value
     )
     raise NDError(f"{folder} holds another synthetic data set: {other}.", "Name a new folder, or delete this one.")
 
 
 def _read_parameters(folder: Path) -> dict[str, object] | None:
     try:
-        found = json.loads((folder / _PARAMETERS).read_text("utf-8"))
+        parameters = json.loads((folder / _PARAMETERS).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
-
-
-@contextlib.contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Hold ``part``: when one process gives it its final name, no other may be writing to it."""
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        # A network file system without locks: better to go on without one than not at all.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise NDError(f"Another process is writing {part}.", "Wait until it ends, then try again.") from None
-        yield
-    finally:
-        os.close(descriptor)
+    return parameters if isinstance(parameters, dict) else None
 
 
 def _begin(part: Path, wanted: Parameters) -> None:
     """Make the folders that are missing, after removing what was begun with other parameters."""
     remove_left_overs(part / _PARAMETERS)
-    found = _read_parameters(part)
-    if found != asdict(wanted):
-        if found is None and any(part.iterdir()):
+    there = _read_parameters(part)
+    if there != asdict(wanted):
+        if there is None and any(part.iterdir()):
             raise NDError(f"{part} is in the way: it holds no unfinished synthetic data set.", "Move it away.")
         remove_known(part / _FINISHED, _is_chunk)
         for kind in KINDS:
@@ -250,8 +230,8 @@ def _write_chunk(part: Path, wanted: Parameters, start: int) -> int:
         pixels[labelled] += wanted.grid**2
         sizes = [wanted.image_size] * 2 + [wanted.grid] * 2
         rows.append([name, split_by_name(name), *map(str, sizes), *(";".join(cells.get(c, ())) for c in CATEGORIES)])
-    found = np.flatnonzero(images).tolist()
-    text = json.dumps({"rows": rows, "concepts": [[n, int(images[n]), int(pixels[n])] for n in found]})
+    present = np.flatnonzero(images).tolist()
+    text = json.dumps({"rows": rows, "concepts": [[n, int(images[n]), int(pixels[n])] for n in present]})
     with replacing(_chunk_file(part, start), durable=False) as file:
         file.write_text(text, "utf-8")
     return len(rows)
@@ -280,10 +260,10 @@ def _read_chunk(part: Path, start: int) -> dict[str, Any] | None:
     """What the tables need of a chunk; None where it is not finished, or its file is damaged or a link."""
     try:
         with open(_chunk_file(part, start), "rb", opener=own_file) as file:
-            found = json.load(file)
+            chunk = json.load(file)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.keys() == {"rows", "concepts"} else None
+    return chunk if isinstance(chunk, dict) and chunk.keys() == {"rows", "concepts"} else None
 
 
 def _is_chunk(name: str) -> bool:

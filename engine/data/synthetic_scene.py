@@ -125,7 +125,7 @@ class Painter:
             grain = np.full_like(grain, number)
         shapes = self._shapes(rng, look, labels.get("scene", ()))
         maps["color"].append(self._color_names[tuple(np.moveaxis(shapes >> 4, 2, 0))])
-        return Picture(kind, self._pixels(rng, shapes, grain), maps, {c: found for c, found in labels.items() if found})
+        return Picture(kind, self._pixels(rng, shapes, grain), maps, {c: n for c, n in labels.items() if n})
 
     def _cells(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int32]:
         """(G, G): which of ``count`` scattered points is nearest, seen through a pane that bends straight edges."""
@@ -194,5 +194,5 @@ def _shown(values: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
 
 
 def _choose(rng: np.random.Generator, chances: Sequence[float]) -> int:
-    """A place in ``chances``, which sum to 1, as often as it says."""
+    """A random index into ``chances``, which sum to 1, each drawn with its chance."""
     return min(int(np.searchsorted(np.cumsum(chances), rng.random(), "right")), len(chances) - 1)

@@ -87,8 +87,8 @@ def parse_table(file: str, data: bytes, required: tuple[str, ...], report: Repor
     reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), strict=True)
     rows: list[tuple[int, tuple[str, ...]]] = []
     try:
-        found = ((reader.line_num, tuple(c.strip() for c in cells)) for cells in reader if cells)
-        rows.extend(itertools.islice(found, most + 2))  # the header, and one that is too many
+        stripped = ((reader.line_num, tuple(c.strip() for c in cells)) for cells in reader if cells)
+        rows.extend(itertools.islice(stripped, most + 2))  # the header, and one that is too many
     except csv.Error as error:
         report(BadFile(file, f"row {reader.line_num}: not a CSV table ({error})"))
         if not rows:

@@ -120,7 +120,10 @@ def _holds_folder(files: set[str], prefix: str, expected: str) -> bool:
 
 
 def _clash(paths: list[tuple[str, ...]]) -> str:
-    """What cannot lie side by side on every system, where some take names of other case for the same; else empty."""
+    """What cannot lie side by side on every system; empty where all can.
+
+    Some file systems take names that differ in case alone for the same name.
+    """
     alike = [tuple(unicodedata.normalize("NFC", part).casefold() for part in parts) for parts in paths]
     files = set(alike)
     if len(files) < len(alike):

@@ -126,9 +126,9 @@ def main() -> None:
         model, saved = write(options.out, variant, lessons, epochs, options.seed)
         rows += saved
         write_table(options.out, rows)
-        found = accuracy(model, held_out)
-        facts[variant.name] = {"parameters": sum(p.numel() for p in model.parameters()), **found}
-        print(f"{variant.name}: held-out accuracy {found['kind']:.4f}, {len(held_out.kind)} images", flush=True)
+        accuracies = accuracy(model, held_out)
+        facts[variant.name] = {"parameters": sum(p.numel() for p in model.parameters()), **accuracies}
+        print(f"{variant.name}: held-out accuracy {accuracies['kind']:.4f}, {len(held_out.kind)} images", flush=True)
     facts |= {"minutes": round((time.perf_counter() - start) / 60, 1), "torch": torch.__version__}
     with atomic(options.out / "factors.json") as part:
         part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

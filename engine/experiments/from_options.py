@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.data.packed import open_data
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.data.synthetic import write_synthetic
 from ndissect.engine.experiments.bench import Bench, bench
@@ -114,7 +114,7 @@ def bench_network(options: Options, console: Console, *, images: int = 256, roun
             folder = write_synthetic(
                 cache_folder() / f"bench-{images}", images, progress=progress.step("making images")
             )
-        dataset = open_data(folder, console.tell, options.max_pixels)
+        dataset = open_dataset(folder, console.tell, options.max_pixels)
     else:
         dataset = open_named(options, console)
     device = choose_device(options.device)

@@ -1,12 +1,13 @@
-"""Which part of the image the maps of a layer show: what padding and cropping inside of the forward pass make of it.
+"""Which part of the image the maps of a layer show, where the forward pass pads or crops.
 
-Half-pixel placing spreads a map over the whole image, as the papers do. Convolutions and poolings leave it at that,
-with their own padding or without: that their samples lie up to a cell beside it is part of the method. But a network
-that pads its input to a multiple, or crops it, makes maps of more or of less than the image. So an extent is followed
-from operation to operation: ``F.pad`` widens it, slices narrow it, a resize keeps it. Padding that the next window
-takes in instead of its own (reflection padding, TensorFlow's SAME) is that window's and changes nothing.
+Half-pixel placing spreads a map over the whole image, as the papers do. Convolutions and poolings leave it there, with
+their own padding or without: their samples may lie up to a cell beside it, which is part of the method. But a network
+that pads its input to a multiple, or crops it, makes maps of more or of less than the image.
 
-All positions are in pixels of the network's input, counted from its first edge.
+So an extent is followed from operation to operation: ``F.pad`` widens it, slices narrow it, a resize keeps it. Some
+networks pad before a window that has no padding of its own (reflection padding, TensorFlow's SAME). That padding
+belongs to the window and changes nothing. All positions are in pixels of the network's input, counted from its first
+edge.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ def _rule(
     if isinstance(first, str) or len(size) < 2 or out.ndim < 3:
         return why_unknown(name, inputs)
     rows, cols = first
-    found = _moved(name, args, kwargs, tensor, first)
-    if found is not None:
-        return found
+    moved = _moved(name, args, kwargs, tensor, first)
+    if moved is not None:
+        return moved
     both = [_axis(name, args, kwargs, tensor, out, d, extent) for d, extent in enumerate((rows, cols))]
     if both[0] is None or both[1] is None:
         return why_unknown(name, inputs)
@@ -143,7 +144,7 @@ def _axis(
 
 
 def _windowed(e: Extent, n: int, window: Field) -> Extent:
-    """After a sliding window: padding before it that stands for its own is taken off."""
+    """The extent after a sliding window; padding before it that takes the place of its own changes nothing."""
     half, own = Fraction(window.size - 1, 2), -window.offset
     room = max(Fraction(0), half - own)  # on each side, for padding that stands for the window's own
     cut = [Fraction(0), Fraction(0)]
@@ -211,7 +212,7 @@ def _flipped(e: Extent, n: int) -> Extent:
 
 
 def _join(extents: Sequence[Extents], out: Tensor) -> Extents | str:
-    """What branches show together: the same, up to a cell; the whole image where one of them shows just that."""
+    """What branches that meet show: the same up to a cell, or the whole image where one of them shows just that."""
     sizes = out.shape[-2:]
     both = [_joined([e[d] for e in extents], int(sizes[d])) for d in (0, 1)]
     if both[0] is None or both[1] is None:

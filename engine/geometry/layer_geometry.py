@@ -20,10 +20,10 @@ from ndissect.store.upsampling import Axis, Field, make_axis
 
 @dataclass(frozen=True)
 class LayerGeometry:
-    """A layer, as far as counting needs to know it: its name, units, map size, and how its maps lie on the grid.
+    """A dissected layer, as counting needs to know it: name, units, map size, and how its maps lie on the grid.
 
-    ``kept``: the rows and columns of the layer's own maps that lie on the image, None for all; what else they hold
-    takes no part in anything, and ``map_size`` is that of what is kept.
+    ``kept``: the rows and columns of the layer's own maps that lie on the image, None for all of them. The others take
+    no part in anything, and ``map_size`` does not count them.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Whether a layer's maps lie where the labels are: what the network's operations say, tried on changed images.
+"""Whether a layer's maps lie where the labels are: what its operations say, tried on changed images.
 
-Half-pixel placing takes it that a map shows the whole image, upright. Where the network pads or crops inside of its
+Half-pixel placing assumes that a map shows the whole image, upright. Where the network pads or crops inside of its
 forward pass, the extent that was followed through it (ndissect.engine.geometry.extents) says which part a map shows,
-and the map is placed accordingly. What comes back of changes of the image (ndissect.engine.geometry.responses) must
-agree.
+and the map is placed there. Changes of the image must come back at the same places
+(ndissect.engine.geometry.responses).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Responses = tuple[tuple[Response, Response], tuple[Response, Response]]
 
 @dataclass(frozen=True)
 class MapAlignment:
-    """How a layer's maps lie on the image: the ``parts`` of it that their rows and columns show, and what to say.
+    """How a layer's maps lie on the image: which parts of it their rows and columns show.
 
-    ``kept``: the rows and columns that lie on the image, None for all; ``note``: what was found, "" for nothing;
-    ``fault``: why the maps cannot be placed, "" where they can.
+    ``parts``: these parts; ``kept``: the rows and columns of the maps that lie on the image, None for all; ``note``:
+    what the user should know, "" for nothing; ``fault``: why the maps cannot be placed, "" where they can.
     """
 
     parts: tuple[Part, Part] = (WHOLE, WHOLE)
@@ -82,7 +82,7 @@ def _expected(e: Extent, n: int) -> list[npt.NDArray[np.float64]]:
 
 
 def _fault_of_responses(responses: Responses, expected: Sequence[Sequence[npt.NDArray[np.float64]]]) -> str:
-    """What does not come back where it should; "" where all does, or where it cannot be told."""
+    """What comes back at another place than it should; "" where nothing does, or where that cannot be told."""
     for axis in (0, 1):
         own, other = responses[axis][axis], responses[axis][1 - axis]
         if not own.clear and other.clear and other.fits(band_middles()) and _follows(other):
@@ -92,9 +92,9 @@ def _fault_of_responses(responses: Responses, expected: Sequence[Sequence[npt.ND
         if np.corrcoef(own.place[1:-1], band_middles()[1:-1])[0, 1] < -_SURE:
             return f"{' and '.join(_ENDS[axis])} are swapped in them"
         shown = [f"{band_middles()[k]:.0%}".replace("%", " %") for k in (1, 3, 6)]
-        found = [f"{own.place[k]:.0%}".replace("%", " %") for k in (1, 3, 6)]
+        returned = [f"{own.place[k]:.0%}".replace("%", " %") for k in (1, 3, 6)]
         where = "height" if axis == 0 else "width"
-        return f"what is at {', '.join(shown)} of the image's {where} comes back at {', '.join(found)} of theirs"
+        return f"what is at {', '.join(shown)} of the image's {where} comes back at {', '.join(returned)} of theirs"
     return ""
 
 

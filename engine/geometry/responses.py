@@ -1,9 +1,9 @@
-"""Where in a layer's maps a change of the image comes back, found by changing one band of it after the other.
+"""Where in a layer's maps a change of the image comes back: one band of the image is changed after the other.
 
-The check that transforms get (ndissect.engine.networks.alignment), made through the layer. A band of rows, or of
-columns, has every pixel moved by half of the range of a byte; what that changes in the maps lies around one place.
-Deep layers see much of the image at once, so the place is that of the bulk of the change and known to some tenths of
-its width. It tells what is upside down, moved or far too small, with any operations between image and layer.
+This is the check that transforms get (ndissect.engine.networks.alignment), made through the layer. In a band of rows,
+or of columns, every pixel is moved by half of the range of a byte. What that changes in the maps lies around one place.
+Deep layers see much of the image at once, so the place is the middle of the change, known to some tenths of its width.
+It tells what is upside down, moved or far too small, whatever the operations between image and layer.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def respond(run: Run, image: Tensor, names: Sequence[str]) -> dict[str, tuple[tu
             for name, maps in run(changed(image, axis, band)).items():
                 lines[name][axis].append(_change(base[name], maps[0].float()))
     return {
-        name: tuple((_response([rows for rows, _ in found]), _response([cols for _, cols in found])) for found in axes)
+        name: tuple(
+            (_response([rows for rows, _ in changes]), _response([cols for _, cols in changes])) for changes in axes
+        )
         for name, axes in lines.items()
     }
 
@@ -99,13 +101,13 @@ def _change(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _response(lines: Sequence[Tensor]) -> Response:
-    """The response of BANDS lines (n,) of changes: without what changes everywhere, whichever the band."""
-    found = torch.stack(list(lines)).double().numpy()
-    found = found - found.min(0, keepdims=True)
-    weight = (found / np.maximum(found.max(1, keepdims=True), 1e-300)) ** 2  # the bulk counts, not its tails
+    """The response of BANDS lines (n,) of changes. What changes for every band is taken off first."""
+    changes = torch.stack(list(lines)).double().numpy()
+    changes = changes - changes.min(0, keepdims=True)
+    weight = (changes / np.maximum(changes.max(1, keepdims=True), 1e-300)) ** 2  # the bulk counts, not its tails
     whole = weight.sum(1, keepdims=True)
-    weight = np.divide(weight, whole, out=np.full_like(weight, np.nan), where=found.max(1, keepdims=True) > 0)
-    at = (np.arange(found.shape[1]) + 0.5) / found.shape[1]
+    weight = np.divide(weight, whole, out=np.full_like(weight, np.nan), where=changes.max(1, keepdims=True) > 0)
+    at = (np.arange(changes.shape[1]) + 0.5) / changes.shape[1]
     place = weight @ at
     width = np.sqrt(np.maximum((weight * (at - place[:, None]) ** 2).sum(1), 0))
-    return Response(place, width, found.shape[1])
+    return Response(place, width, changes.shape[1])

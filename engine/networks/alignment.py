@@ -1,9 +1,9 @@
-"""Whether a transform shows a network the whole image, upright: found by where it puts known edges.
+"""Whether a transform shows a network the whole image, upright: tried on images with known edges.
 
-An image that is black on one side of column k and white on the other comes back with its step at some column e. If
-the whole image was resized, e/w = k/W for every k. A crop, a pad or a flip gives another line, and from that line
-follows how much of the image is lost. Steps, unlike a ramp of grey values, are found under any normalisation,
-also one by the image's own mean and deviation.
+An image that is black on one side of column k and white on the other comes back with its step at some column e. If the
+whole image was resized, e/w = k/W for every k. A crop, a pad or a flip gives another line, and from that line follows
+how much of the image is lost. A ramp of grey values would do less: a step is seen under any normalisation, also under
+one by the image's own mean and deviation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What reading a checkpoint may cost: bounded before and after it is read, whatever the file says of itself."""
+"""What reading a checkpoint may cost in memory. It is checked before and after reading, whatever the file claims."""
 
 from __future__ import annotations
 
@@ -114,9 +114,10 @@ def check_header(head: bytes, path: Path) -> None:
 
 
 def plain_tensors(state: Mapping[str, Tensor], limit: Limit) -> dict[str, Tensor]:
-    """The same tensors as plain dense ones; NDError for others, and where they are larger than ``limit``.
+    """The same tensors as plain dense ones; NDError for other kinds, and where they take more than ``limit``.
 
-    A tensor that repeats a small storage takes no memory by itself, and all that it claims once it is copied.
+    A tensor may repeat a small storage. It then takes no memory by itself, and takes all that it claims once it is
+    copied.
     """
     plain: dict[str, Tensor] = {}
     needed = 0
@@ -134,7 +135,7 @@ def plain_tensors(state: Mapping[str, Tensor], limit: Limit) -> dict[str, Tensor
 
 
 def _kind(value: Tensor) -> str:
-    """What a tensor is that no weight can be copied from, as in ``a sparse tensor``; empty for a dense one."""
+    """What kind of tensor this is, as in ``a sparse tensor``, where no weight can be copied from it; else ""."""
     if value.layout != torch.strided or value.is_nested:
         return "a sparse tensor"
     if value.device.type == "meta":

@@ -1,4 +1,4 @@
-"""What went wrong in the researcher's own code, told by the line of theirs where it happened."""
+"""Failures of the researcher's own code, told with the line of that code where they happened."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A researcher's own code, imported without its names meeting ours.
 
-A network's file says ``import utils`` and means the ``utils.py`` beside it. Putting that folder on ``sys.path`` would
-show its names to everyone: a ``random.py`` beside the network would break the next library that imports random, and a
-second network would be handed the first one's ``utils``. So each network gets a private package, whose search path
-is the network's folders, and an import statement *in those folders* looks there first:
+A network's file says ``import utils`` and means the ``utils.py`` beside it. If that folder were on ``sys.path``,
+everyone would see its names: a ``random.py`` beside the network would break the next library that imports random, and
+a second network would get the first one's ``utils``. So each network gets a private package, whose search path is the
+network's folders, and an import statement *in those folders* looks there first:
 
 * every module of the network lives in ``sys.modules`` as ``_nd_network_<id>.<its own name>``, which pickle,
   dataclasses and relative imports rely on;
@@ -14,6 +14,10 @@ is the network's folders, and an import statement *in those folders* looks there
 
 A module which Python or torch has loaded already keeps its meaning, so ``import random`` is the standard library's
 even where a ``random.py`` lies beside the network (``from . import random`` gets that one).
+
+Two simpler ways were tried. The folders on ``sys.path`` only while the network loads: then imports inside ``forward()``
+and pickles of the network fail later, and ``import ndissect`` beside a folder of that name gets ours (five tests fail).
+A process for each network: hooks, edits and comparisons need the modules of all networks in this process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From images to what a network was trained on, with every image whole: label maps must lie on what it sees.
+"""From images to what a network was trained on. Every image stays whole, as label maps must lie on what it sees.
 
-Training transforms crop. A dissection must not: a pixel of the label map is compared with the unit's activation at
-the same relative place of the input. So presets of torchvision's weights are rewritten to resize the whole image,
-and any other transform is tried on images with known edges and refused if it moves them (``alignment.py``).
+Training transforms crop. A dissection must not: a pixel of the label map is compared with the unit's activation at the
+same relative place of the input. So presets of torchvision's weights are rewritten to resize the whole image. Any other
+transform is tried on images with known edges, and refused if it moves them (ndissect.engine.networks.alignment).
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ def _from_preset(transform: object, source: str) -> Preprocess | None:
 def _from_transform(transform: Callable[..., object], source: str) -> Preprocess:
     steps = list(_steps(transform))
     for step in steps:
-        found = _RANDOM.search(type(step).__name__)
-        if found:
-            raise NDError(f"the transform of {source} is random ({found[0]})", WANTED)
+        random = _RANDOM.search(type(step).__name__)
+        if random:
+            raise NDError(f"the transform of {source} is random ({random[0]})", WANTED)
     normalise = next((s for s in reversed(steps) if type(s).__name__ == "Normalize"), None)
     mode = _find_mode(transform, source)
     example = run_transform(transform, mode, _noise(2))

@@ -47,7 +47,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Fit:
-    """What ``apply_state`` left out: keys that the network lacks a value for, that it has no place for, misfits."""
+    """The keys that ``apply_state`` left out: without a value, without a place in the network, or of another shape."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -126,15 +126,15 @@ def undo_prefixes(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
     children = {name for name, _ in module.named_children()}
     result = dict(state)
     while result:
-        found = [p for p in PREFIXES if p[:-1] not in children and all(k.startswith(p) for k in result)]
-        if not found:
+        prefixes = [p for p in PREFIXES if p[:-1] not in children and all(k.startswith(p) for k in result)]
+        if not prefixes:
             break
-        result = {k.removeprefix(found[0]): v for k, v in result.items()}
+        result = {k.removeprefix(prefixes[0]): v for k, v in result.items()}
     return _without_wrapped_parts(module, result)
 
 
 def _without_wrapped_parts(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with ``module.`` taken out of keys that are the network's own without it, and of no other key's."""
+    """``state`` with ``module.`` taken out of each key that becomes a key of the network by that."""
     own = set(module.state_dict())
     plain = {key: _unwrapped_key(module, key) for key in state if key not in own}
     claimed = [*(key for key in state if key in own), *plain.values()]
@@ -143,7 +143,7 @@ def _without_wrapped_parts(module: nn.Module, state: dict[str, Tensor]) -> dict[
 
 
 def _unwrapped_key(module: nn.Module, key: str) -> str:
-    """``key`` without each ``module`` that the network has no child of that name for at its place."""
+    """``key`` without every part ``module`` for which the network has no child of that name there."""
     at: nn.Module | None = module
     kept = []
     for part in key.split("."):
@@ -218,7 +218,7 @@ def _read_torch(file: BufferedReader, head: bytes, limit: Limit) -> object:
 
 
 def _quiet() -> warnings.catch_warnings[None]:
-    """Without torch's advice to its own developers about old pickles."""
+    """Suppress torch's warnings about old pickles, which are for its own developers."""
     return warnings.catch_warnings(action="ignore")
 
 
@@ -260,7 +260,7 @@ def _named(content: dict[object, object]) -> dict[str, object]:
 
 
 def _holds_tensors(value: object, known: dict[tuple[int, int], bool], depth: int = 0) -> bool:
-    """Whether there are tensors in a dictionary of names, or in those in it; each is looked through once."""
+    """Whether a dictionary of names, or a dictionary in it, holds tensors; each is looked through once."""
     if not isinstance(value, dict):
         return False
     at = (id(value), depth)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def decode_together(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> list[Tensor]:
-    """(3, H, W) uint8 tensors on ``device`` of images, encoded (n,) or decoded (H, W, 3).
+    """(3, H, W) uint8 tensors on ``device`` of images that are encoded, (n,), or decoded, (H, W, 3).
 
-    RuntimeError where one cannot be decoded. A GPU's decoder rounds otherwise than a CPU's: pixels may differ by a few
-    levels.
+    RuntimeError where one cannot be decoded. A GPU's decoder rounds in another way than a CPU's: pixels may differ by a
+    few levels.
     """
     from torchvision.io import ImageReadMode, decode_jpeg  # noqa: PLC0415 - takes a while
 

@@ -1,4 +1,4 @@
-"""Which group of images every count goes to: train or val, and there one of the blocks that intervals draw from."""
+"""Which group of images each count goes to: train or val, and within them one of the blocks that intervals need."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ndissect.store.evidence import TRAIN, VAL
 
 @dataclass(frozen=True)
 class Grouping:
-    """``names`` of the groups that a store holds, each of ``blocks`` blocks (1: not by block); ``of`` (N,) int64.
+    """The image groups that a store holds, each of them in ``blocks`` blocks (1: counts are not kept by block).
 
-    Group g of a tally is block ``g % blocks`` of ``names[g // blocks]``.
+    ``names``: of the groups; ``of`` (N,) int64: the group of each image as the tally counts it. Group g of a tally is
+    block ``g % blocks`` of ``names[g // blocks]``.
     """
 
     names: tuple[str, ...]

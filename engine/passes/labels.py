@@ -117,9 +117,9 @@ def gathered(images: Sequence[tuple[LabelBatch, int]]) -> LabelBatch:
 
 
 def joined(batches: Sequence[LabelBatch]) -> LabelBatch:
-    """Several labellings of the same N images side by side, as one of more concepts and categories.
+    """Several labellings of the same N images as one, with more concepts and categories.
 
-    Concept row r of labelling p is row p C + r, category k is p K + k.
+    Concept row r of labelling p becomes row p C + r, and category k becomes p K + k.
     """
     first = batches[0]
     N, C = first.area.shape[0], first.area.shape[1] - 1
@@ -149,7 +149,7 @@ def _whole_words(maps: int, size: int) -> int:
 
 
 def _count_once(by_map: Tensor, maps: int, everywhere: Tensor) -> None:
-    """Blank, in place, what an earlier map or the image's own label already says of a pixel."""
+    """Set to 0, in place, each label of a pixel that an earlier map or an image-level label names already."""
     for level in everywhere.T:
         # Where an image has fewer labels, level is 0, and so is what is blanked.
         by_map.masked_fill_(by_map == level[:, None, None], 0)

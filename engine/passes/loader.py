@@ -14,9 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Sample, at_once, unusable
-from ndissect.engine.data.jpeg import keep_jpeg
+from ndissect.engine.data.dataset import ConceptDataset, JpegFiles, Sample, at_once, unusable
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.decoding import decode_together
 from ndissect.engine.passes.labels import LabelBatch, label_batch
@@ -33,7 +31,7 @@ _AHEAD = 2
 
 
 def prefetched(items: Iterator[T], ahead: int = _AHEAD) -> Generator[T, None, None]:
-    """The same items, made by a thread of their own, ``ahead`` before they are asked for."""
+    """The same items, made by a thread, up to ``ahead`` of them before they are asked for."""
     made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(ahead)
     ended = threading.Event()
 
@@ -74,8 +72,9 @@ def prefetched(items: Iterator[T], ahead: int = _AHEAD) -> Generator[T, None, No
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images, decoded: their numbers in the data set, and ``bad``, (number, what is wrong) of those left out.
+    """Some images, decoded, with their labels.
 
+    ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
     ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``maps``: label maps
     on the grid as concept rows + 1, an array (M, H, W) an image; ``levels``: the image-level labels, likewise;
     ``digest``: of all that was read, to be added up mod 2**128.
@@ -117,7 +116,7 @@ class Loader:
         self.grid = protocol.grid or dataset.grid
         self._pin = pin
         # Where JPEGs are decoded a batch at a time; elsewhere the threads decode them one by one.
-        self._jpeg_on = jpeg_on if isinstance(dataset, Broden) else None
+        self._jpeg_on = jpeg_on if isinstance(dataset, JpegFiles) else None
         # Concept number -> concept row + 1; label maps hold 16-bit numbers.
         kind = np.int16 if len(dataset.concepts) < 2**15 else np.int32
         self._row = np.zeros(1 << 16, kind)
@@ -128,7 +127,10 @@ class Loader:
         return self.dataset.read(index)
 
     def first(self, *, skip_bad: bool) -> Tensor:
-        """The first image that can be read, uint8 (1, 3, H, W); NDError for those before it, unless ``skip_bad``."""
+        """The first image that can be read, uint8 (1, 3, H, W).
+
+        NDError where an image before it cannot be read; with ``skip_bad`` only where none can.
+        """
         for index in range(len(self.dataset)):
             try:
                 return image_tensor([self.dataset.read(index)])[0]
@@ -138,10 +140,10 @@ class Loader:
         raise NDError(f"{self.dataset.root} holds no image that can be used", "nd data check says why")
 
     def batches(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Batch, None, None]:
-        """These images in order, ``size`` at a time.
+        """These images in order, ``size`` at a time; fewer where they are so large that they would fill the memory.
 
-        Fewer at a time where images are so large that they would fill the memory. NDError at the first that cannot be
-        read, which names the others of ``images`` too, unless ``skip_bad``.
+        NDError at the first image that cannot be read, which names the others of ``images`` that cannot. With
+        ``skip_bad`` they are left out.
         """
         return prefetched(self._batches(images, at_once(self.dataset, size), skip_bad))
 
@@ -149,11 +151,11 @@ class Loader:
         some: list[_Decoded] = []
         bad: list[tuple[int, NDError]] = []
         rest = 0
-        for number, found in enumerate(in_order(self._try, images, self.workers, at_once(self.dataset, 2 * size))):
-            if not isinstance(found, NDError):
-                some.append(found)
+        for number, result in enumerate(in_order(self._try, images, self.workers, at_once(self.dataset, 2 * size))):
+            if not isinstance(result, NDError):
+                some.append(result)
             elif skip_bad:
-                bad.append((images[number], found))
+                bad.append((images[number], result))
             else:
                 self.refuse(images[number:])
             rest += 1
@@ -165,8 +167,8 @@ class Loader:
 
     def _try(self, index: int) -> _Decoded | NDError:
         try:
-            if self._jpeg_on is not None and isinstance(self.dataset, Broden):
-                sample = self.dataset.read(index, keep_jpeg)
+            if self._jpeg_on is not None and isinstance(self.dataset, JpegFiles):
+                sample = self.dataset.read_encoded(index)
             else:
                 sample = self.dataset.read(index)
         except NDError as e:
@@ -203,8 +205,8 @@ class Loader:
 
     def refuse(self, images: Sequence[int]) -> NoReturn:
         """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
-        found = in_order(self._try, images, self.workers, at_once(self.dataset, 64))
-        reasons = [e.message for e in found if isinstance(e, NDError)]
+        results = in_order(self._try, images, self.workers, at_once(self.dataset, 64))
+        reasons = [e.message for e in results if isinstance(e, NDError)]
         hint = f"nd data check {quoted(self.dataset.root)} lists every fault; --skip-bad goes on without these images"
         raise unusable(reasons, len(self.dataset), hint)
 
@@ -225,9 +227,9 @@ class Loader:
         """
         flat = [image for piece in pieces for image in piece]
         read = self._try_rows if unreadable_as_none else self._read_rows
-        found = in_order(read, flat, self.workers, at_once(self.dataset, 256))
+        labels_read = in_order(read, flat, self.workers, at_once(self.dataset, 256))
         for piece in pieces:
-            rows = [next(found) for _ in piece]
+            rows = [next(labels_read) for _ in piece]
             yield self._labels([r for r, _ in rows], [levels for _, levels in rows], device)
 
     def _read_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:

@@ -9,13 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ndissect.engine.data.broden import Broden
-from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample, at_once
-from ndissect.engine.data.jpeg import bare_jpeg
+from ndissect.engine.data.dataset import JpegFiles, Labels, Sample, at_once
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.loader import Loader
 from ndissect.store.model import ImageTable
-from ndissect.store.regular import read_regular
 from ndissect.store.upsampling import resize_labels
 
 #: The longest side of a thumbnail in pixels; Broden's images stay as they are.
@@ -34,28 +31,17 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def _own_jpeg(dataset: ConceptDataset, index: int) -> bytes | None:
-    """The image's own file where it is a JPEG as small as a thumbnail: nothing is lost, and nothing computed."""
-    if not isinstance(dataset, Broden) or max(dataset.image_sizes[index]) > SIDE:
-        return None
-    try:
-        data = read_regular(dataset.image_path(index), _MOST_BYTES)
-    except OSError:  # it is read again, and what is wrong told, below
-        return None
-    height, width = dataset.image_sizes[index].tolist()
-    return bare_jpeg(data, (height, width))
-
-
 def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
     """The table of the images at ``indices``, in that order."""
     thumbnails: list[bytes] = []
     maps: list[npt.NDArray[np.uint16] | None] = []
     labels: list[tuple[int, ...]] = []
     M = 0
+    jpegs = loader.dataset if isinstance(loader.dataset, JpegFiles) else None
 
     def make(index: int) -> tuple[Labels | Sample, bytes]:
-        own = _own_jpeg(loader.dataset, index)
-        if own is not None:
+        own = jpegs.bare_jpeg(index, SIDE, _MOST_BYTES) if jpegs else None
+        if own is not None:  # as small as a thumbnail: nothing is lost, and nothing computed
             return loader.dataset.read_labels(index), own
         sample = loader.read(index)
         return sample, thumbnail(sample.image)

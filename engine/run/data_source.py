@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
-from ndissect.engine.data.broden import find_dataset
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.data.packed import open_data
-from ndissect.engine.demo import scenes
+from ndissect.engine.data.formats import open_dataset
+from ndissect.engine.demo.named import find_named
 from ndissect.engine.machine.console import Console
 from ndissect.engine.run.options import Options
 from ndissect.store.errors import NDError
@@ -22,13 +20,9 @@ def open_named(options: Options, console: Console) -> ConceptDataset:
 
     WrongUse where there is none of that name; NDError where it cannot be read.
     """
-    name = options.data
-    if name is not None and (name != "demo" or Path(name).is_dir()):
-        folder = find_dataset(name)
-    else:
-        with console.progress() as progress:
-            folder = scenes.ensure(progress=progress.step("making the demo's images"))
-    return open_data(folder, console.note, options.max_pixels)
+    with console.progress() as progress:
+        folder = find_named(options.data, progress.step("making the demo's images"))
+    return open_dataset(folder, console.note, options.max_pixels)
 
 
 def image_size(dataset: ConceptDataset) -> tuple[int, int]:

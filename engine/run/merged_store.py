@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ndissect.engine.data.packed import open_data
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import choose_device
 from ndissect.engine.machine.memory import budget
@@ -35,7 +35,7 @@ def merge_to_store(
     began = time.time()
     shards = open_shards(folders)
     about: dict[str, Any] = shards[0].about["provenance"]
-    dataset = open_data(data or Path(about["data"]["path"]), console.note, options.max_pixels)
+    dataset = open_dataset(data or Path(about["data"]["path"]), console.note, options.max_pixels)
     with console.progress() as progress:
         device = choose_device(options.device)
         dissection, survey, seconds = merge(

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from store_factory import dissection
 
-from ndissect.store.writer import VERSION, write_store
+from ndissect.store.parts import VERSION
+from ndissect.store.writer import write_store
 
 if __name__ == "__main__":
     target = Path(__file__).with_name(f"store-{VERSION}.h5")

@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from ndissect.engine.data.broden import open_dataset
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.demo import scenes
 from ndissect.engine.machine.device import choose_device

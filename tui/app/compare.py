@@ -15,7 +15,7 @@ import numpy as np
 from ndissect.store import scores
 from ndissect.store.concepts import report_order
 from ndissect.store.errors import WrongUse
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Best
 from ndissect.tui.app.compare_units import compare_units
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing

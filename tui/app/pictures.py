@@ -16,8 +16,8 @@ from typing import Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import cache_folder, own_folder
+from ndissect.store.layer_view import LayerView
 from ndissect.store.names import safe_name
-from ndissect.store.reader import LayerView
 from ndissect.tui.pictures.viewer import Viewer, run_viewer
 
 # No colour, visible cursor, no mouse: a viewer may leave it otherwise. Not the main screen, whose cursor would jump.

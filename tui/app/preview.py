@@ -11,7 +11,7 @@ from PIL import Image
 from textual.widget import Widget
 
 from ndissect.store.errors import NDError
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.tui.pictures.overlay import PAPER, draw_panel
 from ndissect.tui.pictures.sheets import unit_panels
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from rich.cells import cell_len
 
 from ndissect.store.concepts import report_order
-from ndissect.store.reader import LayerView, Store
+from ndissect.store.layer_view import LayerView
+from ndissect.store.reader import Store
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.store.evidence import SIGNIFICANT
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU, detectors, unique_best_label
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, Texts

@@ -149,9 +149,9 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     found = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
     pixels = 0
     for rank, (image_row, peak, values) in enumerate(zip(top.image.tolist(), top.peak, top.maps, strict=True)):
-        name, split, counts = store.image_name(image_row), store.image_split(image_row), None
+        name, split, counts = store.images.name(image_row), store.images.split(image_row), None
         if pixels < PAGE_PIXELS:
-            mask, image = view.mask(unit, values), store.image(image_row)
+            mask, image = view.mask(unit, values), store.images.read(image_row)
             truth: npt.NDArray[np.bool_] = image.truth(number, mask.shape) if number else np.zeros_like(mask)
             counts = (int((mask & truth).sum()), int(mask.sum()), int(truth.sum()))
             pixels += mask.size + image.label_maps.size

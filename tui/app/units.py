@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.evidence import SIGNIFICANT
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, Texts

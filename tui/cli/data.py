@@ -14,24 +14,13 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
-    from ndissect.engine.data.broden import Broden
+    from ndissect.engine.data.dataset import FolderDataset
 
 app = typer.Typer(help="Labelled image data: info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None)
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
 ]
-
-
-def find(name: str) -> Path:
-    """The folder of the data set called ``name``, the demo's made on first use."""
-    from ndissect.engine.data.broden import find_dataset
-
-    if name != "demo" or Path(name).exists():
-        return find_dataset(name)
-    from ndissect.engine.demo import scenes
-
-    return scenes.ensure()
 
 
 def _note(text: str) -> None:
@@ -49,11 +38,12 @@ def info(
 ) -> None:
     """Images, concepts by category, coverage, and the most and least frequent concepts."""
     from ndissect.engine.data.info import describe
+    from ndissect.engine.demo.named import find_named
     from ndissect.store.concepts import display_name
     from ndissect.store.files import human_bytes
     from ndissect.tui.cli.output import Column, Table, number, print_json, print_table
 
-    d = describe(find(path), count, _note, max_pixels)
+    d = describe(find_named(path), count, _note, max_pixels)
     if json:
         print_json(asdict(d))
         return
@@ -84,8 +74,8 @@ def info(
     ]
     rows = [
         [which, c.number, display_name(c.name, c.category), c.category, c.images, c.coverage]
-        for which, found in (("most", d.most), ("least", d.least))
-        for c in found
+        for which, concepts in (("most", d.most), ("least", d.least))
+        for c in concepts
     ]
     print_table(Table(columns, rows, notes=["coverage: area in whole images, summed over images"]))
 
@@ -94,10 +84,11 @@ def info(
 def check(path: DataArgument, max_pixels: MaxPixelsOption = None, json: JsonOption = False) -> None:
     """Open every file and list all that is wrong. Exit code 1 if anything is."""
     from ndissect.engine.data.check import check_dataset
+    from ndissect.engine.demo.named import find_named
     from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
     from ndissect.tui.cli.progress import show_progress
 
-    folder = find(path)
+    folder = find_named(path)
     with show_progress() as progress:
         problems = check_dataset(folder, progress.step("checking"), max_pixels=max_pixels)
     if json:
@@ -166,12 +157,13 @@ def pack(
 
     Goes on where it was when it is stopped, and run again.
     """
-    from ndissect.engine.data.broden import Broden
+    from ndissect.engine.data.formats import open_folder
+    from ndissect.engine.demo.named import find_named
     from ndissect.tui.cli.output import emit_line
 
     if force and remove:
         raise WrongUse("--force packs and --remove deletes", "choose one of them")
-    dataset = Broden(find(path), max_pixels=max_pixels)
+    dataset = open_folder(find_named(path), max_pixels=max_pixels)
     if remove:
         _remove_pack(dataset)
         return
@@ -179,7 +171,7 @@ def pack(
     emit_line(str(folder))
 
 
-def _pack(dataset: Broden, force: bool, workers: int) -> Path:
+def _pack(dataset: FolderDataset, force: bool, workers: int) -> Path:
     from ndissect.engine.data.pack import pack, plan
     from ndissect.engine.data.packed import find_pack
     from ndissect.store.files import human_bytes
@@ -215,7 +207,7 @@ class _Stopped(NDError):
     exit_code = 130
 
 
-def _remove_pack(dataset: Broden) -> None:
+def _remove_pack(dataset: FolderDataset) -> None:
     from ndissect.engine.data.pack import remove_pack
     from ndissect.store.files import human_bytes
     from ndissect.tui.cli.output import tell

@@ -14,7 +14,8 @@ from ndissect.store.errors import WrongUse
 from ndissect.tui.cli.options import ForceOption, StoreOption, complete_layer
 
 if TYPE_CHECKING:
-    from ndissect.store.reader import LayerView, Store
+    from ndissect.store.layer_view import LayerView
+from ndissect.store.reader import Store
 
 
 class Format(StrEnum):

@@ -16,7 +16,8 @@ from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, compl
 from ndissect.tui.cli.output import Column, Table
 
 if TYPE_CHECKING:
-    from ndissect.store.reader import LayerView, Store
+    from ndissect.store.layer_view import LayerView
+    from ndissect.store.reader import Store
     from ndissect.tui.tables.views import Filter
 
 

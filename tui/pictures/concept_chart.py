@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ndissect.store.concepts import report_order
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.pictures.figures import CATEGORY_COLOUR, OTHER_COLOUR
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.tui.pictures.overlay import Panel, contact_sheet
 from ndissect.tui.tables.views import marks, match_concepts, unit_json
 
@@ -51,9 +51,9 @@ def unit_panels(view: LayerView, unit: int, *, images: int = 10, concept: int | 
     number = None if concept is None else int(store.concepts.number[concept])
     panels = []
     for row, peak, values in zip(top.image.tolist(), top.peak, top.maps, strict=True):
-        mask, picture = view.mask(unit, values), _decode(view, store.thumbnail(row))
-        there = None if number is None else store.image(row).truth(number, mask.shape)
-        panels.append(Panel(picture, mask, there, f"{peak:.3g}  {store.image_name(row)}"))
+        mask, picture = view.mask(unit, values), _decode(view, store.images.thumbnail(row))
+        there = None if number is None else store.images.read(row).truth(number, mask.shape)
+        panels.append(Panel(picture, mask, there, f"{peak:.3g}  {store.images.name(row)}"))
     return panels
 
 

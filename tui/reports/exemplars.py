@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.store.errors import NDError
+from ndissect.store.layer_view import LayerView
 from ndissect.store.names import safe_name
-from ndissect.store.reader import LayerView
 from ndissect.tui.pictures.overlay import enlarge
 from ndissect.tui.pictures.sheets import unit_panels
 

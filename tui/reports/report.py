@@ -19,7 +19,8 @@ import numpy.typing as npt
 from ndissect.store.concepts import report_order
 from ndissect.store.errors import WrongUse
 from ndissect.store.evidence import NUMBERS
-from ndissect.store.reader import LayerView, Store
+from ndissect.store.layer_view import LayerView
+from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.store.text import clean_text
 from ndissect.tui.pictures import overlay, sheets

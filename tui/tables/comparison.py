@@ -16,7 +16,7 @@ import numpy as np
 from ndissect.store.bootstrap import Labelled, Resampled, count_interval, label_differences, resampled_unique
 from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.counts import Ints
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.origin import same_data
 from ndissect.tui.tables.views import concept_detectors, unit_json

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ndissect.store.reader import LayerView
+from ndissect.store.layer_view import LayerView
 
 #: What filters, orders and options call the numbers of ndissect.store.evidence.Evidence.
 FIELDS = {

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ndissect.store.concepts import report_order
 from ndissect.store.evidence import NUMBERS, TRAIN, VAL
+from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import marks_json
-from ndissect.store.reader import LayerView, Store
+from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.views import evidence_line, marks, protocol_line
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
+from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import MARKED, Mark
 from ndissect.store.protocol import Protocol
-from ndissect.store.reader import LayerView, Store
+from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 from ndissect.tui.tables.evidence import FIELDS, told
 
@@ -198,7 +199,7 @@ def top_images(view: LayerView, unit: int) -> list[dict[str, Any]]:
     if not view.has_top:
         return []
     return [
-        {"image": view.store.image_name(int(row)), "peak": float(peak)}
+        {"image": view.store.images.name(int(row)), "peak": float(peak)}
         for row, peak in zip(*view.peaks(unit), strict=True)
     ]
 
