@@ -21,6 +21,8 @@ from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
 from ndissect.tui.tables import views
+from ndissect.tui.tables.columns import SORTS
+from ndissect.tui.tables.units import unit_json
 from ndissect.tui.tables.views import Filter
 
 LABELS = ["red", "blue", "car", "traffic light", "señal de tráfico", "wheel", "街道", "art gallery", "striped"]
@@ -60,7 +62,7 @@ def view(request: pytest.FixtureRequest) -> LayerView:
 
 
 def rows_of(view: LayerView, units: np.ndarray) -> list[dict[str, object]]:
-    return [views.unit_json(view, int(u)) for u in units]
+    return [unit_json(view, int(u)) for u in units]
 
 
 # --- selecting and ordering units -----------------------------------------------------------------------------------
@@ -101,10 +103,10 @@ KEYS: dict[str, Callable[[list[dict], dict], tuple]] = {
 
 
 def test_every_order_has_its_rule() -> None:
-    assert set(KEYS) == set(views.SORTS)
+    assert set(KEYS) == set(SORTS)
 
 
-@pytest.mark.parametrize("sort", views.SORTS)
+@pytest.mark.parametrize("sort", SORTS)
 def test_units_come_in_the_order_asked_for(view: LayerView, sort: str) -> None:
     units = views.select_units(view, Filter(), sort)
     assert sorted(units.tolist()) == list(range(view.units))
@@ -131,7 +133,7 @@ def test_the_report_lists_detectors_by_category_and_then_the_rest(view: LayerVie
 def test_a_unit_without_a_label_is_listed_and_has_none(view: LayerView) -> None:
     for sort in ("iou", "label", "category", "report"):
         assert DEAD in views.select_units(view, Filter(), sort)[-5:]
-    one = views.unit_json(view, DEAD)
+    one = unit_json(view, DEAD)
     assert (one["label"], one["category"], one["iou"]) == (None, None, 0.0)
 
 
@@ -140,7 +142,7 @@ def test_a_unit_without_a_label_is_listed_and_has_none(view: LayerView) -> None:
     categories=st.lists(st.sampled_from(CATEGORIES), unique=True, max_size=3),
     concept=st.none() | st.sampled_from(["red", "e", "art", "*t*", "traffic_light", "none", "s?r*", "街"]),
     min_iou=st.sampled_from([0.0, 0.01, 0.04, 0.06, 0.5]),
-    sort=st.sampled_from(views.SORTS),
+    sort=st.sampled_from(SORTS),
 )
 def test_filters_keep_what_they_say(
     view: LayerView, categories: list[str], concept: str | None, min_iou: float, sort: str
@@ -166,8 +168,8 @@ def test_filters_keep_what_they_say(
 
 
 BOUNDS = {
-    "max_q": ("q", 0.04), "min_low": ("iou_low", 0.03), "min_heldout": ("heldout_iou", 0.03),
-    "min_stability": ("stability", 0.8), "min_auprc": ("auprc", 0.5),
+    "q": ("q", 0.04), "low": ("iou_low", 0.03), "heldout": ("heldout_iou", 0.03),
+    "stability": ("stability", 0.8), "auprc": ("auprc", 0.5),
 }  # fmt: skip
 
 
@@ -177,16 +179,15 @@ def test_a_filter_by_evidence_is_inclusive_and_unknowns_do_not_pass(weighed: Sto
     known = {row["unit"]: row[name] for row in rows_of(view, np.arange(view.units)) if row[name] is not None}
     assert 0 < len(known) < view.units
     for value in (least, *list(known.values())[:3]):
-        got = views.select_units(view, Filter(**{bound: value}), "unit").tolist()
+        got = views.select_units(view, Filter(bounds={bound: value}), "unit").tolist()
         assert got == [u for u, x in known.items() if (x <= value if name == "q" else x >= value)]
     for value in (0.0, 1.0):
-        assert views.select_units(full.layer("features.0"), Filter(**{bound: value})).tolist() == []
+        assert views.select_units(full.layer("features.0"), Filter(bounds={bound: value})).tolist() == []
 
 
 def test_filters_by_evidence_and_label_add_up(weighed: Store) -> None:
     view = weighed.layer("features.0")
-    wanted = Filter(("object", "scene"), None, 0.02, max_q=0.5, min_auprc=0.2)
-    assert wanted.of_evidence == {"q": 0.5, "auprc": 0.2}
+    wanted = Filter(("object", "scene"), None, 0.02, {"q": 0.5, "auprc": 0.2})
     expected = [
         r["unit"]
         for r in rows_of(view, np.arange(view.units))
@@ -204,7 +205,7 @@ def test_a_units_evidence_for_programs(weighed: Store, full: Store) -> None:
     for store in (weighed, full):
         view = store.layer("features.0")
         for unit in range(view.units):
-            one = views.unit_json(view, unit)
+            one = unit_json(view, unit)
             assert list(one) == ["unit", "label", "category", "iou", "threshold", "dead", *told]
             for name in told:
                 value = float(getattr(view.evidence, name)[unit])
@@ -287,7 +288,7 @@ def test_a_full_store_ranks_every_concept_of_a_unit(full: Store) -> None:
             assert r["category"] == CONCEPTS[row][2]
         if ranked and unit != DEAD:
             assert (ranked[0]["concept"], ranked[0]["iou"]) == tuple(
-                views.unit_json(view, unit)[key] for key in ("label", "iou")
+                unit_json(view, unit)[key] for key in ("label", "iou")
             )
         assert views.ranked_concepts(view, unit, count=2) == ranked[:2]
 
@@ -317,7 +318,7 @@ def test_the_best_of_each_category_in_report_order(view: LayerView) -> None:
         best = views.best_json(view, unit)
         assert list(best) == report_order(view.store.concepts.categories)
         found = [b for b in best.values() if b]
-        label = views.unit_json(view, unit)
+        label = unit_json(view, unit)
         assert label["iou"] == max((b["iou"] for b in found), default=0.0)
         assert all(b["category"] == category for category, b in best.items() if b)
 
@@ -399,7 +400,7 @@ def test_the_units_of_a_concept(full: Store, imported: Store) -> None:
         assert {(f["layer"], f["unit"]): f["iou"] for f in found} == {k: v for k, v in expected.items() if v > 0}
         assert [f["iou"] for f in found] == sorted((f["iou"] for f in found), reverse=True)
         for f in found:
-            assert f["label"] == views.unit_json(full.layer(f["layer"]), f["unit"])["label"]
+            assert f["label"] == unit_json(full.layer(f["layer"]), f["unit"])["label"]
 
     view = imported.layer("features.0")
     for row in range(len(imported.concepts)):
@@ -508,7 +509,7 @@ def test_a_layer_without_units_and_one_without_labels(tmp_path: Path) -> None:
             view = store.layer(name)
             assert views.best_unit(view) == (None, "", 0.0)
             assert views.summary_lines(view)[0].startswith(f"{units} units, 0 detectors")
-            for sort in views.SORTS:
+            for sort in SORTS:
                 assert set(views.select_units(view, Filter(), sort).tolist()) == set(range(units))
             assert views.select_units(view, Filter(concept="red"), "report").tolist() == []
         table = views.concept_table([store.layer("empty")], np.arange(9), 0.04)

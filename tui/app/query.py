@@ -22,12 +22,15 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.tui.tables.evidence import FIELDS
+from ndissect.tui.tables.columns import BY_WORD
+from ndissect.tui.tables.units import Texts
 
 Bools = npt.NDArray[np.bool_]
 
-# What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word.
-NUMBERS = ("iou", "unit", "threshold", "units", "detectors", "images", "peak", *FIELDS)
+# What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word. Of numbers those of
+# several listings first, then those of units alone.
+_OF_SEVERAL = ("iou", "unit", "threshold", "units", "detectors", "images", "peak")
+NUMBERS = tuple(dict.fromkeys((*_OF_SEVERAL, *(word for word, column in BY_WORD.items() if column.right))))
 CHOICES = ("cat", "layer")
 FLAGS = ("dead", "marked", "detector", "significant")
 _LONGER = {"category": "cat", "u": "unit"}
@@ -44,18 +47,6 @@ _COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", 
 _UNEQUAL = re.compile("[a-z]+!=", re.IGNORECASE)
 _CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
 _RANGE = re.compile(r"(?P<first>\d*\.?\d*)(?P<dash>-?)(?P<last>\d*\.?\d*)")
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A text for each row: ``code`` (N,) picks one of ``strings``, so that equal texts are looked at once."""
-
-    strings: tuple[str, ...]
-    code: npt.NDArray[np.int64]
-
-    def where(self, holds: Callable[[str], bool]) -> Bools:
-        """(N,) bool: the rows whose text ``holds`` accepts."""
-        return np.array([holds(s.casefold()) for s in self.strings], bool)[self.code]
 
 
 def texts(strings: list[str]) -> Texts:

@@ -11,9 +11,10 @@ from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.reader import LayerView
 from ndissect.store.scores import DETECTOR_IOU, detectors, unique_best_label
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
-from ndissect.tui.app.query import Fields, Texts
+from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.evidence import any_known
+from ndissect.tui.tables.units import Texts
 from ndissect.tui.tables.views import cautions, evidence_line
 
 

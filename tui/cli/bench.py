@@ -39,8 +39,9 @@ def bench(
 ) -> None:
     """Time a dissection beside decoding and the bare forward pass, on this machine, in one process."""
     from ndissect.tui.cli.dissect import known_precision
-    from ndissect.tui.cli.output import Column, Table, emit_line, number, print_json, print_table, tell
+    from ndissect.tui.cli.output import Column, Table, emit_line, print_json, print_table, tell
     from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.tables.formats import number
 
     known_precision(precision)
     from ndissect.engine.data.synthetic import write_synthetic

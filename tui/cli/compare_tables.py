@@ -8,6 +8,7 @@ from typing import Any
 from ndissect.tui.cli import output
 from ndissect.tui.cli.output import Column, Table
 from ndissect.tui.tables.comparison import all_categories, mark
+from ndissect.tui.tables.formats import number
 from ndissect.tui.tables.views import UNIQUE
 
 _RULES = (("unique/cat", "unique_per_category"), ("unique/best", "unique_best_label"))
@@ -117,7 +118,7 @@ def _unit(unit: dict[str, Any], intervals: bool) -> list[Any]:
         return side["label"] or ("dead" if side["dead"] else "no label")
 
     b = name(unit["b"]) if unit["changed"] or unit["b"]["label"] is None else "same"
-    low, high = (output.number(unit[k]) if unit[k] != unit[k] else f"{unit[k]:+.3f}" for k in ("low", "high"))
+    low, high = (number(unit[k]) if unit[k] != unit[k] else f"{unit[k]:+.3f}" for k in ("low", "high"))
     cells = [unit["unit"], name(unit["a"]), f"{unit['a']['iou']:.3f}", b, f"{unit['b']['iou']:.3f}"]
     return [*cells, f"{unit['difference']:+.3f}", *([f"{low} to {high}"] if intervals else [])]
 

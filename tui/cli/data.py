@@ -51,7 +51,8 @@ def info(
     from ndissect.engine.data.info import describe
     from ndissect.store.concepts import display_name
     from ndissect.store.files import human_bytes
-    from ndissect.tui.cli.output import Column, Table, number, print_json, print_table
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.tables.formats import number
 
     d = describe(find(path), count, _note, max_pixels)
     if json:

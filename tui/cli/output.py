@@ -217,16 +217,6 @@ def tell(text: str = "") -> None:
     print(text, file=sys.stderr)
 
 
-def number(value: float) -> str:
-    """A float in four significant digits for a terminal; ``-`` for NaN."""
-    return "-" if math.isnan(value) else f"{value:.4g}"
-
-
-def iou(value: float) -> str:
-    """An IoU as a terminal shows it."""
-    return "-" if math.isnan(value) else f"{value:.4f}"
-
-
 def bar(iou: float, width: int = 12) -> str:
     """``iou`` as a bar, ``width`` characters for FULL_IOU and above."""
     from ndissect.tui.pictures.glyphs import ASCII, FULL_IOU, UNICODE

@@ -18,8 +18,10 @@ from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.counts import Ints
 from ndissect.store.reader import LayerView
 from ndissect.store.scores import DETECTOR_IOU
+from ndissect.tui.tables.columns import View, columns_of
 from ndissect.tui.tables.origin import same_data
-from ndissect.tui.tables.views import concept_detectors, unit_json
+from ndissect.tui.tables.units import Units, units_json
+from ndissect.tui.tables.views import concept_detectors
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
     row_in_a = {key: row for row, key in enumerate(a.keys)}
     rows = np.array([*(row_in_a.get(key, -2) for key in b.keys), -1])
     changed = rows[second] != first
+    labels = _labels(a), _labels(b)
     either = (x > DETECTOR_IOU) | (y > DETECTOR_IOU)
     return {
         "matched": len(x),
@@ -235,8 +238,8 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
         "rows": [
             {
                 "unit": int(u),
-                "a": _label(a, int(u)),
-                "b": _label(b, int(u)),
+                "a": labels[0][u],
+                "b": labels[1][u],
                 "changed": bool(changed[u]),
                 "difference": float(value[u]),
                 "low": float(low[u]),
@@ -247,6 +250,7 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
     }
 
 
-def _label(side: Side, unit: int) -> dict[str, Any]:
-    one = unit_json(side.view, unit)
-    return {k: one[k] for k in ("label", "category", "iou", "dead")}
+def _labels(side: Side) -> list[dict[str, Any]]:
+    """The label of each unit, by the keys of JSON."""
+    keys = ("label", "category", "iou", "dead")
+    return units_json(Units(side.store, [side.view]), [c for c in columns_of(View.JSON) if c.key in keys])

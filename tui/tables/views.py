@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,7 +17,8 @@ from ndissect.store.marks import MARKED, Mark
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
-from ndissect.tui.tables.evidence import FIELDS, told
+from ndissect.tui.tables.columns import BY_WORD
+from ndissect.tui.tables.units import Units
 
 UNITS_FROM_0 = "units count from 0"
 #: What the two columns of unique detectors are; the papers' figures are the first.
@@ -25,9 +26,6 @@ UNIQUE = (
     "unique/cat: distinct winners of each category with IoU > 0.04, added up;"
     " unique/best: distinct labels with IoU >= 0.04"
 )
-#: Orders by evidence: the surest first.
-BY_EVIDENCE = ("q", "low", "heldout", "stability", "auprc")
-SORTS = ("iou", "unit", "label", "category", "threshold", "report", *BY_EVIDENCE)
 
 # Units, or layers, that a caution lists by name.
 _NAMED = 8
@@ -35,25 +33,16 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class Filter:
-    """Which units to show: by the category and the text of their label, their IoU, and the evidence for the label.
+    """Which units to show: by the category and the text of their label, their IoU, and the bounds of other numbers.
 
-    A unit of which a number is unknown does not pass what is asked of it; None asks nothing.
+    ``bounds``: the word of a column (ndissect.tui.tables.columns) and how large its number is at least, or at most
+    where small ones come first, as of q. A unit of which a number is unknown does not pass what is asked of it.
     """
 
     categories: tuple[str, ...] = ()
     concept: str | None = None
     min_iou: float = 0.0
-    max_q: float | None = None
-    min_low: float | None = None
-    min_heldout: float | None = None
-    min_stability: float | None = None
-    min_auprc: float | None = None
-
-    @property
-    def of_evidence(self) -> dict[str, float]:
-        """What is asked of the evidence: at most so large a q, at least so large a low, heldout, stability, auprc."""
-        asked = {name: getattr(self, f"{'max' if name == 'q' else 'min'}_{name}") for name in BY_EVIDENCE}
-        return {name: bound for name, bound in asked.items() if bound is not None}
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
 
 def match_concepts(
@@ -94,16 +83,19 @@ def match_concepts(
 
 
 def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDArray[np.int64]:
-    """The units that pass the filter, in the order ``sort``; ties by unit. What is unknown comes last."""
+    """The units that pass the filter, in the order ``sort``, one of ndissect.tui.tables.columns.SORTS.
+
+    Ties by unit. What is unknown comes last.
+    """
     label, value = view.labels
     concepts = view.store.concepts
     keep = value >= wanted.min_iou
     if wanted.categories or wanted.concept is not None:
         rows = match_concepts(concepts, wanted.concept, wanted.categories)
         keep &= np.isin(label, rows)
-    for name, bound in wanted.of_evidence.items():
-        found = view.known(FIELDS[name])
-        keep &= found <= bound if name == "q" else found >= bound
+    for word, bound in wanted.bounds.items():
+        values = Units(view.store, [view]).numbers(BY_WORD[word])
+        keep &= values >= bound if BY_WORD[word].falling else values <= bound
     units = np.flatnonzero(keep)
     return units[_order(view, units, sort)]
 
@@ -111,14 +103,12 @@ def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDAr
 def _order(view: LayerView, units: npt.NDArray[np.int64], sort: str) -> npt.NDArray[np.int64]:
     label, value = view.labels[0][units], view.labels[1][units]
     keys: list[npt.NDArray[Any]] = []  # of np.lexsort, which counts the last one first
-    if sort == "iou":
-        keys = [-value]
-    elif sort == "threshold":
-        keys = [-np.nan_to_num(view.statistics.threshold[units], nan=-np.inf)]
-    elif sort in BY_EVIDENCE:
-        found = view.known(FIELDS[sort])[units]
-        keys = [-value, np.nan_to_num(found if sort == "q" else -found, nan=np.inf)]
-    elif sort != "unit":
+    column = BY_WORD.get(sort)
+    if column and column.right:
+        numbers = Units(view.store, [view], units).numbers(column)
+        by_iou = [-value] if column.evidence else []
+        keys = [*by_iou, np.nan_to_num(-numbers if column.falling else numbers, nan=np.inf)]
+    else:
         concepts = view.store.concepts
         # Row -1, no label, takes the last entry: after every real one.
         names = np.array([*(concepts.label(i) for i in range(len(concepts))), "\U0010ffff"])
@@ -136,21 +126,6 @@ def _report_keys(
     below = value <= DETECTOR_IOU
     frequency = np.bincount(label[~below] + 1, minlength=len(names) + 1)[label + 1]
     return [-value, names[label], -frequency, categories[label], below]
-
-
-def unit_json(view: LayerView, unit: int) -> dict[str, Any]:
-    """One unit as ``nd inspect --json`` prints it; a dead or unlabelled unit has label null and IoU 0."""
-    label, value = view.labels
-    concepts, row = view.store.concepts, int(label[unit])
-    return {
-        "unit": unit,
-        "label": concepts.label(row) if row >= 0 else None,
-        "category": concepts.category_of(row) if row >= 0 else None,
-        "iou": float(value[unit]),
-        "threshold": float(view.statistics.threshold[unit]),
-        "dead": bool(view.statistics.dead[unit]),
-        **told(view, unit),
-    }
 
 
 def best_json(view: LayerView, unit: int) -> dict[str, Any]:
