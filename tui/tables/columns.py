@@ -180,7 +180,7 @@ _FIRST = {
 
 
 def columns_of(view: View) -> tuple[UnitColumn, ...]:
-    """The columns that ``view`` has, in its order."""
+    """The columns that ``view`` has, or one of several views, in its order."""
     return _ordered([column for column in COLUMNS if column.where & view], _FIRST.get(view, ()))
 
 

@@ -220,8 +220,9 @@ class Units:
         return np.where(self.images >= 0, self.images, np.nan)
 
 
-def units_json(units: Units, columns: Sequence[UnitColumn] = columns_of(View.JSON)) -> list[dict[str, Any]]:
-    """The units as ``nd inspect --json`` prints them: evidence that is not known is None."""
+def units_json(units: Units, columns: Sequence[UnitColumn] | None = None) -> list[dict[str, Any]]:
+    """The units as ``nd inspect --json`` prints them, or these ``columns``: evidence that is not known is None."""
+    columns = columns_of(View.JSON) if columns is None else columns
     keys = [column.key for column in columns]
     values = [_or_none(units.listed(column)) if column.evidence else units.listed(column) for column in columns]
     return [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]
