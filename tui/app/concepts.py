@@ -25,8 +25,8 @@ def concepts_listing(session: Session) -> Listing:
     images, code = session.concept_images[:C], session.category_code[:C]
 
     def where(row: int) -> str:
-        found = detect.units[:, row]
-        return "  ".join(f"{views[i].name} {found[i]}" for i in np.flatnonzero(found)[::-1])
+        counts = detect.units[:, row]
+        return "  ".join(f"{views[i].name} {counts[i]}" for i in np.flatnonzero(counts)[::-1])
 
     def best_name(row: int) -> str:
         return f"{views[best.layer[row]].name}:{best.unit[row]}" if best.unit[row] >= 0 else "-"

@@ -121,9 +121,9 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], 
             plain=plain,
         )
 
-    found = [one(row) for row in named]
+    best_rows = [one(row) for row in named]
     heading = _heading("next concepts", "", "IoU", "", *_COUNTS)
-    return found, [heading, *map(one, others)] if others else []
+    return best_rows, [heading, *map(one, others)] if others else []
 
 
 def _heading(*cells: str) -> _Row:
@@ -146,7 +146,7 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     row = int(view.labels[0][unit])
     number = int(store.concepts.number[row]) if row >= 0 else 0
     highest = float(np.nanmax(top.peak, initial=0)) or 1.0
-    found = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
+    rows = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
     pixels = 0
     for rank, (image_row, peak, values) in enumerate(zip(top.image.tolist(), top.peak, top.maps, strict=True)):
         name, split, counts = store.image_name(image_row), store.image_split(image_row), None
@@ -157,11 +157,11 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
             pixels += mask.size + image.label_maps.size
         told = [f"{n:,}" for n in counts] if counts else [""] * 3
         known = dict(zip(("intersection", "area", "label_area"), counts or (None,) * 3, strict=True))
-        found.append(
+        rows.append(
             _Row(
                 cells=(name, split, f"{peak:.4g}", Bar(float(peak) / highest), *told),
                 item=Item("image", layer, unit, name=str(rank)),
                 plain={"image": name, "split": split, "peak": float(peak), **known},
             )
         )
-    return found
+    return rows

@@ -126,7 +126,7 @@ def _cell(column: UnitColumn, value: Any, dead: bool) -> Cell:
 def _filters(units: Units, with_layer: bool) -> Fields:
     """What the words of columns mean for these units, and the words that stand for a bound of one."""
     values = {word: units[column] for word, column in BY_WORD.items() if not column.evidence or units.any_known(column)}
-    texts = {word: found for word, found in values.items() if isinstance(found, Texts)}
+    texts = {word: some for word, some in values.items() if isinstance(some, Texts)}
     flags: dict[str, npt.NDArray[np.bool_]] = {
         w: units.numbers(BY_WORD[w]) for w in values if BY_WORD[w].kind == "flag"
     }

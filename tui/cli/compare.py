@@ -201,16 +201,16 @@ def _groups(operands: list[_Operand], wanted: list[str]) -> list[list[Side]]:
     first, *others = operands
     if not wanted and all(len(o.store.layer_names) == 1 for o in operands):
         return [[side(o, o.store.layer_names[0]) for o in operands]]
-    found = []
+    groups = []
     for name in wanted or first.store.layer_names:
         group = [side(o, name) for o in operands if wanted or name in o.store.layer_names]
-        found += [group] if group[0].store is first.store and len(group) > 1 else []
-    if not found:
+        groups += [group] if group[0].store is first.store and len(group) > 1 else []
+    if not groups:
         raise WrongUse(
             "no layer has the same name in both stores" if len(others) == 1 else "no layer of A is in another store",
             "name them, STORE:LAYER. " + "; ".join(f"{o.letter} has {_few(o.store.layer_names)}" for o in operands),
         )
-    return found
+    return groups
 
 
 def _refuse_twins(groups: list[list[Side]]) -> None:
@@ -237,7 +237,7 @@ def _differences(operands: list[_Operand], anyway: bool) -> list[dict[str, str]]
     from ndissect.tui.tables.origin import data_differences, protocol_differences
 
     first, *others = operands
-    found, said = [], []
+    differences, said = [], []
     for other in others:
         if other.store is first.store:
             continue
@@ -246,16 +246,16 @@ def _differences(operands: list[_Operand], anyway: bool) -> list[dict[str, str]]
         if protocol or data:
             parts = [f"{d.field} {d.a} against {d.b}" for d in (*protocol, *data)]
             said.append(f"{first.store.path} and {other.store.path} differ in {', '.join(parts)}")
-        found += [
+        differences += [
             {"a": first.letter, "b": other.letter, "kind": kind, "field": d.field, "a_value": d.a, "b_value": d.b}
             for kind, some in (("protocol", protocol), ("data", data))
             for d in some
         ]
-    if found and not anyway:
+    if differences and not anyway:
         raise WrongUse(
             f"not comparable: {'; '.join(said)}", "dissect them alike; --anyway compares them and marks the result"
         )
-    return found
+    return differences
 
 
 def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: list[str]) -> list[str]:

@@ -320,10 +320,10 @@ def concepts(
             return
         marks = [mark for view in chosen for mark in view.marks]
         against = [*views.mark_lines(marks), views.evidence_line(opened), views.protocol_line(opened.protocol)]
-        found = views.concept_table(chosen, rows, min_iou)
-        found = found[: output.rows_to_print(limit, json)]
+        shown = views.concept_table(chosen, rows, min_iou)
+        shown = shown[: output.rows_to_print(limit, json)]
     if json:
-        output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": found})
+        output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": shown})
         return
     columns = [
         Column("concept"),
@@ -335,9 +335,9 @@ def concepts(
         Column("", output.bar, terminal_only=True),
     ]
     table = [
-        [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in found
+        [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in shown
     ]
-    notes = [f"{len(found)} of {len(rows)} concepts; --limit 0 shows all"] if len(found) < len(rows) else []
+    notes = [f"{len(shown)} of {len(rows)} concepts; --limit 0 shows all"] if len(shown) < len(rows) else []
     output.print_table(Table(columns, table, title=str(opened.path), notes=[*notes, *against]))
 
 
@@ -345,10 +345,10 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     from ndissect.store.marks import marks_json
     from ndissect.tui.tables import views
 
-    found = views.units_of_concept(layers, row)
+    units = views.units_of_concept(layers, row)
     concept = layers[0].store.concepts
     name, category = concept.label(row), concept.category_of(row)
-    shown = found[: output.rows_to_print(limit, json)]
+    shown = units[: output.rows_to_print(limit, json)]
     if json:
         about = {"store": str(layers[0].store.path), "marks": marks_json([m for view in layers for m in view.marks])}
         output.print_json({**about, "concept": name, "category": category, "units": shown})
@@ -361,7 +361,7 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
         Column("its label"),
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
-    notes = [f"{len(shown)} of {len(found)} units; --limit 0 shows all"] if len(shown) < len(found) else []
+    notes = [f"{len(shown)} of {len(units)} units; --limit 0 shows all"] if len(shown) < len(units) else []
     notes += [*views.marks(layers), views.evidence_line(layers[0].store), views.protocol_line(layers[0].store.protocol)]
     title = f"{layers[0].store.path}  {name} ({category})"
     output.print_table(Table(columns, rows, title=title, notes=notes))

@@ -284,13 +284,13 @@ def _fonts(size: int, fallback: bool) -> tuple[Font, ...]:
     """Pillow's own font, or those of the system's fonts that are there."""
     if not fallback:
         return (ImageFont.load_default(size),)
-    found: list[Font] = []
+    fonts: list[Font] = []
     for name in FALLBACK_FONTS:
         try:
-            found.append(ImageFont.truetype(name, size))
+            fonts.append(ImageFont.truetype(name, size))
         except OSError:  # not on this system
             continue
-    return tuple(found)
+    return tuple(fonts)
 
 
 @lru_cache(maxsize=4096)

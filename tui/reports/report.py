@@ -95,10 +95,10 @@ def facts(store: Store) -> dict[str, str]:
     about = store.provenance
 
     def told(*path: str) -> str:
-        found: Any = about
+        value: Any = about
         for name in path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return str(found) if isinstance(found, (str, int, float)) else ""
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return str(value) if isinstance(value, (str, int, float)) else ""
 
     o = origin(about)
     grid = f"label grid {store.grid[0]} × {store.grid[1]}" if store.grid else ""
@@ -163,21 +163,21 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
 
 def unit_images(view: LayerView, unit: int, top: int) -> list[list[str]]:
     """The unit's ``top`` images with its mask: base64 of a JPEG, and what is written below it."""
-    found = []
+    images = []
     for panel in sheets.unit_panels(view, unit, images=top):
         out = io.BytesIO()
         overlay.draw_panel(panel, _SIDE).save(out, "JPEG", quality=_QUALITY)
-        found.append([base64.b64encode(out.getvalue()).decode("ascii"), panel.caption])
-    return found
+        images.append([base64.b64encode(out.getvalue()).decode("ascii"), panel.caption])
+    return images
 
 
 def _summary(layers: Sequence[LayerView]) -> str:
     rows = []
     for i, view in enumerate(layers):
         s = view.summary()
-        _, units, found, per_category, by_label, best = views.layer_row(view)
+        _, units, detector_count, per_category, by_label, best = views.layer_row(view)
         survive = s["detectors_q05"]
-        numbers = (units, found, "–" if survive is None else survive, per_category, by_label)
+        numbers = (units, detector_count, "–" if survive is None else survive, per_category, by_label)
         cells = "".join(f'<td class="number">{n}</td>' for n in numbers)
         name = f'<button type="button" class="pick" data-layer="{i}">{_text(view.name)}</button>'
         rows.append(f'<tr><th scope="row">{name}</th>{cells}<td>{_text(best)}</td></tr>')

@@ -36,12 +36,12 @@ class Matched:
 def match_keys(concepts: ConceptTable) -> list[Matched]:
     """The concepts of a table by row, as they are matched."""
     seen: dict[tuple[str, str], int] = {}
-    found = []
+    keys = []
     for row in range(len(concepts)):
         label, category = concepts.label(row), concepts.category_of(row)
         nth = seen[label, category] = seen.get((label, category), -1) + 1
-        found.append(Matched(label, category, nth))
-    return found
+        keys.append(Matched(label, category, nth))
+    return keys
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Detected:
 
 def detected(views: Sequence[LayerView], keys: Sequence[Matched]) -> dict[Matched, Detected]:
     """What some layers of a store detect of each of its concepts; ``keys``: those, by row."""
-    found = concept_detectors(views, len(keys))
-    both = zip(found.units.sum(0).tolist(), found.iou.tolist(), strict=True)
+    detectors = concept_detectors(views, len(keys))
+    both = zip(detectors.units.sum(0).tolist(), detectors.iou.tolist(), strict=True)
     return {key: Detected(units, iou) for key, (units, iou) in zip(keys, both, strict=True)}
 
 
@@ -130,7 +130,7 @@ def side_json(side: Side) -> dict[str, Any]:
     label, value = side.view.labels
     concepts, summary = side.store.concepts, side.view.summary()
     of = np.bincount(concepts.category[label[value > DETECTOR_IOU]], minlength=len(concepts.categories))
-    found: dict[str, Any] = {
+    about: dict[str, Any] = {
         **side.identity(),
         "protocol": side.store.protocol.to_json(),
         "null": side.view.pairings,
@@ -149,14 +149,14 @@ def side_json(side: Side) -> dict[str, Any]:
             return max(low, 0), min(high, most)
 
         counts = dict(zip(_RULES, (r.per_category.sum(1), r.best_label), strict=True))
-        found["intervals"] = {rule: interval(summary[rule], n, len(concepts)) for rule, n in counts.items()} | {
+        about["intervals"] = {rule: interval(summary[rule], n, len(concepts)) for rule, n in counts.items()} | {
             "by_category": {
                 c: interval(summary["by_category"][c], r.per_category[:, k], int(of_category[k]))
                 for c, k in ((c, concepts.categories.index(c)) for c in side.categories)
             }
         }
-        found["bias"] = {rule: float(n.mean() - summary[rule]) for rule, n in counts.items()}
-    return found
+        about["bias"] = {rule: float(n.mean() - summary[rule]) for rule, n in counts.items()}
+    return about
 
 
 def pair_json(a: Side, b: Side) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _paired(a: Side, b: Side) -> tuple[Labelled, Labelled] | None:
 
 
 def _count_differences(a: Side, b: Side) -> dict[str, Any]:
-    found = {}
+    differences = {}
     summaries = a.view.summary(), b.view.summary()
     for rule in _RULES:
         value = summaries[1][rule] - summaries[0][rule]
@@ -193,8 +193,8 @@ def _count_differences(a: Side, b: Side) -> dict[str, Any]:
         if _paired(a, b) and a.resampled and b.resampled:
             counts = [r.best_label if rule == _RULES[1] else r.per_category.sum(1) for r in (a.resampled, b.resampled)]
             low, high = count_interval(value, counts[1] - counts[0], a.resampled.blocks)
-        found[rule] = {"value": value, "low": low, "high": high}
-    return found
+        differences[rule] = {"value": value, "low": low, "high": high}
+    return differences
 
 
 def _only_in(one: Side, other: Side) -> list[dict[str, Any]]:
@@ -203,7 +203,7 @@ def _only_in(one: Side, other: Side) -> list[dict[str, Any]]:
     ``known``: whether the other's data has the concept at all.
     """
     nothing = Detected(0, 0.0)
-    found: list[dict[str, Any]] = [
+    concepts: list[dict[str, Any]] = [
         {
             "concept": key.label,
             "category": key.category,
@@ -215,7 +215,7 @@ def _only_in(one: Side, other: Side) -> list[dict[str, Any]]:
         for key, here in one.detected.items()
         if here.units and not other.detected.get(key, nothing).units
     ]
-    return sorted(found, key=lambda c: (-c["units"], -c["iou"], c["concept"]))
+    return sorted(concepts, key=lambda c: (-c["units"], -c["iou"], c["concept"]))
 
 
 def _units(a: Side, b: Side) -> dict[str, Any]:

@@ -42,8 +42,9 @@ def _chance(view: LayerView, unit: int) -> str:
 
 
 def _held_out(view: LayerView, unit: int, label: int) -> str:
-    found = view.evidence
-    row, train, val = int(found.heldout_concept[unit]), float(found.train_iou[unit]), float(found.heldout_iou[unit])
+    evidence = view.evidence
+    row = int(evidence.heldout_concept[unit])
+    train, val = float(evidence.train_iou[unit]), float(evidence.heldout_iou[unit])
     if row < 0:
         return "held out: the train images choose no label" if any_known(view, "train_iou") else ""
     chosen = "it too" if row == label else view.store.concepts.label(row)

@@ -71,15 +71,15 @@ def match_concepts(
     def matches(i: int) -> bool:
         return any(fnmatchcase(n, text) if is_glob else text in n for n in names[i])
 
-    found = [i for i in inside if matches(i)]
-    if not found:
+    matching = [i for i in inside if matches(i)]
+    if not matching:
         where = f"category {' or '.join(categories)}" if categories else "this store"
         close = nearest(pattern, [concepts.label(i) for i in inside])
         raise WrongUse(
             f"no concept matches '{pattern}' in {where}",
             f"nearest: {', '.join(close)}" if close else "nd concepts lists them all",
         )
-    return np.array(found, np.int64)
+    return np.array(matching, np.int64)
 
 
 def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDArray[np.int64]:
@@ -132,14 +132,14 @@ def best_json(view: LayerView, unit: int) -> dict[str, Any]:
     """The best concept of each category for one unit, with the counts behind its IoU."""
     concepts, best = view.store.concepts, view.best
     area = view.store.concept_counts.area.sum(0)
-    found: dict[str, Any] = {}
+    best_of: dict[str, Any] = {}
     for category in report_order(concepts.categories):
         k = concepts.categories.index(category)
         row = int(best.concept[unit, k])
-        found[category] = None if row < 0 else concept_json(
+        best_of[category] = None if row < 0 else concept_json(
             concepts, row, best.iou[unit, k], best.intersection[unit, k], best.area[unit, k], area[row]
         )  # fmt: skip
-    return found
+    return best_of
 
 
 def ranked_concepts(
@@ -250,7 +250,7 @@ def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], abov
     store = layers[0].store
     units = concept_detectors(layers, len(store.concepts), above).units.sum(0)
     best, images = best_units(layers, len(store.concepts)), store.concept_counts.images.sum(0)
-    found = [
+    table = [
         {
             "concept": store.concepts.label(int(c)),
             "category": store.concepts.category_of(int(c)),
@@ -261,20 +261,20 @@ def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], abov
         }
         for c in rows
     ]
-    return sorted(found, key=lambda r: (-r["detectors"], -r["iou"], r["concept"]))
+    return sorted(table, key=lambda r: (-r["detectors"], -r["iou"], r["concept"]))
 
 
 def units_of_concept(layers: Sequence[LayerView], row: int) -> list[dict[str, Any]]:
     """Every unit with an IoU above 0 with concept ``row``, best first, with the label it goes by."""
-    found: list[dict[str, Any]] = []
+    units: list[dict[str, Any]] = []
     for view in layers:
         label, _ = view.labels
         value = view.concept_ious(row)
         for u in np.flatnonzero(value > 0):
             own = int(label[u])
             name = view.store.concepts.label(own) if own >= 0 else None
-            found.append({"layer": view.name, "unit": int(u), "iou": float(value[u]), "label": name})
-    return sorted(found, key=lambda r: -r["iou"])
+            units.append({"layer": view.name, "unit": int(u), "iou": float(value[u]), "label": name})
+    return sorted(units, key=lambda r: -r["iou"])
 
 
 def few_image_labels(view: LayerView) -> int | None:
@@ -335,10 +335,10 @@ def marks(views: Sequence[LayerView]) -> list[str]:
     return mark_lines([mark for view in views for mark in view.marks])
 
 
-def mark_lines(found: Sequence[Mark]) -> list[str]:
+def mark_lines(marked: Sequence[Mark]) -> list[str]:
     """Marks in words: every view of marked numbers shows these lines before anything else that it notes."""
     layers: dict[str, list[str]] = {}
-    for mark in found:
+    for mark in marked:
         layers.setdefault(mark.sentence, []).append(mark.layer)
     return [f"{MARKED}{_named(names)} {sentence}" for sentence, names in layers.items()]
 
