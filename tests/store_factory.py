@@ -31,7 +31,7 @@ from ndissect.store.upsampling import make_axis, upsample
 from ndissect.store.weighing import weigh
 from ndissect.store.writer import write_store
 from ndissect.tui.pictures.sheets import unit_sheet
-from ndissect.tui.tables import views
+from ndissect.tui.tables import remarks, selection, views
 from ndissect.tui.tables.columns import SORTS
 from ndissect.tui.tables.units import unit_json
 
@@ -333,8 +333,8 @@ def visit(path: Path, *, sheets: bool = True) -> int:
         layers = [store.layer(name) for name in store.layer_names]
         for view in layers:
             for sort in SORTS:
-                views.select_units(view, views.Filter(), sort)
-            views.summary_lines(view)
+                selection.select_units(view, selection.Filter(), sort)
+            remarks.summary_lines(view)
             for unit in range(min(view.units, 9)):
                 unit_json(view, unit)
                 views.best_json(view, unit)
@@ -352,7 +352,7 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                     assert len(shares) == view.units
             if view.null is not None:
                 assert view.null.iou.shape == (view.pairings, view.units)
-        rows = views.match_concepts(store.concepts, None)
+        rows = selection.match_concepts(store.concepts, None)
         views.concept_table(layers, rows, 0.04)
         for row in rows:
             views.units_of_concept(layers, int(row))

@@ -18,9 +18,9 @@ from ndissect.tui.tables import columns
 from ndissect.tui.tables.columns import BY_WORD, COLUMNS, SORTS, UnitColumn, View, columns_of
 from ndissect.tui.tables.fitting import fitting
 from ndissect.tui.tables.formats import number
+from ndissect.tui.tables.selection import Filter, select_units
 from ndissect.tui.tables.unit_table import unit_arrays
 from ndissect.tui.tables.units import Units, units_json
-from ndissect.tui.tables.views import Filter, select_units
 
 LAYER = "features.0"
 RANGE = UnitColumn(

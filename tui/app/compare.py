@@ -24,7 +24,7 @@ from ndissect.tui.app.origin import differences
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.comparison import Matched, detected
-from ndissect.tui.tables.views import UNIQUE
+from ndissect.tui.tables.remarks import UNIQUE
 
 _EXPLAINED = (
     "concepts: units labelled with them, with an IoU above 0.04, and the best IoU of a unit labelled so",

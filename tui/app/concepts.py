@@ -10,8 +10,9 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
+from ndissect.tui.tables.remarks import marks
 from ndissect.tui.tables.units import Texts
-from ndissect.tui.tables.views import best_units, concept_detectors, marks
+from ndissect.tui.tables.views import best_units, concept_detectors
 
 
 def concepts_listing(session: Session) -> Listing:

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.tables.views import best_unit, marks
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.views import best_unit
 
 
 def category_letters(categories: list[str]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.evidence import any_known
+from ndissect.tui.tables.remarks import cautions, evidence_line
 from ndissect.tui.tables.units import Texts
-from ndissect.tui.tables.views import cautions, evidence_line
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.evidence import sentences
-from ndissect.tui.tables.views import concept_json, marks
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.views import concept_json
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12

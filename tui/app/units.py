@@ -15,8 +15,8 @@ from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.columns import BY_WORD, UnitColumn, View, columns_of
+from ndissect.tui.tables.remarks import marks
 from ndissect.tui.tables.units import Array, Texts, Units
-from ndissect.tui.tables.views import marks
 
 
 def layer_units(session: Session, layer: str) -> Listing:

@@ -95,7 +95,7 @@ def bench(
         tell=tell,
     )
     from ndissect.store.marks import Mark
-    from ndissect.tui.tables.views import mark_lines
+    from ndissect.tui.tables.remarks import mark_lines
 
     if json:
         print_json(measured.to_json())

@@ -261,7 +261,7 @@ def _differences(operands: list[_Operand], anyway: bool) -> list[dict[str, str]]
 def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: list[str]) -> list[str]:
     """What a reader of the numbers should know."""
     from ndissect.tui.tables.origin import same_data
-    from ndissect.tui.tables.views import mark_lines
+    from ndissect.tui.tables.remarks import mark_lines
 
     first, *others = operands
     marked = [replace(mark, layer=side.name) for group in groups for side in group for mark in side.view.marks]
@@ -295,7 +295,7 @@ def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: list[str]
 def _about(operands: list[_Operand], groups: list[list[Side]]) -> list[str]:
     """Which stores A, B ... are, and how their numbers came about: for the heads of tables and plots."""
     from ndissect.tui.tables.origin import origin
-    from ndissect.tui.tables.views import evidence_line, protocol_line
+    from ndissect.tui.tables.remarks import evidence_line, protocol_line
 
     def one(o: _Operand) -> str:
         network = origin(o.store.provenance).network

@@ -9,7 +9,7 @@ from ndissect.tui.cli import output
 from ndissect.tui.cli.output import Column, Table
 from ndissect.tui.tables.comparison import all_categories, mark
 from ndissect.tui.tables.formats import number
-from ndissect.tui.tables.views import UNIQUE
+from ndissect.tui.tables.remarks import UNIQUE
 
 _RULES = (("unique/cat", "unique_per_category"), ("unique/best", "unique_best_label"))
 _INTERVALS = (

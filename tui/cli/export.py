@@ -58,7 +58,7 @@ def export(
     from ndissect.store.names import quoted
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
-    from ndissect.tui.tables.views import marks
+    from ndissect.tui.tables.remarks import marks
 
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"

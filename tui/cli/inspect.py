@@ -18,8 +18,8 @@ from ndissect.tui.tables.formats import iou, number
 
 if TYPE_CHECKING:
     from ndissect.store.reader import LayerView, Store
+    from ndissect.tui.tables.selection import Filter
     from ndissect.tui.tables.units import Units
-    from ndissect.tui.tables.views import Filter
 
 
 def _check_sort(sort: str) -> str:
@@ -81,7 +81,7 @@ def inspect(
     """
     from ndissect.store.files import find_store
     from ndissect.store.reader import Store
-    from ndissect.tui.tables.views import Filter
+    from ndissect.tui.tables.selection import Filter
 
     asked = {"q": max_q, "low": min_low, "heldout": min_heldout, "stability": min_stability, "auprc": min_auprc}
     bounds = {word: bound for word, bound in asked.items() if bound is not None}
@@ -140,7 +140,7 @@ def _split(text: str, store: Store) -> tuple[str, int | None]:
 
 
 def _layers(store: Store, json: bool) -> None:
-    from ndissect.tui.tables.views import UNIQUE, evidence_line, marks, protocol_line
+    from ndissect.tui.tables.remarks import UNIQUE, evidence_line, marks, protocol_line
 
     views = [store.layer(name) for name in store.layer_names]
     if json:
@@ -192,12 +192,12 @@ def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> 
 
 def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, selection
     from ndissect.tui.tables.units import Units, units_json
 
     every = Units(view.store, [view])
     _check_known(every, wanted, sort)
-    selected = views.select_units(view, wanted, sort)
+    selected = selection.select_units(view, wanted, sort)
     columns = every.shown(View.INSPECT)
     evidence = any(column.evidence for column in columns)
     units = every.only(selected[: output.rows_to_print(limit, json, notes=2 if evidence else 0)])
@@ -216,9 +216,9 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
     printed = [_printed(column, evidence) for column in columns]
     rows = list(zip(*(_values(units, column) for column in columns), strict=True))
     notes = [
-        *views.summary_lines(view),
-        views.evidence_line(view.store),
-        f"{views.UNITS_FROM_0}; {views.protocol_line(view.store.protocol)}",
+        *remarks.summary_lines(view),
+        remarks.evidence_line(view.store),
+        f"{remarks.UNITS_FROM_0}; {remarks.protocol_line(view.store.protocol)}",
     ]
     if len(units) < len(selected):
         notes.insert(0, f"{len(units)} of {len(selected)} units; --limit 0 shows all")
@@ -242,7 +242,7 @@ def _values(units: Units, column: UnitColumn) -> list[Any]:
 
 def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, views
     from ndissect.tui.tables.evidence import sentences
     from ndissect.tui.tables.units import unit_json
 
@@ -281,14 +281,14 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
         for c in ranked
     ]
-    notes = [*views.marks([view]), *sentences(view, unit), f"threshold {number(one['threshold'])}"]
+    notes = [*remarks.marks([view]), *sentences(view, unit), f"threshold {number(one['threshold'])}"]
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {quoted(f'{view.name}:{unit}', positional=True)}")
-    notes += [views.evidence_line(view.store), views.protocol_line(view.store.protocol)]
+    notes += [remarks.evidence_line(view.store), remarks.protocol_line(view.store.protocol)]
     output.print_table(Table(columns, rows, title=about, notes=notes))
 
 
@@ -310,16 +310,16 @@ def concepts(
     from ndissect.store.files import find_store
     from ndissect.store.marks import marks_json
     from ndissect.store.reader import Store
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, selection, views
 
     with Store(find_store(store)) as opened:
         chosen = [opened.layer(name) for name in (layer or opened.layer_names)]
-        rows = views.match_concepts(opened.concepts, pattern, tuple(category or ()))
+        rows = selection.match_concepts(opened.concepts, pattern, tuple(category or ()))
         if pattern and len(rows) == 1:
             _one_concept(chosen, int(rows[0]), limit, json)
             return
         marks = [mark for view in chosen for mark in view.marks]
-        against = [*views.mark_lines(marks), views.evidence_line(opened), views.protocol_line(opened.protocol)]
+        against = [*remarks.mark_lines(marks), remarks.evidence_line(opened), remarks.protocol_line(opened.protocol)]
         shown = views.concept_table(chosen, rows, min_iou)
         shown = shown[: output.rows_to_print(limit, json)]
     if json:
@@ -343,7 +343,7 @@ def concepts(
 
 def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, views
 
     units = views.units_of_concept(layers, row)
     concept = layers[0].store.concepts
@@ -362,6 +362,10 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
     notes = [f"{len(shown)} of {len(units)} units; --limit 0 shows all"] if len(shown) < len(units) else []
-    notes += [*views.marks(layers), views.evidence_line(layers[0].store), views.protocol_line(layers[0].store.protocol)]
+    notes += [
+        *remarks.marks(layers),
+        remarks.evidence_line(layers[0].store),
+        remarks.protocol_line(layers[0].store.protocol),
+    ]
     title = f"{layers[0].store.path}  {name} ({category})"
     output.print_table(Table(columns, rows, title=title, notes=notes))

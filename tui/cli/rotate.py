@@ -178,7 +178,7 @@ def _the_layer(network: Network, pattern: str | None, size: tuple[int, int]) -> 
 
 def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
-    from ndissect.tui.tables.views import mark_lines, protocol_line
+    from ndissect.tui.tables.remarks import mark_lines, protocol_line
 
     against = f"detectors: IoU > {DETECTOR_IOU}; no null; nothing held out"
     of = f"{found.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
@@ -188,8 +188,8 @@ def _header(protocol: Protocol, found: Rotated, seeds: int) -> str:
 def _tell_found(found: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
     from ndissect.store.marks import marks_json
     from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.tables.remarks import UNIQUE
     from ndissect.tui.tables.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
-    from ndissect.tui.tables.views import UNIQUE
 
     rows = at_alphas(found.found)
     if json:

@@ -118,8 +118,8 @@ def sweep(
     from ndissect.engine.run.settings import Settings
     from ndissect.tui.cli import running
     from ndissect.tui.cli.progress import show_progress
+    from ndissect.tui.tables.remarks import mark_lines, protocol_line
     from ndissect.tui.tables.swept import summed_up
-    from ndissect.tui.tables.views import mark_lines, protocol_line
 
     dataset, on = running.open_dataset(data, max_pixels), choose_device(device)
     settings = Settings(on, batch_size, workers, skip_bad=skip_bad, memory=budget(memory, on), anyway=anyway)

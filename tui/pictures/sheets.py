@@ -13,8 +13,9 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
 from ndissect.store.reader import LayerView
 from ndissect.tui.pictures.overlay import Panel, contact_sheet
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.selection import match_concepts
 from ndissect.tui.tables.units import unit_json
-from ndissect.tui.tables.views import marks, match_concepts
 
 
 @dataclass(frozen=True)

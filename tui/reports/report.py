@@ -23,7 +23,7 @@ from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.store.text import clean_text
 from ndissect.tui.pictures import overlay, sheets
-from ndissect.tui.tables import views
+from ndissect.tui.tables import remarks, views
 from ndissect.tui.tables.columns import View, columns_of
 from ndissect.tui.tables.origin import origin
 from ndissect.tui.tables.units import Array, Texts, Units, Values
@@ -76,9 +76,9 @@ def pages(
         policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=style,
         facts="".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts(store).items()),
-        unique=_text(views.UNIQUE),
+        unique=_text(remarks.UNIQUE),
         summary=_summary(layers),
-        cautions="".join(f"<li>{_text(line)}</li>" for line in views.cautions(layers)),
+        cautions="".join(f"<li>{_text(line)}</li>" for line in remarks.cautions(layers)),
         charts="".join(_chart(i, view) for i, view in enumerate(layers)),
         data=_json(unit_data(store, layers)),
     )
@@ -110,8 +110,8 @@ def facts(store: Store) -> dict[str, str]:
         "Network": [o.network, told("network", "spec"), o.weights and f"weights {o.weights[:16]}"],
         "Data": [o.data, used and f"{used} images", grid, told("imported", "file") and "imported table"],
         "Protocol": [store.protocol.describe()],
-        "Evidence": [views.evidence_line(store)],
-        "Marked": views.mark_lines(store.marks),
+        "Evidence": [remarks.evidence_line(store)],
+        "Marked": remarks.mark_lines(store.marks),
         "Run": [started, told("run", "device"), told("run", "arithmetic")],
         "Versions": [f"{name} {told('versions', name)}" for name in known if told("versions", str(name))],
         "Command": [told("command")],

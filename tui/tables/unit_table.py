@@ -13,8 +13,9 @@ from ndissect.store.marks import marks_json
 from ndissect.store.reader import LayerView, Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.columns import View, columns_of
+from ndissect.tui.tables.remarks import evidence_line, marks, protocol_line
 from ndissect.tui.tables.units import Array, Texts, Units, units_json
-from ndissect.tui.tables.views import best_json, evidence_line, marks, protocol_line
+from ndissect.tui.tables.views import best_json
 
 
 def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
