@@ -73,11 +73,11 @@ def read_table(path: Path, layer: str) -> Dissection:
     if units != list(range(1, len(units) + 1)):
         what = f"{path}: the units are not 1 to {len(units)}, each once"
         raise NDError(what, "the table is incomplete: copy it again")
-    return _dissection(path, layer, categories, [found for _, found in rows], hashlib.sha256(data).hexdigest())
+    return _dissection(path, layer, categories, [cells for _, cells in rows], hashlib.sha256(data).hexdigest())
 
 
-def _demand(path: Path, found: int, limit: limits.Limit) -> None:
-    if found > limit.most:
+def _demand(path: Path, count: int, limit: limits.Limit) -> None:
+    if count > limit.most:
         raise NDError(
             f"{path} has more than {limit.most:,} {limit.things}", "a store holds no more: import a part of it"
         )
@@ -96,7 +96,7 @@ def _rows(
                 return
             if None in row or None in row.values():
                 raise ValueError(f"the line has not {len(reader.fieldnames or [])} columns")
-            found = {}
+            cells = {}
             for k in categories:
                 if not row[f"{k}-label"]:
                     continue
@@ -106,8 +106,8 @@ def _rows(
                 if both > truth:
                     raise ValueError(f"{k}-intersect is more than {k}-truth")
                 if both:
-                    found[k] = (row[f"{k}-label"], truth, area, both)
-            yield int(row["unit"]), found
+                    cells[k] = (row[f"{k}-label"], truth, area, both)
+            yield int(row["unit"]), cells
         except (ValueError, csv.Error) as e:
             where = f"{path}, line {reader.line_num}"
             raise NDError(f"{where}: {e}", "the table is damaged, or none of the 2017 results") from e
@@ -124,8 +124,8 @@ def _dissection(
     path: Path, layer: str, categories: tuple[str, ...], rows: list[dict[str, _Cell]], digest: str
 ) -> Dissection:
     areas: dict[tuple[int, str], int] = {}
-    for found in rows:
-        for k, (label, truth, _, _) in found.items():
+    for cells in rows:
+        for k, (label, truth, _, _) in cells.items():
             if areas.setdefault((categories.index(k), label), truth) != truth:
                 raise NDError(
                     f"{path}: {k} '{label}' covers {truth} pixels in one row and not in another",
@@ -136,8 +136,8 @@ def _dissection(
     U, K = len(rows), len(categories)
     concept = np.full((U, K), -1, np.int32)
     both, area = np.zeros((U, K), np.int64), np.zeros((U, K), np.int64)
-    for u, found in enumerate(rows):
-        for k, (label, _, a, i) in found.items():
+    for u, cells in enumerate(rows):
+        for k, (label, _, a, i) in cells.items():
             at = categories.index(k)
             concept[u, at], both[u, at], area[u, at] = row_of[at, label], i, a
     concept_area = np.array([areas[c] for c in known], np.int64)

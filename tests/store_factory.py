@@ -31,7 +31,9 @@ from ndissect.store.upsampling import make_axis, upsample
 from ndissect.store.weighing import weigh
 from ndissect.store.writer import write_store
 from ndissect.tui.pictures.sheets import unit_sheet
-from ndissect.tui.tables import views
+from ndissect.tui.tables import remarks, selection, views
+from ndissect.tui.tables.columns import SORTS
+from ndissect.tui.tables.units import unit_json
 
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
 #: number, name, category. No concept is a material, as in a data set whose material column is empty.
@@ -330,11 +332,11 @@ def visit(path: Path, *, sheets: bool = True) -> int:
         assert isinstance(store.provenance, dict)
         layers = [store.layer(name) for name in store.layer_names]
         for view in layers:
-            for sort in views.SORTS:
-                views.select_units(view, views.Filter(), sort)
-            views.summary_lines(view)
+            for sort in SORTS:
+                selection.select_units(view, selection.Filter(), sort)
+            remarks.summary_lines(view)
             for unit in range(min(view.units, 9)):
-                views.unit_json(view, unit)
+                unit_json(view, unit)
                 views.best_json(view, unit)
                 views.ranked_concepts(view, unit)
                 views.top_images(view, unit)
@@ -350,7 +352,7 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                     assert len(shares) == view.units
             if view.null is not None:
                 assert view.null.iou.shape == (view.pairings, view.units)
-        rows = views.match_concepts(store.concepts, None)
+        rows = selection.match_concepts(store.concepts, None)
         views.concept_table(layers, rows, 0.04)
         for row in rows:
             views.units_of_concept(layers, int(row))

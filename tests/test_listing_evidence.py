@@ -40,7 +40,7 @@ from ndissect.tui.app.summary import summary_listing
 from ndissect.tui.app.table import fit
 from ndissect.tui.app.unit import unit_listing
 from ndissect.tui.app.units import category_units, concept_units, layer_units
-from ndissect.tui.tables.evidence import chance, interval
+from ndissect.tui.tables.formats import chance, interval
 
 #: The last unit of each layer has a label of which nothing else is known.
 UNKNOWN = {FIRST: 29, SECOND: 11}

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ndissect.store.errors import NDError
 from ndissect.tui.pictures import overlay
+from ndissect.tui.pictures.lettering import shorten
 from ndissect.tui.pictures.overlay import Panel, contact_sheet, draw_panel, enlarge, save_png
 
 GREY = 200
@@ -185,14 +186,14 @@ def test_a_long_caption_stays_below_its_own_panel() -> None:
 @pytest.mark.parametrize("width", [20, 80, 200, 2000])
 def test_a_name_is_cut_in_the_middle(width: int) -> None:
     name = "31.2  street/some_camera/with_a_long_path/frame_000123.jpg"
-    short = overlay.shorten(name, 12, width)
+    short = shorten(name, 12, width)
     if width == 2000:
         assert short == name
     else:
         start, end = short.split("…")
         assert name.startswith(start)
         assert name.endswith(end)
-    assert overlay.shorten("cat.jpg", 12, 100) == "cat.jpg"
+    assert shorten("cat.jpg", 12, 100) == "cat.jpg"
 
 
 @settings(max_examples=40, deadline=None)

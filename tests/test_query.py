@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndissect.tui.app.query import CHOICES, EVERYTHING, FLAGS, NUMBERS, Fields, Mistake, Query, Texts, parse, texts
+from ndissect.tui.app.query import CHOICES, EVERYTHING, FLAGS, NUMBERS, Fields, Mistake, Query, parse, texts
+from ndissect.tui.tables.units import Texts
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import Best, detectors, label_units, unique_best_label, unique_per_category
 from ndissect.store.table2017 import CATEGORIES, read_table, write_table
 from ndissect.store.writer import write_store
-from ndissect.tui.tables import views
+from ndissect.tui.tables.units import unit_json
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "published"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published tables are not here")
@@ -163,8 +163,8 @@ def test_a_full_store_exported_and_imported_gives_the_same_labels(tmp_path: Path
         }
         for u in range(one.units):
             same = ("unit", "label", "category", "iou")
-            assert [views.unit_json(one, u)[k] for k in same] == [views.unit_json(two, u)[k] for k in same]
-        assert views.unit_json(one, DEAD)["label"] is None
+            assert [unit_json(one, u)[k] for k in same] == [unit_json(two, u)[k] for k in same]
+        assert unit_json(one, DEAD)["label"] is None
 
 
 def test_an_exported_table_counts_units_from_1_and_lists_the_best_first(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
-from ndissect.tui.tables import views
-from ndissect.tui.tables.views import Filter
+from ndissect.tui.tables import remarks, selection, views
+from ndissect.tui.tables.columns import SORTS
+from ndissect.tui.tables.selection import Filter
+from ndissect.tui.tables.units import unit_json
 
 LABELS = ["red", "blue", "car", "traffic light", "señal de tráfico", "wheel", "街道", "art gallery", "striped"]
 
@@ -61,7 +63,7 @@ def view(request: pytest.FixtureRequest) -> LayerView:
 
 
 def rows_of(view: LayerView, units: np.ndarray) -> list[dict[str, object]]:
-    return [views.unit_json(view, int(u)) for u in units]
+    return [unit_json(view, int(u)) for u in units]
 
 
 # --- selecting and ordering units -----------------------------------------------------------------------------------
@@ -102,19 +104,19 @@ KEYS: dict[str, Callable[[list[dict], dict], tuple]] = {
 
 
 def test_every_order_has_its_rule() -> None:
-    assert set(KEYS) == set(views.SORTS)
+    assert set(KEYS) == set(SORTS)
 
 
-@pytest.mark.parametrize("sort", views.SORTS)
+@pytest.mark.parametrize("sort", SORTS)
 def test_units_come_in_the_order_asked_for(view: LayerView, sort: str) -> None:
-    units = views.select_units(view, Filter(), sort)
+    units = selection.select_units(view, Filter(), sort)
     assert sorted(units.tolist()) == list(range(view.units))
     found = rows_of(view, units)
     assert found == sorted(found, key=lambda row: KEYS[sort](found, row))
 
 
 def test_the_report_lists_detectors_by_category_and_then_the_rest(view: LayerView) -> None:
-    found = rows_of(view, views.select_units(view, Filter(), "report"))
+    found = rows_of(view, selection.select_units(view, Filter(), "report"))
     detectors = [row for row in found if row["iou"] > DETECTOR_IOU]
     assert found[: len(detectors)] == detectors
     assert 0 < len(detectors) < len(found)
@@ -131,8 +133,8 @@ def test_the_report_lists_detectors_by_category_and_then_the_rest(view: LayerVie
 
 def test_a_unit_without_a_label_is_listed_and_has_none(view: LayerView) -> None:
     for sort in ("iou", "label", "category", "report"):
-        assert DEAD in views.select_units(view, Filter(), sort)[-5:]
-    one = views.unit_json(view, DEAD)
+        assert DEAD in selection.select_units(view, Filter(), sort)[-5:]
+    one = unit_json(view, DEAD)
     assert (one["label"], one["category"], one["iou"]) == (None, None, 0.0)
 
 
@@ -141,19 +143,19 @@ def test_a_unit_without_a_label_is_listed_and_has_none(view: LayerView) -> None:
     categories=st.lists(st.sampled_from(CATEGORIES), unique=True, max_size=3),
     concept=st.none() | st.sampled_from(["red", "e", "art", "*t*", "traffic_light", "none", "s?r*", "街"]),
     min_iou=st.sampled_from([0.0, 0.01, 0.04, 0.06, 0.5]),
-    sort=st.sampled_from(views.SORTS),
+    sort=st.sampled_from(SORTS),
 )
 def test_filters_keep_what_they_say(
     view: LayerView, categories: list[str], concept: str | None, min_iou: float, sort: str
 ) -> None:
     wanted = Filter(tuple(categories), concept, min_iou)
     try:
-        known = views.match_concepts(view.store.concepts, concept, categories)
+        known = selection.match_concepts(view.store.concepts, concept, categories)
     except WrongUse:
         with pytest.raises(WrongUse):
-            views.select_units(view, wanted, sort)
+            selection.select_units(view, wanted, sort)
         return
-    got = views.select_units(view, wanted, sort)
+    got = selection.select_units(view, wanted, sort)
     labels = {(view.store.concepts.label(int(r)), view.store.concepts.category_of(int(r))) for r in known}
 
     def passes(row: dict) -> bool:
@@ -167,8 +169,8 @@ def test_filters_keep_what_they_say(
 
 
 BOUNDS = {
-    "max_q": ("q", 0.04), "min_low": ("iou_low", 0.03), "min_heldout": ("heldout_iou", 0.03),
-    "min_stability": ("stability", 0.8), "min_auprc": ("auprc", 0.5),
+    "q": ("q", 0.04), "low": ("iou_low", 0.03), "heldout": ("heldout_iou", 0.03),
+    "stability": ("stability", 0.8), "auprc": ("auprc", 0.5),
 }  # fmt: skip
 
 
@@ -178,16 +180,15 @@ def test_a_filter_by_evidence_is_inclusive_and_unknowns_do_not_pass(weighed: Sto
     known = {row["unit"]: row[name] for row in rows_of(view, np.arange(view.units)) if row[name] is not None}
     assert 0 < len(known) < view.units
     for value in (least, *list(known.values())[:3]):
-        got = views.select_units(view, Filter(**{bound: value}), "unit").tolist()
+        got = selection.select_units(view, Filter(bounds={bound: value}), "unit").tolist()
         assert got == [u for u, x in known.items() if (x <= value if name == "q" else x >= value)]
     for value in (0.0, 1.0):
-        assert views.select_units(full.layer("features.0"), Filter(**{bound: value})).tolist() == []
+        assert selection.select_units(full.layer("features.0"), Filter(bounds={bound: value})).tolist() == []
 
 
 def test_filters_by_evidence_and_label_add_up(weighed: Store) -> None:
     view = weighed.layer("features.0")
-    wanted = Filter(("object", "scene"), None, 0.02, max_q=0.5, min_auprc=0.2)
-    assert wanted.of_evidence == {"q": 0.5, "auprc": 0.2}
+    wanted = Filter(("object", "scene"), None, 0.02, {"q": 0.5, "auprc": 0.2})
     expected = [
         r["unit"]
         for r in rows_of(view, np.arange(view.units))
@@ -196,7 +197,7 @@ def test_filters_by_evidence_and_label_add_up(weighed: Store) -> None:
         and (r["q"] or 1) <= 0.5
         and (r["auprc"] or 0) >= 0.2
     ]
-    assert sorted(views.select_units(view, wanted).tolist()) == expected
+    assert sorted(selection.select_units(view, wanted).tolist()) == expected
     assert expected
 
 
@@ -205,7 +206,7 @@ def test_a_units_evidence_for_programs(weighed: Store, full: Store) -> None:
     for store in (weighed, full):
         view = store.layer("features.0")
         for unit in range(view.units):
-            one = views.unit_json(view, unit)
+            one = unit_json(view, unit)
             assert list(one) == ["unit", "label", "category", "iou", "threshold", "dead", *told]
             for name in told:
                 value = float(getattr(view.evidence, name)[unit])
@@ -214,13 +215,13 @@ def test_a_units_evidence_for_programs(weighed: Store, full: Store) -> None:
 
 def test_a_minimal_iou_is_inclusive(view: LayerView) -> None:
     best = float(view.labels[1].max())
-    assert views.select_units(view, Filter(min_iou=best)).tolist() == [int(view.labels[1].argmax())]
-    assert len(views.select_units(view, Filter(min_iou=np.nextafter(best, 1)))) == 0
+    assert selection.select_units(view, Filter(min_iou=best)).tolist() == [int(view.labels[1].argmax())]
+    assert len(selection.select_units(view, Filter(min_iou=np.nextafter(best, 1)))) == 0
 
 
 def test_an_unknown_category_names_the_known(view: LayerView) -> None:
     with pytest.raises(WrongUse, match="no category 'colour'") as failed:
-        views.select_units(view, Filter(("colour",)))
+        selection.select_units(view, Filter(("colour",)))
     assert "color" in failed.value.hint
 
 
@@ -245,24 +246,24 @@ MATCHES = {
 
 @pytest.mark.parametrize("pattern", MATCHES)
 def test_concepts_are_matched_as_the_data_set_or_a_report_spells_them(full: Store, pattern: str) -> None:
-    rows = views.match_concepts(full.concepts, pattern)
+    rows = selection.match_concepts(full.concepts, pattern)
     assert [full.concepts.label(int(r)) for r in rows] == MATCHES[pattern]
 
 
 def test_a_pattern_that_matches_nothing_names_the_nearest(full: Store) -> None:
     for pattern, categories, close in (("strped", (), "striped"), ("blu[", (), "blue"), ("wheal", ("part",), "wheel")):
         with pytest.raises(WrongUse, match="no concept matches") as failed:
-            views.match_concepts(full.concepts, pattern, categories)
+            selection.match_concepts(full.concepts, pattern, categories)
         assert close in failed.value.hint
     with pytest.raises(WrongUse, match="category part"):
-        views.match_concepts(full.concepts, "red", ("part",))
+        selection.match_concepts(full.concepts, "red", ("part",))
 
 
 def test_concepts_are_matched_within_categories(full: Store) -> None:
-    rows = views.match_concepts(full.concepts, "r", ("color", "part"))
+    rows = selection.match_concepts(full.concepts, "r", ("color", "part"))
     assert [full.concepts.label(int(r)) for r in rows] == ["red"]
-    assert views.match_concepts(full.concepts, None, ("material",)).tolist() == []
-    assert len(views.match_concepts(full.concepts, None)) == len(CONCEPTS)
+    assert selection.match_concepts(full.concepts, None, ("material",)).tolist() == []
+    assert len(selection.match_concepts(full.concepts, None)) == len(CONCEPTS)
 
 
 def test_names_as_reports_show_them() -> None:
@@ -288,7 +289,7 @@ def test_a_full_store_ranks_every_concept_of_a_unit(full: Store) -> None:
             assert r["category"] == CONCEPTS[row][2]
         if ranked and unit != DEAD:
             assert (ranked[0]["concept"], ranked[0]["iou"]) == tuple(
-                views.unit_json(view, unit)[key] for key in ("label", "iou")
+                unit_json(view, unit)[key] for key in ("label", "iou")
             )
         assert views.ranked_concepts(view, unit, count=2) == ranked[:2]
 
@@ -318,7 +319,7 @@ def test_the_best_of_each_category_in_report_order(view: LayerView) -> None:
         best = views.best_json(view, unit)
         assert list(best) == report_order(view.store.concepts.categories)
         found = [b for b in best.values() if b]
-        label = views.unit_json(view, unit)
+        label = unit_json(view, unit)
         assert label["iou"] == max((b["iou"] for b in found), default=0.0)
         assert all(b["category"] == category for category, b in best.items() if b)
 
@@ -365,7 +366,7 @@ def expected_concepts(layers: list[LayerView], above: float) -> list[dict]:
 @pytest.mark.parametrize("above", [0.0, 0.04, 0.07, 1.0])
 def test_concepts_with_their_detectors_and_best_unit(full: Store, imported: Store, above: float) -> None:
     for layers in ([full.layer(n) for n in full.layer_names], [imported.layer("features.0")]):
-        rows = views.match_concepts(layers[0].store.concepts, None)
+        rows = selection.match_concepts(layers[0].store.concepts, None)
         assert views.concept_table(layers, rows, above) == expected_concepts(layers, above)
     assert views.concept_table([], np.arange(3), above) == []
 
@@ -373,7 +374,7 @@ def test_concepts_with_their_detectors_and_best_unit(full: Store, imported: Stor
 def test_the_best_unit_for_a_concept_is_that_of_all_units_whatever_they_are_labelled(full: Store) -> None:
     """Concepts without a detector have a best unit too: the first of the units that the concept itself lists."""
     layers = [full.layer(n) for n in full.layer_names]
-    rows = views.match_concepts(full.concepts, None)
+    rows = selection.match_concepts(full.concepts, None)
     found = {(one["concept"], one["category"]): one for one in views.concept_table(layers, rows, DETECTOR_IOU)}
     without = [one for one in found.values() if not one["detectors"] and one["iou"] > 0]
     assert without  # the store has such concepts
@@ -384,7 +385,7 @@ def test_the_best_unit_for_a_concept_is_that_of_all_units_whatever_they_are_labe
 
 
 def test_detectors_of_all_concepts_are_the_layers_detectors(view: LayerView) -> None:
-    found = views.concept_table([view], views.match_concepts(view.store.concepts, None), DETECTOR_IOU)
+    found = views.concept_table([view], selection.match_concepts(view.store.concepts, None), DETECTOR_IOU)
     assert sum(r["detectors"] for r in found) == view.summary()["detectors"]
     labelled = sum(r["detectors"] > 0 for r in found)
     assert labelled == view.summary()["unique_best_label"]
@@ -400,7 +401,7 @@ def test_the_units_of_a_concept(full: Store, imported: Store) -> None:
         assert {(f["layer"], f["unit"]): f["iou"] for f in found} == {k: v for k, v in expected.items() if v > 0}
         assert [f["iou"] for f in found] == sorted((f["iou"] for f in found), reverse=True)
         for f in found:
-            assert f["label"] == views.unit_json(full.layer(f["layer"]), f["unit"])["label"]
+            assert f["label"] == unit_json(full.layer(f["layer"]), f["unit"])["label"]
 
     view = imported.layer("features.0")
     for row in range(len(imported.concepts)):
@@ -428,24 +429,24 @@ def test_labels_that_rest_on_few_images(tmp_path: Path, full: Store, imported: S
         if one["iou"] > DETECTOR_IOU
     )
     assert expected > 0
-    assert views.few_image_labels(view) == expected
-    assert f"fewer than {FEW_IMAGES} images" in "\n".join(views.summary_lines(view))
-    assert views.few_image_labels(imported.layer("features.0")) is None
-    assert "images" not in "\n".join(views.summary_lines(imported.layer("features.0")))
+    assert remarks.few_image_labels(view) == expected
+    assert f"fewer than {FEW_IMAGES} images" in "\n".join(remarks.summary_lines(view))
+    assert remarks.few_image_labels(imported.layer("features.0")) is None
+    assert "images" not in "\n".join(remarks.summary_lines(imported.layer("features.0")))
 
     given = dissection()
     many = replace(given.concept_counts, images=np.full_like(given.concept_counts.images, FEW_IMAGES))
     write_store(tmp_path / "a.nd.h5", replace(given, concept_counts=many))
     with Store(tmp_path / "a.nd.h5") as store:
-        assert views.few_image_labels(store.layer("features.0")) == 0
-        text = "\n".join(views.summary_lines(store.layer("features.0")))
+        assert remarks.few_image_labels(store.layer("features.0")) == 0
+        text = "\n".join(remarks.summary_lines(store.layer("features.0")))
         assert f"fewer than {FEW_IMAGES} images: 0 of " in text
         assert "by chance" not in text
 
 
 def test_the_summary_in_words_says_what_the_numbers_say(view: LayerView) -> None:
     s = view.summary()
-    text = "\n".join(views.summary_lines(view))
+    text = "\n".join(remarks.summary_lines(view))
     assert f"{s['units']} units, {s['detectors']} detectors (IoU > 0.04)" in text
     assert f"unique detectors: {s['unique_per_category']} per category" in text
     assert f"{s['unique_best_label']} by best label" in text
@@ -462,8 +463,8 @@ def test_units_that_saturate_at_their_threshold_are_told(tmp_path: Path) -> None
     layer = replace(first, statistics=replace(first.statistics, threshold=threshold))
     write_store(tmp_path / "a.nd.h5", replace(given, layers=(layer, *given.layers[1:])))
     with Store(tmp_path / "a.nd.h5") as store:
-        assert "nothing exceeds it): 2" in "\n".join(views.summary_lines(store.layer("features.0")))
-        assert "nothing exceeds it" not in "\n".join(views.summary_lines(store.layer("layer4.1.conv2")))
+        assert "nothing exceeds it): 2" in "\n".join(remarks.summary_lines(store.layer("features.0")))
+        assert "nothing exceeds it" not in "\n".join(remarks.summary_lines(store.layer("layer4.1.conv2")))
 
 
 def test_the_summary_says_how_many_detectors_survive(weighed: Store, full: Store) -> None:
@@ -472,25 +473,25 @@ def test_the_summary_says_how_many_detectors_survive(weighed: Store, full: Store
     surviving = sum(r["iou"] > DETECTOR_IOU and r["q"] is not None and r["q"] < 0.05 for r in rows)
     assert 0 < surviving < view.summary()["detectors"]
     assert view.summary()["detectors_q05"] == surviving
-    assert views.summary_lines(view)[0].endswith(f"detectors (IoU > 0.04), {surviving} of them with q < 0.05")
-    assert views.summary_lines(full.layer("features.0"))[0].endswith("detectors (IoU > 0.04)")
+    assert remarks.summary_lines(view)[0].endswith(f"detectors (IoU > 0.04), {surviving} of them with q < 0.05")
+    assert remarks.summary_lines(full.layer("features.0"))[0].endswith("detectors (IoU > 0.04)")
     assert full.layer("features.0").summary()["detectors_q05"] is None
 
 
 def test_what_labels_are_held_against_in_one_line(weighed: Store, full: Store, imported: Store, tmp_path: Path) -> None:
     null = f"null: {PAIRINGS} wrong pairings"
-    assert views.evidence_line(weighed) == f"detectors: IoU > 0.04; {null}; held out: train/val"
-    assert views.evidence_line(full) == "detectors: IoU > 0.04; no null; held out: train/val"
-    assert views.evidence_line(imported) == "detectors: IoU > 0.04; no null; nothing held out"
+    assert remarks.evidence_line(weighed) == f"detectors: IoU > 0.04; {null}; held out: train/val"
+    assert remarks.evidence_line(full) == "detectors: IoU > 0.04; no null; held out: train/val"
+    assert remarks.evidence_line(imported) == "detectors: IoU > 0.04; no null; nothing held out"
     first, second = with_evidence(dissection()).layers
     write_store(tmp_path / "a.nd.h5", replace(dissection(), layers=(replace(first, null=None), second)))
     with Store(tmp_path / "a.nd.h5") as store:
-        assert null in views.evidence_line(store)
+        assert null in remarks.evidence_line(store)
 
 
 def test_the_best_unit_of_a_layer(view: LayerView) -> None:
     unit, label, value = views.best_unit(view)
-    first = rows_of(view, views.select_units(view, Filter()))[0]
+    first = rows_of(view, selection.select_units(view, Filter()))[0]
     assert (unit, label, value) == (first["unit"], first["label"], first["iou"])
 
 
@@ -508,10 +509,10 @@ def test_a_layer_without_units_and_one_without_labels(tmp_path: Path) -> None:
         for name, units in (("empty", 0), ("mute", 4)):
             view = store.layer(name)
             assert views.best_unit(view) == (None, "", 0.0)
-            assert views.summary_lines(view)[0].startswith(f"{units} units, 0 detectors")
-            for sort in views.SORTS:
-                assert set(views.select_units(view, Filter(), sort).tolist()) == set(range(units))
-            assert views.select_units(view, Filter(concept="red"), "report").tolist() == []
+            assert remarks.summary_lines(view)[0].startswith(f"{units} units, 0 detectors")
+            for sort in SORTS:
+                assert set(selection.select_units(view, Filter(), sort).tolist()) == set(range(units))
+            assert selection.select_units(view, Filter(concept="red"), "report").tolist() == []
         table = views.concept_table([store.layer("empty")], np.arange(9), 0.04)
         assert {(r["detectors"], r["best_unit"], r["iou"]) for r in table} == {(0, None, 0.0)}
         table = views.concept_table([store.layer(n) for n in store.layer_names], np.arange(9), 0.04)

@@ -24,7 +24,7 @@ from ndissect.tui.app.origin import differences
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.comparison import Matched, detected
-from ndissect.tui.tables.views import UNIQUE
+from ndissect.tui.tables.remarks import UNIQUE
 
 _EXPLAINED = (
     "concepts: units labelled with them, with an IoU above 0.04, and the best IoU of a unit labelled so",
@@ -102,8 +102,8 @@ def _side(session: Session, views: Sequence[LayerView]) -> _Side:
             "unique/best": scores.unique_best_label(best),
         },
         by_category={c: int(n) for c, n in zip(categories, per_category, strict=True)},
-        units={concept: found.units for concept, found in concepts.items()},
-        best={concept: found.iou for concept, found in concepts.items()},
+        units={concept: here.units for concept, here in concepts.items()},
+        best={concept: here.iou for concept, here in concepts.items()},
     )
 
 
@@ -213,8 +213,8 @@ def _concept_rows(a: _Side, b: _Side, current: Session) -> list[_Row]:
     item = opens(current)
     detected = {c: (a.units.get(c, 0), b.units.get(c, 0)) for c in {**a.units, **b.units}}
     most = max((n for pair in detected.values() for n in pair), default=0)
-    found = [c for c, pair in detected.items() if any(pair)]
-    found.sort(key=lambda c: (-abs(detected[c][0] - detected[c][1]), c.label.casefold(), c.category, c.nth))
+    concepts = [c for c, pair in detected.items() if any(pair)]
+    concepts.sort(key=lambda c: (-abs(detected[c][0] - detected[c][1]), c.label.casefold(), c.category, c.nth))
 
     def one(concept: Matched) -> _Row:
         iou = [side.best.get(concept, 0.0) for side in (a, b)]
@@ -231,7 +231,7 @@ def _concept_rows(a: _Side, b: _Side, current: Session) -> list[_Row]:
             detectors=max(detected[concept]),
         )
 
-    return [_heading("concepts, units", "IoU"), *map(one, found)] if found else []
+    return [_heading("concepts, units", "IoU"), *map(one, concepts)] if concepts else []
 
 
 def _layer_rows(a: Session, b: Session) -> list[_Row]:

@@ -90,11 +90,11 @@ def compare_units(a: tuple[Session, str, int], b: tuple[Session, str, int], curr
 
     def plain(i: int) -> dict[str, Any]:
         row = rows[i]
-        found: dict[str, Any] = {"concept": row.label, "category": row.category}
+        values: dict[str, Any] = {"concept": row.label, "category": row.category}
         for name, unit in zip("ab", both, strict=True):
             intersection, area = unit.counts.get(row, (None, None))
-            found |= {f"{name}_iou": unit.iou.get(row), f"{name}_intersection": intersection, f"{name}_area": area}
-        return found
+            values |= {f"{name}_iou": unit.iou.get(row), f"{name}_intersection": intersection, f"{name}_area": area}
+        return values
 
     def copied(i: int) -> str:
         return "\t".join([rows[i].label, rows[i].category, *(unit.shown(rows[i]) for unit in both)])

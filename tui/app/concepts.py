@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
-from ndissect.tui.app.query import Fields, Texts, texts
+from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
-from ndissect.tui.tables.views import best_units, concept_detectors, marks
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.units import Texts
+from ndissect.tui.tables.views import best_units, concept_detectors
 
 
 def concepts_listing(session: Session) -> Listing:
@@ -24,8 +26,8 @@ def concepts_listing(session: Session) -> Listing:
     images, code = session.concept_images[:C], session.category_code[:C]
 
     def where(row: int) -> str:
-        found = detect.units[:, row]
-        return "  ".join(f"{views[i].name} {found[i]}" for i in np.flatnonzero(found)[::-1])
+        counts = detect.units[:, row]
+        return "  ".join(f"{views[i].name} {counts[i]}" for i in np.flatnonzero(counts)[::-1])
 
     def best_name(row: int) -> str:
         return f"{views[best.layer[row]].name}:{best.unit[row]}" if best.unit[row] >= 0 else "-"

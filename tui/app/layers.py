@@ -11,17 +11,18 @@ from rich.cells import cell_len
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.tables.views import best_unit, marks
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.views import best_unit
 
 
 def category_letters(categories: list[str]) -> dict[str, str]:
     """A letter for each category: its first one that no category before it has."""
-    found: dict[str, str] = {}
+    letter_of: dict[str, str] = {}
     for category in categories:
         # Of one cell, or the bar would be too long; a category of which every letter is taken gets a digit.
         letters = [c for c in category if cell_len(c) == 1 and c.strip()]
-        found[category] = next(c for c in [*letters, *digits, *ascii_letters] if c not in found.values())
-    return found
+        letter_of[category] = next(c for c in [*letters, *digits, *ascii_letters] if c not in letter_of.values())
+    return letter_of
 
 
 def layers_listing(session: Session) -> Listing:
@@ -63,8 +64,8 @@ def layers_listing(session: Session) -> Listing:
 
     def plain(row: int) -> dict[str, Any]:
         if row == len(views):
-            found = {"layer": "all layers", **{k: sum(s[k] for s in summaries) for k in ("units", "detectors")}}
-            return found | ({"detectors_q05": int(surviving[row])} if null else {})
+            total = {"layer": "all layers", **{k: sum(s[k] for s in summaries) for k in ("units", "detectors")}}
+            return total | ({"detectors_q05": int(surviving[row])} if null else {})
         unit, label, iou = bests[row]
         s = dict(summaries[row])
         by_category = s.pop("by_category")

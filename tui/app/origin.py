@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.origin import Origin, origin, protocol_differences
-from ndissect.tui.tables.views import marks
+from ndissect.tui.tables.remarks import marks
 
 
 def same(a: Session, b: Session) -> bool:

@@ -22,12 +22,15 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.tui.tables.evidence import FIELDS
+from ndissect.tui.tables.columns import BY_WORD
+from ndissect.tui.tables.units import Texts
 
 Bools = npt.NDArray[np.bool_]
 
-# What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word.
-NUMBERS = ("iou", "unit", "threshold", "units", "detectors", "images", "peak", *FIELDS)
+# What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word. Of numbers those of
+# several listings first, then those of units alone.
+_OF_SEVERAL = ("iou", "unit", "threshold", "units", "detectors", "images", "peak")
+NUMBERS = tuple(dict.fromkeys((*_OF_SEVERAL, *(word for word, column in BY_WORD.items() if column.right))))
 CHOICES = ("cat", "layer")
 FLAGS = ("dead", "marked", "detector", "significant")
 _LONGER = {"category": "cat", "u": "unit"}
@@ -44,18 +47,6 @@ _COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", 
 _UNEQUAL = re.compile("[a-z]+!=", re.IGNORECASE)
 _CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
 _RANGE = re.compile(r"(?P<first>\d*\.?\d*)(?P<dash>-?)(?P<last>\d*\.?\d*)")
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A text for each row: ``code`` (N,) picks one of ``strings``, so that equal texts are looked at once."""
-
-    strings: tuple[str, ...]
-    code: npt.NDArray[np.int64]
-
-    def where(self, holds: Callable[[str], bool]) -> Bools:
-        """(N,) bool: the rows whose text ``holds`` accepts."""
-        return np.array([holds(s.casefold()) for s in self.strings], bool)[self.code]
 
 
 def texts(strings: list[str]) -> Texts:
@@ -118,15 +109,15 @@ def parse(text: str, *, typing: bool = False) -> Query:
     While it is ``typing``, a name at its end that asks for something to follow, such as iou, is no word yet.
     """
     terms = []
-    for found in _TERM.finditer(text):
-        at, body = found.start("body"), found["body"]
-        if body == "!" or (found["negative"] and not body.strip('"')):
+    for match in _TERM.finditer(text):
+        at, body = match.start("body"), match["body"]
+        if body == "!" or (match["negative"] and not body.strip('"')):
             raise Mistake("! needs a term after it", at)
         if not body.strip('"'):
             continue  # a quote that was just opened
-        if typing and found.end() == len(text) and body.lower() in (*NUMBERS, *CHOICES, *_LONGER):
+        if typing and match.end() == len(text) and body.lower() in (*NUMBERS, *CHOICES, *_LONGER):
             continue
-        terms.append(Term(_test(body, at), bool(found["negative"]), at))
+        terms.append(Term(_test(body, at), bool(match["negative"]), at))
     return Query(text, tuple(terms))
 
 
@@ -158,10 +149,10 @@ def _word(word: str) -> Callable[[Fields, int], Bools]:
     wanted = word.casefold()
 
     def test(fields: Fields, count: int) -> Bools:
-        found = np.zeros(count, bool)
+        holds = np.zeros(count, bool)
         for some in fields.words:
-            found |= some.where(lambda s: wanted in s)
-        return found
+            holds |= some.where(lambda s: wanted in s)
+        return holds
 
     return test
 
@@ -206,26 +197,26 @@ def _number_field(fields: Fields, name: str) -> npt.NDArray[np.float64]:
     return fields.numbers[name]
 
 
-def _comparison(found: re.Match[str], at: int) -> Callable[[Fields, int], Bools]:
-    name = _LONGER.get(found["name"].lower(), found["name"].lower())
+def _comparison(match: re.Match[str], at: int) -> Callable[[Fields, int], Bools]:
+    name = _LONGER.get(match["name"].lower(), match["name"].lower())
     if name not in NUMBERS:
-        raise Mistake(f"there is no number {found['name']}, but {', '.join(NUMBERS)}; quotes make it a word", at)
+        raise Mistake(f"there is no number {match['name']}, but {', '.join(NUMBERS)}; quotes make it a word", at)
     try:
-        value = float(found["value"])
+        value = float(match["value"])
     except ValueError:
-        raise Mistake(f"{name}{found['sign']} needs a number after it", at + found.start("value")) from None
-    compare = _COMPARE[found["sign"]]
+        raise Mistake(f"{name}{match['sign']} needs a number after it", at + match.start("value")) from None
+    compare = _COMPARE[match["sign"]]
     return lambda fields, _: compare(_number_field(fields, name), value)
 
 
 def _numbers(name: str, text: str, at: int) -> Callable[[Fields, int], Bools]:
     spans = []
     for part in text.split(","):
-        found = _RANGE.fullmatch(part)
-        if not found or not any(c.isdigit() for c in part) or "." in (found["first"], found["last"]):
+        span = _RANGE.fullmatch(part)
+        if not span or not any(c.isdigit() for c in part) or "." in (span["first"], span["last"]):
             raise Mistake(f"{name}: needs numbers after it, such as {name}:7 or {name}:100-200", at)
-        first = float(found["first"] or "-inf")
-        last = float(found["last"]) if found["last"] else np.inf if found["dash"] else first
+        first = float(span["first"] or "-inf")
+        last = float(span["last"]) if span["last"] else np.inf if span["dash"] else first
         if first > last:
             raise Mistake(f"{name}:{part} ends before it begins", at)
         spans.append((first, last))

@@ -11,10 +11,11 @@ from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU, detectors, unique_best_label
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
-from ndissect.tui.app.query import Fields, Texts
+from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.evidence import any_known
-from ndissect.tui.tables.views import cautions, evidence_line
+from ndissect.tui.tables.remarks import cautions, evidence_line
+from ndissect.tui.tables.units import Texts
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class _Line:
 def _surviving(session: Session, views: list[LayerView]) -> list[_Line]:
     """How many detectors are told from chance, of the layers that have a null, and by what; nothing where none has."""
     known = [view for view in views if any_known(view, "q")]
-    found = [(detectors(view.best), view.known("q") < SIGNIFICANT) for view in known]
-    if not found:
+    pairs = [(detectors(view.best), view.known("q") < SIGNIFICANT) for view in known]
+    if not pairs:
         return []
-    surviving, of = sum(int((d & q).sum()) for d, q in found), sum(int(d.sum()) for d, _ in found)
+    surviving, of = sum(int((d & q).sum()) for d, q in pairs), sum(int(d.sum()) for d, _ in pairs)
     return [_Line(f"{surviving} of {of} detectors have q < {SIGNIFICANT}"), _Line(evidence_line(session.store))]
 
 
@@ -67,11 +68,11 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
             *(_Line(c, category=k) for k, c in enumerate(categories)),
         ]
     for k, category in enumerate(categories):
-        found = np.flatnonzero((code == k) & (winners > 0))
-        found = found[np.lexsort([session.label_rank[found], -best[found], -winners[found]])]
-        if len(found):
+        winning = np.flatnonzero((code == k) & (winners > 0))
+        winning = winning[np.lexsort([session.label_rank[winning], -best[winning], -winners[winning]])]
+        if len(winning):
             lines.append(_Line(f"{category}: {distinct[k]} unique, in {units[k]} units"))
-            lines += [_Line(session.labels[row], k, int(row)) for row in found]
+            lines += [_Line(session.labels[row], k, int(row)) for row in winning]
     if lines:
         lines += [_Line(caution) for caution in cautions(views)]
     headings = frozenset(i for i, line in enumerate(lines) if line.category < 0)

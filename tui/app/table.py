@@ -16,6 +16,7 @@ from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing, 
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query
 from ndissect.tui.app.strips import Piece, strip
 from ndissect.tui.pictures.glyphs import Glyphs
+from ndissect.tui.tables.fitting import fitting, width_of
 
 # The cursor, the mark and a space stand before the first column.
 _GUTTER = 3
@@ -365,15 +366,10 @@ class Table(Widget, can_focus=True):
 
 def fit(columns: tuple[Column, ...], room: int) -> list[tuple[int, int]]:
     """(column, cells) of the columns that fit into ``room`` cells; bars take what no other column has use for."""
-    shown = list(range(len(columns)))
-
-    def needed() -> int:
-        return sum(columns[i].width for i in shown) + _GAP * (len(shown) - 1)
-
-    while needed() > room and any(columns[i].drop for i in shown):
-        shown.remove(max(shown, key=lambda i: columns[i].drop))
-    widths = {i: columns[i].width for i in shown}
-    rest = room - needed()
+    needed = [column.width for column in columns]
+    shown = fitting(needed, [column.drop for column in columns], room, _GAP)
+    widths = {i: needed[i] for i in shown}
+    rest = room - width_of(needed, shown, _GAP)
     growing = [i for i in shown if columns[i].grows]
     bars = [i for i in shown if columns[i].bar]
     if growing:

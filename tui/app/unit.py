@@ -16,7 +16,8 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.evidence import sentences
-from ndissect.tui.tables.views import concept_json, marks
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.views import concept_json
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12
@@ -121,9 +122,9 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], 
             plain=plain,
         )
 
-    found = [one(row) for row in named]
+    best_rows = [one(row) for row in named]
     heading = _heading("next concepts", "", "IoU", "", *_COUNTS)
-    return found, [heading, *map(one, others)] if others else []
+    return best_rows, [heading, *map(one, others)] if others else []
 
 
 def _heading(*cells: str) -> _Row:
@@ -146,7 +147,7 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     row = int(view.labels[0][unit])
     number = int(store.concepts.number[row]) if row >= 0 else 0
     highest = float(np.nanmax(top.peak, initial=0)) or 1.0
-    found = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
+    rows = [_heading("top images", "split", "peak", "", "both", "mask", "label")]
     pixels = 0
     for rank, (image_row, peak, values) in enumerate(zip(top.image.tolist(), top.peak, top.maps, strict=True)):
         name, split, counts = store.images.name(image_row), store.images.split(image_row), None
@@ -157,11 +158,11 @@ def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:
             pixels += mask.size + image.label_maps.size
         told = [f"{n:,}" for n in counts] if counts else [""] * 3
         known = dict(zip(("intersection", "area", "label_area"), counts or (None,) * 3, strict=True))
-        found.append(
+        rows.append(
             _Row(
                 cells=(name, split, f"{peak:.4g}", Bar(float(peak) / highest), *told),
                 item=Item("image", layer, unit, name=str(rank)),
                 plain={"image": name, "split": split, "peak": float(peak), **known},
             )
         )
-    return found
+    return rows

@@ -31,7 +31,8 @@ def bench(
 ) -> None:
     """Time a dissection beside decoding and the bare forward pass, on this machine, in one process."""
     from ndissect.tui.cli.console import TerminalConsole
-    from ndissect.tui.cli.output import Column, Table, emit_line, number, print_json, print_table
+    from ndissect.tui.cli.output import Column, Table, emit_line, print_json, print_table
+    from ndissect.tui.tables.formats import number
 
     console = TerminalConsole()
     if make is not None:
@@ -42,7 +43,7 @@ def bench(
         return
     from ndissect.engine.experiments.from_options import bench_network
     from ndissect.store.marks import Mark
-    from ndissect.tui.tables.views import mark_lines
+    from ndissect.tui.tables.remarks import mark_lines
 
     measured = bench_network(options, console, images=images, rounds=rounds)
     if json:

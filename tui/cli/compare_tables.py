@@ -8,7 +8,8 @@ from typing import Any
 from ndissect.tui.cli import output
 from ndissect.tui.cli.output import Column, Table
 from ndissect.tui.tables.comparison import all_categories, mark
-from ndissect.tui.tables.views import UNIQUE
+from ndissect.tui.tables.formats import number
+from ndissect.tui.tables.remarks import UNIQUE
 
 _RULES = (("unique/cat", "unique_per_category"), ("unique/best", "unique_best_label"))
 _INTERVALS = (
@@ -61,16 +62,20 @@ def _unique(result: dict[str, Any]) -> tuple[list[Column], list[list[Any]]]:
         n = layer["summary"]["by_category"].get(category)
         return "-" if n is None else _count(n, layer["intervals"] and layer["intervals"]["by_category"][category])
 
-    found = all_categories(result["layers"])
-    columns = [Column(""), *(Column(c, right=True) for c in found)]
-    return columns, [[layer["name"], *(cell(layer, c) for c in found)] for layer in result["layers"]]
+    categories = all_categories(result["layers"])
+    columns = [Column(""), *(Column(c, right=True) for c in categories)]
+    return columns, [[layer["name"], *(cell(layer, c) for c in categories)] for layer in result["layers"]]
 
 
 def _detectors(result: dict[str, Any]) -> tuple[list[Column], list[list[Any]]]:
-    found = all_categories(result["layers"])
-    columns = [Column(""), *(Column(c, lambda n: "-" if n is None else output.count(n), right=True) for c in found)]
+    categories = all_categories(result["layers"])
+    columns = [
+        Column(""),
+        *(Column(c, lambda n: "-" if n is None else output.count(n), right=True) for c in categories),
+    ]
     return columns, [
-        [layer["name"], *(layer["detectors_by_category"].get(c, None) for c in found)] for layer in result["layers"]
+        [layer["name"], *(layer["detectors_by_category"].get(c, None) for c in categories)]
+        for layer in result["layers"]
     ]
 
 
@@ -117,23 +122,23 @@ def _unit(unit: dict[str, Any], intervals: bool) -> list[Any]:
         return side["label"] or ("dead" if side["dead"] else "no label")
 
     b = name(unit["b"]) if unit["changed"] or unit["b"]["label"] is None else "same"
-    low, high = (output.number(unit[k]) if unit[k] != unit[k] else f"{unit[k]:+.3f}" for k in ("low", "high"))
+    low, high = (number(unit[k]) if unit[k] != unit[k] else f"{unit[k]:+.3f}" for k in ("low", "high"))
     cells = [unit["unit"], name(unit["a"]), f"{unit['a']['iou']:.3f}", b, f"{unit['b']['iou']:.3f}"]
     return [*cells, f"{unit['difference']:+.3f}", *([f"{low} to {high}"] if intervals else [])]
 
 
-def _concepts(found: list[dict[str, Any]], rows: int | None) -> str:
+def _concepts(concepts: list[dict[str, Any]], rows: int | None) -> str:
     """So many labels by name, each with its units where these are several."""
-    if not found:
+    if not concepts:
         return "no label"
     names = [
         c["concept"]
         + (f" x{c['units']}" if c["units"] > 1 else "")
         + ("" if c["known"] else " (no such concept there)")
-        for c in found[:rows]
+        for c in concepts[:rows]
     ]
-    more = f" and {len(found) - len(names)} more" if len(names) < len(found) else ""
-    return f"{len(found)} label{'s' * (len(found) > 1)}: {', '.join(names)}{more}"
+    more = f" and {len(concepts) - len(names)} more" if len(names) < len(concepts) else ""
+    return f"{len(concepts)} label{'s' * (len(concepts) > 1)}: {', '.join(names)}{more}"
 
 
 # In a pipe
@@ -147,7 +152,7 @@ _LONG = (
 def long(result: dict[str, Any], rows: int | None) -> Table:
     """All as one table with a line a number: ``block`` says of what it is, ``a`` and ``b`` are the layers compared."""
     layers = {layer["name"]: layer for layer in result["layers"]}
-    found = []
+    lines = []
     for pair in result["pairs"]:
         a, b = (layers[pair[side]["name"]] for side in ("a", "b"))
         who = {k: f"{pair[k]['store']}:{pair[k]['layer']}" for k in ("a", "b")}
@@ -156,8 +161,8 @@ def long(result: dict[str, Any], rows: int | None) -> Table:
             *_gained_lost(pair),
             *_units((pair["units"] or {"rows": []})["rows"][:rows]),
         ):
-            found.append({**who, **line, "comparable": "yes" if result["comparable"] else "no"})
-    return Table([Column(title) for title in _LONG], [[line.get(title) for title in _LONG] for line in found])
+            lines.append({**who, **line, "comparable": "yes" if result["comparable"] else "no"})
+    return Table([Column(title) for title in _LONG], [[line.get(title) for title in _LONG] for line in lines])
 
 
 def _counts(a: dict[str, Any], b: dict[str, Any], pair: dict[str, Any]) -> list[dict[str, Any]]:
@@ -166,11 +171,11 @@ def _counts(a: dict[str, Any], b: dict[str, Any], pair: dict[str, Any]) -> list[
         change: dict[str, Any] | None = None, category: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         (x, y), (of_x, of_y) = counts, intervals
-        found = {"block": block, "name": name, "category": category, "A": x, "B": y}
+        cells = {"block": block, "name": name, "category": category, "A": x, "B": y}
         for side, interval in (("A", of_x), ("B", of_y)):
-            found |= dict(zip((f"{side} low", f"{side} high"), interval or (None, None), strict=True))
+            cells |= dict(zip((f"{side} low", f"{side} high"), interval or (None, None), strict=True))
         change = change or {"value": None if x is None or y is None else y - x, "low": None, "high": None}
-        return found | {"B - A": change["value"], "low": change["low"], "high": change["high"]}
+        return cells | {"B - A": change["value"], "low": change["low"], "high": change["high"]}
 
     both = a["summary"], b["summary"]
     intervals = [side["intervals"] or {} for side in (a, b)]
@@ -193,8 +198,8 @@ def _counts(a: dict[str, Any], b: dict[str, Any], pair: dict[str, Any]) -> list[
 def _gained_lost(pair: dict[str, Any]) -> list[dict[str, Any]]:
     def line(block: str, concept: dict[str, Any], own: str, other: str) -> dict[str, Any]:
         change = concept["units"] if block == "gained" else -concept["units"]
-        found = {"block": block, "name": concept["concept"], "category": concept["category"], "B - A": change}
-        return found | {own: concept["units"], other: 0}
+        cells = {"block": block, "name": concept["concept"], "category": concept["category"], "B - A": change}
+        return cells | {own: concept["units"], other: 0}
 
     return [line("gained", c, "B", "A") for c in pair["gained"]] + [line("lost", c, "A", "B") for c in pair["lost"]]
 

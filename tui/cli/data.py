@@ -41,7 +41,8 @@ def info(
     from ndissect.engine.demo.named import find_named
     from ndissect.store.concepts import display_name
     from ndissect.store.files import human_bytes
-    from ndissect.tui.cli.output import Column, Table, number, print_json, print_table
+    from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.tables.formats import number
 
     d = describe(find_named(path), count, _note, max_pixels)
     if json:

@@ -59,7 +59,7 @@ def export(
     from ndissect.store.names import quoted
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
-    from ndissect.tui.tables.views import marks
+    from ndissect.tui.tables.remarks import marks
 
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"
@@ -96,8 +96,7 @@ _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:
     from ndissect.tui.cli.output import json_text
-    from ndissect.tui.tables.unit_table import evidence_json, header
-    from ndissect.tui.tables.views import best_json, unit_json
+    from ndissect.tui.tables.unit_table import every_unit_json, header
 
     layers = [
         {
@@ -105,9 +104,7 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
             "module": view.module,
             "map": view.map_size,
             "summary": view.summary(),
-            "units": [
-                {**unit_json(view, u), **evidence_json(view, u), "best": best_json(view, u)} for u in range(view.units)
-            ],
+            "units": every_unit_json(view),
         }
         for view in views
     ]
@@ -118,12 +115,12 @@ def _parquet(to: Path, store: Store, views: Sequence[LayerView]) -> None:
     from ndissect.store.files import atomic, check_writable
     from ndissect.tui.cli.output import tell
     from ndissect.tui.reports import parquet
-    from ndissect.tui.tables.unit_table import header, unit_columns
+    from ndissect.tui.tables.unit_table import header, unit_arrays
 
     parquet.check_pyarrow()
     check_writable(to, 1 << 20)
     with atomic(to) as part:
-        parquet.write(part, unit_columns(views), header(store, views))
+        parquet.write(part, unit_arrays(views), header(store, views))
     tell(f"wrote {to}")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,27 +13,24 @@ from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, complete_layer
 from ndissect.tui.cli.output import Column, Table
+from ndissect.tui.tables.columns import BY_WORD, SORTS, UnitColumn, View
+from ndissect.tui.tables.formats import iou, number
 
 if TYPE_CHECKING:
     from ndissect.store.layer_view import LayerView
     from ndissect.store.reader import Store
-    from ndissect.tui.tables.views import Filter
+    from ndissect.tui.tables.selection import Filter
+    from ndissect.tui.tables.units import Units
 
 
-class Sort(StrEnum):
-    """The orders of ``nd inspect``."""
+def _check_sort(sort: str) -> str:
+    if sort not in SORTS:
+        raise typer.BadParameter(f"{sort!r} is not one of {', '.join(map(repr, SORTS))}.")
+    return sort
 
-    iou = "iou"
-    unit = "unit"
-    label = "label"
-    category = "category"
-    threshold = "threshold"
-    report = "report"
-    q = "q"
-    low = "low"
-    heldout = "heldout"
-    stability = "stability"
-    auprc = "auprc"
+
+def _complete_sort(incomplete: str) -> list[str]:
+    return [sort for sort in SORTS if sort.startswith(incomplete)]
 
 
 def inspect(
@@ -68,9 +64,14 @@ def inspect(
         float | None, typer.Option(min=0, max=1, help="Only units that find their label with at least this AUPRC.")
     ] = None,
     sort: Annotated[
-        Sort,
-        typer.Option(help="Order; report is the papers': by category, label, IoU; low: where the interval begins."),
-    ] = Sort.iou,
+        str,
+        typer.Option(
+            metavar=f"<{'|'.join(SORTS)}>",
+            callback=_check_sort,
+            autocompletion=_complete_sort,
+            help="Order; report is the papers': by category, label, IoU; low: where the interval begins.",
+        ),
+    ] = "iou",
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -81,9 +82,11 @@ def inspect(
     """
     from ndissect.store.files import find_store
     from ndissect.store.reader import Store
-    from ndissect.tui.tables.views import Filter
+    from ndissect.tui.tables.selection import Filter
 
-    wanted = Filter(tuple(category or ()), concept, min_iou, max_q, min_low, min_heldout, min_stability, min_auprc)
+    asked = {"q": max_q, "low": min_low, "heldout": min_heldout, "stability": min_stability, "auprc": min_auprc}
+    bounds = {word: bound for word, bound in asked.items() if bound is not None}
+    wanted = Filter(tuple(category or ()), concept, min_iou, bounds)
     with Store(find_store(store)) as opened:
         if layer is None and len(opened.layer_names) == 1:
             layer = opened.layer_names[0]
@@ -100,28 +103,30 @@ def inspect(
         view = opened.layer(name)
         if unit is None:
             _layer(view, wanted, sort, limit, json)
-        elif asked := [_option(name) for name in wanted.of_evidence]:
+        elif wanted.bounds:
             raise WrongUse(
-                f"{asked[0]} chooses among units, and {layer} is one of them",
+                f"{_option(next(iter(wanted.bounds)))} chooses among units, and {layer} is one of them",
                 f"name the layer alone: nd inspect {quoted(name, positional=True)}",
             )
         else:
             _unit(view, unit, wanted, limit, json)
 
 
-def _option(name: str) -> str:
-    """The option that asks for the number ``name``."""
-    return f"--{'max' if name == 'q' else 'min'}-{name}"
+def _option(word: str) -> str:
+    """The option that asks for the number of a column by its ``word``."""
+    return f"--{'min' if BY_WORD[word].falling else 'max'}-{word}"
 
 
-def _check_known(view: LayerView, asked: dict[str, str]) -> None:
-    """WrongUse for a number that is known of no unit; ``asked``: its name -> the option that asks for it."""
-    from ndissect.tui.tables.evidence import FIELDS, any_known
-
-    for name, option in asked.items():
-        if view.units and not any_known(view, FIELDS[name]):
+def _check_known(units: Units, wanted: Filter, sort: str) -> None:
+    """WrongUse where evidence is asked for, or sorted by, that is known of no unit."""
+    asked = {word: _option(word) for word in wanted.bounds}
+    if sort in BY_WORD and BY_WORD[sort].evidence:
+        asked[sort] = f"--sort {sort}"
+    (view,) = units.views
+    for word, option in asked.items():
+        if view.units and not units.any_known(BY_WORD[word]):
             raise WrongUse(
-                f"{option}: {view.store.path} tells no {name} of any unit of {view.name}",
+                f"{option}: {view.store.path} tells no {word} of any unit of {view.name}",
                 "imported tables and stores of older runs have none; dissect the network again",
             )
 
@@ -136,7 +141,7 @@ def _split(text: str, store: Store) -> tuple[str, int | None]:
 
 
 def _layers(store: Store, json: bool) -> None:
-    from ndissect.tui.tables.views import UNIQUE, evidence_line, marks, protocol_line
+    from ndissect.tui.tables.remarks import UNIQUE, evidence_line, marks, protocol_line
 
     views = [store.layer(name) for name in store.layer_names]
     if json:
@@ -186,16 +191,17 @@ def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> 
     return columns, rows
 
 
-def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json: bool) -> None:
+def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, selection
+    from ndissect.tui.tables.units import Units, units_json
 
-    asked = {name: _option(name) for name in wanted.of_evidence}
-    _check_known(view, asked | ({sort.value: f"--sort {sort.value}"} if sort.value in views.BY_EVIDENCE else {}))
-    units = views.select_units(view, wanted, sort.value)
-    evidence = _evidence_columns(view)
-    total = len(units)
-    shown = units[: output.rows_to_print(limit, json, notes=2 if evidence else 0)]
+    every = Units(view.store, [view])
+    _check_known(every, wanted, sort)
+    selected = selection.select_units(view, wanted, sort)
+    columns = every.shown(View.INSPECT)
+    evidence = any(column.evidence for column in columns)
+    units = every.only(selected[: output.rows_to_print(limit, json, notes=2 if evidence else 0)])
     if json:
         output.print_json(
             {
@@ -203,64 +209,43 @@ def _layer(view: LayerView, wanted: Filter, sort: Sort, limit: int | None, json:
                 "layer": view.name,
                 "protocol": view.store.protocol.to_json(),
                 "marks": marks_json(view.marks),
-                "units": [views.unit_json(view, int(u)) for u in shown],
+                "units": units_json(units),
                 "summary": view.summary(),
             }
         )
         return
-    columns = [
-        Column("unit", right=True),
-        Column("label"),
-        Column("category"),
-        Column("IoU", output.iou, right=True),
-        Column("", output.bar, terminal_only=True),
-        *(column for column, _ in evidence),
-        Column("threshold", output.number, right=True, drop=9 if evidence else 0),
-        Column("dead", lambda dead: "dead" if dead else ""),
-    ]
-    rows = []
-    for u in map(int, shown):
-        one = views.unit_json(view, u)
-        known = [values(u) for _, values in evidence]
-        about = [one[key] for key in ("unit", "label", "category", "iou", "iou")]
-        rows.append([*about, *known, one["threshold"], int(one["dead"])])
+    printed = [_printed(column, evidence) for column in columns]
+    rows = list(zip(*(_values(units, column) for column in columns), strict=True))
     notes = [
-        *views.summary_lines(view),
-        views.evidence_line(view.store),
-        f"{views.UNITS_FROM_0}; {views.protocol_line(view.store.protocol)}",
+        *remarks.summary_lines(view),
+        remarks.evidence_line(view.store),
+        f"{remarks.UNITS_FROM_0}; {remarks.protocol_line(view.store.protocol)}",
     ]
-    if len(shown) < total:
-        notes.insert(0, f"{len(shown)} of {total} units; --limit 0 shows all")
-    elif total < view.units:
-        notes.insert(0, f"{total} of {view.units} units match")
-    output.print_table(Table(columns, rows, title=f"{view.store.path}  {view.name}", notes=notes))
+    if len(units) < len(selected):
+        notes.insert(0, f"{len(units)} of {len(selected)} units; --limit 0 shows all")
+    elif len(selected) < view.units:
+        notes.insert(0, f"{len(selected)} of {view.units} units match")
+    output.print_table(Table(printed, rows, title=f"{view.store.path}  {view.name}", notes=notes))
 
 
-def _evidence_columns(view: LayerView) -> list[tuple[Column, Callable[[int], Any]]]:
-    """The columns of what is known of the labels, the most telling first, each with the value of a unit."""
-    from ndissect.tui.tables.evidence import any_known, chance, interval, share
+def _printed(column: UnitColumn, evidence: bool) -> Column:
+    """A unit's column as it is printed. Where ``evidence`` makes a table wide, what stands to the right may go."""
+    if column.kind == "bar":
+        return Column(column.title, output.bar, terminal_only=True)
+    drop = column.drop if evidence and column.right else 0
+    return Column(column.title, column.text, right=column.right, drop=drop, parts=column.parts)
 
-    def one(title: str, show: Callable[[float], str], drop: int, name: str) -> tuple[Column, Callable[[int], Any]]:
-        return Column(title, show, right=True, drop=drop), lambda unit: float(view.known(name)[unit])
 
-    def ends(unit: int) -> tuple[float, float]:
-        return float(view.known("iou_low")[unit]), float(view.known("iou_high")[unit])
-
-    between = Column("interval", lambda ends: interval(*ends), right=True, drop=1, parts=("low", "high"))
-    found = [
-        ("iou_low", (between, ends)),
-        ("q", one("q", chance, 2, "q")),
-        ("heldout_iou", one("held-out", share, 3, "heldout_iou")),
-        ("stability", one("stability", share, 4, "stability")),
-        ("auprc", one("AUPRC", share, 5, "auprc")),
-    ]
-    return [column for name, column in found if any_known(view, name)]
+def _values(units: Units, column: UnitColumn) -> list[Any]:
+    values = units.listed(column)
+    return [int(flag) for flag in values] if column.kind == "flag" else values  # 0 and 1 in a pipe
 
 
 def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, views
     from ndissect.tui.tables.evidence import sentences
+    from ndissect.tui.tables.units import unit_json
 
     view.check_unit(unit)
     ranked = views.ranked_concepts(view, unit, wanted, output.rows_to_print(limit, json))
@@ -272,7 +257,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
                 "layer": view.name,
                 "protocol": view.store.protocol.to_json(),
                 "marks": marks_json(view.marks),
-                **views.unit_json(view, unit),
+                **unit_json(view, unit),
                 "nan": int(view.statistics.nan[unit]),
                 "inf": int(view.statistics.inf[unit]),
                 "best": views.best_json(view, unit),
@@ -281,13 +266,13 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
             }
         )
         return
-    one = views.unit_json(view, unit)
+    one = unit_json(view, unit)
     about = f"{view.store.path}  {view.name}:{unit}  "
     about += "dead" if one["dead"] else f"{one['label'] or 'no label'}  IoU {one['iou']:.4f}"
     columns = [
         Column("concept"),
         Column("category"),
-        Column("IoU", output.iou, right=True),
+        Column("IoU", iou, right=True),
         Column("", output.bar, terminal_only=True),
         Column("both px", right=True),
         Column("unit px", right=True),
@@ -297,14 +282,14 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
         for c in ranked
     ]
-    notes = [*views.marks([view]), *sentences(view, unit), f"threshold {output.number(one['threshold'])}"]
+    notes = [*remarks.marks([view]), *sentences(view, unit), f"threshold {number(one['threshold'])}"]
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {quoted(f'{view.name}:{unit}', positional=True)}")
-    notes += [views.evidence_line(view.store), views.protocol_line(view.store.protocol)]
+    notes += [remarks.evidence_line(view.store), remarks.protocol_line(view.store.protocol)]
     output.print_table(Table(columns, rows, title=about, notes=notes))
 
 
@@ -326,20 +311,20 @@ def concepts(
     from ndissect.store.files import find_store
     from ndissect.store.marks import marks_json
     from ndissect.store.reader import Store
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, selection, views
 
     with Store(find_store(store)) as opened:
         chosen = [opened.layer(name) for name in (layer or opened.layer_names)]
-        rows = views.match_concepts(opened.concepts, pattern, tuple(category or ()))
+        rows = selection.match_concepts(opened.concepts, pattern, tuple(category or ()))
         if pattern and len(rows) == 1:
             _one_concept(chosen, int(rows[0]), limit, json)
             return
         marks = [mark for view in chosen for mark in view.marks]
-        against = [*views.mark_lines(marks), views.evidence_line(opened), views.protocol_line(opened.protocol)]
-        found = views.concept_table(chosen, rows, min_iou)
-        found = found[: output.rows_to_print(limit, json)]
+        against = [*remarks.mark_lines(marks), remarks.evidence_line(opened), remarks.protocol_line(opened.protocol)]
+        shown = views.concept_table(chosen, rows, min_iou)
+        shown = shown[: output.rows_to_print(limit, json)]
     if json:
-        output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": found})
+        output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": shown})
         return
     columns = [
         Column("concept"),
@@ -347,24 +332,24 @@ def concepts(
         Column("images", lambda n: "-" if n < 0 else str(n), right=True),
         Column("detectors", right=True),
         Column("best unit"),
-        Column("IoU", output.iou, right=True),
+        Column("IoU", iou, right=True),
         Column("", output.bar, terminal_only=True),
     ]
     table = [
-        [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in found
+        [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in shown
     ]
-    notes = [f"{len(found)} of {len(rows)} concepts; --limit 0 shows all"] if len(found) < len(rows) else []
+    notes = [f"{len(shown)} of {len(rows)} concepts; --limit 0 shows all"] if len(shown) < len(rows) else []
     output.print_table(Table(columns, table, title=str(opened.path), notes=[*notes, *against]))
 
 
 def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import views
+    from ndissect.tui.tables import remarks, views
 
-    found = views.units_of_concept(layers, row)
+    units = views.units_of_concept(layers, row)
     concept = layers[0].store.concepts
     name, category = concept.label(row), concept.category_of(row)
-    shown = found[: output.rows_to_print(limit, json)]
+    shown = units[: output.rows_to_print(limit, json)]
     if json:
         about = {"store": str(layers[0].store.path), "marks": marks_json([m for view in layers for m in view.marks])}
         output.print_json({**about, "concept": name, "category": category, "units": shown})
@@ -372,12 +357,16 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     columns = [
         Column("layer"),
         Column("unit", right=True),
-        Column("IoU", output.iou, right=True),
+        Column("IoU", iou, right=True),
         Column("", output.bar, terminal_only=True),
         Column("its label"),
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
-    notes = [f"{len(shown)} of {len(found)} units; --limit 0 shows all"] if len(shown) < len(found) else []
-    notes += [*views.marks(layers), views.evidence_line(layers[0].store), views.protocol_line(layers[0].store.protocol)]
+    notes = [f"{len(shown)} of {len(units)} units; --limit 0 shows all"] if len(shown) < len(units) else []
+    notes += [
+        *remarks.marks(layers),
+        remarks.evidence_line(layers[0].store),
+        remarks.protocol_line(layers[0].store.protocol),
+    ]
     title = f"{layers[0].store.path}  {name} ({category})"
     output.print_table(Table(columns, rows, title=title, notes=notes))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ndissect.store.errors import NDError, NotReplaced
 from ndissect.store.text import clean_json, clean_text, one_line
 from ndissect.tui.cli.streams import drawn_on
+from ndissect.tui.tables.fitting import fitting, width_of
 
 # Lines that stand around a table: title, header, notes and the next prompt.
 _AROUND = 14
@@ -170,22 +171,22 @@ def _draw(table: Table) -> None:
 
 
 def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns as drawn in ``room`` characters: side by side; without ornaments if that is too wide; without those
-    that may be dropped; in several tables that each repeat the first column if it still is, then with all of them.
-    Nothing is cut: a reader came for labels and IoUs."""
+    """The columns of each table that is drawn in ``room`` characters.
+
+    There is one table where that is wide enough without ornaments and without the columns that may go. Otherwise there
+    are several with all columns but the ornaments, and each repeats the first column. Nothing is cut: a reader came
+    for labels and IoUs.
+    """
 
     def fits(some: list[int]) -> bool:
-        return sum(widths[i] for i in some) + _GAP * (len(some) - 1) <= room
+        return width_of(widths, some, _GAP) <= room
 
-    shown = list(range(len(columns)))
-    if not fits(shown):
-        shown = [i for i in shown if not columns[i].terminal_only]
-    fewer = list(shown)
-    while not fits(fewer) and any(columns[i].drop for i in fewer):
-        fewer.remove(max(fewer, key=lambda i: columns[i].drop))
+    ornament = max((c.drop for c in columns), default=0) + 1  # goes before all others
+    fewer = fitting(widths, [ornament if c.terminal_only else c.drop for c in columns], room, _GAP)
     if fits(fewer):
         return [fewer]
-    if fits(shown) or any(columns[i].wraps for i in shown):
+    shown = [i for i, c in enumerate(columns) if not c.terminal_only]
+    if any(columns[i].wraps for i in shown):
         return [shown]
     stacks = [shown[:1]]
     for i in shown[1:]:
@@ -215,16 +216,6 @@ def tell(text: str = "") -> None:
         width = shutil.get_terminal_size().columns
         text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) if len(text) > width else text
     print(text, file=sys.stderr)
-
-
-def number(value: float) -> str:
-    """A float in four significant digits for a terminal; ``-`` for NaN."""
-    return "-" if math.isnan(value) else f"{value:.4g}"
-
-
-def iou(value: float) -> str:
-    """An IoU as a terminal shows it."""
-    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def bar(iou: float, width: int = 12) -> str:

@@ -104,7 +104,7 @@ def parse_alphas(text: str) -> list[float]:
 
 def _header(protocol: Protocol, rotated: Rotated, seeds: int) -> str:
     from ndissect.store.scores import DETECTOR_IOU
-    from ndissect.tui.tables.views import mark_lines, protocol_line
+    from ndissect.tui.tables.remarks import mark_lines, protocol_line
 
     against = f"detectors: IoU > {DETECTOR_IOU}; no null; nothing held out"
     of = f"{rotated.images} images, {seeds} random rotation{'s' * (seeds > 1)}"
@@ -114,8 +114,8 @@ def _header(protocol: Protocol, rotated: Rotated, seeds: int) -> str:
 def _print(rotated: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
     from ndissect.store.marks import marks_json
     from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.tables.remarks import UNIQUE
     from ndissect.tui.tables.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
-    from ndissect.tui.tables.views import UNIQUE
 
     rows = at_alphas(rotated.bases)
     if json:

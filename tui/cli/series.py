@@ -81,7 +81,7 @@ def series(
 
 def _header(paths: Sequence[Path]) -> str:
     from ndissect.store.reader import Store
-    from ndissect.tui.tables.views import evidence_line, mark_lines, protocol_line
+    from ndissect.tui.tables.remarks import evidence_line, mark_lines, protocol_line
 
     said, marked = [], []
     for path in paths:
@@ -95,7 +95,7 @@ def _header(paths: Sequence[Path]) -> str:
 def _print(dissected: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
     from ndissect.engine.experiments.series import show
     from ndissect.tui.cli.output import Column, Table, count, print_json, print_table
-    from ndissect.tui.tables.views import UNIQUE
+    from ndissect.tui.tables.remarks import UNIQUE
 
     if json:
         print_json({"factor": name, "header": header, "networks": [_as_json(d) for d in dissected]})

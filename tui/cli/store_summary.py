@@ -28,7 +28,8 @@ def print_summary(path: Path, json: bool) -> None:
     from ndissect.store.concepts import report_order
     from ndissect.store.reader import Store
     from ndissect.tui.cli.inspect import layers_json, layers_table
-    from ndissect.tui.tables.views import UNIQUE, UNITS_FROM_0, best_unit, cautions, evidence_line, protocol_line
+    from ndissect.tui.tables.remarks import UNIQUE, UNITS_FROM_0, cautions, evidence_line, protocol_line
+    from ndissect.tui.tables.views import best_unit
 
     with Store(find_store(path)) as store:
         views = [store.layer(name) for name in store.layer_names]

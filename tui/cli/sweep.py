@@ -54,8 +54,8 @@ def sweep(
 
     from ndissect.engine.experiments.from_options import sweep_quantiles
     from ndissect.tui.cli.console import TerminalConsole
+    from ndissect.tui.tables.remarks import mark_lines, protocol_line
     from ndissect.tui.tables.swept import summed_up
-    from ndissect.tui.tables.views import mark_lines, protocol_line
 
     result = sweep_quantiles(options, shares, TerminalConsole())
     dissections, survey, marks = result.sweep.dissections, result.sweep.survey, result.sweep.marks

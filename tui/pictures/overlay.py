@@ -5,26 +5,24 @@ Everything here is plain data in, picture out: no store, no data set, no torch.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import own_file, replacing
 from ndissect.store.names import quoted
+from ndissect.tui.pictures.lettering import line_height, shorten, wrap, write, written_width
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Colour = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 #: Brightness of an image outside of the mask.
 DIM = 0.35
@@ -42,19 +40,6 @@ MARGIN, GAP, PAIR_GAP = 24, 12, 4
 TITLE_SIZE, SUBTITLE_SIZE, CAPTION_SIZE = 22, 14, 12
 #: A sheet is never narrower, so that a title over a single small panel can be read.
 MIN_TEXT_WIDTH = 480
-
-#: Fonts of common systems, asked in this order for letters that Pillow's own font lacks (it has ASCII and little more).
-FALLBACK_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "LiberationSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "wqy-microhei.ttc",
-    "Arial Unicode.ttf",
-    "Arial.ttf",
-    "msyh.ttc",
-)
-
 
 _SOFTWARE = "ndissect"
 
@@ -116,14 +101,14 @@ def contact_sheet(
     cell = 2 * side + PAIR_GAP if paired else side
     across = max(1, min(columns, len(drawn)))
     rows = [range(start, min(start + across, len(drawn))) for start in range(0, len(drawn), across)]
-    caption_height = _line_height(CAPTION_SIZE) + 4
+    caption_height = line_height(CAPTION_SIZE) + 4
 
     text_width = max(across * cell + (across - 1) * GAP, MIN_TEXT_WIDTH)
-    head = [(line, TITLE_SIZE, INK) for line in _wrap(title, TITLE_SIZE, text_width)]
-    head += [(line, SUBTITLE_SIZE, FAINT) for line in _wrap(subtitle, SUBTITLE_SIZE, text_width)]
+    head = [(line, TITLE_SIZE, INK) for line in wrap(title, TITLE_SIZE, text_width)]
+    head += [(line, SUBTITLE_SIZE, FAINT) for line in wrap(subtitle, SUBTITLE_SIZE, text_width)]
     if not drawn:
         head.append(("No images to show.", SUBTITLE_SIZE, INK))
-    head_height = sum(_line_height(size) for _, size, _ in head)
+    head_height = sum(line_height(size) for _, size, _ in head)
     grid_height = sum(max(drawn[i].height for i in row) + caption_height + GAP for row in rows)
 
     height = MARGIN + head_height + grid_height + MARGIN
@@ -131,8 +116,8 @@ def contact_sheet(
     pen = ImageDraw.Draw(sheet)
     y = MARGIN
     for line, size, colour in head:
-        _write(pen, (MARGIN, y), line, size, colour)
-        y += _line_height(size)
+        write(pen, (MARGIN, y), line, size, colour)
+        y += line_height(size)
     y += GAP
     for row in rows:
         below = y + max(drawn[i].height for i in row)
@@ -141,10 +126,10 @@ def contact_sheet(
             sheet.paste(drawn[i], (x, y))
             room = cell
             if panels[i].truth is not None:
-                room = max(side, drawn[i].width) - round(_text_width("truth", CAPTION_SIZE))
-                _write(pen, (x + room, below + 4), "truth", CAPTION_SIZE, FAINT)
+                room = max(side, drawn[i].width) - round(written_width("truth", CAPTION_SIZE))
+                write(pen, (x + room, below + 4), "truth", CAPTION_SIZE, FAINT)
                 room -= GAP
-            _write(pen, (x, below + 4), shorten(panels[i].caption, CAPTION_SIZE, room), CAPTION_SIZE, INK)
+            write(pen, (x, below + 4), shorten(panels[i].caption, CAPTION_SIZE, room), CAPTION_SIZE, INK)
         y = below + caption_height + GAP
     return sheet
 
@@ -179,23 +164,6 @@ def drawn_by_nd(path: Path, marks: Mapping[str, str] = MappingProxyType({})) -> 
             return all(image.info.get(key) == value for key, value in {"Software": _SOFTWARE, **marks}.items())
     except (OSError, SyntaxError, ValueError):
         return False
-
-
-def shorten(text: str, size: int, width: int) -> str:
-    """``text`` in one line of at most ``width`` pixels, cut in the middle with an ellipsis where it is longer."""
-    text = _plain(text)
-    if _text_width(text, size) <= width:
-        return text
-    low, high = 0, len(text) - 1
-    while low < high:
-        kept = (low + high + 1) // 2
-        low, high = (kept, high) if _text_width(_cut(text, kept), size) <= width else (low, kept - 1)
-    return _cut(text, low)
-
-
-def _cut(text: str, kept: int) -> str:
-    tail = kept // 2
-    return f"{text[: kept - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
 
 
 def _check(panel: Panel) -> None:
@@ -269,81 +237,3 @@ def _dashes(mask: Mask, dash: int) -> Mask:
             if here not in ahead:
                 break
     return dashes
-
-
-def _plain(text: str) -> str:
-    """``text`` in one line without control characters; what is not text (half of a surrogate pair) as "?"."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(
-        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text)
-    )
-
-
-@lru_cache(maxsize=64)
-def _fonts(size: int, fallback: bool) -> tuple[Font, ...]:
-    """Pillow's own font, or those of the system's fonts that are there."""
-    if not fallback:
-        return (ImageFont.load_default(size),)
-    found: list[Font] = []
-    for name in FALLBACK_FONTS:
-        try:
-            found.append(ImageFont.truetype(name, size))
-        except OSError:  # not on this system
-            continue
-    return tuple(found)
-
-
-@lru_cache(maxsize=4096)
-def _has(font: Font, character: str) -> bool:
-    """Whether ``font`` has ``character``: a letter that it lacks is drawn as that of the noncharacter U+FFFF."""
-    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
-
-
-@lru_cache(maxsize=1024)
-def _set(text: str, size: int) -> tuple[str, Font]:
-    """``text`` and the one font that has most of it; letters that none has lose their accents, or become a box."""
-    (font,) = _fonts(size, False)
-    lacking = sum(not _has(font, c) for c in text)
-    if lacking:
-        for other in _fonts(size, True):
-            fewer = sum(not _has(other, c) for c in text)
-            if fewer < lacking:
-                font, lacking = other, fewer
-    if lacking:
-        text = "".join(c if _has(font, c) else _folded(c, font) for c in text)
-    return text, font
-
-
-def _folded(character: str, font: Font) -> str:
-    base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
-    return base if base and all(_has(font, c) for c in base) else "\uffff"
-
-
-def _text_width(text: str, size: int) -> float:
-    text, font = _set(text, size)
-    return font.getlength(text)
-
-
-def _line_height(size: int) -> int:
-    return round(size * 1.4)
-
-
-def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: Colour) -> None:
-    text, font = _set(_plain(text), size)
-    # on the baseline, because each font has its own idea of where its top is
-    pen.text((at[0], at[1] + size), text, fill=colour, font=font, anchor="ls")
-
-
-def _wrap(text: str, size: int, width: int) -> list[str]:
-    """The lines of ``text``, none wider than ``width`` pixels; a word that is wider alone is cut in the middle."""
-    lines: list[str] = []
-    for paragraph in text.splitlines():
-        line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}" if line else word
-            if line and _text_width(_plain(longer), size) > width:
-                lines.append(line)
-                longer = word
-            line = longer
-        lines.append(line)
-    return [shorten(line, size, width) for line in lines]

@@ -13,7 +13,9 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
 from ndissect.store.layer_view import LayerView
 from ndissect.tui.pictures.overlay import Panel, contact_sheet
-from ndissect.tui.tables.views import marks, match_concepts, unit_json
+from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.selection import match_concepts
+from ndissect.tui.tables.units import unit_json
 
 
 @dataclass(frozen=True)

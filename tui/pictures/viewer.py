@@ -75,9 +75,9 @@ def available_viewers(
     def here(names: tuple[str, ...], kind: Literal["window", "terminal"], why: str) -> Iterator[Viewer]:
         for name in names:
             program, *options = name.split()
-            found = shutil.which(program, path=_search_path(environ))
-            if found:
-                yield Viewer((found, *options), kind, why)
+            executable = shutil.which(program, path=_search_path(environ))
+            if executable:
+                yield Viewer((executable, *options), kind, why)
 
     if environ.get("TERM_PROGRAM") == "vscode":
         yield from here(("code -r",), "window", "VS Code's terminal")

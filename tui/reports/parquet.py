@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ndissect.store.errors import NDError
-from ndissect.tui.tables.unit_table import Values
+from ndissect.tui.tables.units import Array
 
 #: Where a file's header stands among its metadata, as JSON.
 HEADER = b"ndissect"
@@ -21,7 +21,7 @@ def check_pyarrow() -> None:
         raise NDError("Parquet files need pyarrow, which is not installed", "pip install 'ndissect[parquet]'") from e
 
 
-def write(path: Path, columns: dict[str, Values], header: dict[str, Any]) -> None:
+def write(path: Path, columns: dict[str, Array], header: dict[str, Any]) -> None:
     """Write ``columns`` with ``header``, JSON values, in the file's metadata; NaN and None become null."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415

@@ -7,6 +7,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,15 @@ import numpy.typing as npt
 
 from ndissect.store.concepts import report_order
 from ndissect.store.errors import WrongUse
-from ndissect.store.evidence import NUMBERS
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.store.text import clean_text
 from ndissect.tui.pictures import overlay, sheets
-from ndissect.tui.tables import views
+from ndissect.tui.tables import remarks, views
+from ndissect.tui.tables.columns import View, columns_of
 from ndissect.tui.tables.origin import origin
+from ndissect.tui.tables.units import Array, Texts, Units, Values
 
 #: What ``nd report --units`` takes beside a number.
 ALL, DETECTORS = "all", "detectors"
@@ -75,9 +77,9 @@ def pages(
         policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=style,
         facts="".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts(store).items()),
-        unique=_text(views.UNIQUE),
+        unique=_text(remarks.UNIQUE),
         summary=_summary(layers),
-        cautions="".join(f"<li>{_text(line)}</li>" for line in views.cautions(layers)),
+        cautions="".join(f"<li>{_text(line)}</li>" for line in remarks.cautions(layers)),
         charts="".join(_chart(i, view) for i, view in enumerate(layers)),
         data=_json(unit_data(store, layers)),
     )
@@ -94,10 +96,10 @@ def facts(store: Store) -> dict[str, str]:
     about = store.provenance
 
     def told(*path: str) -> str:
-        found: Any = about
+        value: Any = about
         for name in path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return str(found) if isinstance(found, (str, int, float)) else ""
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return str(value) if isinstance(value, (str, int, float)) else ""
 
     o = origin(about)
     grid = f"label grid {store.grid[0]} × {store.grid[1]}" if store.grid else ""
@@ -109,8 +111,8 @@ def facts(store: Store) -> dict[str, str]:
         "Network": [o.network, told("network", "spec"), o.weights and f"weights {o.weights[:16]}"],
         "Data": [o.data, used and f"{used} images", grid, told("imported", "file") and "imported table"],
         "Protocol": [store.protocol.describe()],
-        "Evidence": [views.evidence_line(store)],
-        "Marked": views.mark_lines(store.marks),
+        "Evidence": [remarks.evidence_line(store)],
+        "Marked": remarks.mark_lines(store.marks),
         "Run": [started, told("run", "device"), told("run", "arithmetic")],
         "Versions": [f"{name} {told('versions', name)}" for name in known if told("versions", str(name))],
         "Command": [told("command")],
@@ -120,21 +122,17 @@ def facts(store: Store) -> dict[str, str]:
 
 
 def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
-    """All units of ``layers`` by column, as JSON values; a column of evidence that no layer has is left out."""
+    """All units of ``layers`` by column, as JSON values; a column of numbers that no layer knows is left out.
+
+    Texts are indices: of a layer into ``layers``, of a label into ``concepts``, -1 for none, of a category into
+    ``categories``, their number for none. ``columns`` says what the table's columns are called and how their values are
+    written.
+    """
     concepts = store.concepts
     categories = report_order(concepts.categories)
     area = store.concept_counts.area.sum(0)
-    units: dict[str, list[Any]] = {
-        "layer": [i for i, view in enumerate(layers) for _ in range(view.units)],
-        "unit": [u for view in layers for u in range(view.units)],
-        "label": _joined([view.labels[0] for view in layers]),
-        "iou": _joined([view.labels[1] for view in layers]),
-        "threshold": _joined([view.statistics.threshold for view in layers]),
-        "dead": _joined([view.statistics.dead.astype(np.int64) for view in layers]),
-        "heldout_concept": _joined([view.evidence.heldout_concept for view in layers]),
-    }
-    units |= {name: _joined([getattr(view.evidence, name) for view in layers]) for name in NUMBERS}
-    unknown = [name for name in (*NUMBERS, "threshold") if all(value is None for value in units[name])]
+    units = Units(store, layers)
+    told = [c for c in columns_of(View.PAGE | View.DETAILS) if c.key == "iou" or _known(units.numbers(c))]
     order = [concepts.categories.index(name) for name in categories]
     return {
         "detector": DETECTOR_IOU,
@@ -144,9 +142,21 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
             [concepts.label(row), categories.index(concepts.category_of(row)), int(area[row])]
             for row in range(len(concepts))
         ],
-        "units": {name: values for name, values in units.items() if name not in unknown},
+        "columns": [
+            {
+                "key": column.key,
+                "title": column.title if column.page_heading is None else column.page_heading,
+                "number": column.kind == "number",
+                "first": -1 if column.kind == "number" and column.falling else 1,
+                "write": column.digits,
+                "help": column.help,
+            }
+            for column in columns_of(View.PAGE)
+            if column in told
+        ],
+        "units": {column.key: _values(units[column]) for column in told},
         "best": {
-            name: _joined([getattr(view.best, name)[:, order].ravel() for view in layers])
+            name: [value for view in layers for value in getattr(view.best, name)[:, order].ravel().tolist()]
             for name in ("concept", "intersection", "area")
         },
     }
@@ -154,21 +164,21 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
 
 def unit_images(view: LayerView, unit: int, top: int) -> list[list[str]]:
     """The unit's ``top`` images with its mask: base64 of a JPEG, and what is written below it."""
-    found = []
+    images = []
     for panel in sheets.unit_panels(view, unit, images=top):
         out = io.BytesIO()
         overlay.draw_panel(panel, _SIDE).save(out, "JPEG", quality=_QUALITY)
-        found.append([base64.b64encode(out.getvalue()).decode("ascii"), panel.caption])
-    return found
+        images.append([base64.b64encode(out.getvalue()).decode("ascii"), panel.caption])
+    return images
 
 
 def _summary(layers: Sequence[LayerView]) -> str:
     rows = []
     for i, view in enumerate(layers):
         s = view.summary()
-        _, units, found, per_category, by_label, best = views.layer_row(view)
+        _, units, detector_count, per_category, by_label, best = views.layer_row(view)
         survive = s["detectors_q05"]
-        numbers = (units, found, "–" if survive is None else survive, per_category, by_label)
+        numbers = (units, detector_count, "–" if survive is None else survive, per_category, by_label)
         cells = "".join(f'<td class="number">{n}</td>' for n in numbers)
         name = f'<button type="button" class="pick" data-layer="{i}">{_text(view.name)}</button>'
         rows.append(f'<tr><th scope="row">{name}</th>{cells}<td>{_text(best)}</td></tr>')
@@ -202,12 +212,16 @@ def _colour(category: str) -> str:
     return figures.CATEGORY_COLOUR.get(category, figures.OTHER_COLOUR)
 
 
-def _joined(columns: Sequence[npt.NDArray[Any]]) -> list[Any]:
-    """The layers' columns one after the other as JSON values: six digits, None for what is not finite."""
-    values: list[Any] = [value for column in columns for value in column.tolist()]
-    if any(isinstance(value, float) for value in values[:1]):
-        return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
-    return values
+def _known(values: Array) -> bool:
+    return values.dtype.kind != "f" or bool(np.isfinite(values).any())
+
+
+def _values(values: Values) -> list[Any]:
+    """The values of a column as JSON values: six digits, None for what is not finite, indices for texts, 1 for true."""
+    plain: list[Any] = (values.code if isinstance(values, Texts) else values).tolist()
+    if isinstance(values, Texts) or values.dtype.kind != "f":
+        return [int(value) for value in plain]
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in plain]
 
 
 def _text(value: str) -> str:

@@ -12,7 +12,7 @@
   const none = "–";
 
   const concept = (row) => (row < 0 ? "" : data.concepts[row][0]);
-  const category = (row) => (row < 0 ? "" : data.categories[data.concepts[row][1]][0]);
+  const category = (i) => (U.category[i] < K ? data.categories[U.category[i]][0] : "");
   const fixed = (count) => (x) => (x === null ? none : x.toFixed(count));
   const digits = (count) => (x) => {
     if (x === null) return none;
@@ -23,22 +23,20 @@
   const share = digits(2);
   const value = (key) => (i) => U[key][i];
 
-  // `of`: what a column sorts by; `show`: its text; `cell` fills the cell where text is not enough.
-  const columns = [
-    { key: "layer", of: value("layer"), show: (i) => data.layers[U.layer[i]] },
-    { key: "unit", of: value("unit"), show: (i) => String(U.unit[i]), number: true, cell: openCell },
-    { key: "label", of: (i) => concept(U.label[i]).toLowerCase() || null, show: (i) => labelOf(i) },
-    { key: "category", of: (i) => categoryRank(i), show: (i) => category(U.label[i]), cell: categoryCell },
-    { key: "iou", title: "IoU", of: value("iou"), show: (i) => fixed(4)(U.iou[i]), number: true, first: -1, cell: iouCell },
-    { key: "q", of: value("q"), show: (i) => share(U.q[i]), number: true, help: "false discovery rate against chance" },
-    { key: "stability", of: value("stability"), show: (i) => fixed(2)(U.stability[i]), number: true, first: -1,
-      help: "share of resamples in which the label stays the best" },
-    { key: "heldout_iou", title: "held-out IoU", of: value("heldout_iou"), show: (i) => fixed(4)(U.heldout_iou[i]),
-      number: true, first: -1, help: "chosen on train, tried on val" },
-    { key: "auprc", title: "AUPRC", of: value("auprc"), show: (i) => fixed(3)(U.auprc[i]), number: true, first: -1,
-      help: "how well the peak activation finds the images that hold the label" },
-    { key: "threshold", of: value("threshold"), show: (i) => digits(3)(U.threshold[i]), number: true, first: -1 },
-  ].filter((c) => c.key in U || c.key === "category");
+  // data.columns says of each column its key, title, help, whether it is a number, which way it is sorted first, and how
+  // a number is written. `of`: what a column sorts by; `show`: its text; `cell` fills the cell where text is not enough.
+  const own = {
+    layer: { show: (i) => data.layers[U.layer[i]] },
+    unit: { show: (i) => String(U.unit[i]), cell: openCell },
+    label: { of: (i) => concept(U.label[i]).toLowerCase() || null, show: labelOf },
+    category: { of: categoryRank, show: category, cell: categoryCell },
+    iou: { cell: iouCell },
+  };
+  const columns = data.columns.map((column) => {
+    const [way, count] = column.write;
+    const written = { fixed, digits }[way](count);
+    return { ...column, of: value(column.key), show: (i) => written(U[column.key][i]), ...own[column.key] };
+  });
 
   let sorting = { column: columns.find((c) => c.key === "iou"), way: -1 };
   let found = [];                 // the units that pass the filter, sorted
@@ -50,7 +48,7 @@
     return concept(U.label[i]) || (U.dead[i] ? "dead" : "no label");
   }
   function categoryRank(i) {
-    return U.label[i] < 0 ? null : data.concepts[U.label[i]][1];
+    return U.category[i] < K ? U.category[i] : null;
   }
   function element(name, text, className) {
     const made = document.createElement(name);
@@ -62,7 +60,7 @@
   // ---- filter and sort
 
   const haystack = Array.from({ length: N }, (_, i) =>
-    `${data.layers[U.layer[i]]}:${U.unit[i]} ${labelOf(i)} ${category(U.label[i])}`.toLowerCase());
+    `${data.layers[U.layer[i]]}:${U.unit[i]} ${labelOf(i)} ${category(i)}`.toLowerCase());
 
   function passing() {
     const words = $("words").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -125,7 +123,7 @@
     row.dataset.row = i;
     for (const column of columns) {
       const cell = element("td", undefined, column.number ? "number" : undefined);
-      cell.dataset.label = column.title || column.key;
+      cell.dataset.label = column.title;
       cell.dataset.key = column.key;
       if (column.cell) column.cell(cell, i, column.show(i));
       else cell.textContent = column.show(i);
@@ -228,8 +226,8 @@
       said.push(text);
     }
     if (at("p") !== null) said.push(`against chance: p ${share(at("p"))}, q ${share(at("q"))}`);
-    if (at("heldout_concept") >= 0 && at("train_iou") !== null) {
-      said.push(`chosen on train: ${concept(at("heldout_concept"))}, IoU ${at("train_iou").toFixed(4)} there` +
+    if (at("heldout_label") >= 0 && at("train_iou") !== null) {
+      said.push(`chosen on train: ${concept(at("heldout_label"))}, IoU ${at("train_iou").toFixed(4)} there` +
         (at("heldout_iou") === null ? ", in no val image" : `, ${at("heldout_iou").toFixed(4)} on val`));
     }
     if (at("auprc") !== null) {
@@ -293,7 +291,7 @@
   }
 
   function press(column) {
-    sortBy(column, column === sorting.column ? -sorting.way : column.first || 1);
+    sortBy(column, column === sorting.column ? -sorting.way : column.first);
   }
 
   const keys = {
@@ -341,7 +339,7 @@
     const th = element("th", undefined, column.number ? "number" : undefined);
     th.scope = "col";
     th.dataset.key = column.key;
-    const button = element("button", column.title || column.key, "sort");
+    const button = element("button", column.title, "sort");
     button.type = "button";
     if (column.help) button.title = column.help;
     button.addEventListener("click", () => press(column));

@@ -17,7 +17,7 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.comparison import Side, pair_json, side_json
 from ndissect.tui.tables.origin import data_differences, origin, protocol_differences, same_data
-from ndissect.tui.tables.views import evidence_line, mark_lines, protocol_line
+from ndissect.tui.tables.remarks import evidence_line, mark_lines, protocol_line
 
 
 @dataclass(frozen=True)

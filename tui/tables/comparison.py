@@ -18,8 +18,10 @@ from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.counts import Ints
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU
+from ndissect.tui.tables.columns import View, columns_of
 from ndissect.tui.tables.origin import same_data
-from ndissect.tui.tables.views import concept_detectors, unit_json
+from ndissect.tui.tables.units import Units, units_json
+from ndissect.tui.tables.views import concept_detectors
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Matched:
 def match_keys(concepts: ConceptTable) -> list[Matched]:
     """The concepts of a table by row, as they are matched."""
     seen: dict[tuple[str, str], int] = {}
-    found = []
+    keys = []
     for row in range(len(concepts)):
         label, category = concepts.label(row), concepts.category_of(row)
         nth = seen[label, category] = seen.get((label, category), -1) + 1
-        found.append(Matched(label, category, nth))
-    return found
+        keys.append(Matched(label, category, nth))
+    return keys
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Detected:
 
 def detected(views: Sequence[LayerView], keys: Sequence[Matched]) -> dict[Matched, Detected]:
     """What some layers of a store detect of each of its concepts; ``keys``: those, by row."""
-    found = concept_detectors(views, len(keys))
-    both = zip(found.units.sum(0).tolist(), found.iou.tolist(), strict=True)
+    detectors = concept_detectors(views, len(keys))
+    both = zip(detectors.units.sum(0).tolist(), detectors.iou.tolist(), strict=True)
     return {key: Detected(units, iou) for key, (units, iou) in zip(keys, both, strict=True)}
 
 
@@ -128,7 +130,7 @@ def side_json(side: Side) -> dict[str, Any]:
     label, value = side.view.labels
     concepts, summary = side.store.concepts, side.view.summary()
     of = np.bincount(concepts.category[label[value > DETECTOR_IOU]], minlength=len(concepts.categories))
-    found: dict[str, Any] = {
+    about: dict[str, Any] = {
         **side.identity(),
         "protocol": side.store.protocol.to_json(),
         "null": side.view.pairings,
@@ -147,14 +149,14 @@ def side_json(side: Side) -> dict[str, Any]:
             return max(low, 0), min(high, most)
 
         counts = dict(zip(_RULES, (r.per_category.sum(1), r.best_label), strict=True))
-        found["intervals"] = {rule: interval(summary[rule], n, len(concepts)) for rule, n in counts.items()} | {
+        about["intervals"] = {rule: interval(summary[rule], n, len(concepts)) for rule, n in counts.items()} | {
             "by_category": {
                 c: interval(summary["by_category"][c], r.per_category[:, k], int(of_category[k]))
                 for c, k in ((c, concepts.categories.index(c)) for c in side.categories)
             }
         }
-        found["bias"] = {rule: float(n.mean() - summary[rule]) for rule, n in counts.items()}
-    return found
+        about["bias"] = {rule: float(n.mean() - summary[rule]) for rule, n in counts.items()}
+    return about
 
 
 def pair_json(a: Side, b: Side) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def _paired(a: Side, b: Side) -> tuple[Labelled, Labelled] | None:
 
 
 def _count_differences(a: Side, b: Side) -> dict[str, Any]:
-    found = {}
+    differences = {}
     summaries = a.view.summary(), b.view.summary()
     for rule in _RULES:
         value = summaries[1][rule] - summaries[0][rule]
@@ -191,8 +193,8 @@ def _count_differences(a: Side, b: Side) -> dict[str, Any]:
         if _paired(a, b) and a.resampled and b.resampled:
             counts = [r.best_label if rule == _RULES[1] else r.per_category.sum(1) for r in (a.resampled, b.resampled)]
             low, high = count_interval(value, counts[1] - counts[0], a.resampled.blocks)
-        found[rule] = {"value": value, "low": low, "high": high}
-    return found
+        differences[rule] = {"value": value, "low": low, "high": high}
+    return differences
 
 
 def _only_in(one: Side, other: Side) -> list[dict[str, Any]]:
@@ -201,7 +203,7 @@ def _only_in(one: Side, other: Side) -> list[dict[str, Any]]:
     ``known``: whether the other's data has the concept at all.
     """
     nothing = Detected(0, 0.0)
-    found: list[dict[str, Any]] = [
+    concepts: list[dict[str, Any]] = [
         {
             "concept": key.label,
             "category": key.category,
@@ -213,7 +215,7 @@ def _only_in(one: Side, other: Side) -> list[dict[str, Any]]:
         for key, here in one.detected.items()
         if here.units and not other.detected.get(key, nothing).units
     ]
-    return sorted(found, key=lambda c: (-c["units"], -c["iou"], c["concept"]))
+    return sorted(concepts, key=lambda c: (-c["units"], -c["iou"], c["concept"]))
 
 
 def _units(a: Side, b: Side) -> dict[str, Any]:
@@ -225,6 +227,7 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
     row_in_a = {key: row for row, key in enumerate(a.keys)}
     rows = np.array([*(row_in_a.get(key, -2) for key in b.keys), -1])
     changed = rows[second] != first
+    labels = _labels(a), _labels(b)
     either = (x > DETECTOR_IOU) | (y > DETECTOR_IOU)
     return {
         "matched": len(x),
@@ -235,8 +238,8 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
         "rows": [
             {
                 "unit": int(u),
-                "a": _label(a, int(u)),
-                "b": _label(b, int(u)),
+                "a": labels[0][u],
+                "b": labels[1][u],
                 "changed": bool(changed[u]),
                 "difference": float(value[u]),
                 "low": float(low[u]),
@@ -247,6 +250,7 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
     }
 
 
-def _label(side: Side, unit: int) -> dict[str, Any]:
-    one = unit_json(side.view, unit)
-    return {k: one[k] for k in ("label", "category", "iou", "dead")}
+def _labels(side: Side) -> list[dict[str, Any]]:
+    """The label of each unit, by the keys of JSON."""
+    keys = ("label", "category", "iou", "dead")
+    return units_json(Units(side.store, [side.view]), [c for c in columns_of(View.JSON) if c.key in keys])

@@ -1,4 +1,4 @@
-"""How far a unit's label can be trusted, as people read it: the names of the numbers, cells of tables, sentences."""
+"""How far a unit's label can be trusted, in sentences."""
 
 from __future__ import annotations
 
@@ -7,44 +7,12 @@ import math
 import numpy as np
 
 from ndissect.store.layer_view import LayerView
-
-#: What filters, orders and options call the numbers of ndissect.store.evidence.Evidence.
-FIELDS = {
-    "q": "q",
-    "p": "p",
-    "low": "iou_low",
-    "heldout": "heldout_iou",
-    "stability": "stability",
-    "auprc": "auprc",
-}
-#: The numbers that ``nd inspect --json`` gives for each unit.
-TOLD = ("p", "q", "iou_low", "iou_high", "stability", "heldout_iou", "auprc")
-
-
-def told(view: LayerView, unit: int) -> dict[str, float | None]:
-    """The numbers of one unit that programs get, None where unknown."""
-    values = {name: float(view.known(name)[unit]) for name in TOLD}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+from ndissect.tui.tables.formats import interval
 
 
 def any_known(view: LayerView, name: str) -> bool:
     """Whether the number ``name`` is known of any unit of the layer."""
     return bool((~np.isnan(view.known(name))).any())
-
-
-def share(value: float) -> str:
-    """A share between 0 and 1 in three decimals; a dash where unknown."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def interval(low: float, high: float) -> str:
-    """``0.121-0.183``; a dash where unknown."""
-    return "-" if math.isnan(low) or math.isnan(high) else f"{low:.3f}-{high:.3f}"
-
-
-def chance(value: float) -> str:
-    """A p or q in three decimals, ``<0.001`` for what rounds to less; a dash where unknown."""
-    return "<0.001" if value < 0.001 else share(value)
 
 
 def sentences(view: LayerView, unit: int) -> list[str]:
@@ -74,8 +42,9 @@ def _chance(view: LayerView, unit: int) -> str:
 
 
 def _held_out(view: LayerView, unit: int, label: int) -> str:
-    found = view.evidence
-    row, train, val = int(found.heldout_concept[unit]), float(found.train_iou[unit]), float(found.heldout_iou[unit])
+    evidence = view.evidence
+    row = int(evidence.heldout_concept[unit])
+    train, val = float(evidence.train_iou[unit]), float(evidence.heldout_iou[unit])
     if row < 0:
         return "held out: the train images choose no label" if any_known(view, "train_iou") else ""
     chosen = "it too" if row == label else view.store.concepts.label(row)

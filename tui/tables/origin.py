@@ -38,14 +38,14 @@ def origin(provenance: Mapping[str, Any]) -> Origin:
     """
 
     def part(name: str) -> Mapping[str, Any]:
-        found = provenance.get(name)
-        return found if isinstance(found, dict) else {}
+        value = provenance.get(name)
+        return value if isinstance(value, dict) else {}
 
-    def text(found: Mapping[str, Any], *names: str) -> str:
-        return next((clean_text(v) for name in names if isinstance(v := found.get(name), str) and v), "")
+    def text(values: Mapping[str, Any], *names: str) -> str:
+        return next((clean_text(v) for name in names if isinstance(v := values.get(name), str) and v), "")
 
-    def whole(found: Mapping[str, Any], name: str) -> int | None:
-        value = found.get(name)
+    def whole(values: Mapping[str, Any], name: str) -> int | None:
+        value = values.get(name)
         return value if type(value) is int else None
 
     network, data = part("network"), part("data")
@@ -87,9 +87,9 @@ def protocol_differences(a: Protocol, b: Protocol) -> list[Difference]:
 
 def data_differences(a: Store, b: Store) -> list[Difference]:
     """What is known to differ between the data of two stores: nothing where either does not tell."""
-    found = []
+    differences = []
     if a.grid and b.grid and a.grid != b.grid:
-        found.append(Difference("label grid", "x".join(map(str, a.grid)), "x".join(map(str, b.grid))))
+        differences.append(Difference("label grid", "x".join(map(str, a.grid)), "x".join(map(str, b.grid))))
     first, second = origin(a.provenance), origin(b.provenance)
     digests = [
         Difference(name, x, y)
@@ -105,8 +105,8 @@ def data_differences(a: Store, b: Store) -> list[Difference]:
             ("images", first.images, second.images),
             ("images used", first.used, second.used),
         )
-        found += [Difference(name, str(x), str(y)) for name, x, y in known if x and y and x != y]
-    return found + digests
+        differences += [Difference(name, str(x), str(y)) for name, x, y in known if x and y and x != y]
+    return differences + digests
 
 
 def same_data(a: Store, b: Store) -> bool | None:

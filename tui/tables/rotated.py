@@ -34,11 +34,11 @@ class AtAlpha:
     by_category: dict[str, Spread]
 
 
-def at_alphas(found: Sequence[BasisLabels]) -> list[AtAlpha]:
+def at_alphas(bases: Sequence[BasisLabels]) -> list[AtAlpha]:
     """The bases by their alpha, which rises; categories in the order of the papers' reports."""
     rows = []
-    for alpha in sorted({f.alpha for f in found}):
-        some = [f for f in found if f.alpha == alpha]
+    for alpha in sorted({f.alpha for f in bases}):
+        some = [f for f in bases if f.alpha == alpha]
         counts = {name: _spread([getattr(f, name) for f in some]) for name in (DETECTORS, PER_CATEGORY, BEST_LABEL)}
         categories = report_order(tuple(some[0].by_category))
         by_category = {c: _spread([f.by_category[c] for f in some]) for c in categories}
@@ -50,8 +50,8 @@ def _spread(values: Sequence[int]) -> Spread:
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
 
 
-def basis_json(found: BasisLabels) -> dict[str, Any]:
+def basis_json(basis: BasisLabels) -> dict[str, Any]:
     """One basis as JSON values, and as a row of the CSV file."""
-    counts = {name: getattr(found, name) for name in (DETECTORS, PER_CATEGORY, BEST_LABEL)}
-    order = report_order(tuple(found.by_category))
-    return {"alpha": found.alpha, "seed": found.seed, **counts, **{c: found.by_category[c] for c in order}}
+    counts = {name: getattr(basis, name) for name in (DETECTORS, PER_CATEGORY, BEST_LABEL)}
+    order = report_order(tuple(basis.by_category))
+    return {"alpha": basis.alpha, "seed": basis.seed, **counts, **{c: basis.by_category[c] for c in order}}

@@ -33,8 +33,8 @@ class LayerSummary:
     @property
     def detectors_q05(self) -> int | None:
         """Those that are told from chance; None where there was no null."""
-        found: int | None = self.summary.get("detectors_q05")
-        return found
+        detectors: int | None = self.summary.get("detectors_q05")
+        return detectors
 
     @property
     def unique(self) -> tuple[int, int]:
@@ -61,7 +61,7 @@ class Dissected:
 
 def read(members: Sequence[Member], paths: Sequence[Path]) -> list[Dissected]:
     """What the stores say."""
-    found = []
+    dissected = []
     for member, path in zip(members, paths, strict=True):
         with Store(path) as store:
             layers = []
@@ -69,8 +69,8 @@ def read(members: Sequence[Member], paths: Sequence[Path]) -> list[Dissected]:
                 summary = store.layer(name).summary()
                 order = report_order(store.concepts.categories)
                 layers.append(LayerSummary(name, summary, {c: summary["by_category"][c] for c in order}))
-        found.append(Dissected(member, path, tuple(layers)))
-    return found
+        dissected.append(Dissected(member, path, tuple(layers)))
+    return dissected
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,16 @@ class Panel:
     by_category: dict[str, list[float]]
 
 
-def panels(found: Sequence[Dissected], factor: str) -> list[Panel]:
+def panels(dissected: Sequence[Dissected], factor: str) -> list[Panel]:
     """One panel for each layer and each combination of the other factors.
 
     Networks that differ in their layers are compared by their last ones. Combinations with a single value of the
     factor are left out where others have more.
     """
-    same = all([s.layer for s in d.layers] == [s.layer for s in found[0].layers] for d in found)
-    layers = range(len(found[0].layers)) if same else [-1]
+    same = all([s.layer for s in d.layers] == [s.layer for s in dissected[0].layers] for d in dissected)
+    layers = range(len(dissected[0].layers)) if same else [-1]
     groups: dict[tuple[tuple[str, Factor], ...], list[Dissected]] = {}
-    for d in found:
+    for d in dissected:
         rest = tuple((name, value) for name, value in d.member.factors.items() if name != factor)
         groups.setdefault(rest, []).append(d)
     most = max(len({d.member.factors.get(factor) for d in some}) for some in groups.values())
@@ -105,7 +105,7 @@ def panels(found: Sequence[Dissected], factor: str) -> list[Panel]:
     varying = {name for rest in groups for name, value in rest if any((name, value) not in r for r in groups)}
     made = []
     for i in layers:
-        layer = [found[0].layers[i].layer] if same else ["last layer"]
+        layer = [dissected[0].layers[i].layer] if same else ["last layer"]
         for rest, some in groups.items():
             about = [f"{name} {show(value)}" for name, value in rest if name in varying]
             made.append(_panel(", ".join(layer + about), some, factor, i))

@@ -96,11 +96,11 @@ def _ends(value: dict[str, Any]) -> dict[str, Any]:
 
 def summed_up(dissections: Sequence[Dissection], ious: Sequence[float]) -> list[SweptLayer]:
     """Every layer at each quantile, ``dissections`` being of the same layers, the loosest first, and each IoU."""
-    found = []
+    swept = []
     for i, layer in enumerate(dissections[0].layers):
         labels = [_detected(d, i) for d in dissections]
         ends = list(zip(dissections, labels, strict=True))
-        found.append(
+        swept.append(
             SweptLayer(
                 layer.name,
                 len(layer.best.concept),
@@ -112,7 +112,7 @@ def summed_up(dissections: Sequence[Dissection], ious: Sequence[float]) -> list[
                 _moves(dissections, i),
             )
         )
-    return found
+    return swept
 
 
 def _detected(dissection: Dissection, i: int) -> npt.NDArray[np.int32]:

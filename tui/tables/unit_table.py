@@ -1,4 +1,4 @@
-"""All that is known of units, as columns and as JSON values, under one header: what exports are made of."""
+"""All that is known of units, as arrays and as JSON values, under one header: what exports are made of."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ndissect.store.concepts import report_order
-from ndissect.store.evidence import NUMBERS, TRAIN, VAL
+from ndissect.store.evidence import TRAIN, VAL
 from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import marks_json
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
-from ndissect.tui.tables.views import evidence_line, marks, protocol_line
-
-#: A column: numbers, where NaN is unknown, or texts as objects, where None is.
-Values = npt.NDArray[Any]
+from ndissect.tui.tables.columns import View, columns_of
+from ndissect.tui.tables.remarks import evidence_line, marks, protocol_line
+from ndissect.tui.tables.units import Array, Texts, Units, units_json
+from ndissect.tui.tables.views import best_json
 
 
 def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
@@ -39,67 +38,41 @@ def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
     }
 
 
-def evidence_json(view: LayerView, unit: int) -> dict[str, Any]:
-    """The evidence for a unit's label; NaN where unknown, None for no held-out label."""
-    evidence = view.evidence
-    row = int(evidence.heldout_concept[unit])
-    numbers = {name: float(getattr(evidence, name)[unit]) for name in NUMBERS}
-    return numbers | {"heldout_label": view.store.concepts.label(row) if row >= 0 else None}
+def every_unit_json(view: LayerView) -> list[dict[str, Any]]:
+    """The units of a layer with all the evidence for their labels, and the best concept of each category."""
+    told = columns_of(View.JSON)
+    columns = [*told, *(c for c in columns_of(View.EXPORT) if c.evidence and c not in told)]
+    units = units_json(Units(view.store, [view]), columns)
+    return [{**unit, "best": best_json(view, unit["unit"])} for unit in units]
 
 
-def unit_columns(layers: Sequence[LayerView]) -> dict[str, Values]:
+def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
     """One row a unit of ``layers``: label, IoU and the counts behind it, evidence, statistics, each category's best.
 
+    An array of numbers, where NaN is unknown, or of texts as objects, where None is, by the key of its column.
     Concepts are named as reports show them; ``concept_number`` is their number in the data set, -1 for none;
     ``intersection``, ``area``, ``concept_area`` are I, A and C in pixels. The best of a category: ``<category>-label``,
     ``-concept_number``, ``-iou``, ``-intersection``, ``-area``, ``-concept_area``.
     """
-    parts = [_columns(view) for view in layers]
-    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-
-
-def _columns(view: LayerView) -> dict[str, Values]:
-    concepts, best, evidence, statistics = view.store.concepts, view.best, view.evidence, view.statistics
-    label, value = view.labels
+    if not layers:
+        return {}
+    units = Units(layers[0].store, layers)
+    concepts = units.store.concepts
     number = np.append(concepts.number, -1)
-    concept_area = np.append(view.store.concept_counts.area.sum(0), 0)
-    own = np.append(concepts.category, -1)[label]  # the category whose best is the label
-    u, K = np.arange(view.units), len(concepts.categories)
-
-    labels = np.array([*map(concepts.label, range(len(concepts))), None], object)
-    categories = np.array([*concepts.categories, None], object)
-
-    def behind_label(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.where(label >= 0, counts[u, own], 0) if K else np.zeros(len(u), np.int64)
-
-    found: dict[str, Values] = {
-        "layer": np.full(view.units, view.name, object),
-        "unit": u.astype(np.int32),
-        "label": labels[label],
-        "category": categories[own],
-        "iou": value,
-        "concept_number": number[label],
-        "intersection": behind_label(best.intersection),
-        "area": behind_label(best.area),
-        "concept_area": concept_area[label],
-        **{name: getattr(evidence, name) for name in NUMBERS},
-        "heldout_label": labels[evidence.heldout_concept],
-        "threshold": statistics.threshold,
-        "dead": statistics.dead,
-        "nan": statistics.nan,
-        "inf": statistics.inf,
-        "minimum": statistics.minimum,
-        "maximum": statistics.maximum,
-    }
+    concept_area = np.append(units.store.concept_counts.area.sum(0), 0)
+    arrays: dict[str, Array] = {}
+    for column in columns_of(View.EXPORT):
+        values = units[column]
+        arrays[column.key] = values.objects() if isinstance(values, Texts) else values
     for category in report_order(concepts.categories):
         k = concepts.categories.index(category)
-        rows = best.concept[:, k]
-        found |= {
-            f"{category}-label": labels[rows],
-            f"{category}-concept_number": number[rows],
-            f"{category}-iou": best.iou[:, k],
-            f"{category}-intersection": best.intersection[:, k],
-            f"{category}-area": best.area[:, k],
-            f"{category}-concept_area": concept_area[rows],
+        best = {name: units.best(name, k) for name in ("concept", "iou", "intersection", "area")}
+        arrays |= {
+            f"{category}-label": Texts(units.names, best["concept"]).objects(),
+            f"{category}-concept_number": number[best["concept"]],
+            f"{category}-iou": best["iou"],
+            f"{category}-intersection": best["intersection"],
+            f"{category}-area": best["area"],
+            f"{category}-concept_area": concept_area[best["concept"]],
         }
-    return found
+    return arrays

@@ -1,0 +1,210 @@
+"""The columns of units: what is told of every unit, declared once for all that shows it.
+
+``nd inspect``, the browser, the report's page with its script, JSON and the exports read these declarations. A new
+column is a new entry of COLUMNS and nothing else; tests/test_columns.py tries one in every view. The table of 2017
+(ndissect.store.table2017) has its own fixed columns.
+
+Nothing heavy is imported here: ``nd --help`` reads the names by which units are sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any, Literal
+
+from ndissect.tui.tables.formats import chance, interval, iou, number, share, short_number
+
+if TYPE_CHECKING:
+    from ndissect.tui.tables.units import Units, Values
+
+
+class View(Flag):
+    """Where a column is seen."""
+
+    INSPECT = auto()  # the table of nd inspect
+    BROWSE = auto()  # the browser's table
+    PAGE = auto()  # the table of the report's page
+    DETAILS = auto()  # what the page tells of a unit beside its table
+    JSON = auto()  # nd inspect --json, and what the browser exports
+    EXPORT = auto()  # nd export --format parquet
+
+
+_EVERYWHERE = View.INSPECT | View.BROWSE | View.PAGE | View.JSON | View.EXPORT
+
+
+@dataclass(frozen=True)
+class UnitColumn:
+    """One thing that is told of every unit.
+
+    ``key``: its name in JSON and exports. ``values``: what it is, of N units: (N,) numbers, NaN where unknown; flags;
+    texts; of an interval (N, 2) numbers. A bar draws the number that ``values`` gives.
+    ``heading``: the title in tables; the key where none is given.
+    ``evidence``: it tells how far the label can be trusted, and is left out where it is known of no unit.
+
+    Filters and orders: ``word`` is their name for it (``iou>0.1``, ``cat:object``, ``--sort iou``), "" where they have
+    none. ``falling``: the largest come first when the column is sorted by. ``order``: what the browser sorts by where
+    that is not the values.
+
+    Text: ``text`` shows a value in a printed table; ``short`` shows it in the browser, as ``text`` does where none is
+    given; ``parts`` are the headings of an interval's ends in a pipe.
+    ``width``: cells in the browser; ``grows``: it takes the room that is left there. ``drop``: where there is no room,
+    the columns with the highest go first, 0 never goes; ``drop_alone``: the same in a table without evidence.
+
+    Page: ``page_heading`` replaces the heading there; ``digits`` is how its script writes a number: "fixed" and so many
+    decimals, or "digits" and so many significant ones; ``help`` is told when the mouse rests on the heading.
+    ``note`` stands below the browser's table.
+    """
+
+    key: str
+    values: Callable[[Units], Values]
+    kind: Literal["number", "text", "flag", "interval", "bar"] = "number"
+    heading: str | None = None
+    where: View = _EVERYWHERE
+    evidence: bool = False
+    word: str = ""
+    falling: bool = True
+    order: Callable[[Units], Values] | None = None
+    text: Callable[[Any], str] = str
+    short: Callable[[Any], str] | None = None
+    parts: tuple[str, ...] = ()
+    width: int = 10
+    grows: bool = False
+    drop: int = 20
+    drop_alone: int | None = None
+    page_heading: str | None = None
+    digits: tuple[Literal["fixed", "digits"], int] = ("digits", 3)
+    help: str = ""
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """What stands above the column in a table."""
+        return self.key if self.heading is None else self.heading
+
+    @property
+    def right(self) -> bool:
+        """Whether its cells are set to the right, as numbers are."""
+        return self.kind in ("number", "interval")
+
+
+_TOLD = View.JSON | View.EXPORT | View.DETAILS
+
+#: The columns in the order of an export. A table has the most telling ones first: see ``columns_of``.
+COLUMNS: tuple[UnitColumn, ...] = (
+    UnitColumn(
+        "layer", lambda units: units.layers, "text", where=View.BROWSE | View.PAGE | View.EXPORT,
+        word="layer", falling=False, drop=5, drop_alone=10,
+    ),
+    UnitColumn("unit", lambda units: units.unit, word="unit", falling=False, width=5, drop=0),
+    UnitColumn(
+        "label", lambda units: units.labels, "text", order=lambda units: units.alphabet, falling=False,
+        short=lambda name: name or "-", width=12, grows=True, drop=0,
+    ),
+    UnitColumn("category", lambda units: units.categories, "text", word="cat", falling=False, width=9, drop=3),
+    UnitColumn(
+        "iou", lambda units: units.iou, heading="IoU", word="iou",
+        text=iou, short=lambda value: f"{value:.3f}" if value > 0 else "-", width=5, drop=0, digits=("fixed", 4),
+    ),
+    UnitColumn(
+        "bar", lambda units: units.iou, "bar", heading="", where=View.INSPECT | View.BROWSE, drop=6, drop_alone=2
+    ),
+    UnitColumn("concept_number", lambda units: units.concept_number, where=View.EXPORT),
+    UnitColumn("intersection", lambda units: units.behind_label("intersection"), where=View.EXPORT),
+    UnitColumn("area", lambda units: units.behind_label("area"), where=View.EXPORT),
+    UnitColumn("concept_area", lambda units: units.concept_area, where=View.EXPORT),
+    UnitColumn(
+        "interval", lambda units: units.interval, "interval", where=View.INSPECT | View.BROWSE, evidence=True,
+        word="low", text=lambda ends: interval(*ends), parts=("low", "high"), width=11, drop=1,
+        note="interval of the IoU: 95 %",
+    ),
+    UnitColumn(
+        "p", lambda units: units.evidence("p"), where=_TOLD, evidence=True, word="p", falling=False, text=chance
+    ),
+    UnitColumn(
+        "q", lambda units: units.evidence("q"), evidence=True, word="q", falling=False,
+        text=chance, width=6, drop=2, digits=("digits", 2),
+        help="false discovery rate against chance", note="q: share of false labels",
+    ),
+    UnitColumn("iou_low", lambda units: units.evidence("iou_low"), where=_TOLD, evidence=True),
+    UnitColumn("iou_high", lambda units: units.evidence("iou_high"), where=_TOLD, evidence=True),
+    UnitColumn(
+        "stability", lambda units: units.evidence("stability"), evidence=True, word="stability",
+        text=share, width=9, drop=7, digits=("fixed", 2), help="share of resamples in which the label stays the best",
+    ),
+    UnitColumn(
+        "train_iou", lambda units: units.evidence("train_iou"), where=View.EXPORT | View.DETAILS, evidence=True
+    ),
+    UnitColumn(
+        "heldout_iou", lambda units: units.evidence("heldout_iou"), heading="held-out", evidence=True, word="heldout",
+        text=share, width=8, drop=4, page_heading="held-out IoU", digits=("fixed", 4),
+        help="chosen on train, tried on val", note="held-out: IoU on val",
+    ),
+    UnitColumn(
+        "auprc", lambda units: units.evidence("auprc"), heading="AUPRC", evidence=True, word="auprc",
+        text=share, width=5, drop=8, digits=("fixed", 3),
+        help="how well the peak activation finds the images that hold the label",
+    ),
+    UnitColumn(
+        "base_rate", lambda units: units.evidence("base_rate"), where=View.EXPORT | View.DETAILS, evidence=True
+    ),
+    UnitColumn(
+        "heldout_label", lambda units: units.heldout_labels, "text", where=View.EXPORT | View.DETAILS, evidence=True
+    ),
+    UnitColumn(
+        "threshold", lambda units: units.statistic("threshold"), word="threshold", text=number,
+        short=short_number, drop=9,
+    ),
+    UnitColumn(
+        "dead", lambda units: units.statistic("dead"), "flag", where=View.INSPECT | _TOLD, word="dead", drop=0,
+        text=lambda dead: "dead" if dead else "",
+    ),
+    UnitColumn("nan", lambda units: units.statistic("nan"), where=View.EXPORT),
+    UnitColumn("inf", lambda units: units.statistic("inf"), where=View.EXPORT),
+    UnitColumn("minimum", lambda units: units.statistic("minimum"), where=View.EXPORT),
+    UnitColumn("maximum", lambda units: units.statistic("maximum"), where=View.EXPORT),
+    UnitColumn(
+        "images", lambda units: units.known_images, where=View.BROWSE, word="images",
+        order=lambda units: units.images, text=lambda count: f"{count:.0f}" if count > 0 else "", width=7, drop=11,
+        note="images: how many hold the concept; a label that rests on few may win by chance",
+    ),
+)  # fmt: skip
+
+# What comes before the other columns of a view where that is not the order of COLUMNS.
+_FIRST = {
+    View.INSPECT: ("unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
+    View.BROWSE: ("layer", "unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
+    View.JSON: ("unit", "label", "category", "iou", "threshold", "dead"),
+}
+
+
+def columns_of(view: View) -> tuple[UnitColumn, ...]:
+    """The columns that ``view`` has, or one of several views, in its order."""
+    return _ordered([column for column in COLUMNS if column.where & view], _FIRST.get(view, ()))
+
+
+def _ordered(columns: list[UnitColumn], first: tuple[str, ...]) -> tuple[UnitColumn, ...]:
+    """``columns``, those whose keys are ``first`` before the others."""
+    place = {key: i for i, key in enumerate(first)}
+    return tuple(sorted(columns, key=lambda column: place.get(column.key, len(place))))
+
+
+#: The columns by the words that filters have for them.
+BY_WORD: dict[str, UnitColumn] = {
+    column.word: column
+    for column in _ordered(
+        [column for column in COLUMNS if column.word],
+        ("iou", "unit", "threshold", "images", "q", "p", "interval", "heldout_iou"),
+    )
+}
+
+
+def _sorts() -> tuple[str, ...]:
+    """The orders of ``nd inspect``: by words, and by two texts; ``report`` is the papers'."""
+    first = ("iou", "unit", "label", "category", "threshold", "report")
+    numbers = (w for w, column in BY_WORD.items() if column.right and View.INSPECT in column.where)
+    return tuple(dict.fromkeys((*first, *numbers)))
+
+
+SORTS = _sorts()
