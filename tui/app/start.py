@@ -29,7 +29,7 @@ def find_target(given: Path | None) -> Path:
     return find_store(given)
 
 
-def place_named(target: Path, name: str) -> Bookmark:
+def bookmark_named(target: Path, name: str) -> Bookmark:
     """The place ``LAYER`` or ``LAYER:UNIT``. WrongUse where the store has none of that name."""
     layer, _, number = name.rpartition(":")
     with Store(_readable(target)) as store:

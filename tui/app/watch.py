@@ -12,7 +12,7 @@ from ndissect.tui.app.session import Session, Stamp, stamp
 
 
 @dataclass(frozen=True)
-class Sight:
+class FilesOnDisk:
     """What lies on disk: the store's stamp, the run that will write it, and the stamp of what that run published."""
 
     store: Stamp | None
@@ -20,19 +20,19 @@ class Sight:
     partial: Stamp | None
 
 
-def look(target: Path) -> Sight:
+def files_on_disk(target: Path) -> FilesOnDisk:
     """What there is of ``target`` now."""
     run = read_run(target)
-    return Sight(stamp(target), run, stamp(run.partial) if run and run.partial else None)
+    return FilesOnDisk(stamp(target), run, stamp(run.partial) if run and run.partial else None)
 
 
-def open_session(target: Path, sight: Sight) -> Session | None:
+def open_session(target: Path, files: FilesOnDisk) -> Session | None:
     """The store at ``target``, else what its run has published; None where the run has published nothing yet.
 
     Raises NDError where there is neither store nor run, or the file is damaged.
     """
-    if sight.store is None and sight.run is not None:
-        return Session(sight.run.partial, target) if sight.run.partial and sight.partial else None
+    if files.store is None and files.run is not None:
+        return Session(files.run.partial, target) if files.run.partial and files.partial else None
     return Session(target)
 
 

@@ -35,14 +35,14 @@ def browse(
     # numpy's linear algebra, which nothing here uses, would start a thread for it, and that one spin for 0.1 s.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ndissect.tui.app.app import Browser
-    from ndissect.tui.app.start import find_target, place_named
+    from ndissect.tui.app.start import bookmark_named, find_target
 
     target = find_target(path)
-    place = place_named(target, place_name) if place_name else None
+    place = bookmark_named(target, place_name) if place_name else None
     unicode = (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
     app = Browser(target, place, unicode=unicode, preview=preview)
     app.run()
-    for shown in app.paths:
+    for shown in app.images.unseen:
         emit_line(str(shown))
     if app.failure is not None:
         raise app.failure
