@@ -34,7 +34,7 @@ from ndissect.store.writer import write_store
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.units import layer_units
-from ndissect.tui.app.watch import duration, files_on_disk, open_session, progress, waiting_listing
+from ndissect.tui.app.watch import files_on_disk, open_session, progress, rough_duration, waiting_listing
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_run_that_has_just_begun_has_no_step_0(alive: Callable[[bool], None]) 
      (36000, "10 h 00 min"), (86400 * 3, "72 h 00 min")],
 )  # fmt: skip
 def test_durations_for_people(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert rough_duration(seconds) == said
 
 
 def test_the_layers_of_a_run_that_has_counted_nothing() -> None:

@@ -46,7 +46,7 @@ def progress(run: Run, session: Session | None) -> str:
     if alive and run.rate > 0:
         parts.append(f"{run.rate:.0f} images/s" if run.rate >= 10 else f"{run.rate:.2g} images/s")
     if alive and run.eta is not None:
-        parts.append(f"{duration(run.eta)} left")
+        parts.append(f"{rough_duration(run.eta)} left")
     if session is not None and session.path == session.target:
         parts.append("this store will be replaced" if alive else "")
     elif session is not None and run.images:
@@ -56,7 +56,7 @@ def progress(run: Run, session: Session | None) -> str:
     return "  ".join(filter(None, parts))
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """``seconds`` for people: ``45 s``, ``3 min``, ``2 h 05 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
