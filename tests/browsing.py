@@ -149,6 +149,9 @@ class Visit:
             assert driver is not None
             driver.write = self.sent.append  # type: ignore[method-assign]
             self.pause()
+            deadline = time.monotonic() + 10
+            while self.app.is_running and not self.app.screen.size and time.monotonic() < deadline:
+                self.pause(0.01)  # on a busy machine the first layout may come late
         except BaseException:
             self._runner.close()
             self._around.__exit__(None, None, None)
