@@ -113,14 +113,14 @@ def words(line: str) -> list[str]:
 
 
 class Visit:
-    """``Browser`` over ``store`` on a screen of ``size``; ``home`` keeps its place and pictures, the store's folder
+    """``Browser`` over ``store`` on a screen of ``size``; ``home`` keeps its bookmark and pictures, the store's folder
     unless given.
     """
 
     def __init__(
         self,
         store: Path,
-        place: Bookmark | None = None,
+        bookmark: Bookmark | None = None,
         *,
         size: tuple[int, int] = (80, 24),
         home: Path | None = None,
@@ -128,7 +128,7 @@ class Visit:
         unicode: bool = True,
         preview: bool = False,
     ) -> None:
-        self._made = lambda: Browser(store, place, unicode=unicode, preview=preview)
+        self._made = lambda: Browser(store, bookmark, unicode=unicode, preview=preview)
         self._size = size
         self._around = surroundings(home or store.parent, env)
         self._runner = asyncio.Runner()
@@ -149,6 +149,9 @@ class Visit:
             assert driver is not None
             driver.write = self.sent.append  # type: ignore[method-assign]
             self.pause()
+            deadline = time.monotonic() + 10
+            while self.app.is_running and not self.app.screen.size and time.monotonic() < deadline:
+                self.pause(0.01)  # on a busy machine the first layout may come late
         except BaseException:
             self._runner.close()
             self._around.__exit__(None, None, None)
@@ -275,7 +278,7 @@ class Visit:
     @property
     def row(self) -> str:
         """The line that the cursor is on, in the table that keys move."""
-        return self._line(self.app.table, self.app.table.place - self.app.table.top + 1)
+        return self._line(self.app.table, self.app.table.cursor - self.app.table.top + 1)
 
     @property
     def header(self) -> str:

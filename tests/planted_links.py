@@ -283,7 +283,7 @@ def _picture() -> None:
     from ndissect.store.reader import Store
     from ndissect.tui.app import pictures
 
-    pictures._KEPT = 1  # so that it deletes as well
+    pictures._MOST_PICTURES = 1  # so that it deletes as well
     with Store(Path("net-small.nd.h5")) as store:
         for unit in range(3):
             pictures.draw(store.layer("units"), unit, truth=False)

@@ -132,22 +132,22 @@ def browsed(path: Path, *, quick: bool) -> None:
     """All tables of the terminal UI, every row of them; ``quick``: of one layer."""
     from ndissect.tui.app.compare import compare
     from ndissect.tui.app.listing import Item
-    from ndissect.tui.app.listing_cache import Shelf
+    from ndissect.tui.app.listing_cache import ListingCache
     from ndissect.tui.app.stores import stores_listing
     from ndissect.tui.app.unit import unit_listing
 
     _rows(stores_listing(path.parent, path))
-    shelf = Shelf(path)
-    session = shelf.session
+    cache = ListingCache(path)
+    session = cache.session
     assert session is not None
     try:
         for root in ("layers", "concepts", "summary"):
-            listing = shelf.root(root)
+            listing = cache.root(root)
             _rows(listing)
             for row in [row for row in range(min(listing.count, 8)) if row not in listing.headings][
                 : 1 if quick else 3
             ]:
-                units = shelf.units(listing.item(row))
+                units = cache.units(listing.item(row))
                 if units is not None:
                     _rows(units)
         items = []

@@ -14,7 +14,7 @@ from with_evidence import PAIRINGS, with_evidence
 
 from ndissect.store.scores import label_units
 from ndissect.store.writer import write_store
-from ndissect.tui.app.start import place_named
+from ndissect.tui.app.start import bookmark_named
 from ndissect.tui.app.state import Bookmark
 
 LAYERS = {"early": (8, (4, 5)), "layer4.1.conv2": (30, (3, 3))}
@@ -86,7 +86,7 @@ def test_units_are_filtered_by_evidence_while_it_is_typed(visit: Visit) -> None:
 def test_a_units_page_tells_its_evidence_in_lines_that_the_cursor_reaches_and_y_copies(store: Path) -> None:
     unit = next(u for u in UNITS if not math.isnan(EVIDENCE.q[u]))
     label = MADE.concepts.label(int(LABEL[unit]))
-    with Visit(store, place_named(store, f"{LATE}:{unit}")) as visit:
+    with Visit(store, bookmark_named(store, f"{LATE}:{unit}")) as visit:
         at = visit.rows.index(f"evidence for {label}")
         lines = visit.rows[at + 1 : at + 5]
         assert lines[0].startswith(

@@ -26,7 +26,7 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import best_per_category
 from ndissect.store.table2017 import read_table, write_table
 from ndissect.store.writer import write_store
-from ndissect.tui.app.start import place_named
+from ndissect.tui.app.start import bookmark_named
 
 #: Through every screen, with every kind of key, and back.
 WALK = (
@@ -50,7 +50,7 @@ def walk(visit: Visit, keys: Sequence[str] = WALK) -> str:
     """Press ``keys``, look at the screen after each, and return all messages that were seen."""
     told = []
     for key in keys:
-        if key == "p" and visit.app._image is None:  # without a terminal the UI cannot step aside
+        if key == "p" and visit.app.images.image_widget is None:  # without a terminal the UI cannot step aside
             continue
         visit.press(key)
         assert visit.app.is_running, key
@@ -126,7 +126,7 @@ def test_a_layer_without_units(folder: Path) -> None:
             visit.press(key)
             assert visit.notice.startswith(f"{key}: "), key
         walk(visit)
-    with Visit(folder / "none.nd.h5", place_named(folder / "none.nd.h5", "layer1")) as visit:
+    with Visit(folder / "none.nd.h5", bookmark_named(folder / "none.nd.h5", "layer1")) as visit:
         walk(visit)
 
 
@@ -218,7 +218,7 @@ def test_thumbnails_that_cannot_be_drawn_are_a_message(folder: Path, thumbnail: 
         visit.press("escape", "o")
         visit.wait(lambda: visit.notice and "drawing" not in visit.notice)
         assert "thumbnail" in visit.notice or "image" in visit.notice
-        assert not visit.app.paths
+        assert not visit.app.images.unseen
         visit.press("enter")
         assert "top images" in visit.text
         walk(visit)
@@ -295,8 +295,8 @@ def test_a_store_of_any_file_name(folder: Path, name: str) -> None:
         visit.press("enter", "e")
         assert "9 rows written" in visit.notice
         visit.press("o")
-        visit.wait(lambda: visit.app.paths)
-        assert visit.app.paths[0].is_file()
+        visit.wait(lambda: visit.app.images.unseen)
+        assert visit.app.images.unseen[0].is_file()
         visit.press("4")
         assert visit.position == "1/1"
         visit.press("y")
@@ -404,7 +404,7 @@ def test_random_damage_is_no_crash(folder: Path, seed: int) -> None:
     data = np.frombuffer(store.read_bytes(), np.uint8).copy()
     data[rng.integers(2000, len(data), 400)] = rng.integers(0, 256, 400)
     store.write_bytes(data.tobytes())
-    with contextlib.suppress(NDError), Visit(store, place_named(store, "features.0:1")) as visit:
+    with contextlib.suppress(NDError), Visit(store, bookmark_named(store, "features.0:1")) as visit:
         walk(visit)
 
 

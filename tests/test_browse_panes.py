@@ -11,7 +11,7 @@ from small_store import BEST, FIRST, OF_FIRST, SECOND, UNITS, number
 from store_factory import write_small
 
 from ndissect.store.errors import NDError
-from ndissect.tui.app.start import place_named
+from ndissect.tui.app.start import bookmark_named
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_place_is_written_at_the_end_and_not_at_every_key(store: Path) -> No
 
 
 def test_a_place_that_the_store_no_longer_has_is_left(store: Path) -> None:
-    with Visit(store, place_named(store, f"{FIRST}:8")) as visit:
+    with Visit(store, bookmark_named(store, f"{FIRST}:8")) as visit:
         visit.press("q")
     write_small(store, layers={FIRST: (3, (3, 3))})
     with Visit(store) as visit:
@@ -85,17 +85,17 @@ def test_a_damaged_memory_of_places_is_no_obstacle(store: Path, text: str) -> No
 
 
 def test_it_opens_at_the_layer_or_unit_that_is_named(store: Path) -> None:
-    with Visit(store, place_named(store, SECOND)) as visit:
+    with Visit(store, bookmark_named(store, SECOND)) as visit:
         assert visit.crumbs == f"small.nd.h5 › {SECOND}"
         visit.press("h")
         assert visit.position == "2/3"
-    with Visit(store, place_named(store, f"{FIRST}:7")) as visit:
+    with Visit(store, bookmark_named(store, f"{FIRST}:7")) as visit:
         assert visit.crumbs.startswith(f"small.nd.h5 › {FIRST} › 7 ")
         visit.press("h")
         assert number(visit.row) == 7
     for name in ("nosuch", "features.0:9", "features.0:x", "features.0:", ":3", "features.0:-1"):
         with pytest.raises(NDError) as error:
-            place_named(store, name)
+            bookmark_named(store, name)
         assert error.value.hint, name
 
 

@@ -17,7 +17,7 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import label_units
 from ndissect.store.writer import write_store
 from ndissect.tui.app.actions import ACTIONS
-from ndissect.tui.app.start import place_named
+from ndissect.tui.app.start import bookmark_named
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def test_the_names_of_a_units_images_have_room_at_80_columns(tmp_path: Path) -> 
 
 
 def test_a_dead_unit_and_one_with_nan_say_so(store: Path) -> None:
-    with Visit(store, place_named(store, f"{FIRST}:2")) as visit:
+    with Visit(store, bookmark_named(store, f"{FIRST}:2")) as visit:
         assert "dead" in visit.info
-    with Visit(store, place_named(store, f"{FIRST}:3"), size=(100, 24)) as visit:
+    with Visit(store, bookmark_named(store, f"{FIRST}:3"), size=(100, 24)) as visit:
         assert "2 activations are NaN or infinite" in visit.info
 
 
@@ -139,7 +139,7 @@ def test_concepts_tell_how_many_units_of_which_layers_detect_each_and_enter_goes
     visit.press("2")
     assert visit.crumbs == "small.nd.h5 › concepts"
     assert len(visit.rows) == len(MADE.concepts)
-    largest = best_ious(visit.app.shelf.target)  # type: ignore[union-attr]
+    largest = best_ious(visit.app.navigation.target)
     for line in visit.rows:
         label = next(name for name in map(MADE.concepts.label, range(len(MADE.concepts))) if line.startswith(name))
         found = sum(u.label == label and u.iou > 0.04 for u in UNITS)
@@ -150,7 +150,7 @@ def test_concepts_tell_how_many_units_of_which_layers_detect_each_and_enter_goes
     visit.press("enter")
     assert visit.crumbs == "small.nd.h5 › concepts › wheel"
     row = next(r for r in range(len(MADE.concepts)) if MADE.concepts.label(r) == "wheel")
-    with Store(visit.app.shelf.target) as opened:  # type: ignore[union-attr]
+    with Store(visit.app.navigation.target) as opened:
         expected = {
             (name, unit, f"{value:.3f}")
             for name in opened.layer_names

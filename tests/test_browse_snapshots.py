@@ -15,7 +15,7 @@ from with_evidence import with_evidence
 from ndissect.store.model import Dissection
 from ndissect.store.writer import write_store
 from ndissect.tui.app.app import Browser
-from ndissect.tui.app.start import place_named
+from ndissect.tui.app.start import bookmark_named
 from ndissect.tui.app.state import Bookmark
 
 SMALL, LARGE = (80, 24), (140, 40)
@@ -78,12 +78,12 @@ def test_layers(looks: Looks, store: Path) -> None:
 
 def test_units_filtered(looks: Looks, store: Path) -> None:
     keys = ("slash", *"cat:o,p", "space", *"iou", "greater_than_sign", *"0.04", "enter", "space")
-    assert looks(Browser(store, place_named(store, "layer4")), SMALL, *keys)
+    assert looks(Browser(store, bookmark_named(store, "layer4")), SMALL, *keys)
 
 
 def test_a_mistake_in_a_filter(looks: Looks, store: Path) -> None:
     assert looks(
-        Browser(store, place_named(store, "layer4")),
+        Browser(store, bookmark_named(store, "layer4")),
         SMALL,
         "slash",
         *"cat:part",
@@ -95,11 +95,11 @@ def test_a_mistake_in_a_filter(looks: Looks, store: Path) -> None:
 
 
 def test_a_unit(looks: Looks, store: Path) -> None:
-    assert looks(Browser(store, place_named(store, "layer4:22")), SMALL)
+    assert looks(Browser(store, bookmark_named(store, "layer4:22")), SMALL)
 
 
 def test_a_unit_beside_its_layer(looks: Looks, store: Path) -> None:
-    assert looks(Browser(store, place_named(store, "layer4:22")), LARGE)
+    assert looks(Browser(store, bookmark_named(store, "layer4:22")), LARGE)
 
 
 def test_layers_with_evidence(looks: Looks, weighed: Path) -> None:
@@ -108,15 +108,15 @@ def test_layers_with_evidence(looks: Looks, weighed: Path) -> None:
 
 def test_units_with_evidence_filtered(looks: Looks, weighed: Path) -> None:
     keys = ("slash", *"q", "less_than_sign", *"0.05", "space", *"detector", "enter")
-    assert looks(Browser(weighed, place_named(weighed, "layer4")), SMALL, *keys)
+    assert looks(Browser(weighed, bookmark_named(weighed, "layer4")), SMALL, *keys)
 
 
 def test_a_unit_with_evidence(looks: Looks, weighed: Path) -> None:
-    assert looks(Browser(weighed, place_named(weighed, "layer4:22")), SMALL)
+    assert looks(Browser(weighed, bookmark_named(weighed, "layer4:22")), SMALL)
 
 
 def test_a_unit_with_evidence_beside_its_layer(looks: Looks, weighed: Path) -> None:
-    assert looks(Browser(weighed, place_named(weighed, "layer4:22")), LARGE)
+    assert looks(Browser(weighed, bookmark_named(weighed, "layer4:22")), LARGE)
 
 
 def test_the_summary_with_evidence(looks: Looks, weighed: Path) -> None:

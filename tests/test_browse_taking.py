@@ -192,9 +192,9 @@ def test_the_viewer_is_chosen_with_capital_o(store: Path, feh: Path) -> None:
 def test_without_a_viewer_the_path_is_told_copied_and_kept_for_the_end(store: Path) -> None:
     with Visit(store) as visit:
         visit.press("enter", "enter", "o")
-        visit.wait(lambda: visit.app.paths and str(visit.app.paths[0]) in visit.notice.replace(" ", ""))
+        visit.wait(lambda: visit.app.images.unseen and str(visit.app.images.unseen[0]) in visit.notice.replace(" ", ""))
         assert "no image viewer was found" in visit.notice
-        (path,) = visit.app.paths
+        (path,) = visit.app.images.unseen
         assert path.is_file()
         assert visit.copied == str(path)
 

@@ -336,7 +336,7 @@ sys.meta_path.insert(0, Breaker())
 DEFECTS = {
     "at a key": ("ndissect.tui.app.table", "Table.move", "j"),
     "while drawing": ("ndissect.tui.app.table", "Table.render_line", "j"),
-    "once a second": ("ndissect.tui.app.watch", "look", ""),
+    "once a second": ("ndissect.tui.app.watch", "files_on_disk", ""),
     "beside the UI": ("ndissect.tui.app.pictures", "draw", "o"),
     "while a viewer has the terminal": ("ndissect.tui.app.pictures", "show_in_terminal", "o"),
 }

@@ -122,7 +122,7 @@ def test_a_listing_is_taken_to_the_folder_and_stays_visible(place: Path, tmp_pat
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ND_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pictures, "_KEPT", 2)
+    monkeypatch.setattr(pictures, "_MOST_PICTURES", 2)
     return tmp_path / "cache" / "overlays"
 
 

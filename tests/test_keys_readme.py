@@ -12,8 +12,12 @@ from store_factory import write_small
 from textual.binding import Binding
 from textual.keys import KEY_NAME_REPLACEMENTS, Keys
 
-from ndissect.tui.app.actions import ACTIONS, BY_NAME, GROUPS, key_table
+from ndissect.tui.app.actions import ACTIONS, BY_NAME, GROUPS
 from ndissect.tui.app.app import Browser
+from ndissect.tui.app.filter_bar import FilterBar
+from ndissect.tui.app.image_pane import ImagePane
+from ndissect.tui.app.marks import Marks
+from ndissect.tui.app.table import Table
 
 BOUND = {key for action in ACTIONS for key in action.keys}
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -30,10 +34,19 @@ def store(tmp_path: Path) -> Path:
     return write_small(tmp_path / "small.nd.h5")
 
 
-def test_the_readme_has_the_table_of_the_keys() -> None:
+def key_table() -> str:
+    """The table of the keys in the README, in Markdown."""
     assert README.count("<!-- keys -->") == 1
-    table = README.partition("<!-- keys -->")[2].partition("<!-- /keys -->")[0]
-    assert table.strip() == key_table()
+    return README.partition("<!-- keys -->")[2].partition("<!-- /keys -->")[0].strip()
+
+
+def test_the_readme_has_the_table_of_the_keys() -> None:
+    by_group = [a for group in GROUPS for a in ACTIONS if a.group == group]
+    assert key_table().splitlines() == [
+        "| key | does |",
+        "|---|---|",
+        *(f"| `{a.shown}` | {a.does} |" for a in by_group),
+    ]
 
 
 def test_the_table_has_every_action_once() -> None:
@@ -90,9 +103,12 @@ def test_the_bindings_of_the_app_are_the_actions_and_no_others(store: Path) -> N
         others = {key: b.binding.action for key, b in visit.app.active_bindings.items() if key not in BOUND}
         assert {key: action for key, action in others.items() if action != "screen.copy_text"} == {}
         for action in ACTIONS:
-            assert callable(getattr(visit.app, f"do_{action.name}")), action.name
-        methods = {name for name in dir(visit.app) if re.match("(do|why_not)_", name)}
-        assert {re.sub("^(do|why_not)_", "", name) for name in methods} == set(BY_NAME)
+            assert callable(action.run), action.name
+            assert callable(action.why_not), action.name
+    # Whatever says why something is impossible says it for an action.
+    used = {name for a in ACTIONS for function in (a.run, a.why_not) for name in function.__code__.co_names}
+    parts = (Browser, FilterBar, ImagePane, Marks, Table)
+    assert {name for part in parts for name in vars(part) if name.startswith("why_not")} <= used
 
 
 @pytest.mark.parametrize("columns", [30, 80, 120, 160, 400])
@@ -114,7 +130,7 @@ def test_the_footer_depends_on_what_is_shown_and_not_on_what_was_shown_before(st
             for key in ("?", "escape"):  # the position becomes longer, then shorter
                 visit.press(key)
                 shown = visit.keys
-                visit.app.tell()
+                visit.app.lines.update()
                 visit.pause()
                 assert visit.keys == shown, columns
 
@@ -146,7 +162,7 @@ def test_the_help_and_the_palette_have_the_actions(store: Path) -> None:
         visit.press("escape", "enter", "space", "space", ":")
         rows = visit.rows
         for action in ACTIONS:
-            able = visit.app.why_not(action) is None
+            able = visit.app.possible(action)
             found = [line for line in rows if line.endswith(action.does)]
             if action.name in ("palette", "filter", "enter", "back", "out", "sort", "ascending", "descending"):
                 continue  # asked now, of the palette itself

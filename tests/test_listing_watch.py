@@ -34,7 +34,7 @@ from ndissect.store.writer import write_store
 from ndissect.tui.app.listing import Item
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.units import layer_units
-from ndissect.tui.app.watch import duration, look, open_session, progress, waiting_listing
+from ndissect.tui.app.watch import files_on_disk, open_session, progress, rough_duration, waiting_listing
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_run_that_has_just_begun_has_no_step_0(alive: Callable[[bool], None]) 
      (36000, "10 h 00 min"), (86400 * 3, "72 h 00 min")],
 )  # fmt: skip
 def test_durations_for_people(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert rough_duration(seconds) == said
 
 
 def test_the_layers_of_a_run_that_has_counted_nothing() -> None:
@@ -141,12 +141,12 @@ def test_the_layers_of_a_run_that_has_counted_nothing() -> None:
 
 def test_what_lies_on_disk_is_seen(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.nd.h5"
-    assert look(path) == replace(look(path), store=None, run=None, partial=None)
+    assert files_on_disk(path) == replace(files_on_disk(path), store=None, run=None, partial=None)
     with pytest.raises(NDError):
-        open_session(path, look(path))
+        open_session(path, files_on_disk(path))
     path.write_bytes((folder / "a.nd.h5").read_bytes())
-    first = look(path)
-    assert first == look(path)
+    first = files_on_disk(path)
+    assert first == files_on_disk(path)
     session = open_session(path, first)
     assert session is not None
     assert session.path == session.target == path
@@ -154,9 +154,9 @@ def test_what_lies_on_disk_is_seen(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "b"
     other.write_bytes((folder / "a.nd.h5").read_bytes())
     other.replace(path)
-    assert look(path) != first  # the same bytes, another file
+    assert files_on_disk(path) != first  # the same bytes, another file
     path.unlink()
-    assert look(path).store is None
+    assert files_on_disk(path).store is None
 
 
 # An open store

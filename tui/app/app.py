@@ -1,314 +1,396 @@
-"""The app: which store is open, going in and out of its tables, marks, taking away; how it begins and ends."""
+"""The app: puts the parts of the screen together, hands keys to the actions, and watches the file."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import sys
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
-from ndissect.tui.app import export as taking
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.timer import Timer
+
 from ndissect.tui.app import watch
-from ndissect.tui.app.filter_actions import Finding
+from ndissect.tui.app.actions import ACTIONS, BY_NAME, Action
+from ndissect.tui.app.covers import Cover
+from ndissect.tui.app.export import export
+from ndissect.tui.app.filter_bar import FilterBar
 from ndissect.tui.app.help import help_listing, palette_listing
-from ndissect.tui.app.image_actions import Looking
-from ndissect.tui.app.listing import Item
-from ndissect.tui.app.listing_cache import Shelf
-from ndissect.tui.app.messages import told
-from ndissect.tui.app.query import EVERYTHING
+from ndissect.tui.app.image_pane import ImagePane
+from ndissect.tui.app.listing import Item, Listing
+from ndissect.tui.app.listing_cache import ListingCache
+from ndissect.tui.app.marks import Marks
+from ndissect.tui.app.messages import Notice
+from ndissect.tui.app.navigation import Navigation
+from ndissect.tui.app.panes import Panes
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.state import Bookmark, last_bookmark, remember
+from ndissect.tui.app.status_lines import StatusLines
 from ndissect.tui.app.table import Table
-from ndissect.tui.pictures.glyphs import UNICODE
+from ndissect.tui.app.terminal import copy_to_clipboard
+from ndissect.tui.pictures.glyphs import ASCII, UNICODE
 
 # Seconds between looks at the file.
 _WATCH = 1.0
-#: What can be marked and compared.
-COMPARED = ("unit", "layer", "store")
+# Seconds without a key after which the tables on the right follow the cursor.
+_FOLLOW = 0.06
+# Keys that the filter, while it is typed, has no use for.
+_WHILE_TYPING = ("escape", "down", "up", "pagedown", "pageup", "ctrl+c", "ctrl+q", "ctrl+z")
 
 
-class Browser(Finding, Looking):
+class Browser(App[None]):
     """The terminal UI over the store ``target``, which need not exist while a run is writing it.
 
-    ``place`` is where it opens, None: where it was left. ``failure`` is the error that ended it, if one did, and
-    ``paths`` are pictures that no viewer could show. NDError, before the screen is taken, where nothing can be opened.
+    It opens at ``bookmark``; None: where the reader left it. ``failure`` is the error that ended it, if one did.
+    Raises NDError, before the screen is taken, where nothing can be opened.
     """
 
-    def __init__(self, target: Path, place: Bookmark | None = None, *, unicode: bool = True, preview: bool = False):
-        super().__init__(unicode)
+    CSS = """
+    Screen { background: ansi_default; color: ansi_default; }
+    #panes { height: 1fr; }
+    #run, #notice, #cover { display: none; }
+    #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
+    #query { height: 1; }
+    #sign { width: 1; }
+    #filter, #filter:focus {
+        height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
+    }
+    #picture { height: 50%; }
+    #bottom { height: 1; }
+    .beside { border-left: solid ansi_default; }
+    .ascii .beside { border-left: ascii ansi_default; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Priority: done before the next key is looked at. What follows a / is for the filter, however fast it comes.
+        Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)
+        for a in ACTIONS
+        for key in a.keys
+    ]
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = None
+
+    def __init__(
+        self, target: Path, bookmark: Bookmark | None = None, *, unicode: bool = True, preview: bool = False
+    ) -> None:
+        super().__init__(ansi_color=True)
+        self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
         self.failure: BaseException | None = None
-        self._wanted = place
-        self._summed_up = ""
+        self._opens_at = bookmark
+        self._follow_timer: Timer | None = None
+        image_widget = None
         if preview:
-            self.begin_preview()
-        self.shelf = Shelf(target)
+            from ndissect.tui.app.preview import image_widget as make  # noqa: PLC0415 - most readers never ask for it
+
+            image_widget = make()
+        encoding = sys.__stderr__.encoding if sys.__stderr__ else "ascii"  # Textual draws there
+        self.glyphs = UNICODE if unicode else replace(ASCII, encoding=encoding)
+        # The types are written out for mypy: the table of actions refers to these parts, and is read first.
+        self.notice = Notice()
+        self.marks: Marks = Marks()
+        self.panes = Panes(self.glyphs, self.marks.__contains__, self._rearranged)
+        self.navigation: Navigation = Navigation(ListingCache(target), self.panes)
+        self.lines = StatusLines(self.navigation, self.marks, self.possible, self.glyphs)
+        self.filter_bar: FilterBar = FilterBar(
+            self.navigation, self.marks, self.lines, self.notice, self._open_row_by_key
+        )
+        self.images: ImagePane = ImagePane(self.navigation, self.notice, unicode=unicode, image_widget=image_widget)
+
+    def compose(self) -> ComposeResult:
+        """Crumbs, the run, the tables, images, a message, notes or the filter, keys and position."""
+        self.screen.set_class(self.glyphs is not UNICODE, "ascii")
+        yield self.lines.crumbs
+        yield self.lines.run
+        yield self.panes
+        yield self.images
+        yield self.notice
+        yield self.lines.info
+        yield self.filter_bar
+        with Horizontal(id="bottom"):
+            yield self.lines.keys
+            yield self.lines.position
 
     # Beginning and end
 
     def on_mount(self) -> None:
         """Show where the reader was, and watch the file from now on."""
-        assert self.shelf is not None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop, number)
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
-        self.show_run()
-        self.go(self._wanted or last_bookmark(self.shelf.target) or Bookmark())
+        self.lines.update_run()
+        self._go(self._opens_at or last_bookmark(self.navigation.target) or Bookmark())
         self.set_interval(_WATCH, self._watch)
 
     def _stop(self, number: signal.Signals) -> None:
-        self._keep_place()
+        self._remember()
         self.exit(return_code=128 + number)
 
-    def _keep_place(self) -> None:
-        if self.shelf is not None and self.session is not None:
-            remember(self.shelf.target, self.place())
+    def quit(self) -> None:
+        """End, and remember where the reader was."""
+        self._remember()
+        self.exit()
+
+    def _remember(self) -> None:
+        if self.navigation.session is not None:
+            remember(self.navigation.target, self.navigation.bookmark())
 
     def _fatal_error(self) -> None:
         # Textual would print a traceback over the restored screen; the command line says it in two lines instead.
         self.failure = getattr(self._exception, "error", self._exception)  # what is inside a WorkerFailed
         self._close_messages_no_wait()
 
-    # Going in and out
+    # Keys
 
-    def do_enter(self) -> None:
-        item = self.table.item
-        if item.kind == "action":
-            self.uncover()
-            self.do(item.name)
-        elif item.kind == "viewer":
-            self.uncover()
-            self.show_pictures(self.viewers[item.unit])
-        elif item.kind == "store":
-            self.open(Path(item.name))
-        elif item.kind == "image":
-            self.do_overlay()
-        elif self.covers:
-            self._leave_for(item)
-        elif self.depth == 0 and item.kind in ("layer", "concept", "category"):
-            self._show_units()
-            self.depth = 1
-            self.arrange()
-        elif self.depth == 1 and item.kind == "unit":
-            self._show_unit()
-            self.depth = 2
-            self.arrange()
-        elif self.depth == 2 and item.kind == "concept":
-            self._leave_for(Item("concept", concept=item.concept))
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether a key does what it does now, or is typed into the filter."""
+        return action != "do" or not self.filter_bar.typing or parameters[1] in _WHILE_TYPING
 
-    def why_not_enter(self) -> str | None:
-        item = self.table.item
-        if item.kind in ("layer", "concept", "category") and self.session is None:
-            return "the run has counted nothing yet"
-        return "there is nothing to open here" if item.kind == "none" else None
+    def action_do(self, name: str, key: str) -> None:
+        """Do the action ``name``, which ``key`` is bound to."""
+        self.do(BY_NAME[name])
 
-    def _leave_for(self, item: Item) -> None:
-        """Go to the page of ``item``, wherever the reader is."""
-        self.covers.clear()
-        self._cover.show(None)
-        if item.kind == "concept":
-            self.go(Bookmark("concepts", 1, concept=item.concept))
-        elif item.kind == "unit":
-            self.go(Bookmark("layers", 2, item.layer, item.layer, item.unit))
-        elif item.kind == "layer":
-            self.go(Bookmark("layers", 1, item.layer))
+    def action_focus_next(self) -> None:
+        """Nothing: tab is a key of its own, and what has the keys is never left to chance."""
 
-    def do_back(self) -> None:
-        if self.typing:
-            self.stop_typing()
-            if self.covers and self.covers[-1].name == "palette":
-                self.uncover()
-            else:
-                self.table.filter(EVERYTHING)
-        elif self.table.wanted.terms:
-            self.table.filter(EVERYTHING)
-        elif self.marks and not self.covers and self.depth == 0:
-            self._unmark_all()
-        else:
-            self.do_out()
+    action_focus_previous = action_focus_next
 
-    def do_out(self) -> None:
-        if self.covers:
-            self.uncover()
-        elif self.depth:
-            self.depth -= 1
-            self.arrange()
-        elif self.root != "layers":
-            self._root("layers")
-        else:
-            self.say("q quits")
+    def do(self, action: Action) -> None:
+        """Do ``action``, or say why it is impossible."""
+        with self.notice.telling_errors():
+            if self.notice.hush() and action.takes_message:
+                return
+            why = action.why_not(self)
+            if why is not None:
+                self.notice.say(f"{action.shown.split()[0]}: {why}")
+                return
+            action.run(self)
+            self.lines.update()
 
-    def _unmark_all(self) -> None:
-        self.marks.clear()
-        for table in (*self._levels, self._cover):
-            table.refresh()
+    def possible(self, action: Action) -> bool:
+        """Whether ``action`` is possible here and now."""
+        return action.why_not(self) is None
 
-    # What is shown
+    async def on_event(self, event: events.Event) -> None:
+        """Handle an event; after a key for the filter, wait until the filter has done with it."""
+        for_filter = isinstance(event, events.Key) and self.filter_bar.typing
+        await super().on_event(event)
+        if for_filter:
+            done = asyncio.Event()
+            self.filter_bar.input.call_later(done.set)
+            with contextlib.suppress(TimeoutError):  # it may be on its way out
+                async with asyncio.timeout(1):
+                    await done.wait()
 
-    def _root(self, name: str) -> None:
-        assert self.shelf is not None
-        if name == "stores":
-            self._before_stores = self.place()
-        self.covers.clear()
-        self._cover.show(None)
-        here = Item("store", name=str(self.shelf.target)) if name == "stores" else None
-        self._levels[0].show(self.shelf.root(name, self.summary_of if name == "summary" else ""), here)
-        self.root, self.depth = name, 0
-        self.arrange()
+    # The tables
 
-    def do_layers(self) -> None:
-        self._root("layers")
+    @property
+    def table(self) -> Table:
+        """The table that keys move."""
+        return self.panes.table
 
-    def do_concepts(self) -> None:
-        self._root("concepts")
+    @property
+    def listing(self) -> Listing:
+        """What that table shows, where it shows anything."""
+        assert self.panes.listing is not None
+        return self.panes.listing
 
-    def do_summary(self) -> None:
-        self._summed_up = self.summary_of or self._summed_up
-        if self.root != "summary":
-            self.summary_of = self._levels[0].item.layer if self.root == "layers" else ""
-        elif self.summary_of:
-            self.summary_of = ""
-        else:
-            self.summary_of = self._one_layer()
-        self._root("summary")
+    def _go(self, bookmark: Bookmark) -> None:
+        with self.notice.telling_errors():
+            self.navigation.go(bookmark)
 
-    def _one_layer(self) -> str:
-        """The layer that the summary was of last, else the last one of the store."""
-        names = self.session.store.layer_names if self.session else ()
-        return self._summed_up if self._summed_up in names else names[-1] if names else ""
+    def _rearranged(self) -> None:
+        """Other tables are shown: bring them up to date, and give the keys to the one in use."""
+        self._follow_cursor()
+        if not self.filter_bar.typing:
+            self.screen.set_focus(self.table)
 
-    def do_stores(self) -> None:
-        self._root("stores")
+    def _follow_cursor(self) -> None:
+        """Show on the right and below what the cursor is on."""
+        self._follow_timer = None
+        with self.notice.telling_errors():
+            if not self.panes.covers:
+                self.navigation.follow()
+                self.images.follow()
+        self.lines.update()
 
-    def why_not_concepts(self) -> str | None:
-        return None if self.session else "the run has counted nothing yet"
-
-    why_not_summary = why_not_concepts
-
-    def do_help(self) -> None:
-        self.cover(help_listing(self.glyphs is UNICODE))
-
-    def why_not_help(self) -> str | None:
-        return "it is shown; esc leaves it" if self.covers and self.covers[-1].name == "help" else None
-
-    def do_palette(self) -> None:
-        self.cover(palette_listing(self.glyphs is UNICODE, self.why_not))
-        self.do_filter()
-
-    # Marks, taking away
-
-    def why_not_compare(self) -> str | None:
-        if self._compared() is None:
-            return "mark two units, layers or stores with space first"
-        return None if self.session else "the run has counted nothing yet"
-
-    def _compared(self) -> tuple[Item, Item] | None:
-        """The two last marks of one kind; of only one mark, it and what the cursor is on."""
-        item = self.table.item
-        marks = [m for m in self.marks if m.kind == (self.marks[-1].kind if self.marks else "")]
-        if len(marks) >= 2:
-            return marks[-2], marks[-1]
-        if marks and item.kind == marks[0].kind and item != marks[0]:
-            return marks[0], item
-        return None
-
-    def do_compare(self) -> None:
-        from ndissect.tui.app.compare import compare  # noqa: PLC0415 - the first screen is there sooner without it
-
-        pair = self._compared()
-        assert pair is not None and self.session is not None
-        self.cover(compare(*pair, self.session, Session))
-
-    def why_not_mark(self) -> str | None:
-        item = self.table.item
-        if item.kind not in COMPARED or (item.kind == "layer" and not item.layer):
-            return "units, layers and stores can be marked"
-        return None
-
-    def do_mark(self) -> None:
-        item = self.table.item
-        if item in self.marks:
-            self.marks.remove(item)
-        else:
-            self.marks.append(item)
-        self.table.redraw_row()
-        self.table.move(1)
-
-    def why_not_copy(self) -> str | None:
-        return "there is no row here" if self.table.row is None else None
-
-    def do_copy(self) -> None:
-        listing, row = self.listing, self.table.row
-        assert listing is not None and row is not None
-        text = listing.copied(row)
-        self.to_clipboard(text)
-        self.say(f"copied: {' '.join(text.split(chr(9)))}")
-
-    def why_not_export(self) -> str | None:
-        return None if self.table.count else "there are no rows"
-
-    def do_export(self) -> None:
-        assert self.listing is not None and self.shelf is not None
-        path = taking.export(self.listing, self.table.rows, Path(), self.shelf.target)
-        self.say(f"{self.table.count} rows written to {path.absolute()}")
-
-    # The store
-
-    def do_reload(self) -> None:
-        self._reopen()
-        self.say("read again")
-
-    def _reopen(self) -> None:
-        """Read the store again, cursors, filters and marks as they were. NDError: what was there stays."""
-        assert self.shelf is not None
-        self.shelf = Shelf(self.shelf.target)
-        self.show_run()
-        self._restore(self.root, self.summary_of, self.depth, self._levels[0].item, self._levels[1].item)
-
-    def open(self, target: Path) -> None:
-        """Browse another store. NDError: the one that is open stays."""
-        shelf = Shelf(target)
-        self._keep_place()
-        self.shelf = shelf
-        for table in (*self._levels, self._cover):
-            table.forget()
-        self.marks = [item for item in self.marks if item.kind == "store"]
-        self.show_run()
-        self.go(last_bookmark(target) or Bookmark())
-
-    @told
-    def _watch(self) -> None:
-        """Look at the file: a run goes on or has ended, the store was replaced, or is gone."""
-        assert self.shelf is not None
-        before, now = self.shelf.sight, watch.look(self.shelf.target)
-        self.shelf.sight = now
-        self.show_run()
-        session = self.session
-        live = session is None or session.path != session.target
-        if live and now.run is None and now.store is None:
-            if before.run is not None:
-                self.say(f"the run that was to write {self.shelf.target.name} has ended without it")
-        elif live and (now.store is not None or now.partial != before.partial):
-            self._reopen()
-            if now.store is not None:
-                self.say("the run has ended: this is its store")
-        elif not live and now.store != before.store:
-            name = self.shelf.target.name
-            self.say(f"{name} was replaced: r reads the new one" if now.store else f"{name} is gone from the disk")
-
-    def do_suspend(self) -> None:
-        self.action_suspend_process()
-
-    def do_quit(self) -> None:
-        self._keep_place()
-        self.exit()
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """The cursor moved: tell where it is at once, follow it when it rests."""
+        if message.table is self.table:
+            self.lines.update()
+        levels = self.panes.levels
+        level = levels.index(message.table) if message.table in levels else 2
+        if level >= self.panes.depth and (self.images.display or any(t.display for t in levels[level + 1 :])):
+            if self._follow_timer is not None:
+                self._follow_timer.stop()
+            self._follow_timer = self.set_timer(_FOLLOW, self._follow_cursor)
 
     def on_table_clicked(self, message: Table.Clicked) -> None:
         """A click gives its table the keys."""
-        self.hush()
-        if message.table in self._levels and not self.typing:
-            self.depth = self._levels.index(message.table)
-            self.arrange()
+        self.notice.hush()
+        if message.table in self.panes.levels and not self.filter_bar.typing:
+            self.panes.show_depth(self.panes.levels.index(message.table))
 
     def on_table_opened(self, message: Table.Opened) -> None:
         """A double click opens."""
-        self.do("enter")
+        self._open_row_by_key()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """As many tables as fit."""
+        self.call_after_refresh(self.panes.rearrange)
+
+    # In and out
+
+    def _open_row_by_key(self) -> None:
+        self.do(BY_NAME["enter"])
+
+    def why_not_open_row(self) -> str | None:
+        """Why what the cursor is on cannot be opened, None where it can."""
+        item = self.table.item
+        if item.kind in ("layer", "concept", "category"):
+            return self.navigation.nothing_counted()
+        return "there is nothing to open here" if item.kind == "none" else None
+
+    def open_row(self) -> None:
+        """Open what the cursor is on."""
+        item, cover = self.table.item, self.panes.cover
+        if cover is not None:
+            cover.open(item)
+        elif item.kind == "store":
+            self._open_store(Path(item.name))
+        elif item.kind == "image":
+            self.images.draw()
+        else:
+            self.navigation.enter()
+
+    def back(self) -> None:
+        """Leave the most transient thing: the filter, the marks, the page."""
+        if self.filter_bar.typing or self.table.current_query.terms:
+            self.filter_bar.drop()
+        elif self.marks and not self.panes.covers and self.panes.depth == 0:
+            self.marks.clear()
+            self.panes.redraw()
+        else:
+            self.out()
+
+    def out(self) -> None:
+        """Go to the table that this one was opened from."""
+        if not self.navigation.out():
+            self.notice.say("q quits")
+
+    # Covers
+
+    @cached_property
+    def _help(self) -> Cover:
+        return Cover(help_listing(self.glyphs is UNICODE), self._do_listed)
+
+    def why_not_show_help(self) -> str | None:
+        """Why the help cannot be shown, None where it can."""
+        return "it is shown; esc leaves it" if self.panes.cover is self._help else None
+
+    def show_help(self) -> None:
+        """List the keys and the filter language."""
+        self.panes.show_cover(self._help)
+
+    def show_palette(self) -> None:
+        """List the actions that are possible now, to be filtered."""
+        listing = palette_listing(self.glyphs is UNICODE, lambda action: action.why_not(self))
+        self.panes.show_cover(Cover(listing, self._do_listed, sign=":", opens_when_filtered=True, only_filtered=True))
+        self.filter_bar.begin()
+
+    def _do_listed(self, item: Item) -> None:
+        """Do the action that a row of the help or of the palette stands for, to what is below."""
+        self.panes.uncover()
+        self.do(BY_NAME[item.name])
+
+    # Marks, taking away
+
+    def mark(self) -> None:
+        """Mark the row or unmark it, and go to the next one."""
+        self.marks.toggle(self.table.item)
+        self.table.redraw_row()
+        self.table.move(1)
+
+    def why_not_compare(self) -> str | None:
+        """Why nothing can be compared, None where something can."""
+        if self.marks.pair(self.table.item) is None:
+            return "mark two units, layers or stores with space first"
+        return self.navigation.nothing_counted()
+
+    def compare(self) -> None:
+        """Compare what was marked."""
+        from ndissect.tui.app.compare import compare  # noqa: PLC0415 - the first screen is there sooner without it
+
+        pair, session = self.marks.pair(self.table.item), self.navigation.session
+        assert pair is not None and session is not None
+        self.panes.show_cover(Cover(compare(*pair, session, Session), self.navigation.go_to))
+
+    def why_not_copy_row(self) -> str | None:
+        """Why no row can be copied, None where one can."""
+        return "there is no row here" if self.table.row is None else None
+
+    def copy_row(self) -> None:
+        """Put the row on the clipboard."""
+        row = self.table.row
+        assert row is not None
+        text = self.listing.copied(row)
+        copy_to_clipboard(self, text)
+        self.notice.say(f"copied: {' '.join(text.split(chr(9)))}")
+
+    def why_not_export_rows(self) -> str | None:
+        """Why the table cannot be exported, None where it can."""
+        return None if self.table.count else "there are no rows"
+
+    def export_rows(self) -> None:
+        """Write the rows that are shown to a file in the working directory."""
+        path = export(self.listing, self.table.rows, Path(), self.navigation.target)
+        self.notice.say(f"{self.table.count} rows written to {path.absolute()}")
+
+    # The store
+
+    def reload(self) -> None:
+        """Read the store again. NDError: what was there stays."""
+        self._reopen()
+        self.notice.say("read again")
+
+    def _reopen(self) -> None:
+        """Read the store again; cursors, filters and marks stay as they were."""
+        self.navigation.cache = ListingCache(self.navigation.target)
+        self.lines.update_run()
+        self.navigation.show_again()
+
+    def _open_store(self, target: Path) -> None:
+        """Browse another store. NDError: the one that is open stays."""
+        cache = ListingCache(target)
+        self._remember()
+        self.navigation.cache = cache
+        self.panes.forget()
+        self.marks.keep_stores()
+        self.lines.update_run()
+        self._go(last_bookmark(target) or Bookmark())
+
+    def _watch(self) -> None:
+        """Look at the file: a run goes on or has ended, the store was replaced, or is gone."""
+        with self.notice.telling_errors():
+            cache, session = self.navigation.cache, self.navigation.session
+            before, now = cache.files, watch.files_on_disk(cache.target)
+            cache.files = now
+            self.lines.update_run()
+            name = cache.target.name
+            live = session is None or session.path != session.target
+            if live and now.run is None and now.store is None:
+                if before.run is not None:
+                    self.notice.say(f"the run that was to write {name} has ended without it")
+            elif live and (now.store is not None or now.partial != before.partial):
+                self._reopen()
+                if now.store is not None:
+                    self.notice.say("the run has ended: this is its store")
+            elif not live and now.store != before.store:
+                gone = f"{name} is gone from the disk"
+                self.notice.say(f"{name} was replaced: r reads the new one" if now.store else gone)

@@ -36,18 +36,18 @@ def _protocols(a: Session, b: Session) -> list[str]:
 
 
 def _data_sets(a: Session, b: Session, of: tuple[Origin, Origin]) -> list[str]:
-    told = []
+    data_sets = []
     for session, o in zip((a, b), of, strict=True):
         grid = session.store.grid
         images = None if o.images is None else f"{o.images:,} images"
-        told.append(" ".join(filter(None, (o.data, images, grid and f"on a {grid[0]}x{grid[1]} grid"))))
+        data_sets.append(" ".join(filter(None, (o.data, images, grid and f"on a {grid[0]}x{grid[1]} grid"))))
     known = all(o.content for o in of)
-    if told[0] == told[1] and (not known or of[0].content == of[1].content):
+    if data_sets[0] == data_sets[1] and (not known or of[0].content == of[1].content):
         return [] if known else ["whether both saw the same data is not recorded"]
-    pair = f"A {told[0] or 'not recorded'}   B {told[1] or 'not recorded'}"
-    if not all(told):
+    pair = f"A {data_sets[0] or 'not recorded'}   B {data_sets[1] or 'not recorded'}"
+    if not all(data_sets):
         return [f"whether both saw the same data is not recorded: {pair}"]
-    more = ", called alike but of other content" if told[0] == told[1] else ""
+    more = ", called alike but of other content" if data_sets[0] == data_sets[1] else ""
     return [f"beware: the data differ, so IoUs cannot be compared: {pair}{more}"]
 
 

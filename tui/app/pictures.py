@@ -21,11 +21,11 @@ from ndissect.store.names import safe_name
 from ndissect.tui.pictures.viewer import Viewer, run_viewer
 
 # No colour, visible cursor, no mouse: a viewer may leave it otherwise. Not the main screen, whose cursor would jump.
-_ORDER = "\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
+_IN_ORDER = "\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
 # Seconds between looks at whether a signal has come.
 _LOOK = 0.2
-# Pictures that are kept; drawn again when asked for again.
-_KEPT = 200
+# Pictures that are kept as files, for viewers, and so not in a cache in memory; drawn anew when asked for again.
+_MOST_PICTURES = 200
 # What tells them from the user's own: the name, and a text in the PNG.
 _NAME = re.compile(r".+-[0-9]+(-truth)?(~[0-9a-f]+)*\.png")
 _MARK = {"Comment": "Kept by nd browse in its cache, which deletes it when newer ones are drawn."}
@@ -76,10 +76,10 @@ def _prune(folder: Path) -> None:
     """Delete the oldest pictures of this cache: PNGs called as it calls them that hold its mark, and nothing else."""
     with contextlib.suppress(OSError):
         named = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-        if len(named) <= _KEPT:
+        if len(named) <= _MOST_PICTURES:
             return
         ours = [path for path in named if _is_ours(path)]
-        for old in sorted(ours, key=lambda p: p.lstat().st_mtime)[:-_KEPT]:
+        for old in sorted(ours, key=lambda p: p.lstat().st_mtime)[:-_MOST_PICTURES]:
             old.unlink()
 
 
@@ -94,7 +94,7 @@ def show_in_terminal(viewer: Viewer, path: Path) -> str:
     it does to nd is left to the event loop, which gets it as well. Raises NDError where the viewer fails.
     """
     terminal = sys.__stdout__
-    with _signals(), _terminal_kept():
+    with _signals(), _terminal_restored():
         try:
             said = run_viewer(viewer, path, os.environ, terminal)
             _any_key()
@@ -121,7 +121,7 @@ def _signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminal_kept() -> Iterator[None]:
+def _terminal_restored() -> Iterator[None]:
     """The terminal as it was before, whatever the viewer did to it."""
     fd = _stdin()
     before = termios.tcgetattr(fd) if fd is not None else None
@@ -132,7 +132,7 @@ def _terminal_kept() -> Iterator[None]:
             if fd is not None and before is not None:
                 termios.tcsetattr(fd, termios.TCSADRAIN, before)
                 if sys.__stdout__ is not None:
-                    sys.__stdout__.write(_ORDER)
+                    sys.__stdout__.write(_IN_ORDER)
                     sys.__stdout__.flush()
 
 

@@ -29,10 +29,10 @@ class Stamp:
 def stamp(path: Path) -> Stamp | None:
     """The stamp of the file at ``path``."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - once a second: without making a Path of it
+        status = os.stat(path)  # noqa: PTH116 - once a second: without making a Path of it
     except OSError:
         return None
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Session:
@@ -70,7 +70,7 @@ class Session:
 
     @cached_property
     def label_rank(self) -> npt.NDArray[np.int64]:
-        """(C + 1,): the place of each of ``labels`` in the alphabet; no concept comes last."""
+        """(C + 1,): the rank of each of ``labels`` in the alphabet; no concept comes last."""
         order = sorted(range(len(self.labels)), key=lambda i: (not self.labels[i], self.labels[i].casefold()))
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
@@ -84,10 +84,10 @@ class Session:
     @cached_property
     def category_code(self) -> npt.NDArray[np.int64]:
         """(C + 1,): each concept's category, an index into ``categories``; len(categories) for no concept."""
-        place = {c: i for i, c in enumerate(self.categories)}
+        index = {c: i for i, c in enumerate(self.categories)}
         concepts = self.store.concepts
-        found = [place[concepts.category_of(i)] for i in range(len(concepts))]
-        return np.array([*found, len(place)], np.int64)
+        codes = [index[concepts.category_of(i)] for i in range(len(concepts))]
+        return np.array([*codes, len(index)], np.int64)
 
     @cached_property
     def concept_images(self) -> npt.NDArray[np.int64]:

@@ -29,8 +29,8 @@ def find_target(given: Path | None) -> Path:
     return find_store(given)
 
 
-def place_named(target: Path, name: str) -> Bookmark:
-    """The place ``LAYER`` or ``LAYER:UNIT``. WrongUse where the store has none of that name."""
+def bookmark_named(target: Path, name: str) -> Bookmark:
+    """The bookmark of ``LAYER`` or ``LAYER:UNIT``. WrongUse where the store has none of that name."""
     layer, _, number = name.rpartition(":")
     with Store(_readable(target)) as store:
         if name in store.layer_names:

@@ -16,15 +16,15 @@ from ndissect.store.regular import read_regular
 
 #: What the table on the left can show.
 ROOTS = ("layers", "concepts", "summary", "stores")
-# Stores whose places are kept; the ones looked at longest ago are forgotten.
-_KEPT = 200
+# Stores of which bookmarks are kept; those looked at longest ago are forgotten.
+_MOST_STORES = 200
 # Of a file that this program wrote; every number in it is smaller than the other.
 _MOST_BYTES, _LARGEST = 1 << 20, 1 << 31
 
 
 @dataclass(frozen=True)
 class Bookmark:
-    """A place in a store: which table is on the left, how many tables deep the reader is, and at what in each.
+    """A reader's position in a store: the table on the left, how many tables deep, and the cursor in each.
 
     ``layer``: of the left table's cursor, or that the summary is of; ``concept`` (its number), ``category``: likewise.
     """
@@ -42,35 +42,35 @@ def _file() -> Path:
     return Path(platformdirs.user_state_dir("ndissect", appauthor=False)) / "browse.json"
 
 
-def _all() -> dict[str, Any]:
-    """Every place that is kept; a file that cannot be read keeps none."""
+def _bookmarks() -> dict[str, Any]:
+    """The bookmark of each store as the file has it; of a file that cannot be read: none."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(read_regular(_file(), _MOST_BYTES).decode("utf-8"))
-        if isinstance(found, dict):
-            return found
+        bookmarks = json.loads(read_regular(_file(), _MOST_BYTES).decode("utf-8"))
+        if isinstance(bookmarks, dict):
+            return bookmarks
     return {}
 
 
 def last_bookmark(store: Path) -> Bookmark | None:
     """Where the reader of ``store`` was last, if that is known."""
-    kept = _all().get(str(store.absolute()))
-    if not isinstance(kept, dict):
+    written = _bookmarks().get(str(store.absolute()))
+    if not isinstance(written, dict):
         return None
     with contextlib.suppress(TypeError, AttributeError):
-        place = Bookmark(**kept)
-        values = asdict(place)
+        bookmark = Bookmark(**written)
+        values = asdict(bookmark)
         whole = all(abs(value) < _LARGEST for value in values.values() if isinstance(value, int))
         if whole and all(type(value) is type(getattr(Bookmark(), name)) for name, value in values.items()):
-            return place if place.root in ROOTS and 0 <= place.depth <= 2 else None
+            return bookmark if bookmark.root in ROOTS and 0 <= bookmark.depth <= 2 else None
     return None
 
 
-def remember(store: Path, place: Bookmark) -> None:
-    """Keep ``place`` for the next time; where nothing can be written, nothing is kept."""
-    kept = _all()
-    kept.pop(str(store.absolute()), None)
-    kept[str(store.absolute())] = asdict(place)
-    text = json.dumps(dict(list(kept.items())[-_KEPT:]), indent=1)
+def remember(store: Path, bookmark: Bookmark) -> None:
+    """Keep ``bookmark`` for the next time. Where nothing can be written, nothing is kept."""
+    bookmarks = _bookmarks()
+    bookmarks.pop(str(store.absolute()), None)
+    bookmarks[str(store.absolute())] = asdict(bookmark)
+    text = json.dumps(dict(list(bookmarks.items())[-_MOST_STORES:]), indent=1)
     with contextlib.suppress(OSError, NDError):
         own_folder(_file().parent, 0o700)
         with atomic(_file()) as part:

@@ -160,7 +160,7 @@ def _rows(folder: Path, others: Sequence[Path]) -> tuple[list[_Row], bool]:
     paths = {Path(os.path.abspath(p)): p for p in [*others, *inside]}  # noqa: PTH100 - links are stores of their own
     runs = [*find_runs(folder), *filter(None, map(read_run, others))]
     by_target = {Path(os.path.abspath(run.target)): run for run in runs}  # noqa: PTH100
-    found = []
+    rows = []
     for at, path in paths.items():
         try:
             there = path.stat() if path.exists() else path.lstat()
@@ -169,10 +169,10 @@ def _rows(folder: Path, others: Sequence[Path]) -> tuple[list[_Row], bool]:
         if not stat.S_ISDIR(there.st_mode):
             run = by_target.pop(at, None)
             running = run if run is not None and run.alive else None
-            found.append(_Row(path, _name(path, folder), there.st_mtime, there.st_size, stamp(path), running))
-    found += [_Row(run.target, _name(run.target, folder), run.updated, 0, run=run) for run in by_target.values()]
-    found.sort(key=lambda row: (-row.changed, row.name))
-    return [*map(_looked_into, found[:MOST]), *found[MOST:]], len(found) > MOST
+            rows.append(_Row(path, _name(path, folder), there.st_mtime, there.st_size, stamp(path), running))
+    rows += [_Row(run.target, _name(run.target, folder), run.updated, 0, run=run) for run in by_target.values()]
+    rows.sort(key=lambda row: (-row.changed, row.name))
+    return [*map(_looked_into, rows[:MOST]), *rows[MOST:]], len(rows) > MOST
 
 
 def _looked_into(row: _Row) -> _Row:
@@ -246,7 +246,7 @@ def _moment(then: float, form: str) -> str:
 
 
 def _rank(names: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The place of each name in the alphabet, equal for equal ones; no name comes last."""
+    """The rank of each name in the alphabet, equal for equal ones; no name comes last."""
     order = {name: i for i, name in enumerate(sorted(set(names), key=lambda n: (not n, n.casefold(), n)))}
     return np.array([order[name] for name in names], np.int64)
 

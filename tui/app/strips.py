@@ -15,7 +15,7 @@ from ndissect.store.text import clean_text
 from ndissect.tui.pictures.glyphs import Glyphs
 
 # The terminal's palette decides: what its owner can read in the shell can be read here, on light or on dark.
-# Every piece has both colours: Textual 8.2.8 crashes over a strip without any where NO_COLOR is set.
+# Every text has both colours: Textual 8.2.8 crashes over a strip without any where NO_COLOR is set.
 PLAIN = Style(color="default", bgcolor="default")
 STYLES = {
     "": PLAIN,
@@ -29,13 +29,14 @@ STYLES = {
     "warning": PLAIN + Style(bold=True, reverse=True),
 }
 
-Piece = tuple[str, str]
+#: A text and the name of its style in ``STYLES``.
+StyledText = tuple[str, str]
 
 
-def strip(pieces: Iterable[Piece], width: int) -> Strip:
-    """``pieces`` of (text, style) in exactly ``width`` cells, cleaned: all lines of the screen come by here."""
+def strip(texts: Iterable[StyledText], width: int) -> Strip:
+    """Returns ``texts`` side by side in exactly ``width`` cells. All lines of the screen are cleaned here."""
     segments, used, last = [], 0, ""
-    for text, style in pieces:
+    for text, style in texts:
         if not text:
             continue
         text = clean_text(text)  # noqa: PLW2901 - the same text, as it may be shown
@@ -49,8 +50,8 @@ def strip(pieces: Iterable[Piece], width: int) -> Strip:
         else:
             segments.append(Segment(pad, PLAIN))
         return Strip(segments, width)
-    found = Strip(segments, used)
-    return found if used == width else found.crop(0, width)
+    drawn = Strip(segments, used)
+    return drawn if used == width else drawn.crop(0, width)
 
 
 class Line(Widget):
@@ -61,39 +62,39 @@ class Line(Widget):
     def __init__(self, glyphs: Glyphs, *, id: str) -> None:
         super().__init__(id=id)
         self.glyphs = glyphs
-        self._pieces: tuple[Piece, ...] = ()
+        self._texts: tuple[StyledText, ...] = ()
 
     @property
     def text(self) -> str:
         """What the line says."""
-        return "".join(text for text, _ in self._pieces)
+        return "".join(text for text, _ in self._texts)
 
-    def say(self, *pieces: Piece) -> None:
-        """Show ``pieces``."""
-        if pieces != self._pieces:
-            self._pieces = pieces
+    def show(self, *texts: StyledText) -> None:
+        """Show ``texts``."""
+        if texts != self._texts:
+            self._texts = texts
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
         """The line, cut where the terminal is too narrow."""
         room = self.size.width
-        return strip(fitted(self._pieces, room, self.glyphs), room)
+        return strip(fitted(self._texts, room, self.glyphs), room)
 
     def render(self) -> Any:
         """Nothing: the line is drawn by ``render_line``."""
         return ""
 
 
-def fitted(pieces: Iterable[Piece], room: int, glyphs: Glyphs) -> list[Piece]:
-    """The pieces that fit, the last of them cut."""
-    found: list[Piece] = []
-    for text, style in pieces:
+def fitted(texts: Iterable[StyledText], room: int, glyphs: Glyphs) -> list[StyledText]:
+    """The texts that fit into ``room`` cells, the last of them cut."""
+    fitting: list[StyledText] = []
+    for text, style in texts:
         text = glyphs.written(text)  # noqa: PLW2901 - the same text, as it will be seen
         width = cell_len(text)
         if width > room:
             if room > 0:
-                found.append((glyphs.cut(text, room), style))
+                fitting.append((glyphs.cut(text, room), style))
             break
-        found.append((text, style))
+        fitting.append((text, style))
         room -= width
-    return found
+    return fitting

@@ -14,7 +14,7 @@ from textual.widget import Widget
 
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing, Order, Rows, Stack
 from ndissect.tui.app.query import EVERYTHING, Mistake, Query
-from ndissect.tui.app.strips import Piece, strip
+from ndissect.tui.app.strips import StyledText, strip
 from ndissect.tui.pictures.glyphs import Glyphs
 from ndissect.tui.tables.fitting import fitting, width_of
 
@@ -24,7 +24,7 @@ _GAP = 1
 
 
 @dataclass
-class _Look:
+class _ListingState:
     """What is remembered of a listing: where the cursor was, how it was sorted and filtered."""
 
     item: Item
@@ -64,12 +64,12 @@ class Table(Widget, can_focus=True):
         self.marked = marked
         self.listing: Listing | None = None
         self.order = Order()
-        self.wanted = EVERYTHING
+        self.current_query = EVERYTHING
         self.rows: Rows = np.arange(0)
-        self.place = 0  # of the cursor, in ``rows``
+        self.cursor = 0  # index into ``rows``
         self.top = 0  # the first row that is drawn
         self._seen = False
-        self._looks: dict[tuple[str, str], _Look] = {}
+        self._states: dict[tuple[str, str], _ListingState] = {}
         self._widths: list[tuple[int, int]] = []  # (column, cells) as drawn
         self._laid_out = -1  # the width that they are for
 
@@ -81,36 +81,36 @@ class Table(Widget, can_focus=True):
         self.listing = listing
         self._laid_out = -1
         if listing is None:
-            self.rows, self.place, self.top = np.arange(0), 0, 0
+            self.rows, self.cursor, self.top = np.arange(0), 0, 0
             self.refresh()
             return
-        look = self._looks.get(listing.key)
-        self.order = look.order if look and look.order.column < len(listing.columns) else listing.order
-        self.wanted = look.query if look else EVERYTHING
+        state = self._states.get(listing.key)
+        self.order = state.order if state and state.order.column < len(listing.columns) else listing.order
+        self.current_query = state.query if state else EVERYTHING
         try:
-            rows = listing.arrange(self.wanted, self.order, self.marked)
+            rows = listing.arrange(self.current_query, self.order, self.marked)
         except Mistake:  # a remembered filter that does not fit what is listed now
-            self.wanted = EVERYTHING
-            rows = listing.arrange(self.wanted, self.order, self.marked)
-        at = at or (look.item if look else None)
+            self.current_query = EVERYTHING
+            rows = listing.arrange(self.current_query, self.order, self.marked)
+        at = at or (state.item if state else None)
         row = None if at is None or at == NOTHING else listing.find(at)
-        self._settle(rows, row, 0 if at is None else self.place)
+        self._settle(rows, row, 0 if at is None else self.cursor)
 
     def _remember(self) -> None:
         if self.listing is not None:
-            self._looks[self.listing.key] = _Look(self.item, self.order, self.wanted)
+            self._states[self.listing.key] = _ListingState(self.item, self.order, self.current_query)
 
     def forget(self) -> None:
         """Forget how listings were left: another store is shown."""
-        self._looks.clear()
-        self.listing, self.place = None, 0
+        self._states.clear()
+        self.listing, self.cursor = None, 0
 
-    def _settle(self, rows: Rows, row: int | None, place: int) -> None:
-        """Show ``rows``, with the cursor on ``row`` of the listing; where that is not among them, at ``place``."""
+    def _settle(self, rows: Rows, row: int | None, otherwise: int) -> None:
+        """Show ``rows``, with the cursor on ``row`` of the listing, or at ``otherwise`` where that is not shown."""
         self.rows = rows
-        found = [] if row is None else np.flatnonzero(rows == row).tolist()
-        place = found[0] if found else place
-        self.place = self._selectable(min(place, max(len(rows) - 1, 0)), 1)
+        matches = [] if row is None else np.flatnonzero(rows == row).tolist()
+        index = matches[0] if matches else otherwise
+        self.cursor = self._selectable(min(index, max(len(rows) - 1, 0)), 1)
         self._scroll_to_cursor()
         self.refresh()
         self.post_message(self.Moved(self))
@@ -120,7 +120,7 @@ class Table(Widget, can_focus=True):
         """The listing's row under the cursor."""
         if self.listing is None or not len(self.rows):
             return None
-        row = int(self.rows[self.place])
+        row = int(self.rows[self.cursor])
         return None if row in self.listing.headings else row
 
     @property
@@ -142,12 +142,12 @@ class Table(Widget, can_focus=True):
 
     @property
     def number(self) -> int:
-        """The cursor's place among ``count``, from 1; 0 where there is none."""
+        """The cursor's row, counted from 1 among ``count``; 0 where there is none."""
         if self.listing is None or self.row is None:
             return 0
         if not self.listing.headings:
-            return self.place + 1
-        return sum(int(row) not in self.listing.headings for row in self.rows[: self.place + 1])
+            return self.cursor + 1
+        return sum(int(row) not in self.listing.headings for row in self.rows[: self.cursor + 1])
 
     # Moving
 
@@ -158,37 +158,38 @@ class Table(Widget, can_focus=True):
 
     def move(self, by: int) -> None:
         """Move the cursor ``by`` rows, as far as there are rows."""
-        self.move_to(self.place + by, 1 if by > 0 else -1)
+        self.move_to(self.cursor + by, 1 if by > 0 else -1)
 
-    def move_to(self, place: int, towards: int = 1) -> None:
-        """Move the cursor to ``place``, past a heading in the direction ``towards``."""
+    def move_to(self, index: int, towards: int = 1) -> None:
+        """Move the cursor to ``index`` of ``rows``, past a heading in the direction ``towards``."""
         if not len(self.rows):
             return
-        place = self._selectable(max(0, min(place, len(self.rows) - 1)), towards)
-        if place == self.place:
+        index = self._selectable(max(0, min(index, len(self.rows) - 1)), towards)
+        if index == self.cursor:
             self._reveal_headings()
             return
-        before, self.place, top = self.place, place, self.top
+        before, self.cursor, top = self.cursor, index, self.top
         self._scroll_to_cursor()
         if self.top == top:
             width = self.size.width
-            self.refresh(*(Region(0, y - top + 1, width, 1) for y in (before, place)))
+            self.refresh(*(Region(0, y - top + 1, width, 1) for y in (before, index)))
         else:
             self.refresh()
         self.post_message(self.Moved(self))
 
-    def turn(self, by: int) -> None:
-        """Scroll by ``by`` rows, and the cursor with them."""
+    def turn_pages(self, pages: float) -> None:
+        """Scroll by so many pages, at least one row, and move the cursor as far."""
+        by = max(1, int(abs(pages) * self.page)) * (1 if pages > 0 else -1)
         if len(self.rows):
             self.top = max(0, min(self.top + by, len(self.rows) - self.page))
             self.refresh()
             self.move(by)
 
-    def _selectable(self, place: int, towards: int) -> int:
-        """``place``, or the next one ``towards`` that is no heading; back the other way at the end."""
+    def _selectable(self, index: int, towards: int) -> int:
+        """``index``, or the next one ``towards`` that is no heading; back the other way at the end."""
         headings = self.listing.headings if self.listing else frozenset()
         for step in (towards, -towards):
-            at = place
+            at = index
             while 0 <= at < len(self.rows):
                 if int(self.rows[at]) not in headings:
                     return at
@@ -196,46 +197,55 @@ class Table(Widget, can_focus=True):
         return 0
 
     def _scroll_to_cursor(self) -> None:
-        self.top = max(min(self.top, self.place), self.place - self.page + 1, 0)
+        self.top = max(min(self.top, self.cursor), self.cursor - self.page + 1, 0)
         self.top = max(0, min(self.top, len(self.rows) - self.page))
         self._reveal_headings()
         headings = self.listing.headings if self.listing else frozenset()
-        if headings and all(int(row) in headings for row in self.rows[self.place + 1 :]):
-            self.top = max(self.top, min(len(self.rows) - self.page, self.place))  # what stands below the last row
+        if headings and all(int(row) in headings for row in self.rows[self.cursor + 1 :]):
+            self.top = max(self.top, min(len(self.rows) - self.page, self.cursor))  # what stands below the last row
 
     def _reveal_headings(self) -> None:
         """Above the first row that the cursor can reach is a heading that nothing else would scroll to."""
         headings = self.listing.headings if self.listing else frozenset()
-        if self.page > 1 and 0 < self.top == self.place and int(self.rows[self.top - 1]) in headings:
+        if self.page > 1 and 0 < self.top == self.cursor and int(self.rows[self.top - 1]) in headings:
             self.top -= 1
             self.refresh()
 
     # Sorting, filtering, marking
 
+    def why_not_sort(self) -> str | None:
+        """Why the rows cannot be sorted, None where they can."""
+        return "the rows of this table have one order" if not self.listing or not self.listing.sortable else None
+
     def sort(self, order: Order) -> None:
         """Sort by ``order``; the cursor stays on its row."""
         assert self.listing is not None
         self.order = order
-        self._settle(self.listing.arrange(self.wanted, order, self.marked), self.row, self.place)
+        self._settle(self.listing.arrange(self.current_query, order, self.marked), self.row, self.cursor)
 
-    def next_column(self) -> Order:
-        """The order by the next column that rows can be sorted by."""
+    def sort_by_next_column(self) -> None:
+        """Sort by the next column that rows can be sorted by."""
         assert self.listing is not None
         columns = self.listing.sortable
-        later = [i for i in columns if i > self.order.column]
-        column = (later or list(columns))[0]
-        return Order(column, self.listing.columns[column].descending)
+        column = next((i for i in columns if i > self.order.column), columns[0])
+        self.sort(Order(column, self.listing.columns[column].descending))
+
+    def turn_order(self, descending: bool) -> None:
+        """Sort by the same column as now, the way that is asked for."""
+        assert self.listing is not None
+        columns, column = self.listing.sortable, self.order.column
+        self.sort(Order(column if column in columns else columns[0], descending))
 
     def filter(self, query: Query) -> None:
         """Show only rows that pass ``query``; Mistake where it does not fit the listing, and nothing changes."""
         assert self.listing is not None
         rows = self.listing.arrange(query, self.order, self.marked)
-        self.wanted = query
+        self.current_query = query
         self._settle(rows, self.row, 0)
 
     def redraw_row(self) -> None:
         """Draw the cursor's row again: its mark has changed."""
-        self.refresh(Region(0, self.place - self.top + 1, self.size.width, 1))
+        self.refresh(Region(0, self.cursor - self.top + 1, self.size.width, 1))
 
     # Drawing
 
@@ -268,9 +278,9 @@ class Table(Widget, can_focus=True):
             self._laid_out = width
         if y == 0:
             return strip([(" " * _GUTTER, ""), (self._header(), "title")], width)
-        place = self.top + y - 1
-        if place < len(self.rows):
-            return self._row(place, width)
+        index = self.top + y - 1
+        if index < len(self.rows):
+            return self._row(index, width)
         if y == 2 and not len(self.rows):
             why = self.listing.empty if not self.listing.count else "nothing passes the filter; esc clears it"
             return strip([(" " * _GUTTER, ""), (self.glyphs.cut(why, max(0, width - _GUTTER)), "faint")], width)
@@ -289,12 +299,12 @@ class Table(Widget, can_focus=True):
             titles.append(title.rjust(cells) if column.right else title.ljust(cells))
         return (" " * _GAP).join(titles)
 
-    def _row(self, place: int, width: int) -> Strip:
+    def _row(self, index: int, width: int) -> Strip:
         listing = self.listing
         assert listing is not None
-        row = int(self.rows[place])
+        row = int(self.rows[index])
         heading = row in listing.headings
-        here = place == self.place and not heading
+        here = index == self.cursor and not heading
         marked = not heading and self.marked(listing.item(row))
         gutter = (self.glyphs.cursor if here else " ") + (self.glyphs.mark if marked else " ") + " "
         cells = listing.cells(row)
@@ -304,18 +314,18 @@ class Table(Widget, can_focus=True):
         if len(cells) == 1:  # a text across all columns
             text = self.glyphs.cut(str(cells[0]), width - _GUTTER, end=not heading)
             return strip([(gutter, base if here else ""), (text, base)], width)
-        pieces: list[Piece] = []
+        texts: list[StyledText] = []
         text = gutter
         for i, room in self._widths:
             column = listing.columns[i]
             drawn = self._cell(cells[i], room, column)
             if column.bar and not here and drawn.strip():
-                pieces += [(text, base), (drawn, "bar")]
+                texts += [(text, base), (drawn, "bar")]
                 text = " " * _GAP
             else:
                 text += drawn + " " * _GAP
-        pieces.append((text.rstrip() if not here else text.ljust(width), base))
-        return strip(pieces, width)
+        texts.append((text.rstrip() if not here else text.ljust(width), base))
+        return strip(texts, width)
 
     def _cell(self, cell: Cell, room: int, column: Column) -> str:
         if isinstance(cell, Bar):
@@ -346,9 +356,9 @@ class Table(Widget, can_focus=True):
         if event.y == 0:
             self._sort_at(event.x - _GUTTER)
             return
-        place = self.top + event.y - 1
-        if 0 <= place < len(self.rows) and int(self.rows[place]) not in self.listing.headings:
-            self.move_to(place)
+        index = self.top + event.y - 1
+        if 0 <= index < len(self.rows) and int(self.rows[index]) not in self.listing.headings:
+            self.move_to(index)
             if event.chain == 2:
                 self.post_message(self.Opened(self))
 

@@ -12,7 +12,7 @@ from ndissect.tui.app.session import Session, Stamp, stamp
 
 
 @dataclass(frozen=True)
-class Sight:
+class FilesOnDisk:
     """What lies on disk: the store's stamp, the run that will write it, and the stamp of what that run published."""
 
     store: Stamp | None
@@ -20,19 +20,19 @@ class Sight:
     partial: Stamp | None
 
 
-def look(target: Path) -> Sight:
+def files_on_disk(target: Path) -> FilesOnDisk:
     """What there is of ``target`` now."""
     run = read_run(target)
-    return Sight(stamp(target), run, stamp(run.partial) if run and run.partial else None)
+    return FilesOnDisk(stamp(target), run, stamp(run.partial) if run and run.partial else None)
 
 
-def open_session(target: Path, sight: Sight) -> Session | None:
+def open_session(target: Path, files: FilesOnDisk) -> Session | None:
     """The store at ``target``, else what its run has published; None where the run has published nothing yet.
 
     Raises NDError where there is neither store nor run, or the file is damaged.
     """
-    if sight.store is None and sight.run is not None:
-        return Session(sight.run.partial, target) if sight.run.partial and sight.partial else None
+    if files.store is None and files.run is not None:
+        return Session(files.run.partial, target) if files.run.partial and files.partial else None
     return Session(target)
 
 
@@ -46,7 +46,7 @@ def progress(run: Run, session: Session | None) -> str:
     if alive and run.rate > 0:
         parts.append(f"{run.rate:.0f} images/s" if run.rate >= 10 else f"{run.rate:.2g} images/s")
     if alive and run.eta is not None:
-        parts.append(f"{duration(run.eta)} left")
+        parts.append(f"{rough_duration(run.eta)} left")
     if session is not None and session.path == session.target:
         parts.append("this store will be replaced" if alive else "")
     elif session is not None and run.images:
@@ -56,7 +56,7 @@ def progress(run: Run, session: Session | None) -> str:
     return "  ".join(filter(None, parts))
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """``seconds`` for people: ``45 s``, ``3 min``, ``2 h 05 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"

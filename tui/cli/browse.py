@@ -28,22 +28,22 @@ def browse(
     STORE is a file or a folder, also given as -s STORE. Default: $ND_STORE, else the store that a run is writing here,
     else the newest *.nd.h5 here. It opens at LAYER or LAYER:UNIT, for example layer4:107, else where it was left.
     """
-    path, place_name = _arguments(context.args)
+    path, name = _arguments(context.args)
     _check_terminal()
     # Textual paints at most so often a second; at its default of 60 a key would wait for up to 16 ms.
     os.environ.setdefault("TEXTUAL_FPS", "250")
     # numpy's linear algebra, which nothing here uses, would start a thread for it, and that one spin for 0.1 s.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ndissect.tui.app.app import Browser
-    from ndissect.tui.app.start import find_target, place_named
+    from ndissect.tui.app.start import bookmark_named, find_target
 
     target = find_target(path)
-    place = place_named(target, place_name) if place_name else None
+    bookmark = bookmark_named(target, name) if name else None
     unicode = (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
-    app = Browser(target, place, unicode=unicode, preview=preview)
+    app = Browser(target, bookmark, unicode=unicode, preview=preview)
     app.run()
-    for shown in app.paths:
-        emit_line(str(shown))
+    for picture in app.images.unseen:
+        emit_line(str(picture))
     if app.failure is not None:
         raise app.failure
     if app.return_code:
@@ -51,26 +51,26 @@ def browse(
 
 
 def _arguments(words: list[str]) -> tuple[Path | None, str]:
-    """The store and the place that the command line names."""
-    store, place, waiting = None, "", iter(words)
+    """The store and the layer or unit that the command line names, None and "" where it names none."""
+    store, name, waiting = None, "", iter(words)
     for word in waiting:
         option, sign, value = word.partition("=")
         if word == "--":
             continue
         if option in ("-s", "--store"):
-            found = value if sign else next(waiting, "")
-            if not found:
+            file = value if sign else next(waiting, "")
+            if not file:
                 raise WrongUse(f"{option} needs a file after it", "nd browse -s FILE [LAYER[:UNIT]]")
-            store = Path(found)
+            store = Path(file)
         elif word.startswith("-") and not Path(word).exists():
             raise WrongUse(f"there is no option {word}", "nd browse --help lists what there is")
         elif store is None and (word.endswith((".h5", ".hdf5")) or os.sep in word or Path(word).exists()):
             store = Path(word)
-        elif not place:
-            place = word
+        elif not name:
+            name = word
         else:
             raise WrongUse(f"'{word}' is one word too many", "nd browse [STORE] [LAYER[:UNIT]]")
-    return store, place
+    return store, name
 
 
 def _check_terminal() -> None:
