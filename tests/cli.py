@@ -84,7 +84,7 @@ def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str
         "PATH": f"{ND.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "HOME": str(folder),
         "ND_CACHE": str(folder / "cache"),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         "no_proxy": "*",
         **(more or {}),
     }

@@ -142,7 +142,8 @@ class Work:
     """A dissection of the inputs in ``folder``; its state and its store ``out.nd.h5`` go to ``target``.
 
     ``pause``: seconds after each batch; ``die_at``: the sync to disk, of all that it makes, at which it kills itself;
-    ``rank`` of ``size`` processes that meet at ``port``.
+    ``stay``: it never ends by itself, but waits to be killed once its store is written; ``rank`` of ``size`` processes
+    that meet at ``port``.
     """
 
     inputs: Path
@@ -151,6 +152,7 @@ class Work:
     pause: float = 0.01
     save_every: float = 0.0
     die_at: int | None = None
+    stay: bool = False
     rank: int = 0
     size: int = 1
     port: int = 0
@@ -315,6 +317,10 @@ def _dissect(work: Work, told: Connection) -> None:
             if outcome.dissection is not None:
                 about = {"content_digest": outcome.survey.digest}
                 write_store(work.store, replace(outcome.dissection, provenance=about))
+            if work.stay:
+                told.send(Told("staying", progress.phase))
+                signal.pause()
+            if outcome.dissection is not None:
                 saved.remove()
     except NDError as e:
         told.send(Told("error", progress.phase, progress.done, f"{e.message}\n{e.hint}"))
