@@ -75,6 +75,7 @@ def network():
     return Net(), lambda x: x.float()
 '''
 
+_IMPORT_TORCH = ("bench", "dissect", "layers", "rotate", "series", "sweep")
 DISSECT = ("dissect", "net.py:network", "--data", "small", "-l", "units", "-l", "deep.pool", "--quantile", "0.2")
 
 
@@ -97,7 +98,15 @@ def nd(
     before: str = "",
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """``nd args`` run in ``folder`` to its end, piped; ``before`` is Python that sets the process's limits first."""
+    """``nd args`` run in ``folder`` to its end, piped; ``before`` is Python that sets the process's limits first.
+
+    Commands of which all that takes long is to import torch are forked from a process that has done so.
+    """
+    if args and args[0] in _IMPORT_TORCH and not before and "PYTHONPATH" not in (env or {}):
+        from faults import nd_in
+
+        done = nd_in(folder, *args, env=env, timeout=timeout)
+        return subprocess.CompletedProcess([str(ND), *args], done.returncode, done.stdout, done.stderr)
     start = [sys.executable, "-c", f"{before}\nimport os, sys; os.execv(sys.argv[1], sys.argv[1:])"] if before else []
     return subprocess.run(
         [*start, str(ND), *args],

@@ -383,18 +383,21 @@ class Command:
         return Ended(self.process.exitcode, out, err)
 
 
-def nd_in(folder: Path, *args: str, **more: Any) -> Ended:
+def nd_in(folder: Path, *args: str, timeout: float = 60, **more: Any) -> Ended:
     """``nd args`` in ``folder``, run to its end."""
-    return Command(*args, folder=folder, **more).end()
+    return Command(*args, folder=folder, **more).end(timeout)
 
 
 def _nd(args: Sequence[str], folder: Path, env: Mapping[str, str], said: Sequence[Path], largest: int | None) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(said, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), number)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb"), encoding="utf-8", line_buffering=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb"), encoding="utf-8", line_buffering=True)
     os.chdir(folder)
-    os.environ.update(cli.environment(folder, env))
+    environment = cli.environment(folder, env)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv = ["nd", *args]
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
