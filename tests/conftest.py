@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         finally:
             # Explicitly: a process that was forked meanwhile and lives on holds these files open.
             fcntl.flock(running, fcntl.LOCK_UN)
+
+
+@pytest.fixture(scope="session")
+def stoppable_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The inputs of tests/faults.py, and its network ``slow.py:network`` that stops at a forward pass. To be copied."""
+    import faults
+
+    folder = faults.write_inputs(tmp_path_factory.mktemp("stoppable"))
+    (folder / "slow.py").write_text(faults.STOPPING)
+    return folder

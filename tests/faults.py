@@ -98,8 +98,8 @@ def numbers(store: Path) -> dict[str, bytes]:
     return found
 
 
-# Stops at a forward pass for as long as a file is there, which it makes: a place to be killed, or to look around.
-# Of several processes each has a file of its own.
+# Of a network that stops at the forward pass STOP_AT for as long as a file is there, which it makes: a place to be
+# killed, or to look around. Of several processes each has a file of its own.
 STOPPING = f"""
 import os, time
 from pathlib import Path
@@ -381,6 +381,25 @@ class Command:
         for path in self._said:
             path.unlink()
         return Ended(self.process.exitcode, out, err)
+
+
+@contextlib.contextmanager
+def held(folder: Path, *args: str, **env: str) -> Iterator[Command]:
+    """``nd args`` while it stands in a forward pass of :data:`STOPPING`'s network; it goes on after the block."""
+    command, here = Command(*args, folder=folder, env=env), folder / "here"
+    wait_until(lambda: here.exists() or command.process.exitcode is not None)
+    assert here.exists(), command.stderr
+    try:
+        yield command
+    finally:
+        here.unlink()
+
+
+def stopped(folder: Path, *args: str, by: signal.Signals = signal.SIGTERM, **env: str) -> Ended:
+    """``nd args`` that got a signal in such a forward pass."""
+    with held(folder, *args, **env) as command:
+        command.signal(by)
+    return command.end()
 
 
 def nd_in(folder: Path, *args: str, timeout: float = 60, **more: Any) -> Ended:

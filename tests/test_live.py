@@ -331,6 +331,7 @@ def test_a_run_is_seen_from_its_first_moment_to_its_end(target: Path) -> None:
     assert find_runs(target.parent) == []
 
 
+@pytest.mark.alone
 def test_the_file_is_written_once_a_second_and_at_each_phase_not_at_each_image(target: Path) -> None:
     with RunWriter(target, "nd", ()) as live:
         written = set()
@@ -347,6 +348,7 @@ def test_the_file_is_written_once_a_second_and_at_each_phase_not_at_each_image(t
         wait_until(lambda: shown(target).phase == "writing", 0.9)
 
 
+@pytest.mark.alone
 def test_an_update_costs_next_to_nothing(target: Path) -> None:
     with RunWriter(target, "nd", ()) as live:
         began = time.perf_counter()
@@ -678,6 +680,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     yield Watched(folder, runs, partial, time.time(), process.returncode, process.communicate()[1])
 
 
+@pytest.mark.alone
 def test_a_run_tells_its_phases_its_rate_and_when_it_ends(watched: Watched) -> None:
     assert watched.code == 0, watched.err
     steps = [(r.step, r.phase) for r in watched.runs if r.steps]
@@ -702,6 +705,7 @@ def test_a_run_tells_its_phases_its_rate_and_when_it_ends(watched: Watched) -> N
                 assert 0.4 * left - 3 < r.eta < 1.5 * left + 3
 
 
+@pytest.mark.alone
 def test_a_run_shows_the_ious_of_the_images_counted_so_far(watched: Watched) -> None:
     assert len(watched.partial) >= 2
     for images, path in watched.partial.items():
