@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,10 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported. Several processes that each use every core wait for each other's threads.
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# What a script starts in the background ignores Ctrl-C, and so does whatever that starts: the commands under test too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
