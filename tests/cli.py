@@ -19,7 +19,6 @@ import pty
 import re
 import select
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -324,10 +323,3 @@ def wait_for(marker: Path, process: subprocess.Popen[str] | None = None) -> None
         assert process is None or process.poll() is None, process and process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def interrupt(process: subprocess.Popen[str], marker: Path, number: signal.Signals) -> tuple[str, str]:
-    """Send a signal when ``marker`` appears; what the process printed until its end."""
-    wait_for(marker, process)
-    process.send_signal(number)
-    return process.communicate(timeout=60)
