@@ -316,6 +316,14 @@ def workplace(folder: Path) -> Path:
     return folder
 
 
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def wait_for(marker: Path, process: subprocess.Popen[str] | None = None) -> None:
     """Wait until the file ``marker`` is there, and ``process``, which will make it, still runs."""
     deadline = time.monotonic() + 120

@@ -328,14 +328,6 @@ def _dissect(work: Work, told: Connection) -> None:
     told.send(Told("end", ""))
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # The command line
 
 
@@ -387,7 +379,7 @@ class Command:
 def held(folder: Path, *args: str, **env: str) -> Iterator[Command]:
     """``nd args`` while it stands in a forward pass of :data:`STOPPING`'s network; it goes on after the block."""
     command, here = Command(*args, folder=folder, env=env), folder / "here"
-    wait_until(lambda: here.exists() or command.process.exitcode is not None)
+    cli.wait_until(lambda: here.exists() or command.process.exitcode is not None)
     assert here.exists(), command.stderr
     try:
         yield command

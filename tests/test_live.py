@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import cli
 import numpy as np
 import pytest
 import torch
+from cli import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_factory import dissection
@@ -42,13 +43,6 @@ from ndissect.store.reader import Store
 from ndissect.tui.cli.progress import LiveProgress
 
 LAYERS = (("units", 4), ("deep.pool", 4))
-
-
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def shown(target: Path) -> Run:

@@ -18,6 +18,7 @@ from pathlib import Path
 import cli
 import faults
 import pytest
+from cli import wait_until
 from faults import (
     Command,
     Ended,
@@ -30,7 +31,6 @@ from faults import (
     numbers,
     run_ranks,
     stopped,
-    wait_until,
 )
 
 FORMS = {

@@ -12,7 +12,8 @@ from pathlib import Path
 import cli
 import faults
 import pytest
-from faults import Ended, held, nd_in, numbers, stopped, wait_until
+from cli import wait_until
+from faults import Ended, held, nd_in, numbers, stopped
 
 OUT, STATE = "out.nd.h5", ".out.nd.h5.saved"
 # Forward passes: one looks at the layers, then there are 12 batches a pass.

@@ -17,7 +17,8 @@ from typing import Any
 import cli
 import faults
 import pytest
-from faults import nd_in, numbers, wait_until
+from cli import wait_until
+from faults import nd_in, numbers
 
 from ndissect.store import paused
 from ndissect.store.live import RunWriter
