@@ -667,9 +667,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         found = read_run(target)
         if found is not None and (not runs or found != runs[-1]):
             runs.append(found)
-            if found.partial is not None and found.images not in partial:
+            if found.partial is not None:
                 with contextlib.suppress(FileNotFoundError):  # the run has just ended
-                    partial[found.images] = Path(shutil.copy(found.partial, copies / f"{found.images}.h5"))
+                    copy = Path(shutil.copy(found.partial, copies / "copy.h5"))
+                    # The store is there a moment before the run tells how many images it is of.
+                    with Store(copy) as store:
+                        images = store.provenance["partial"]["images"]
+                    partial[images] = copy.rename(copies / f"{images}.h5")
         time.sleep(0.02)
     yield Watched(folder, runs, partial, time.time(), process.returncode, process.communicate()[1])
 
@@ -702,6 +706,7 @@ def test_a_run_tells_its_phases_its_rate_and_when_it_ends(watched: Watched) -> N
 @pytest.mark.alone
 def test_a_run_shows_the_ious_of_the_images_counted_so_far(watched: Watched) -> None:
     assert len(watched.partial) >= 2
+    assert set(watched.partial) <= {run.images for run in watched.runs}
     for images, path in watched.partial.items():
         with Store(path) as store:
             assert store.provenance["partial"] == {"images": images, "of": cli.IMAGES}
