@@ -210,7 +210,7 @@ class Visit:
         """Wait as long as a reader does who looks at the screen: tables on the right follow the cursor."""
         self.pause(0.1)
 
-    def wait(self, true: Callable[[], Any], seconds: float = 10) -> None:
+    def wait(self, true: Callable[[], Any], seconds: float = 30) -> None:
         """Wait until ``true()``."""
         deadline = time.monotonic() + seconds
         while not true():

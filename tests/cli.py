@@ -19,7 +19,6 @@ import pty
 import re
 import select
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -75,6 +74,7 @@ def network():
     return Net(), lambda x: x.float()
 '''
 
+_IMPORT_TORCH = ("bench", "dissect", "layers", "rotate", "series", "sweep")
 DISSECT = ("dissect", "net.py:network", "--data", "small", "-l", "units", "-l", "deep.pool", "--quantile", "0.2")
 
 
@@ -84,7 +84,7 @@ def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str
         "PATH": f"{ND.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "HOME": str(folder),
         "ND_CACHE": str(folder / "cache"),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         "no_proxy": "*",
         **(more or {}),
     }
@@ -97,7 +97,15 @@ def nd(
     before: str = "",
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """``nd args`` run in ``folder`` to its end, piped; ``before`` is Python that sets the process's limits first."""
+    """``nd args`` run in ``folder`` to its end, piped; ``before`` is Python that sets the process's limits first.
+
+    Commands of which all that takes long is to import torch are forked from a process that has done so.
+    """
+    if args and args[0] in _IMPORT_TORCH and not before and "PYTHONPATH" not in (env or {}):
+        from faults import nd_in
+
+        done = nd_in(folder, *args, env=env, timeout=timeout)
+        return subprocess.CompletedProcess([str(ND), *args], done.returncode, done.stdout, done.stderr)
     start = [sys.executable, "-c", f"{before}\nimport os, sys; os.execv(sys.argv[1], sys.argv[1:])"] if before else []
     return subprocess.run(
         [*start, str(ND), *args],
@@ -308,6 +316,14 @@ def workplace(folder: Path) -> Path:
     return folder
 
 
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def wait_for(marker: Path, process: subprocess.Popen[str] | None = None) -> None:
     """Wait until the file ``marker`` is there, and ``process``, which will make it, still runs."""
     deadline = time.monotonic() + 120
@@ -315,10 +331,3 @@ def wait_for(marker: Path, process: subprocess.Popen[str] | None = None) -> None
         assert process is None or process.poll() is None, process and process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def interrupt(process: subprocess.Popen[str], marker: Path, number: signal.Signals) -> tuple[str, str]:
-    """Send a signal when ``marker`` appears; what the process printed until its end."""
-    wait_for(marker, process)
-    process.send_signal(number)
-    return process.communicate(timeout=60)

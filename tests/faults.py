@@ -99,8 +99,8 @@ def numbers(store: Path) -> dict[str, bytes]:
     return found
 
 
-# Stops at a forward pass for as long as a file is there, which it makes: a place to be killed, or to look around.
-# Of several processes each has a file of its own.
+# Of a network that stops at the forward pass STOP_AT for as long as a file is there, which it makes: a place to be
+# killed, or to look around. Of several processes each has a file of its own.
 STOPPING = f"""
 import os, time
 from pathlib import Path
@@ -143,7 +143,8 @@ class Work:
     """A dissection of the inputs in ``folder``; its state and its store ``out.nd.h5`` go to ``target``.
 
     ``pause``: seconds after each batch; ``die_at``: the sync to disk, of all that it makes, at which it kills itself;
-    ``rank`` of ``size`` processes that meet at ``port``.
+    ``stay``: it never ends by itself, but waits to be killed once its store is written; ``rank`` of ``size`` processes
+    that meet at ``port``.
     """
 
     inputs: Path
@@ -152,6 +153,7 @@ class Work:
     pause: float = 0.01
     save_every: float = 0.0
     die_at: int | None = None
+    stay: bool = False
     rank: int = 0
     size: int = 1
     port: int = 0
@@ -316,19 +318,15 @@ def _dissect(work: Work, told: Connection) -> None:
             if outcome.dissection is not None:
                 about = {"content_digest": outcome.survey.digest}
                 write_store(work.store, replace(outcome.dissection, provenance=about))
+            if work.stay:
+                told.send(Told("staying", progress.phase))
+                signal.pause()
+            if outcome.dissection is not None:
                 saved.remove()
     except NDError as e:
         told.send(Told("error", progress.phase, progress.done, f"{e.message}\n{e.hint}"))
         sys.exit(1)
     told.send(Told("end", ""))
-
-
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # The command line
@@ -378,18 +376,40 @@ class Command:
         return Ended(self.process.exitcode, out, err)
 
 
-def nd_in(folder: Path, *args: str, **more: Any) -> Ended:
+@contextlib.contextmanager
+def held(folder: Path, *args: str, **env: str) -> Iterator[Command]:
+    """``nd args`` while it stands in a forward pass of :data:`STOPPING`'s network; it goes on after the block."""
+    command, here = Command(*args, folder=folder, env=env), folder / "here"
+    cli.wait_until(lambda: here.exists() or command.process.exitcode is not None)
+    assert here.exists(), command.stderr
+    try:
+        yield command
+    finally:
+        here.unlink()
+
+
+def stopped(folder: Path, *args: str, by: signal.Signals = signal.SIGTERM, **env: str) -> Ended:
+    """``nd args`` that got a signal in such a forward pass."""
+    with held(folder, *args, **env) as command:
+        command.signal(by)
+    return command.end()
+
+
+def nd_in(folder: Path, *args: str, timeout: float = 60, **more: Any) -> Ended:
     """``nd args`` in ``folder``, run to its end."""
-    return Command(*args, folder=folder, **more).end()
+    return Command(*args, folder=folder, **more).end(timeout)
 
 
 def _nd(args: Sequence[str], folder: Path, env: Mapping[str, str], said: Sequence[Path], largest: int | None) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(said, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), number)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb"), encoding="utf-8", line_buffering=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb"), encoding="utf-8", line_buffering=True)
     os.chdir(folder)
-    os.environ.update(cli.environment(folder, env))
+    environment = cli.environment(folder, env)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv = ["nd", *args]
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))

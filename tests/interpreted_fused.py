@@ -9,6 +9,7 @@ import oracle
 import pytest
 import torch
 from test_tally import Placement, activations, assert_equal, batch, dense, place, random_labels, tally, thresholds
+from triton.runtime import interpreter
 
 from ndissect.engine.measures import fused, fused_kernel
 from ndissect.engine.measures.cell_work import CellWork
@@ -22,6 +23,18 @@ from ndissect.store.upsampling import UPSAMPLINGS
 # What is not finite, and what overflows, numpy tells the interpreter of.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 in_every_upsampling = pytest.mark.parametrize("kind", UPSAMPLINGS)
+
+
+@pytest.fixture(autouse=True)
+def one_element_is_an_integer(monkeypatch):
+    """Triton's interpreter before 3.8 calls int() of an array of shape (1,), which numpy refuses from 2.4 on."""
+    patched = interpreter._patch_lang_tensor
+
+    def patch(tensor, scope):
+        patched(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch)
 
 
 @pytest.fixture(autouse=True)

@@ -446,6 +446,7 @@ def test_a_window_viewer_that_fails_is_a_message(folder: Path, body: str, sheban
         assert visit.position == "2/9"
 
 
+@pytest.mark.alone
 def test_a_window_viewer_that_hangs_holds_nothing_up(folder: Path) -> None:
     script(folder, "feh", "exec /bin/sleep 30")
     with Visit(write_small(folder / "small.nd.h5"), env={"ND_VIEWER": "feh"}) as visit:

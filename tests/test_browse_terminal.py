@@ -9,14 +9,13 @@ import re
 import signal
 import subprocess
 import termios
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import cli
 import pytest
-from cli import Terminal
+from cli import Terminal, wait_until
 from store_factory import write_small
 
 LAYER, UNIT = "layer4.1.conv2", 5
@@ -37,13 +36,6 @@ def program(folder: Path, name: str, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
-
-
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class Visit(Terminal):

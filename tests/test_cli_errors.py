@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cli
 import pytest
+from faults import Command
 
 OLD = b"an output of another day"
 
@@ -256,18 +257,12 @@ def stopped(folder: Path, phase: str, number: signal.Signals) -> tuple[int, str,
         "--force",
         *SMALL,
     )
-    process = subprocess.Popen(
-        [str(cli.ND), *args],
-        cwd=folder,
-        env=cli.environment(folder, {"STOP_IN": phase}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    out, err = cli.interrupt(process, folder / "here", number)
+    command = Command(*args, folder=folder, env={"STOP_IN": phase})
+    cli.wait_for(folder / "here")
+    command.signal(number)
+    done = command.end()
     assert (folder / "out.nd.h5").read_bytes() == OLD
-    return process.returncode, out, err, cli.files_in(folder) - before
+    return done.returncode, done.stdout, done.stderr, cli.files_in(folder) - before
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def test_the_kernel_counts_as_the_oracle_does_in_triton_s_interpreter():
     """In a process of its own: Triton must know from its start that it is to interpret."""
     pytest.importorskip("triton")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INTERPRETED)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", str(INTERPRETED)],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

@@ -14,7 +14,6 @@ from ndissect.engine.networks.preprocess import Preprocess
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.store.errors import NDError, WrongUse
 
-torch.set_num_threads(2)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from ndissect.engine.networks.resolve import load_network
 from ndissect.store.errors import NDError, WrongUse
 
-torch.set_num_threads(2)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL = [
     "squeezenet_places365",

@@ -11,7 +11,7 @@ import cli
 import faults
 import h5py
 import pytest
-from faults import Command, nd_in, numbers, wait_until
+from faults import nd_in, numbers, stopped
 from pausing import Notes, Pause, Pausing, digest, edit_sealed
 
 from ndissect.engine.run import evidence_plan as evidence
@@ -21,15 +21,8 @@ RUN = ("dissect", "slow.py:network", "-d", "small", "-l", "first", "-l", "second
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = faults.write_inputs(tmp_path_factory.mktemp("inputs"))
-    (folder / "slow.py").write_text(faults.STOPPING)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(inputs: Path) -> Pausing:
-    return Pausing(inputs)
+def runs(stoppable_inputs: Path) -> Pausing:
+    return Pausing(stoppable_inputs)
 
 
 def whole_and_paused(runs: Pausing, folder: Path, stops: tuple[int, ...], **more: object) -> tuple[str, str, bool]:
@@ -165,20 +158,15 @@ def test_labels_that_are_in_memory_are_there_after_a_pause_as_well(
 # The command
 
 
-def test_a_command_stopped_by_ctrl_c_ends_as_one_that_was_not(inputs: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(inputs, tmp_path, dirs_exist_ok=True))
+def test_a_command_stopped_by_ctrl_c_ends_as_one_that_was_not(stoppable_inputs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path, dirs_exist_ok=True))
     whole = nd_in(folder, *RUN)
     assert whole.returncode == 0, whole.stderr
     expected = numbers(folder / OUT)
     (folder / OUT).unlink()
     before = 0.0
     for at in ("3", "4"):
-        command = Command(*RUN, folder=folder, env={"STOP_AT": at})
-        here = folder / "here"
-        wait_until(lambda here=here, command=command: here.exists() or command.process.exitcode is not None)  # type: ignore[misc]
-        command.signal(signal.SIGINT)
-        here.unlink()
-        assert command.end().returncode == 130
+        assert stopped(folder, *RUN, by=signal.SIGINT, STOP_AT=at).returncode == 130
         [run] = cli.json_of("status", folder=folder)["runs"]
         assert run["seconds"] > before, "what was spent before counts"
         before = run["seconds"]

@@ -13,7 +13,6 @@ from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.store.errors import NDError, WrongUse
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-torch.set_num_threads(2)
 
 
 def images(n: int = 2, size: tuple[int, int] = (224, 224)) -> torch.Tensor:

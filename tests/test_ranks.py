@@ -18,7 +18,20 @@ from pathlib import Path
 import cli
 import faults
 import pytest
-from faults import Command, Ended, Running, Work, finish, finish_together, nd_in, numbers, run_ranks, wait_until
+from cli import wait_until
+from faults import (
+    Command,
+    Ended,
+    Running,
+    Work,
+    finish,
+    finish_together,
+    held,
+    nd_in,
+    numbers,
+    run_ranks,
+    stopped,
+)
 
 from ndissect.engine.machine import torchrun as torchrun_says
 
@@ -33,16 +46,9 @@ RUN = ("dissect", "slow.py:network", "-d", "small", "-l", "first", "-l", "second
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = faults.write_inputs(tmp_path_factory.mktemp("inputs"))
-    (folder / "slow.py").write_text(faults.STOPPING)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def alone(stoppable_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The numbers of one process."""
-    work = Work(inputs, tmp_path_factory.mktemp("alone"), pause=0.0)
+    work = Work(stoppable_inputs, tmp_path_factory.mktemp("alone"), pause=0.0)
     assert finish(work).code == 0
     return numbers(work.store)
 
@@ -54,9 +60,9 @@ def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     ("form", "size"), [*((form, 2) for form in FORMS), ("second pass", 3), ("one layer in one pass", 3)]
 )
 def test_ranks_count_what_one_process_counts(
-    form: str, size: int, inputs: Path, tmp_path: Path, alone: dict[str, bytes]
+    form: str, size: int, stoppable_inputs: Path, tmp_path: Path, alone: dict[str, bytes]
 ) -> None:
-    work = Work(inputs, tmp_path, FORMS[form], pause=0.0)
+    work = Work(stoppable_inputs, tmp_path, FORMS[form], pause=0.0)
     runs = finish_together(run_ranks(work, size))
     assert [run.code for run in runs] == [0] * size, [run.told[-1] for run in runs]
     phases = [t.phase for t in runs[0].all("start")]
@@ -71,8 +77,10 @@ def test_ranks_count_what_one_process_counts(
     assert [p.name for p in tmp_path.iterdir()] == [OUT]
 
 
-def test_ranks_with_unequal_memory_make_equal_passes(inputs: Path, tmp_path: Path, alone: dict[str, bytes]) -> None:
-    work = Work(inputs, tmp_path, pause=0.0)
+def test_ranks_with_unequal_memory_make_equal_passes(
+    stoppable_inputs: Path, tmp_path: Path, alone: dict[str, bytes]
+) -> None:
+    work = Work(stoppable_inputs, tmp_path, pause=0.0)
     first, second = run_ranks(work, 2)
     runs = finish_together([first, replace(second, memory=faults.RADIX)])
     assert [run.code for run in runs] == [0, 0], [run.told[-1] for run in runs]
@@ -110,9 +118,9 @@ DEATHS = [
 
 @pytest.mark.parametrize(("form", "dies", "phase", "done"), DEATHS)
 def test_a_rank_that_dies_stops_the_others_and_the_same_command_goes_on(
-    form: str, dies: int, phase: str, done: int, inputs: Path, tmp_path: Path, alone: dict[str, bytes]
+    form: str, dies: int, phase: str, done: int, stoppable_inputs: Path, tmp_path: Path, alone: dict[str, bytes]
 ) -> None:
-    work = Work(inputs, tmp_path, FORMS[form])
+    work = Work(stoppable_inputs, tmp_path, FORMS[form])
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(Running(one)) for one in run_ranks(work, 2)]
         assert runs[dies].until(lambda t: (t.what, t.phase) == ("saved", phase) and t.done >= done), runs[dies].told
@@ -133,16 +141,17 @@ def test_a_rank_that_dies_stops_the_others_and_the_same_command_goes_on(
 
 
 def test_all_ranks_killed_at_random_moments_go_on_to_identical_counts(
-    inputs: Path, tmp_path: Path, alone: dict[str, bytes]
+    stoppable_inputs: Path, tmp_path: Path, alone: dict[str, bytes]
 ) -> None:
     """As a job is killed: each process somewhere else."""
     chance, resumed = random.Random(3), 0
     for number, form in enumerate(FORMS):
         target = tmp_path / str(number)
         target.mkdir()
-        work = Work(inputs, target, FORMS[form])
+        work = Work(stoppable_inputs, target, FORMS[form])
         with contextlib.ExitStack() as stack:
-            runs = [stack.enter_context(Running(one)) for one in run_ranks(work, 2)]
+            # However busy the machine, none of them ends before it is killed.
+            runs = [stack.enter_context(Running(replace(one, stay=True))) for one in run_ranks(work, 2)]
             runs[0].until(chance.randrange(8, 32))
             for run in chance.sample(runs, 2):
                 run.process.join(chance.random() * 0.05)
@@ -161,14 +170,14 @@ def test_all_ranks_killed_at_random_moments_go_on_to_identical_counts(
 
 
 @pytest.fixture
-def folder(inputs: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(inputs, tmp_path, dirs_exist_ok=True))
+def folder(stoppable_inputs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stoppable_inputs, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="module")
-def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(stoppable_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The numbers of one ``nd dissect``."""
-    folder = Path(shutil.copytree(inputs, tmp_path_factory.mktemp("whole"), dirs_exist_ok=True))
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path_factory.mktemp("whole"), dirs_exist_ok=True))
     done = nd_in(folder, *RUN)
     assert done.returncode == 0, done.stderr
     return numbers(folder / OUT)
@@ -304,9 +313,9 @@ def name(which: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def sharded(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sharded(stoppable_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards of one dissection, and some that do not belong to it."""
-    folder = Path(shutil.copytree(inputs, tmp_path_factory.mktemp("sharded"), dirs_exist_ok=True))
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path_factory.mktemp("sharded"), dirs_exist_ok=True))
     for which in ("2/3", "3/3", "1/3"):
         done = shard(folder, which)
         assert f"when all are there: nd merge {OUT}" in done.stderr
@@ -419,13 +428,11 @@ def test_shards_of_data_that_has_changed_since_are_refused(shards: Path) -> None
 
 def test_an_unfinished_shard_is_refused_and_goes_on(folder: Path, whole: dict[str, bytes]) -> None:
     shard(folder, "1/2")
-    command = Command(*RUN, "--shard", "2/2", folder=folder, env={"STOP_AT": "4"})
-    wait_for(folder / "here")
-    busy = nd_in(folder, *RUN, "--shard", "2/2")
-    assert busy.returncode == 1
-    assert f"another run is writing to {name('2/2')}" in busy.stderr
-    command.signal(signal.SIGTERM)
-    (folder / "here").unlink()
+    with held(folder, *RUN, "--shard", "2/2", STOP_AT="4") as command:
+        busy = nd_in(folder, *RUN, "--shard", "2/2")
+        assert busy.returncode == 1
+        assert f"another run is writing to {name('2/2')}" in busy.stderr
+        command.signal(signal.SIGTERM)
     assert command.end().returncode == 143
     cli.failed(nd(folder, "merge", OUT), 1, "shard 2/2 in", "has not ended", "goes on where it stopped")
     done = shard(folder, "2/2")
@@ -441,11 +448,8 @@ def test_a_shard_with_too_little_memory_is_refused_and_made_with_more(folder: Pa
         cli.two_lines("\n".join(done.stderr.splitlines()[-2:]), *said, "more --memory", "fewer layers")
 
     refused("100", "the thresholds of these layers need", "--memory is 100 B")
-    command = Command(*RUN, "--shard", "1/2", "--memory", "2k", folder=folder, env={"STOP_AT": "6"})
-    wait_for(folder / "here")
-    command.signal(signal.SIGTERM)  # it has saved that it left images out
-    (folder / "here").unlink()
-    assert command.end().returncode == 143
+    first = stopped(folder, *RUN, "--shard", "1/2", "--memory", "2k", STOP_AT="6")
+    assert first.returncode == 143, "it has saved that it left images out"
     refused("2k", "what may fire does not fit --memory")
     for which in ("1/2", "2/2"):
         shard(folder, which)
@@ -508,8 +512,8 @@ def network():
 """
 
 
-def test_a_network_that_is_refused_ends_every_rank_and_none_waits(inputs: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(inputs, tmp_path, dirs_exist_ok=True))
+def test_a_network_that_is_refused_ends_every_rank_and_none_waits(stoppable_inputs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path, dirs_exist_ok=True))
     (folder / "drawing.py").write_text(DRAWING)
     run = ("dissect", "drawing.py:network", *RUN[2:])
     for done in by_ranks(folder, 2, *run):

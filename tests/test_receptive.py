@@ -11,8 +11,6 @@ from ndissect.engine.geometry.receptive import trace_fields
 from ndissect.engine.networks.resolve import load_network
 from ndissect.store.upsampling import Field
 
-torch.set_num_threads(2)
-
 
 def field_of(module: nn.Module, name: str, size: tuple[int, int] = (64, 64)) -> object:
     return trace_fields(module.eval(), torch.randn(1, 3, *size), [name])[name]

@@ -12,7 +12,8 @@ from pathlib import Path
 import cli
 import faults
 import pytest
-from faults import Command, Ended, nd_in, numbers, wait_until
+from cli import wait_until
+from faults import Ended, held, nd_in, numbers, stopped
 
 OUT, STATE = "out.nd.h5", ".out.nd.h5.saved"
 # Forward passes: one looks at the layers, then there are 12 batches a pass.
@@ -21,16 +22,9 @@ MIDDLE = {"STOP_AT": "6"}
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = faults.write_inputs(tmp_path_factory.mktemp("inputs"))
-    (folder / "slow.py").write_text(faults.STOPPING)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(stoppable_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The numbers of a run that nothing disturbs."""
-    folder = Path(shutil.copytree(inputs, tmp_path_factory.mktemp("whole"), dirs_exist_ok=True))
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path_factory.mktemp("whole"), dirs_exist_ok=True))
     done = nd_in(folder, *RUN)
     assert done.returncode == 0, done.stderr
     assert STATE not in cli.files_in(folder)
@@ -38,28 +32,8 @@ def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 
 @pytest.fixture
-def folder(inputs: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(inputs, tmp_path, dirs_exist_ok=True))
-
-
-@contextlib.contextmanager
-def held(folder: Path, *args: str, **more: str) -> Iterator[Command]:
-    """A run that stands in the middle of a batch; it goes on after the block."""
-    command = Command(*args, folder=folder, env=more)
-    here = folder / "here"
-    wait_until(lambda: here.exists() or command.process.exitcode is not None)
-    assert here.exists(), command.stderr
-    try:
-        yield command
-    finally:
-        here.unlink()
-
-
-def stopped(folder: Path, *args: str, by: signal.Signals = signal.SIGTERM, **more: str) -> Ended:
-    """A run that got a signal in the middle of a batch."""
-    with held(folder, *args, **more) as command:
-        command.signal(by)
-    return command.end()
+def folder(stoppable_inputs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stoppable_inputs, tmp_path, dirs_exist_ok=True))
 
 
 def goes_on(folder: Path, whole: dict[str, bytes], said: str, *args: str) -> None:
@@ -85,7 +59,7 @@ STOPS = {
 
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_signal_saves_what_was_counted_and_the_same_command_goes_on(
-    stop: str, folder: Path, inputs: Path, tmp_path: Path
+    stop: str, folder: Path, stoppable_inputs: Path, tmp_path: Path
 ) -> None:
     number, memory, at, said = STOPS[stop]
     quantile = ("--quantile", "1/9") if stop == "in the second pass" else ()
@@ -296,11 +270,11 @@ def test_a_disk_that_is_full_is_a_clear_error_and_with_space_the_same_command_fi
 @pytest.mark.parametrize("size", [4, 12, 24, 48, 72])
 @pytest.mark.parametrize("form", ["one pass", "second pass", "radix"])
 def test_a_disk_that_fills_up_at_any_stage_loses_nothing_that_was_saved(
-    form: str, size: int, inputs: Path, disk: Path
+    form: str, size: int, stoppable_inputs: Path, disk: Path
 ) -> None:
     """The engine alone, which saves after every batch: from nothing that fits, not even the key, to nearly all."""
     memory = {"one pass": faults.ONE_PASS, "second pass": faults.SECOND_PASS, "radix": faults.RADIX}[form]
-    work = faults.Work(inputs, disk, memory, pause=0.0)
+    work = faults.Work(stoppable_inputs, disk, memory, pause=0.0)
     filler = fill(disk, size)
     run = faults.finish(work)
     assert run.code == 1, run.told[-1]

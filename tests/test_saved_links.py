@@ -11,7 +11,7 @@ from pathlib import Path
 import cli
 import faults
 import pytest
-from faults import Command, nd_in, numbers, wait_until
+from faults import nd_in, numbers
 
 from ndissect.engine.data.alone import alone
 from ndissect.store.errors import NDError
@@ -22,22 +22,11 @@ RUN = ("dissect", "slow.py:network", "-d", "small", "-l", "first", "-b", "2", "-
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = faults.write_inputs(tmp_path_factory.mktemp("inputs"))
-    (folder / "slow.py").write_text(faults.STOPPING)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stopped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(stoppable_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that was stopped half-way, and beside it a shard that is whole."""
-    folder = Path(shutil.copytree(inputs, tmp_path_factory.mktemp("stopped"), dirs_exist_ok=True))
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path_factory.mktemp("stopped"), dirs_exist_ok=True))
     assert nd_in(folder, *RUN, "--shard", "1/1").returncode == 0
-    command = Command(*RUN, folder=folder, env={"STOP_AT": "6"})
-    wait_until((folder / "here").exists)
-    command.signal(signal.SIGTERM)
-    (folder / "here").unlink()
-    assert command.end().returncode == 143
+    assert faults.stopped(folder, *RUN, STOP_AT="6").returncode == 143
     return folder
 
 
@@ -230,14 +219,12 @@ def test_a_bit_that_changed_in_a_shard_is_told_with_what_runs_it_again(file: str
 
 
 def test_a_link_laid_while_a_run_is_at_work_is_not_written_through(folder: Path) -> None:
-    command = Command(*RUN, folder=folder, env={"STOP_AT": "4"})
-    wait_until((folder / "here").exists)
-    mine = victim(folder.parent)
-    (folder / STATE).rename(folder / "away")
-    (folder / STATE).symlink_to(mine)
-    before = everything(mine)
-    command.signal(signal.SIGTERM)
-    (folder / "here").unlink()
+    with faults.held(folder, *RUN, STOP_AT="4") as command:
+        mine = victim(folder.parent)
+        (folder / STATE).rename(folder / "away")
+        (folder / STATE).symlink_to(mine)
+        before = everything(mine)
+        command.signal(signal.SIGTERM)
     done = command.end()
     assert "cannot save to .out.nd.h5.saved: that folder has gone" in done.stderr
     assert "what was counted is saved" not in done.stderr
@@ -275,6 +262,7 @@ def test_what_a_lock_holds_stays(tmp_path: Path) -> None:
 def test_names_that_a_run_gives_and_no_others_are_known() -> None:
     ours = ["run.json", "status.json", "lock", "0.phase0.safetensors", "12.kept345.safetensors"]
     ours += [".run.json.123.part", ".0.phase0.safetensors.123.0a1b2c3d4e5f.part", ".0.kept3.safetensors.1.part"]
+    ours += [".tmpUVnJbl"]  # of safetensors, until it has its name
     assert [name for name in ours if not known(name)] == []
     others = [
         "run.json~",
@@ -285,6 +273,15 @@ def test_names_that_a_run_gives_and_no_others_are_known() -> None:
         "x",
         ".lock.1.part",
     ]
-    others += ["٣.phase0.safetensors", "0.kept0.safetensors\n", ".run.json.a.b.c.part", "../run.json", "", ".part"]
+    others += [
+        "٣.phase0.safetensors",
+        "0.kept0.safetensors\n",
+        ".run.json.a.b.c.part",
+        "../run.json",
+        "",
+        ".part",
+        ".tmp",
+        ".tmpUVnJbl1",
+    ]
     assert [name for name in others if known(name)] == []
     assert MARK

@@ -15,7 +15,7 @@ from typing import Any
 import cli
 import pytest
 import torch
-from faults import numbers
+from faults import numbers, stopped
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
@@ -239,25 +239,13 @@ def test_what_is_dissected_is_not_dissected_again(whole: Path) -> None:
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_a_series_that_was_stopped_goes_on(by: signal.Signals, folder: Path, whole: Path) -> None:
-    process = subprocess.Popen(
-        [str(cli.ND), *SERIES],
-        cwd=folder,
-        env=cli.environment(folder, {"STOP_AT": "2"}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    cli.wait_for(folder / "here", process)
-    process.send_signal(by)
-    (folder / "here").unlink()
-    out, err = process.communicate(timeout=120)
-    assert out == ""
+    first = stopped(folder, *SERIES, by=by, STOP_AT="2")
+    assert first.stdout == ""
     if by == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        assert first.returncode == -signal.SIGKILL
     else:
-        assert process.returncode == 128 + by
-        last = "\n".join(err.splitlines()[-2:])
+        assert first.returncode == 128 + by
+        last = "\n".join(first.stderr.splitlines()[-2:])
         cli.two_lines(last, "what was counted is saved; 2 of 4 networks are dissected", f"go on: nd {' '.join(SERIES)}")
     kept = {name: (folder / "run.series" / name).stat().st_mtime_ns for name in STORES[:2]}
     assert not (folder / "run.series" / STORES[2]).exists()

@@ -17,7 +17,8 @@ from typing import Any
 import cli
 import faults
 import pytest
-from faults import Command, nd_in, numbers, wait_until
+from cli import wait_until
+from faults import nd_in, numbers
 
 from ndissect.store import paused
 from ndissect.store.live import RunWriter
@@ -26,25 +27,14 @@ OUT, STATE = "out.nd.h5", ".out.nd.h5.saved"
 RUN = ("dissect", "slow.py:network", "-d", "small", "-l", "first", "-b", "2", "--top", "3", "--null", "0", "-o", OUT)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = faults.write_inputs(tmp_path_factory.mktemp("inputs"))
-    (folder / "slow.py").write_text(faults.STOPPING)
-    return folder
-
-
 def stop(folder: Path, *args: str, by: signal.Signals = signal.SIGINT, at: str = "6") -> None:
-    command = Command(*args, folder=folder, env={"STOP_AT": at})
-    wait_until((folder / "here").exists)
-    command.signal(by)
-    (folder / "here").unlink()
-    assert command.end().returncode in (128 + by, -by)
+    assert faults.stopped(folder, *args, by=by, STOP_AT=at).returncode in (128 + by, -by)
 
 
 @pytest.fixture(scope="module")
-def stopped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(stoppable_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that Ctrl-C ended half-way."""
-    folder = Path(shutil.copytree(inputs, tmp_path_factory.mktemp("stopped"), dirs_exist_ok=True))
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path_factory.mktemp("stopped"), dirs_exist_ok=True))
     stop(folder, *RUN, "--restart")
     return folder
 
@@ -96,13 +86,9 @@ def test_the_command_that_is_shown_goes_on(folder: Path) -> None:
     assert cli.nd("status", folder=folder).returncode == 1
 
 
-def test_the_hint_of_a_run_that_began_anew_does_not_begin_anew(inputs: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(inputs, tmp_path / "work"))
-    command = Command(*RUN, "--restart", folder=folder, env={"STOP_AT": "6"})
-    wait_until((folder / "here").exists)
-    command.signal(signal.SIGTERM)
-    (folder / "here").unlink()
-    done = command.end()
+def test_the_hint_of_a_run_that_began_anew_does_not_begin_anew(stoppable_inputs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stoppable_inputs, tmp_path / "work"))
+    done = faults.stopped(folder, *RUN, "--restart", STOP_AT="6")
     assert f"go on: {shlex.join(['nd', *RUN])}\n" in done.stderr
     [one] = cli.json_of("status", folder=folder)["runs"]
     assert one["reason"] == "SIGTERM"
@@ -118,11 +104,9 @@ def test_a_run_that_was_killed_is_paused_where_it_last_saved(folder: Path) -> No
 
 
 def test_while_a_run_is_at_work_it_is_no_paused_one(folder: Path) -> None:
-    command = Command(*RUN, folder=folder, env={"STOP_AT": "3"})
-    wait_until((folder / "here").exists)
-    [one] = cli.json_of("status", folder=folder)["runs"]
-    assert (one["state"], one["running"]) == ("running", True)
-    (folder / "here").unlink()
+    with faults.held(folder, *RUN, STOP_AT="3") as command:
+        [one] = cli.json_of("status", folder=folder)["runs"]
+        assert (one["state"], one["running"]) == ("running", True)
     assert command.end().returncode == 0
 
 
@@ -132,11 +116,9 @@ def test_shards_are_listed_at_work_stopped_and_with_all_when_they_are_whole(fold
     rows = {row["store"]: row for row in cli.rows_of("status", folder=folder)}
     assert rows[shard]["state"] == "paused"
     assert rows[shard]["done"] == "6/12"
-    command = Command(*RUN, "--shard", "1/2", folder=folder, env={"STOP_AT": "2"})
-    wait_until((folder / "here").exists)
-    states = {run["store"]: run["state"] for run in cli.json_of("status", OUT, folder=folder)["runs"]}
-    assert states == {OUT: "paused", shard: "running"}
-    (folder / "here").unlink()
+    with faults.held(folder, *RUN, "--shard", "1/2", STOP_AT="2") as command:
+        states = {run["store"]: run["state"] for run in cli.json_of("status", OUT, folder=folder)["runs"]}
+        assert states == {OUT: "paused", shard: "running"}
     assert command.end().returncode == 0
     found = cli.json_of("status", "--all", folder=folder)
     assert [run["store"] for run in found["runs"]] == [OUT]
@@ -275,7 +257,9 @@ def test_watching_on_a_terminal_draws_in_place_and_ends_on_ctrl_c(tmp_path: Path
     assert terminal.raw.rstrip().endswith(("\x1b[?1049l", "\x1b[?25h")), "the screen is the shell's again"
 
 
-def test_the_counts_of_a_run_that_was_watched_and_listed_are_those_of_any_other(inputs: Path, folder: Path) -> None:
+def test_the_counts_of_a_run_that_was_watched_and_listed_are_those_of_any_other(
+    stoppable_inputs: Path, folder: Path
+) -> None:
     assert cli.nd("status", "--all", "--watch", folder=folder).returncode == 0
     assert nd_in(folder, *RUN).returncode == 0
     found = numbers(folder / OUT)
