@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.scores import DETECTOR_IOU
@@ -61,16 +59,19 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
     seen = [column for column in units.shown(View.BROWSE) if with_layer or column.key != "layer"]
     told = [columns_of(View.BROWSE)[0], *units.shown(View.JSON)]
     filters = _filters(units, with_layer)
-    for column in (*seen, *told):
-        units[column]  # is read now: a store that is replaced is closed while its tables are still looked at
+    units.read([*seen, *told])  # now: a store that is replaced is closed while its tables are still looked at
     names = [view.name for view in units.views]
     layer, number, iou, dead = units.layer, units.unit, units.iou, units.statistic("dead")
 
     def cells(row: int) -> list[Cell]:
         return [_cell(column, units.value(column, row), dead[row]) for column in seen]
 
+    @cache
+    def exported() -> dict[str, list[Any]]:
+        return {column.key: units.listed(column) for column in told}
+
     def plain(row: int) -> dict[str, Any]:
-        return {column.key: units.value(column, row) for column in told}
+        return {key: values[row] for key, values in exported().items()}
 
     def copied(row: int) -> str:
         p = plain(row)
@@ -124,17 +125,15 @@ def _cell(column: UnitColumn, value: Any, dead: bool) -> Cell:
 
 
 def _filters(units: Units, with_layer: bool) -> Fields:
-    """What the words of columns mean for these units, and the words that stand for a bound of one."""
+    """What the words of columns mean for these units; ``detector`` and ``significant`` are bounds of two columns."""
     values = {word: units[column] for word, column in BY_WORD.items() if not column.evidence or units.any_known(column)}
     texts = {word: some for word, some in values.items() if isinstance(some, Texts)}
-    flags: dict[str, npt.NDArray[np.bool_]] = {
-        w: units.numbers(BY_WORD[w]) for w in values if BY_WORD[w].kind == "flag"
-    }
+    flags = {word: units.numbers(BY_WORD[word]) for word in values if BY_WORD[word].kind == "flag"}
     flags["detector"] = units.iou > DETECTOR_IOU
     if "q" in values:
         flags["significant"] = units.numbers(BY_WORD["q"]) < SIGNIFICANT
 
-    def given(flag: npt.NDArray[np.bool_]) -> Callable[[], npt.NDArray[np.bool_]]:
+    def given(flag: Array) -> Callable[[], Array]:
         return lambda: flag
 
     return Fields(

@@ -27,8 +27,8 @@ class View(Flag):
     BROWSE = auto()  # the browser's table
     PAGE = auto()  # the table of the report's page
     DETAILS = auto()  # what the page tells of a unit beside its table
-    JSON = auto()  # nd inspect --json, and what the browser exports
-    EXPORT = auto()  # nd export --format parquet
+    JSON = auto()  # nd inspect --json, nd export --format json, and what the browser exports
+    EXPORT = auto()  # nd export --format parquet; of these columns, --format json has the evidence, too
 
 
 _EVERYWHERE = View.INSPECT | View.BROWSE | View.PAGE | View.JSON | View.EXPORT

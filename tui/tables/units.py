@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,6 +65,11 @@ class Units:
         if column.key not in self._values:
             self._values[column.key] = column.values(self)
         return self._values[column.key]
+
+    def read(self, columns: Iterable[UnitColumn]) -> None:
+        """Read the values of ``columns`` now, so that they stay when the store is closed."""
+        for column in columns:
+            self[column]
 
     def only(self, rows: npt.NDArray[Any]) -> Units:
         """Those of these units that ``rows``, indices or flags, picks, in its order."""
