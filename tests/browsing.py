@@ -46,8 +46,8 @@ _NAMED = {" ": "space", "/": "slash", "[": "left_square_bracket", "]": "right_sq
 @contextlib.contextmanager
 def surroundings(home: Path, more: Mapping[str, str] | None = None) -> Iterator[None]:
     """The environment of a reader whose home is ``home``, without an image viewer unless ``more`` has one."""
-    kept = {name: value for name, value in os.environ.items() if name not in _UNSET}
-    kept |= {
+    environment = {name: value for name, value in os.environ.items() if name not in _UNSET}
+    environment |= {
         "HOME": str(home),
         "XDG_STATE_HOME": str(home / "state"),
         "ND_CACHE": str(home / "cache"),
@@ -55,7 +55,7 @@ def surroundings(home: Path, more: Mapping[str, str] | None = None) -> Iterator[
         "TERM": "xterm-256color",
         **(more or {}),
     }
-    with mock.patch.dict(os.environ, kept, clear=True):
+    with mock.patch.dict(os.environ, environment, clear=True):
         yield
 
 
@@ -97,14 +97,14 @@ class Unit:
 def units_in(made: Dissection) -> list[Unit]:
     """The units of all layers of ``made``, in its order."""
     concepts, images = made.concepts, made.concept_counts.images.sum(0)
-    found = []
+    units = []
     for layer in made.layers:
         for unit, (row, iou) in enumerate(zip(*label_units(layer.best), strict=True)):
             label, category = (concepts.label(row), concepts.category_of(row)) if row >= 0 else ("", "")
             threshold, dead = float(layer.statistics.threshold[unit]), bool(layer.statistics.dead[unit])
             seen = int(images[row]) if row >= 0 else 0
-            found.append(Unit(layer.name, unit, label, category, float(iou), threshold, dead, seen))
-    return found
+            units.append(Unit(layer.name, unit, label, category, float(iou), threshold, dead, seen))
+    return units
 
 
 def words(line: str) -> list[str]:
@@ -259,9 +259,9 @@ class Visit:
     @property
     def position(self) -> str:
         """The cursor's place on the last line: ``3/37 of 512``."""
-        found = re.search(r"(\d+/\d+(?: of \d+)?)$", self.keys)
-        assert found, self.keys
-        return found[1]
+        match = re.search(r"(\d+/\d+(?: of \d+)?)$", self.keys)
+        assert match, self.keys
+        return match[1]
 
     @property
     def info(self) -> str:
@@ -314,6 +314,6 @@ class Visit:
     @property
     def copied(self) -> str:
         """What was put on the clipboard last (OSC 52)."""
-        found = re.findall(r"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07", "".join(self.sent))
-        assert found, self.sent
-        return base64.b64decode(found[-1]).decode()
+        sequences = re.findall(r"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07", "".join(self.sent))
+        assert sequences, self.sent
+        return base64.b64decode(sequences[-1]).decode()

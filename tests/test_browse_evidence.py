@@ -64,11 +64,11 @@ def test_units_are_sorted_by_q_with_the_key_that_sorts_and_unknowns_stay_last(vi
     assert "q▲" in visit.header
     for key in ("[", "]"):
         visit.press(key)
-        found = [EVIDENCE.q[number(line)] for line in visit.rows]
-        known = [q for q in found if not math.isnan(q)]
+        values = [EVIDENCE.q[number(line)] for line in visit.rows]
+        known = [q for q in values if not math.isnan(q)]
         assert known == sorted(known, reverse=key == "]")
-        assert len(known) < len(found)
-        assert all(math.isnan(q) for q in found[len(known) :])
+        assert len(known) < len(values)
+        assert all(math.isnan(q) for q in values[len(known) :])
 
 
 def test_units_are_filtered_by_evidence_while_it_is_typed(visit: Visit) -> None:

@@ -281,6 +281,6 @@ def test_layers_and_concepts_are_sorted_too(visit: Visit) -> None:
     counts = [int(words(line)[-1] if "all" in line else words(line)[1]) for line in visit.rows[1:]]
     assert counts == sorted(counts, reverse=True)
     visit.press("2", "[")
-    found = [line.split() for line in visit.rows]
-    detectors = [0 if "-" in line[-6:-2] and "-" in line else 1 for line in found]
+    lines = [line.split() for line in visit.rows]
+    detectors = [0 if "-" in line[-6:-2] and "-" in line else 1 for line in lines]
     assert detectors == sorted(detectors)

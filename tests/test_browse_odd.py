@@ -48,15 +48,15 @@ SHORT = (
 
 def walk(visit: Visit, keys: Sequence[str] = WALK) -> str:
     """Press ``keys``, look at the screen after each, and return all messages that were seen."""
-    told = []
+    notices = []
     for key in keys:
         if key == "p" and visit.app.images.image_widget is None:  # without a terminal the UI cannot step aside
             continue
         visit.press(key)
         assert visit.app.is_running, key
         assert visit.crumbs
-        told.append(visit.notice)
-    return "\n".join(dict.fromkeys(told))
+        notices.append(visit.notice)
+    return "\n".join(dict.fromkeys(notices))
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def cells(text: str) -> int:
 def columns_agree(lines: list[str]) -> bool:
     """Whether the categories of all rows begin in the same cell."""
     named = re.compile(" (color|object|part|scene|texture) ")
-    return len({cells(line[: found.start()]) for line in lines if (found := named.search(line))}) == 1
+    return len({cells(line[: match.start()]) for line in lines if (match := named.search(line))}) == 1
 
 
 def test_the_end_of_a_long_name_can_be_read(folder: Path) -> None:
@@ -316,10 +316,10 @@ def damaged(store: Path, change: Callable[[h5py.File], None]) -> Path:
 
 
 def members(store: Path) -> list[str]:
-    found: list[str] = []
+    names: list[str] = []
     with h5py.File(store) as file:
-        file.visit(found.append)
-    return found
+        file.visit(names.append)
+    return names
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -348,10 +348,10 @@ def test_a_part_that_is_damaged_is_a_message_and_the_rest_can_be_read(folder: Pa
         damaged(store, remove)
         with contextlib.suppress(NDError), Visit(store) as visit:
             opened += 1
-            told = walk(visit, SHORT)
+            notices = walk(visit, SHORT)
             visit.press("1", "g", "enter", "g", "enter", "o")
             visit.wait(lambda: visit.notice and "drawing" not in visit.notice)
-            assert "damaged" in told + visit.notice or "no top images" in visit.notice, member
+            assert "damaged" in notices + visit.notice or "no top images" in visit.notice, member
         store.unlink()
     assert opened > 15
 
@@ -361,8 +361,8 @@ def test_the_message_names_what_is_damaged(folder: Path, part: str) -> None:
     store = write_small(folder / "small.nd.h5")
 
     def spoil(file: h5py.File) -> None:
-        found = [name for name in members_of(file) if name.startswith(part.split("/", maxsplit=1)[0])]
-        name = part if part in file else next(n for n in found if n.endswith(part.rpartition("/")[2]))
+        names = [name for name in members_of(file) if name.startswith(part.split("/", maxsplit=1)[0])]
+        name = part if part in file else next(n for n in names if n.endswith(part.rpartition("/")[2]))
         del file[name]
         file[name] = np.zeros(3)
 
@@ -380,9 +380,9 @@ def test_the_message_names_what_is_damaged(folder: Path, part: str) -> None:
 
 
 def members_of(file: h5py.File) -> list[str]:
-    found: list[str] = []
-    file.visit(found.append)
-    return found
+    names: list[str] = []
+    file.visit(names.append)
+    return names
 
 
 def test_damage_in_the_middle_of_a_visit(folder: Path) -> None:

@@ -76,8 +76,8 @@ def test_a_place_that_the_store_no_longer_has_is_left(store: Path) -> None:
 def test_a_damaged_memory_of_places_is_no_obstacle(store: Path, text: str) -> None:
     with Visit(store) as visit:
         visit.press("q")
-    kept = next(p for p in store.parent.glob("state/**/*") if p.is_file())
-    kept.write_text(text.replace("PATH", str(store)))
+    bookmarks = next(p for p in store.parent.glob("state/**/*") if p.is_file())
+    bookmarks.write_text(text.replace("PATH", str(store)))
     with Visit(store) as visit:
         assert visit.crumbs.startswith("small.nd.h5 › ")
         visit.press("1", "g", "j", "enter")
@@ -138,12 +138,12 @@ def test_the_tables_on_the_right_follow_the_cursor(store: Path) -> None:
 def test_the_pane_that_looks_as_if_it_had_the_keys_has_them(store: Path) -> None:
     def looks_active() -> list[str | None]:
         """The panes that draw a cursor in reverse."""
-        found = []
+        ids = []
         for table in visit.app.query("Table"):
             strip = table.render_line(1) if table.display else None
             if strip and any(segment.style and segment.style.reverse for segment in strip):
-                found.append(table.id)
-        return found
+                ids.append(table.id)
+        return ids
 
     with Visit(store, size=(160, 24)) as visit:
         for keys in ((), ("enter",), ("enter",), ("tab",), ("tab",), ("h",), ("shift+tab",)):

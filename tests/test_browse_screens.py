@@ -142,10 +142,10 @@ def test_concepts_tell_how_many_units_of_which_layers_detect_each_and_enter_goes
     largest = best_ious(visit.app.navigation.target)
     for line in visit.rows:
         label = next(name for name in map(MADE.concepts.label, range(len(MADE.concepts))) if line.startswith(name))
-        found = sum(u.label == label and u.iou > 0.04 for u in UNITS)
+        detectors = sum(u.label == label and u.iou > 0.04 for u in UNITS)
         best = largest[label]
         rest = words(line)[len(label.split()) + 1 :]
-        assert rest[:2] == [str(found) if found else "-", f"{best:.3f}" if best else "-"], line
+        assert rest[:2] == [str(detectors) if detectors else "-", f"{best:.3f}" if best else "-"], line
     visit.type("/wheel\n")
     visit.press("enter")
     assert visit.crumbs == "small.nd.h5 › concepts › wheel"
@@ -173,12 +173,12 @@ def test_concepts_tell_how_many_units_of_which_layers_detect_each_and_enter_goes
 def test_the_summary_counts_detectors_by_category_and_concept_for_all_layers_or_one(visit: Visit) -> None:
     def expected(*layers: str) -> dict[str, dict[str, int]]:
         """Category -> concept -> units whose best concept of the category it is, with an IoU above 0.04."""
-        found: dict[str, dict[str, int]] = {c: {} for c in MADE.concepts.categories}
+        by_category: dict[str, dict[str, int]] = {c: {} for c in MADE.concepts.categories}
         for layer in MADE.layers:
             for row in layer.best.concept[layer.best.iou > 0.04].tolist() if layer.name in layers else ():
-                counts = found[MADE.concepts.category_of(row)]
+                counts = by_category[MADE.concepts.category_of(row)]
                 counts[MADE.concepts.label(row)] = counts.get(MADE.concepts.label(row), 0) + 1
-        return found
+        return by_category
 
     def unique() -> dict[str, int]:
         """The first chart: category -> its unique detectors."""
@@ -187,14 +187,14 @@ def test_the_summary_counts_detectors_by_category_and_concept_for_all_layers_or_
 
     def concepts() -> dict[str, dict[str, int]]:
         """The second one, below a heading for each category."""
-        found: dict[str, dict[str, int]] = {}
+        by_category: dict[str, dict[str, int]] = {}
         for line in visit.rows:
             heading = re.fullmatch(r"(\w+): (\d+) unique, in (\d+) units", line)
             if heading:
-                found[heading[1]] = {}
-            elif found and len(words(line)) >= 4 and words(line)[-3].isdigit():
-                found[list(found)[-1]][" ".join(words(line)[:-3])] = int(words(line)[-3])
-        return found
+                by_category[heading[1]] = {}
+            elif by_category and len(words(line)) >= 4 and words(line)[-3].isdigit():
+                by_category[list(by_category)[-1]][" ".join(words(line)[:-3])] = int(words(line)[-3])
+        return by_category
 
     visit.resize(80, 40)
     visit.press("j", "j")
@@ -205,10 +205,10 @@ def test_the_summary_counts_detectors_by_category_and_concept_for_all_layers_or_
     ):
         visit.press("3")
         assert visit.crumbs == f"small.nd.h5 › {crumbs}"
-        found = expected(*layers)
-        assert unique() == {c: len(names) for c, names in found.items()}
-        assert concepts() == {c: names for c, names in found.items() if names}
-        for category, names in found.items():
+        by_category = expected(*layers)
+        assert unique() == {c: len(names) for c, names in by_category.items()}
+        assert concepts() == {c: names for c, names in by_category.items() if names}
+        for category, names in by_category.items():
             if names:
                 assert f"{category}: {len(names)} unique, in {sum(names.values())} units" in visit.rows
     bars = {words(line)[0]: line.count("█") for line in visit.rows}
@@ -306,8 +306,8 @@ def test_two_layers_and_two_stores_are_compared(visit: Visit, store: Path) -> No
     assert FIRST in visit.text
     other = units_in(dissection(seed=1))
     counts = next(words(line) for line in visit.rows if line.startswith("detectors"))
-    found = [str(sum(u.iou > 0.04 for u in units)) for units in (UNITS, other)]
-    assert counts[1:3] in (found, found[::-1])
+    detectors = [str(sum(u.iou > 0.04 for u in units)) for units in (UNITS, other)]
+    assert counts[1:3] in (detectors, detectors[::-1])
 
 
 def test_the_two_marked_last_are_compared(visit: Visit) -> None:

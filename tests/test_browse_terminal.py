@@ -227,10 +227,10 @@ def tour(folder: Path, env: Mapping[str, str]) -> Visit:
 
 
 def test_no_color_draws_without_a_colour(folder: Path) -> None:
-    found = {p for sequence in colours(tour(folder, {"NO_COLOR": "1"}).raw) for p in sequence.split(";")}
+    codes = {p for sequence in colours(tour(folder, {"NO_COLOR": "1"}).raw) for p in sequence.split(";")}
     coloured = {str(n) for base in (30, 40, 90, 100) for n in range(base, base + 8)} | {"38", "48", "58"}
-    assert not found & coloured
-    assert "7" in found, "what has the keys is still seen"
+    assert not codes & coloured
+    assert "7" in codes, "what has the keys is still seen"
 
 
 @pytest.mark.parametrize("term", ["xterm-16color", "linux", "screen", "xterm-256color"])

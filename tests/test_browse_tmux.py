@@ -84,8 +84,8 @@ def unit(folder: Path) -> Unit:
 
 def position(screen: list[str]) -> str:
     """``3/37 of 512`` at the end of the last line."""
-    found = re.search(r"(\d+/\d+( of \d+)?)$", screen[-1])
-    return found[1] if found else ""
+    match = re.search(r"(\d+/\d+( of \d+)?)$", screen[-1])
+    return match[1] if match else ""
 
 
 def see(

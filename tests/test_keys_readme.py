@@ -163,10 +163,10 @@ def test_the_help_and_the_palette_have_the_actions(store: Path) -> None:
         rows = visit.rows
         for action in ACTIONS:
             able = visit.app.possible(action)
-            found = [line for line in rows if line.endswith(action.does)]
+            listed = [line for line in rows if line.endswith(action.does)]
             if action.name in ("palette", "filter", "enter", "back", "out", "sort", "ascending", "descending"):
                 continue  # asked now, of the palette itself
-            assert bool(found) == able or not able, action.name
+            assert bool(listed) == able or not able, action.name
 
 
 def test_the_help_does_what_the_cursor_is_on(store: Path) -> None:

@@ -20,21 +20,24 @@ from ndissect.store.layer_view import LayerView
 from ndissect.store.names import safe_name
 from ndissect.tui.pictures.viewer import Viewer, run_viewer
 
-# No colour, visible cursor, no mouse: a viewer may leave it otherwise. Not the main screen, whose cursor would jump.
+# No colours, a visible cursor, no mouse: a viewer may have left the terminal otherwise. The alternate screen is not
+# left here: the cursor would jump.
 _IN_ORDER = "\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
 # Seconds between looks at whether a signal has come.
 _LOOK = 0.2
-# Pictures that are kept as files, for viewers, and so not in a cache in memory; drawn anew when asked for again.
+# So many pictures are kept. They are files, since viewers open them: a cache in memory, such as Textual's, cannot
+# hold them.
 _MOST_PICTURES = 200
-# What tells them from the user's own: the name, and a text in the PNG.
+# A picture is deleted only if it has such a name and holds this text: others in the folder are the user's own.
 _NAME = re.compile(r".+-[0-9]+(-truth)?(~[0-9a-f]+)*\.png")
 _MARK = {"Comment": "Kept by nd browse in its cache, which deletes it when newer ones are drawn."}
 
 
 def draw(view: LayerView, unit: int, *, truth: bool) -> Path:
-    """The file of the unit's contact sheet, drawn anew; below the cache folder, so that any folder can be browsed.
+    """Draw the unit's contact sheet, and return its file. It lies in the cache folder: others may be read-only.
 
-    Raises NDError where the store holds no images, is damaged, or the disk is full.
+    ``truth`` draws where the label really is beside each image. Raises NDError where the store holds no images or is
+    damaged, or the disk is full.
     """
     # Pillow is only needed here: without it the first screen is there sooner.
     from ndissect.tui.pictures.overlay import save_png  # noqa: PLC0415

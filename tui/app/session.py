@@ -1,4 +1,4 @@
-"""An open store with what the tables need of it again and again."""
+"""An open store, with what many tables need of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ndissect.store.reader import Store
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which file lies at a path: another one after it was replaced, None where it is gone."""
+    """Tells files at one path apart: a file that replaces another has another stamp."""
 
     device: int
     inode: int
@@ -27,7 +27,7 @@ class Stamp:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The stamp of the file at ``path``."""
+    """The stamp of the file at ``path``, None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - once a second: without making a Path of it
     except OSError:

@@ -25,7 +25,7 @@ _GAP = 1
 
 @dataclass
 class _ListingState:
-    """What is remembered of a listing: where the cursor was, how it was sorted and filtered."""
+    """How the reader left a listing: where the cursor was, how rows were sorted and filtered."""
 
     item: Item
     order: Order
@@ -43,8 +43,8 @@ class _Happened(Message):
 class Table(Widget, can_focus=True):
     """Shows a listing: a header, the rows that pass the filter in the order asked for, and a cursor.
 
-    ``marked`` says whether an item is marked. Moved, sorted and filtered by its methods; posts ``Moved`` when the
-    cursor comes to another row, and ``Opened`` when a row is double-clicked.
+    ``marked`` says whether an item is marked. The table posts ``Moved`` when its cursor comes to another row or other
+    rows are shown, and ``Opened`` when a row is double-clicked.
     """
 
     DEFAULT_CSS = "Table { width: 1fr; height: 1fr; }"
@@ -257,12 +257,10 @@ class Table(Widget, can_focus=True):
         self.refresh()
 
     def on_focus(self) -> None:
-        """The cursor is drawn as the one that keys move."""
+        """The cursor is drawn as the one that keys move, or no longer."""
         self.refresh()
 
-    def on_blur(self) -> None:
-        """The cursor stands back."""
-        self.refresh()
+    on_blur = on_focus
 
     def render(self) -> str:
         """Nothing: the table is drawn by ``render_line``."""

@@ -21,7 +21,7 @@ class FilesOnDisk:
 
 
 def files_on_disk(target: Path) -> FilesOnDisk:
-    """What there is of ``target`` now."""
+    """What lies on disk of the store ``target`` now."""
     run = read_run(target)
     return FilesOnDisk(stamp(target), run, stamp(run.partial) if run and run.partial else None)
 

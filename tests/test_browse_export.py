@@ -89,8 +89,8 @@ def test_layers_concepts_the_summary_and_a_unit_are_exported(
     visit.press("2", "e")
     largest = best_ious(tmp_path / "small.nd.h5")
     for concept in exported(tmp_path):
-        found = [u for u in UNITS if u.label == concept["concept"]]
-        assert int(concept["detectors"]) == sum(u.iou > 0.04 for u in found)
+        units = [u for u in UNITS if u.label == concept["concept"]]
+        assert int(concept["detectors"]) == sum(u.iou > 0.04 for u in units)
         assert float(concept["iou"]) == largest[concept["concept"]]
     visit.press("3", "e")
     rows = exported(tmp_path)
