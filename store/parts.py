@@ -7,6 +7,7 @@ A name here is what lies on disk. ``field`` says where the value lies in memory,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from ndissect.store import limits
 from ndissect.store.counts import BLOCKS, PER_CATEGORY
@@ -52,7 +53,7 @@ class Part:
     field: str = ""
     packed: bool = False
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """The letters of its axes; none for a scalar."""
         return tuple(self.dims.split())
@@ -78,7 +79,11 @@ class Group:
 
     def part(self, name: str) -> Part:
         """The part that is called ``name`` on disk."""
-        return next(part for part in self.parts if part.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Part]:
+        return {part.name: part for part in self.parts}
 
     def written(self, field: str) -> str:
         """The name on disk of the part whose value lies in ``field``."""

@@ -15,8 +15,9 @@ from ndissect.store.hdf5 import Axis, Checked
 from ndissect.store.limits import Limit
 from ndissect.store.parts import AXES, Group
 
-# The kinds of numpy types that are accepted for each kind that is written; "b" is how h5py itself writes booleans.
-_ACCEPTED = {"i": "iu", "u": "iub", "f": "f"}
+# The kinds of numpy types that are accepted for each that is written, by the first letter of its name: integers (where
+# none is negative also the booleans of h5py), floats, strings.
+_ACCEPTED = {"i": "iu", "u": "iub", "f": "f", "s": "S"}
 
 
 class StoredGroup:
@@ -28,7 +29,7 @@ class StoredGroup:
     def __init__(self, checked: Checked, group: Group, lengths: Mapping[str, Axis] | None = None) -> None:
         self.checked = checked
         self._group = group
-        self._lengths = {**AXES, **(lengths or {})}
+        self._lengths = AXES | dict(lengths or {})
 
     @classmethod
     def inside(cls, parent: Checked, group: Group, lengths: Mapping[str, Axis] | None = None) -> StoredGroup:
@@ -78,5 +79,4 @@ class StoredGroup:
         return self.checked.broken(name, what)
 
     def _kinds(self, name: str) -> str:
-        dtype = self._group.part(name).dtype.partition(" ")[0]
-        return "S" if dtype == "string" else _ACCEPTED[np.dtype(dtype).kind]
+        return _ACCEPTED[self._group.part(name).dtype[0]]

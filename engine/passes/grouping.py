@@ -41,14 +41,16 @@ class Grouping:
 
     def named_layer(self, counts: LayerCounts) -> LayerCounts:
         """A layer's counts by name alone."""
-        return LayerCounts(*(self.named(x) for x in vars(counts).values()))
+        return LayerCounts(
+            self.named(counts.intersection), self.named(counts.area), self.named(counts.area_in_category)
+        )
 
     def named_concepts(self, counts: ConceptCounts) -> ConceptCounts:
         """The labels' counts by name alone."""
         return ConceptCounts(self.named(counts.area), self.named(counts.images))
 
     def what_blocks_hold(self, counts: ConceptCounts, images: Ints) -> Blocks | None:
-        """What the labels hold by block, ``images`` (G,) of them; None where nothing is counted by block."""
+        """What the labels hold by block, from counts of ``images`` (G,); None where nothing is counted by block."""
         return Blocks(self.by_block(images), self.by_block(counts.area)) if self.blocks == BLOCKS else None
 
 
