@@ -25,6 +25,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process a folder of a short name for temporary files: the longer a path, the more lines show it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        theirs = Path(config.option.basetemp)
+        config.option.basetemp = theirs.with_name(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run ``item`` beside the tests of other processes, or without any if it is marked ``alone``.
