@@ -13,7 +13,7 @@ from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, complete_layer
 from ndissect.tui.cli.output import Column, Table
-from ndissect.tui.tables.columns import BY_WORD, SORTS, UnitColumn, View
+from ndissect.tui.tables.columns import BY_WORD, SORTS, Medium, UnitColumn
 from ndissect.tui.tables.formats import iou, number
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
     every = Units(view.store, [view])
     _check_known(every, wanted, sort)
     selected = selection.select_units(view, wanted, sort)
-    columns = every.shown(View.INSPECT)
+    columns = every.shown(Medium.INSPECT)
     evidence = any(column.evidence for column in columns)
     units = every.only(selected[: output.rows_to_print(limit, json, notes=2 if evidence else 0)])
     if json:
