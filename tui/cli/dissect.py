@@ -172,7 +172,7 @@ def layers(
 ) -> None:
     """List a network's layers that can be dissected: dotted name, module, units, map size."""
     from ndissect.store.names import quoted
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table, tell
 
     load = loading(network, weights, partial, size, mean, std, max_weights)
     image_size = _pair(input_size, "--input-size")
@@ -192,8 +192,15 @@ def layers(
     rows = [
         [x.name, x.module_type, x.units, f"{x.map_size[0]}x{x.map_size[1]}" if x.map_size else x.reason] for x in found
     ]
-    columns = [Column("layer"), Column("module"), Column("units", right=True), Column("map")]
-    print_table(Table(columns, rows, title=loaded.spec, notes=[f"nd dissect {quoted(loaded.spec)} --layers NAME"]))
+    columns = [
+        PrintedColumn("layer"),
+        PrintedColumn("module"),
+        PrintedColumn("units", right=True),
+        PrintedColumn("map"),
+    ]
+    print_table(
+        PrintedTable(columns, rows, title=loaded.spec, notes=[f"nd dissect {quoted(loaded.spec)} --layers NAME"])
+    )
 
 
 def loading(

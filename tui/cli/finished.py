@@ -10,7 +10,7 @@ from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX, find_store
 from ndissect.store.names import quoted
 from ndissect.tui.cli import output
-from ndissect.tui.cli.output import Table
+from ndissect.tui.cli.output import PrintedTable
 
 # Stores of the current folder that are looked into, the newest first.
 _LOOKED_AT = 50
@@ -76,4 +76,4 @@ def summary(path: Path, json: bool) -> None:
             *_drift(store.provenance),
             f"next: nd inspect {layer}    nd overlay {unit}",
         ]
-        output.print_table(Table(columns, rows, notes=notes), notes_in_logs=True)
+        output.print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)
