@@ -15,7 +15,7 @@ from ndissect.tui.app.session import Session
 from ndissect.tui.app.units import layer_units
 from ndissect.tui.reports.report import unit_data
 from ndissect.tui.tables import columns
-from ndissect.tui.tables.columns import BY_WORD, COLUMNS, SORTS, UnitColumn, View, columns_of
+from ndissect.tui.tables.columns import BY_WORD, COLUMNS, SORTS, Medium, UnitColumn, columns_of
 from ndissect.tui.tables.fitting import fitting
 from ndissect.tui.tables.formats import number
 from ndissect.tui.tables.selection import Filter, select_units
@@ -54,7 +54,7 @@ def test_a_declared_column_is_seen_in_every_view(with_range: None, store: Store,
     view = store.layer(LAYER)
     expected = view.statistics.maximum - view.statistics.minimum
     units = Units(store, [view])
-    assert units.shown(View.INSPECT)[-1] is RANGE
+    assert units.shown(Medium.INSPECT)[-1] is RANGE
     assert [unit["range"] for unit in units_json(units)] == pytest.approx(expected.tolist())
     assert unit_arrays([view])["range"].tolist() == expected.tolist()
     page = unit_data(store, [view])
@@ -87,9 +87,9 @@ def test_keys_and_words_name_one_column_each() -> None:
     assert set(SORTS) - set(BY_WORD) == {"label", "category", "report"}
 
 
-@pytest.mark.parametrize("view", View)
-def test_a_view_has_each_of_its_columns_once(view: View) -> None:
-    assert sorted(c.key for c in columns_of(view)) == sorted(c.key for c in COLUMNS if c.where & view)
+@pytest.mark.parametrize("medium", Medium)
+def test_each_column_is_seen_once(medium: Medium) -> None:
+    assert sorted(c.key for c in columns_of(medium)) == sorted(c.key for c in COLUMNS if c.where & medium)
 
 
 def test_columns_go_by_rank_until_the_rest_fits() -> None:

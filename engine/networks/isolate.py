@@ -16,9 +16,9 @@ A module which Python or torch has loaded already keeps its meaning, so ``import
 even where a ``random.py`` lies beside the network (``from . import random`` gets that one).
 
 Two simpler ways do not do it. The folders on ``sys.path`` only while the network loads were tried: then imports inside
-``forward()`` and pickles of the network fail later, and ``import ndissect`` beside a folder of that name gets ours (five
-tests fail). A process for each network was not built: hooks, edits and comparisons need the modules of all networks in
-this process.
+``forward()`` and pickles of the network fail later, and ``import ndissect`` beside a folder of that name gets ours
+(five tests fail). A process for each network was not built: hooks, edits and comparisons need the modules of all
+networks in this process.
 """
 
 from __future__ import annotations

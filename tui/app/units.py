@@ -12,7 +12,7 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
-from ndissect.tui.tables.columns import BY_WORD, UnitColumn, View, columns_of
+from ndissect.tui.tables.columns import BY_WORD, Medium, UnitColumn, columns_of
 from ndissect.tui.tables.remarks import marks
 from ndissect.tui.tables.units import Array, Texts, Units
 
@@ -56,8 +56,8 @@ def _units(session: Session, layer: str, concept: int | None = None) -> Units:
 
 
 def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, empty: str = "no units") -> Listing:
-    seen = [column for column in units.shown(View.BROWSE) if with_layer or column.key != "layer"]
-    told = [columns_of(View.BROWSE)[0], *units.shown(View.JSON)]
+    seen = [column for column in units.shown(Medium.BROWSE) if with_layer or column.key != "layer"]
+    told = [columns_of(Medium.BROWSE)[0], *units.shown(Medium.JSON)]
     filters = _filters(units, with_layer)
     units.read([*seen, *told])  # now: a store that is replaced is closed while its tables are still looked at
     names = [view.name for view in units.views]
@@ -78,7 +78,6 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
         return "\t".join([f"{p['layer']}:{p['unit']}", p["label"] or "", p["category"] or "", f"{p['iou']:.6g}"])
 
     evidence = any(column.evidence for column in seen)
-    about = {flag: [c.note for c in columns_of(View.BROWSE) if c.note and c.evidence is flag] for flag in (True, False)}
     return Listing(
         name="units",
         subject=subject,
@@ -92,8 +91,13 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
         faint=lambda row: bool(iou[row] <= DETECTOR_IOU),
         plain=plain,
         copied=copied,
-        notes=(*marks(units.views), *(["; ".join(about[True])] if evidence else []), *about[False]),
+        notes=(*marks(units.views), *(["; ".join(_notes(evidence=True))] if evidence else []), *_notes(evidence=False)),
     )
+
+
+def _notes(*, evidence: bool) -> list[str]:
+    """What is noted of the columns that are evidence, or of the others."""
+    return [column.note for column in columns_of(Medium.BROWSE) if column.note and column.evidence is evidence]
 
 
 def _column(column: UnitColumn, units: Units, session: Session, evidence: bool) -> Column:

@@ -31,7 +31,7 @@ def bench(
 ) -> None:
     """Time a dissection beside decoding and the bare forward pass, on this machine, in one process."""
     from ndissect.tui.cli.console import TerminalConsole
-    from ndissect.tui.cli.output import Column, Table, emit_line, print_json, print_table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, emit_line, print_json, print_table
     from ndissect.tui.tables.formats import number
 
     console = TerminalConsole()
@@ -62,5 +62,9 @@ def bench(
         f"dissection / (decoding and forward pass) = {m.ratio:.2f}; dense / tally = {m.dense_tally_s / m.tally_s:.1f}",
         f"{m.images} images, {m.units} units of {', '.join(m.layers)}, {m.precision}, on {m.device}",
     ]
-    columns = [Column(""), Column("seconds", number, right=True), Column("images/s", lambda x: f"{x:.0f}", right=True)]
-    print_table(Table(columns, rows, title=m.network, notes=notes), notes_in_logs=True)
+    columns = [
+        PrintedColumn(""),
+        PrintedColumn("seconds", number, right=True),
+        PrintedColumn("images/s", lambda x: f"{x:.0f}", right=True),
+    ]
+    print_table(PrintedTable(columns, rows, title=m.network, notes=notes), notes_in_logs=True)

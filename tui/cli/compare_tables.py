@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ndissect.tui.cli import output
-from ndissect.tui.cli.output import Column, Table
+from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 from ndissect.tui.tables.comparison import all_categories, mark
 from ndissect.tui.tables.formats import number
 from ndissect.tui.tables.remarks import UNIQUE
@@ -25,14 +25,14 @@ def draw(result: dict[str, Any], about: Sequence[str], rows: int | None) -> None
     marked = mark(result["differences"])
     tables = (about[0], _summary(result)), ("unique/cat", _unique(result)), ("detectors", _detectors(result))
     for title, (columns, lines) in tables:
-        output.print_table(Table(columns, lines, title=(marked, title)))
+        output.print_table(PrintedTable(columns, lines, title=(marked, title)))
         output.emit("\n")
     for pair in result["pairs"]:
         _draw_pair(pair, marked, rows)
         output.emit("\n")
     has_intervals = any(layer["intervals"] for layer in result["layers"])
     output.print_table(
-        Table([], [], notes=[*([_INTERVALS] if has_intervals else []), UNIQUE, *result["notes"], *about[1:]])
+        PrintedTable([], [], notes=[*([_INTERVALS] if has_intervals else []), UNIQUE, *result["notes"], *about[1:]])
     )
 
 
@@ -44,9 +44,9 @@ def _change(value: int, low: int | None, high: int | None) -> str:
     return f"{value:+}" + ("" if low is None or high is None else f" ({low:+} to {high:+})")
 
 
-def _summary(result: dict[str, Any]) -> tuple[list[Column], list[list[Any]]]:
+def _summary(result: dict[str, Any]) -> tuple[list[PrintedColumn], list[list[Any]]]:
     titles = ("units", "detectors", "q < 0.05", *(title for title, _ in _RULES))
-    columns = [Column(""), *(Column(title, right=True) for title in titles)]
+    columns = [PrintedColumn(""), *(PrintedColumn(title, right=True) for title in titles)]
     rows = []
     for layer in result["layers"]:
         s, intervals = layer["summary"], layer["intervals"] or {}
@@ -57,21 +57,21 @@ def _summary(result: dict[str, Any]) -> tuple[list[Column], list[list[Any]]]:
     return columns, rows
 
 
-def _unique(result: dict[str, Any]) -> tuple[list[Column], list[list[Any]]]:
+def _unique(result: dict[str, Any]) -> tuple[list[PrintedColumn], list[list[Any]]]:
     def cell(layer: dict[str, Any], category: str) -> str:
         n = layer["summary"]["by_category"].get(category)
         return "-" if n is None else _count(n, layer["intervals"] and layer["intervals"]["by_category"][category])
 
     categories = all_categories(result["layers"])
-    columns = [Column(""), *(Column(c, right=True) for c in categories)]
+    columns = [PrintedColumn(""), *(PrintedColumn(c, right=True) for c in categories)]
     return columns, [[layer["name"], *(cell(layer, c) for c in categories)] for layer in result["layers"]]
 
 
-def _detectors(result: dict[str, Any]) -> tuple[list[Column], list[list[Any]]]:
+def _detectors(result: dict[str, Any]) -> tuple[list[PrintedColumn], list[list[Any]]]:
     categories = all_categories(result["layers"])
     columns = [
-        Column(""),
-        *(Column(c, lambda n: "-" if n is None else output.count(n), right=True) for c in categories),
+        PrintedColumn(""),
+        *(PrintedColumn(c, lambda n: "-" if n is None else output.count(n), right=True) for c in categories),
     ]
     return columns, [
         [layer["name"], *(layer["detectors_by_category"].get(c, None) for c in categories)]
@@ -90,7 +90,7 @@ def _draw_pair(pair: dict[str, Any], marked: str, rows: int | None) -> None:
     ]
     units = pair["units"]
     if units is None:
-        output.print_table(Table([], [], notes=[*lines, "not as many units: none are matched"]))
+        output.print_table(PrintedTable([], [], notes=[*lines, "not as many units: none are matched"]))
         return
     apart = units["apart"]
     lines.append(
@@ -98,23 +98,23 @@ def _draw_pair(pair: dict[str, Any], marked: str, rows: int | None) -> None:
         f" {units['changed_detectors']} of {units['detectors']} detectors'"
         + ("" if apart is None else f"; IoU differs in {apart} units, by their intervals")
     )
-    output.print_table(Table([], [], notes=lines))
+    output.print_table(PrintedTable([], [], notes=lines))
     shown = units["rows"][:rows]
     columns = [
-        Column("unit", right=True),
-        Column("A", wraps=True),
-        Column("IoU", right=True),
-        Column("B", wraps=True),
-        Column("IoU", right=True),
-        Column("B - A", right=True),
-        *([] if apart is None else [Column("95 %", right=True)]),
+        PrintedColumn("unit", right=True),
+        PrintedColumn("A", wraps=True),
+        PrintedColumn("IoU", right=True),
+        PrintedColumn("B", wraps=True),
+        PrintedColumn("IoU", right=True),
+        PrintedColumn("B - A", right=True),
+        *([] if apart is None else [PrintedColumn("95 %", right=True)]),
     ]
-    columns[1] = Column(pair["a"]["name"], wraps=True)
-    columns[3] = Column(pair["b"]["name"], wraps=True)
+    columns[1] = PrintedColumn(pair["a"]["name"], wraps=True)
+    columns[3] = PrintedColumn(pair["b"]["name"], wraps=True)
     notes = (
         [f"{len(shown)} of {len(units['rows'])} units; --limit 0 shows all"] if len(shown) < len(units["rows"]) else []
     )
-    output.print_table(Table(columns, [_unit(unit, apart is not None) for unit in shown], notes=notes))
+    output.print_table(PrintedTable(columns, [_unit(unit, apart is not None) for unit in shown], notes=notes))
 
 
 def _unit(unit: dict[str, Any], intervals: bool) -> list[Any]:
@@ -149,7 +149,7 @@ _LONG = (
 )  # fmt: skip
 
 
-def long(result: dict[str, Any], rows: int | None) -> Table:
+def long(result: dict[str, Any], rows: int | None) -> PrintedTable:
     """All as one table with a line a number: ``block`` says of what it is, ``a`` and ``b`` are the layers compared."""
     layers = {layer["name"]: layer for layer in result["layers"]}
     lines = []
@@ -162,7 +162,9 @@ def long(result: dict[str, Any], rows: int | None) -> Table:
             *_units((pair["units"] or {"rows": []})["rows"][:rows]),
         ):
             lines.append({**who, **line, "comparable": "yes" if result["comparable"] else "no"})
-    return Table([Column(title) for title in _LONG], [[line.get(title) for title in _LONG] for line in lines])
+    return PrintedTable(
+        [PrintedColumn(title) for title in _LONG], [[line.get(title) for title in _LONG] for line in lines]
+    )
 
 
 def _counts(a: dict[str, Any], b: dict[str, Any], pair: dict[str, Any]) -> list[dict[str, Any]]:

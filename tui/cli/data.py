@@ -41,7 +41,7 @@ def info(
     from ndissect.engine.demo.named import find_named
     from ndissect.store.concepts import display_name
     from ndissect.store.files import human_bytes
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table
     from ndissect.tui.tables.formats import number
 
     d = describe(find_named(path), count, _note, max_pixels)
@@ -58,27 +58,27 @@ def info(
     if d.pack:
         about.append(f"packed: {d.pack.path}, {human_bytes(d.pack.bytes)}, {d.pack.packed}")
     columns = [
-        Column("category"),
-        Column("concepts", right=True),
-        Column("images", right=True),
-        Column("coverage", number, right=True),
+        PrintedColumn("category"),
+        PrintedColumn("concepts", right=True),
+        PrintedColumn("images", right=True),
+        PrintedColumn("coverage", number, right=True),
     ]
     rows = [[c.name, c.concepts, c.images, c.coverage] for c in d.categories]
-    print_table(Table(columns, rows, title=d.path, notes=about))
+    print_table(PrintedTable(columns, rows, title=d.path, notes=about))
     columns = [
-        Column(""),
-        Column("number", right=True),
-        Column("concept"),
-        Column("category"),
-        Column("images", right=True),
-        Column("coverage", number, right=True),
+        PrintedColumn(""),
+        PrintedColumn("number", right=True),
+        PrintedColumn("concept"),
+        PrintedColumn("category"),
+        PrintedColumn("images", right=True),
+        PrintedColumn("coverage", number, right=True),
     ]
     rows = [
         [which, c.number, display_name(c.name, c.category), c.category, c.images, c.coverage]
         for which, concepts in (("most", d.most), ("least", d.least))
         for c in concepts
     ]
-    print_table(Table(columns, rows, notes=["coverage: area in whole images, summed over images"]))
+    print_table(PrintedTable(columns, rows, notes=["coverage: area in whole images, summed over images"]))
 
 
 @app.command()
@@ -86,7 +86,7 @@ def check(path: DataArgument, max_pixels: MaxPixelsOption = None, json: JsonOpti
     """Open every file and list all that is wrong. Exit code 1 if anything is."""
     from ndissect.engine.data.check import check_dataset
     from ndissect.engine.demo.named import find_named
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table, tell
     from ndissect.tui.cli.progress import show_progress
 
     folder = find_named(path)
@@ -95,7 +95,12 @@ def check(path: DataArgument, max_pixels: MaxPixelsOption = None, json: JsonOpti
     if json:
         print_json({"path": str(folder), "problems": [asdict(p) for p in problems]})
     elif problems:
-        print_table(Table([Column("file"), Column("what is wrong", wraps=True)], [[p.file, p.what] for p in problems]))
+        print_table(
+            PrintedTable(
+                [PrintedColumn("file"), PrintedColumn("what is wrong", wraps=True)],
+                [[p.file, p.what] for p in problems],
+            )
+        )
     if problems:
         tell(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}")
         raise typer.Exit(1)

@@ -56,7 +56,7 @@ def layers(
     """List a network's layers that can be dissected: dotted name, module, units, map size."""
     from ndissect.engine.run.network_loader import network_loader, parse_size
     from ndissect.store.names import quoted
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table, tell
 
     load = network_loader(options)
     image_size = parse_size(input_size, "--input-size")
@@ -76,5 +76,12 @@ def layers(
     rows = [
         [x.name, x.module_type, x.units, f"{x.map_size[0]}x{x.map_size[1]}" if x.map_size else x.reason] for x in listed
     ]
-    columns = [Column("layer"), Column("module"), Column("units", right=True), Column("map")]
-    print_table(Table(columns, rows, title=network.spec, notes=[f"nd dissect {quoted(network.spec)} --layers NAME"]))
+    columns = [
+        PrintedColumn("layer"),
+        PrintedColumn("module"),
+        PrintedColumn("units", right=True),
+        PrintedColumn("map"),
+    ]
+    print_table(
+        PrintedTable(columns, rows, title=network.spec, notes=[f"nd dissect {quoted(network.spec)} --layers NAME"])
+    )

@@ -18,7 +18,7 @@ def doctor(
 ) -> None:
     """GPU, versions, viewer, terminal, file locking and free disk. Exit code 1 if something would fail."""
     from ndissect.tui.cli import doctor_checks as checks
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table
 
     findings = checks.examine(folder, os.environ)
     if json:
@@ -26,6 +26,10 @@ def doctor(
     else:
         rows = [[f.state, f.topic, f.detail] for f in findings]
         hints = [f"{f.topic}: {f.hint}" for f in findings if f.hint and f.state != "ok"]
-        print_table(Table([Column(""), Column("what"), Column("found", wraps=True)], rows, notes=hints))
+        print_table(
+            PrintedTable(
+                [PrintedColumn(""), PrintedColumn("what"), PrintedColumn("found", wraps=True)], rows, notes=hints
+            )
+        )
     if any(f.state == "fail" for f in findings):
         raise typer.Exit(1)

@@ -12,8 +12,8 @@ from ndissect.store.errors import WrongUse
 from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, complete_layer
-from ndissect.tui.cli.output import Column, Table
-from ndissect.tui.tables.columns import BY_WORD, SORTS, UnitColumn, View
+from ndissect.tui.cli.output import PrintedColumn, PrintedTable
+from ndissect.tui.tables.columns import BY_WORD, SORTS, Medium, UnitColumn
 from ndissect.tui.tables.formats import iou, number
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _layers(store: Store, json: bool) -> None:
         return
     columns, rows = layers_table(views)
     notes = [*marks(views), UNIQUE, evidence_line(store), protocol_line(store.protocol)]
-    output.print_table(Table(columns, rows, title=str(store.path), notes=notes))
+    output.print_table(PrintedTable(columns, rows, title=str(store.path), notes=notes))
 
 
 def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
@@ -165,7 +165,9 @@ def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
     }
 
 
-def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> tuple[list[Column], list[list[Any]]]:
+def layers_table(
+    views: Sequence[LayerView], categories: Sequence[str] = ()
+) -> tuple[list[PrintedColumn], list[list[Any]]]:
     """Columns and rows of a table of layers; with the unique detectors of each of ``categories`` at its end.
 
     How many detectors are told from chance stands beside their number, where any layer has a null.
@@ -175,14 +177,14 @@ def layers_table(views: Sequence[LayerView], categories: Sequence[str] = ()) -> 
     surviving = [n if (n := view.summary()["detectors_q05"]) is not None else math.nan for view in views]
     null = not all(map(math.isnan, surviving))
     columns = [
-        Column("layer"),
-        Column("units", right=True),
-        Column("detectors", right=True),
-        *([Column("q<0.05", lambda n: "-" if math.isnan(n) else str(n), right=True)] if null else []),
-        Column("unique/cat", right=True),
-        Column("unique/best", right=True),
-        Column("best unit"),  # the last that 80 columns hold: the categories then stand in a table below
-        *(Column(c, output.count, right=True) for c in categories),
+        PrintedColumn("layer"),
+        PrintedColumn("units", right=True),
+        PrintedColumn("detectors", right=True),
+        *([PrintedColumn("q<0.05", lambda n: "-" if math.isnan(n) else str(n), right=True)] if null else []),
+        PrintedColumn("unique/cat", right=True),
+        PrintedColumn("unique/best", right=True),
+        PrintedColumn("best unit"),  # the last that 80 columns hold: the categories then stand in a table below
+        *(PrintedColumn(c, output.count, right=True) for c in categories),
     ]
     rows = [[*layer_row(view), *(view.summary()["by_category"][c] for c in categories)] for view in views]
     if null:
@@ -199,7 +201,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
     every = Units(view.store, [view])
     _check_known(every, wanted, sort)
     selected = selection.select_units(view, wanted, sort)
-    columns = every.shown(View.INSPECT)
+    columns = every.shown(Medium.INSPECT)
     evidence = any(column.evidence for column in columns)
     units = every.only(selected[: output.rows_to_print(limit, json, notes=2 if evidence else 0)])
     if json:
@@ -225,15 +227,15 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
         notes.insert(0, f"{len(units)} of {len(selected)} units; --limit 0 shows all")
     elif len(selected) < view.units:
         notes.insert(0, f"{len(selected)} of {view.units} units match")
-    output.print_table(Table(printed, rows, title=f"{view.store.path}  {view.name}", notes=notes))
+    output.print_table(PrintedTable(printed, rows, title=f"{view.store.path}  {view.name}", notes=notes))
 
 
-def _printed(column: UnitColumn, evidence: bool) -> Column:
+def _printed(column: UnitColumn, evidence: bool) -> PrintedColumn:
     """A unit's column as it is printed. Where ``evidence`` makes a table wide, what stands to the right may go."""
     if column.kind == "bar":
-        return Column(column.title, output.bar, terminal_only=True)
+        return PrintedColumn(column.title, output.bar, terminal_only=True)
     drop = column.drop if evidence and column.right else 0
-    return Column(column.title, column.text, right=column.right, drop=drop, parts=column.parts)
+    return PrintedColumn(column.title, column.text, right=column.right, drop=drop, parts=column.parts)
 
 
 def _values(units: Units, column: UnitColumn) -> list[Any]:
@@ -270,13 +272,13 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
     about = f"{view.store.path}  {view.name}:{unit}  "
     about += "dead" if one["dead"] else f"{one['label'] or 'no label'}  IoU {one['iou']:.4f}"
     columns = [
-        Column("concept"),
-        Column("category"),
-        Column("IoU", iou, right=True),
-        Column("", output.bar, terminal_only=True),
-        Column("both px", right=True),
-        Column("unit px", right=True),
-        Column("concept px", right=True),
+        PrintedColumn("concept"),
+        PrintedColumn("category"),
+        PrintedColumn("IoU", iou, right=True),
+        PrintedColumn("", output.bar, terminal_only=True),
+        PrintedColumn("both px", right=True),
+        PrintedColumn("unit px", right=True),
+        PrintedColumn("concept px", right=True),
     ]
     rows = [
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
@@ -290,7 +292,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {quoted(f'{view.name}:{unit}', positional=True)}")
     notes += [remarks.evidence_line(view.store), remarks.protocol_line(view.store.protocol)]
-    output.print_table(Table(columns, rows, title=about, notes=notes))
+    output.print_table(PrintedTable(columns, rows, title=about, notes=notes))
 
 
 def concepts(
@@ -327,19 +329,19 @@ def concepts(
         output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": shown})
         return
     columns = [
-        Column("concept"),
-        Column("category"),
-        Column("images", lambda n: "-" if n < 0 else str(n), right=True),
-        Column("detectors", right=True),
-        Column("best unit"),
-        Column("IoU", iou, right=True),
-        Column("", output.bar, terminal_only=True),
+        PrintedColumn("concept"),
+        PrintedColumn("category"),
+        PrintedColumn("images", lambda n: "-" if n < 0 else str(n), right=True),
+        PrintedColumn("detectors", right=True),
+        PrintedColumn("best unit"),
+        PrintedColumn("IoU", iou, right=True),
+        PrintedColumn("", output.bar, terminal_only=True),
     ]
     table = [
         [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in shown
     ]
     notes = [f"{len(shown)} of {len(rows)} concepts; --limit 0 shows all"] if len(shown) < len(rows) else []
-    output.print_table(Table(columns, table, title=str(opened.path), notes=[*notes, *against]))
+    output.print_table(PrintedTable(columns, table, title=str(opened.path), notes=[*notes, *against]))
 
 
 def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: bool) -> None:
@@ -355,11 +357,11 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
         output.print_json({**about, "concept": name, "category": category, "units": shown})
         return
     columns = [
-        Column("layer"),
-        Column("unit", right=True),
-        Column("IoU", iou, right=True),
-        Column("", output.bar, terminal_only=True),
-        Column("its label"),
+        PrintedColumn("layer"),
+        PrintedColumn("unit", right=True),
+        PrintedColumn("IoU", iou, right=True),
+        PrintedColumn("", output.bar, terminal_only=True),
+        PrintedColumn("its label"),
     ]
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
     notes = [f"{len(shown)} of {len(units)} units; --limit 0 shows all"] if len(shown) < len(units) else []
@@ -369,4 +371,4 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
         remarks.protocol_line(layers[0].store.protocol),
     ]
     title = f"{layers[0].store.path}  {name} ({category})"
-    output.print_table(Table(columns, rows, title=title, notes=notes))
+    output.print_table(PrintedTable(columns, rows, title=title, notes=notes))

@@ -22,7 +22,7 @@ _AROUND = 14
 
 
 @dataclass(frozen=True)
-class Column:
+class PrintedColumn:
     """A column: its title, how a terminal shows a value, and on which side. Pipes get the plain value.
 
     ``terminal_only``: an ornament, left out of pipes and where a terminal is too narrow; ``drop``: left out of a
@@ -40,13 +40,13 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class PrintedTable:
     """A table to print; ``title``: a line above it, or several; ``notes`` stand below it; pipes get neither.
 
     It may have no column.
     """
 
-    columns: Sequence[Column]
+    columns: Sequence[PrintedColumn]
     rows: Sequence[Sequence[Any]]
     title: str | Sequence[str] = ""
     notes: Sequence[str] = field(default_factory=list)
@@ -113,7 +113,7 @@ def _jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def print_table(table: Table, *, notes_in_logs: bool = False) -> None:
+def print_table(table: PrintedTable, *, notes_in_logs: bool = False) -> None:
     """The table, drawn on a terminal, else as tab-separated lines with a header.
 
     Its notes are no part of what goes into a pipe. Those that tell of a mark (ndissect.store.marks) are told beside it,
@@ -144,7 +144,7 @@ def _plain(value: Any) -> str:
 _GAP = 2
 
 
-def _draw(table: Table) -> None:
+def _draw(table: PrintedTable) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -170,7 +170,7 @@ def _draw(table: Table) -> None:
         console.print(Text(one_line(note)))
 
 
-def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
+def _stacks(columns: Sequence[PrintedColumn], widths: Sequence[int], room: int) -> list[list[int]]:
     """The columns of each table that is drawn in ``room`` characters.
 
     There is one table where that is wide enough without ornaments and without the columns that may go. Otherwise there
@@ -196,10 +196,12 @@ def _stacks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list
     return stacks
 
 
-def _draw_columns(console: Any, columns: Sequence[Column], cells: Sequence[Sequence[Any]], shown: list[int]) -> None:
-    from rich.table import Table as RichTable
+def _draw_columns(
+    console: Any, columns: Sequence[PrintedColumn], cells: Sequence[Sequence[Any]], shown: list[int]
+) -> None:
+    from rich.table import PrintedTable
 
-    drawn = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    drawn = PrintedTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     wrapping = any(columns[i].wraps for i in shown)
     for i in shown:
         side: Literal["left", "right"] = "right" if columns[i].right else "left"

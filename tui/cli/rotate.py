@@ -113,7 +113,7 @@ def _header(protocol: Protocol, rotated: Rotated, seeds: int) -> str:
 
 def _print(rotated: Rotated, spec: str, protocol: Protocol, header: str, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table
     from ndissect.tui.tables.remarks import UNIQUE
     from ndissect.tui.tables.rotated import BEST_LABEL, DETECTORS, PER_CATEGORY, at_alphas, basis_json
 
@@ -134,10 +134,10 @@ def _print(rotated: Rotated, spec: str, protocol: Protocol, header: str, json: b
         print_json(value)
         return
     columns = [
-        Column("alpha", lambda a: f"{a:g}"),
-        Column("seeds", right=True),
+        PrintedColumn("alpha", lambda a: f"{a:g}"),
+        PrintedColumn("seeds", right=True),
         *(
-            Column(title, lambda x: f"{x:.1f}", right=True)
+            PrintedColumn(title, lambda x: f"{x:.1f}", right=True)
             for title in ("detectors", "unique/cat", "±cat", "unique/best", "±best", *rows[0].by_category)
         ),
     ]
@@ -145,7 +145,7 @@ def _print(rotated: Rotated, spec: str, protocol: Protocol, header: str, json: b
     checked = f"check: {rotated.layer} {rotated.check}" if rotated.check else "check: none, the network gives no scores"
     notes = [f"means over seeds, ±: their standard deviation; {UNIQUE}", header, checked]
     title = f"{spec} {rotated.layer}, {rotated.units} units"
-    print_table(Table(columns, lines, title=title, notes=notes), notes_in_logs=True)
+    print_table(PrintedTable(columns, lines, title=title, notes=notes), notes_in_logs=True)
 
 
 def _line(row: AtAlpha, detectors: str, per_category: str, best_label: str) -> list[float]:

@@ -94,7 +94,7 @@ def _header(paths: Sequence[Path]) -> str:
 
 def _print(dissected: Sequence[Dissected], by: str, name: str, header: str, json: bool) -> None:
     from ndissect.engine.experiments.series import show
-    from ndissect.tui.cli.output import Column, Table, count, print_json, print_table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, count, print_json, print_table
     from ndissect.tui.tables.remarks import UNIQUE
 
     if json:
@@ -102,14 +102,14 @@ def _print(dissected: Sequence[Dissected], by: str, name: str, header: str, json
         return
     varying = [f for f in _factors(dissected) if f != by and len({d.member.factors.get(f) for d in dissected}) > 1]
     categories = list(dissected[0].layers[0].by_category)
-    names = [] if by == "network" else [Column("network")]  # named by their specs, which say more
+    names = [] if by == "network" else [PrintedColumn("network")]  # named by their specs, which say more
     columns = [
         *names,
-        Column(name, right=bool(names)),
-        *(Column(f, right=True) for f in varying),
-        Column("layer"),
-        *(Column(t, right=True) for t in ("units", "detectors", "q<0.05", "unique/cat", "unique/best")),
-        *(Column(c, count, right=True) for c in categories),
+        PrintedColumn(name, right=bool(names)),
+        *(PrintedColumn(f, right=True) for f in varying),
+        PrintedColumn("layer"),
+        *(PrintedColumn(t, right=True) for t in ("units", "detectors", "q<0.05", "unique/cat", "unique/best")),
+        *(PrintedColumn(c, count, right=True) for c in categories),
     ]
 
     def value(d: Dissected, factor: str) -> str:
@@ -123,7 +123,7 @@ def _print(dissected: Sequence[Dissected], by: str, name: str, header: str, json
             for s in d.layers
         ]
     notes = [UNIQUE, header, f"stores: {dissected[0].path.parent}"]
-    print_table(Table(columns, rows, notes=notes), notes_in_logs=True)
+    print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)
 
 
 def _factors(dissected: Sequence[Dissected]) -> list[str]:

@@ -141,22 +141,34 @@ def _moment(seconds: float) -> str:
 def _print(
     runs: Sequence[dict[str, Any]], finished: Sequence[dict[str, Any]] | None, store: Path | None, json: bool
 ) -> None:
-    from ndissect.tui.cli.output import Column, Table, print_json, print_table, tell
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table, tell
 
     if json:
         print_json(_described(runs, finished))
         return
     if runs:
-        columns = [Column("store"), Column("state"), Column("phase"), Column("done"), Column("images/s", right=True)]
-        columns += [Column("left"), Column("for"), Column("stopped"), Column("process")]
-        print_table(Table(columns, [list(_cells(run)) for run in runs]))
+        columns = [
+            PrintedColumn("store"),
+            PrintedColumn("state"),
+            PrintedColumn("phase"),
+            PrintedColumn("done"),
+            PrintedColumn("images/s", right=True),
+        ]
+        columns += [PrintedColumn("left"), PrintedColumn("for"), PrintedColumn("stopped"), PrintedColumn("process")]
+        print_table(PrintedTable(columns, [list(_cells(run)) for run in runs]))
     else:
         whole = store is not None and store.exists()
         tell(f"no run writes {store or 'a store here'}" + (f"; {store} is whole" if whole else ""))
     if finished:
-        columns = [Column("store"), Column("state"), Column("finished"), Column("network"), Column("data")]
-        columns += [Column("layers"), Column("took")]
-        print_table(Table(columns, [list(_finished_cells(one)) for one in finished]))
+        columns = [
+            PrintedColumn("store"),
+            PrintedColumn("state"),
+            PrintedColumn("finished"),
+            PrintedColumn("network"),
+            PrintedColumn("data"),
+        ]
+        columns += [PrintedColumn("layers"), PrintedColumn("took")]
+        print_table(PrintedTable(columns, [list(_finished_cells(one)) for one in finished]))
     for run in runs:
         if not run["running"]:
             tell(_how_to_go_on(run))

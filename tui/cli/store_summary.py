@@ -9,7 +9,7 @@ from typing import Any
 from ndissect.store.files import find_store
 from ndissect.store.names import quoted
 from ndissect.tui.cli import output
-from ndissect.tui.cli.output import Table
+from ndissect.tui.cli.output import PrintedTable
 
 
 def _drift(provenance: Mapping[str, Any]) -> list[str]:
@@ -48,4 +48,4 @@ def print_summary(path: Path, json: bool) -> None:
             *_drift(store.provenance),
             f"next: nd inspect {layer}    nd overlay {unit}",
         ]
-        output.print_table(Table(columns, rows, notes=notes), notes_in_logs=True)
+        output.print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)

@@ -16,7 +16,7 @@ from ndissect.tui.cli.options import JsonOption
 from ndissect.tui.cli.run_options import takes_options
 
 if TYPE_CHECKING:
-    from ndissect.tui.cli.output import Table
+    from ndissect.tui.cli.output import PrintedTable
     from ndissect.tui.tables.swept import SweptLayer
 
 _Number = TypeVar("_Number", Fraction, float)
@@ -146,36 +146,36 @@ _EXPLAINED = (
 )
 
 
-def _by_iou(layer: SweptLayer, what: str) -> Table:
+def _by_iou(layer: SweptLayer, what: str) -> PrintedTable:
     """Detectors and both counts of unique detectors, for reading: q by IoU."""
-    from ndissect.tui.cli.output import Column, Table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 
-    columns = [Column("q", lambda q: f"{q:g}")]
-    columns += [Column(f"IoU > {at.iou:g}", right=True) for at in layer.levels[0].at]
+    columns = [PrintedColumn("q", lambda q: f"{q:g}")]
+    columns += [PrintedColumn(f"IoU > {at.iou:g}", right=True) for at in layer.levels[0].at]
     rows = [
         [level.q, *(f"{a.detectors}/{a.unique_per_category}/{a.unique_best_label}" for a in level.at)]
         for level in layer.levels
     ]
     title = f"{what}, {layer.name}, {layer.units} units: detectors/unique per category/unique by best label"
-    return Table(columns, rows, title=title)
+    return PrintedTable(columns, rows, title=title)
 
 
-def _by_category(layer: SweptLayer, notes: Sequence[str]) -> Table:
+def _by_category(layer: SweptLayer, notes: Sequence[str]) -> PrintedTable:
     """Detectors by category at the usual IoU, coverage, and changes, for reading."""
     from ndissect.store.scores import DETECTOR_IOU
-    from ndissect.tui.cli.output import Column, Table, count
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable, count
 
     categories = list(layer.levels[0].by_category)
-    columns = [Column("q", lambda q: f"{q:g}")]
-    columns += [Column(c, count, right=True) for c in categories]
-    columns += [Column("coverage", _percent, right=True), Column("changed", right=True)]
+    columns = [PrintedColumn("q", lambda q: f"{q:g}")]
+    columns += [PrintedColumn(c, count, right=True) for c in categories]
+    columns += [PrintedColumn("coverage", _percent, right=True), PrintedColumn("changed", right=True)]
     changed = [None, *(f"{c.changed} of {c.both}" for c in layer.changes)]
     rows = [
         [level.q, *level.by_category.values(), level.coverage, change]
         for level, change in zip(layer.levels, changed, strict=True)
     ]
     title = f"{layer.name}: detectors by the category of their label, IoU > {DETECTOR_IOU}"
-    return Table(columns, rows, title=title, notes=[_moves_line(layer), *notes])
+    return PrintedTable(columns, rows, title=title, notes=[_moves_line(layer), *notes])
 
 
 def _percent(share: float) -> str:
@@ -194,9 +194,9 @@ def _moves_line(layer: SweptLayer) -> str:
     )
 
 
-def _every_count(layers: Sequence[SweptLayer]) -> Table:
+def _every_count(layers: Sequence[SweptLayer]) -> PrintedTable:
     """A line for each layer, quantile and IoU, for programs."""
-    from ndissect.tui.cli.output import Column, Table
+    from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 
     categories = list(layers[0].levels[0].unique_by_category)
     titles = ["layer", "q", "IoU", "detectors", "unique/cat", "unique/best", *categories, "coverage"]
@@ -215,4 +215,4 @@ def _every_count(layers: Sequence[SweptLayer]) -> Table:
         for level in layer.levels
         for at in level.at
     ]
-    return Table([Column(title) for title in titles], rows)
+    return PrintedTable([PrintedColumn(title) for title in titles], rows)

@@ -25,7 +25,7 @@ from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.store.text import clean_text
 from ndissect.tui.pictures import overlay, sheets
 from ndissect.tui.tables import remarks, views
-from ndissect.tui.tables.columns import View, columns_of
+from ndissect.tui.tables.columns import Medium, columns_of
 from ndissect.tui.tables.origin import origin
 from ndissect.tui.tables.units import Array, Texts, Units, Values
 
@@ -132,7 +132,7 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
     categories = report_order(concepts.categories)
     area = store.concept_counts.area.sum(0)
     units = Units(store, layers)
-    told = [c for c in columns_of(View.PAGE | View.DETAILS) if c.key == "iou" or _known(units.numbers(c))]
+    told = [c for c in columns_of(Medium.PAGE | Medium.DETAILS) if c.key == "iou" or _known(units.numbers(c))]
     order = [concepts.categories.index(name) for name in categories]
     return {
         "detector": DETECTOR_IOU,
@@ -151,7 +151,7 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
                 "write": column.digits,
                 "help": column.help,
             }
-            for column in columns_of(View.PAGE)
+            for column in columns_of(Medium.PAGE)
             if column in told
         ],
         "units": {column.key: _values(units[column]) for column in told},

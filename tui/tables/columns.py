@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ndissect.tui.tables.units import Units, Values
 
 
-class View(Flag):
+class Medium(Flag):
     """Where a column is seen."""
 
     INSPECT = auto()  # the table of nd inspect
@@ -31,7 +31,7 @@ class View(Flag):
     EXPORT = auto()  # nd export --format parquet; of these columns, --format json has the evidence, too
 
 
-_EVERYWHERE = View.INSPECT | View.BROWSE | View.PAGE | View.JSON | View.EXPORT
+_EVERYWHERE = Medium.INSPECT | Medium.BROWSE | Medium.PAGE | Medium.JSON | Medium.EXPORT
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class UnitColumn:
     values: Callable[[Units], Values]
     kind: Literal["number", "text", "flag", "interval", "bar"] = "number"
     heading: str | None = None
-    where: View = _EVERYWHERE
+    where: Medium = _EVERYWHERE
     evidence: bool = False
     word: str = ""
     falling: bool = True
@@ -89,12 +89,12 @@ class UnitColumn:
         return self.kind in ("number", "interval")
 
 
-_TOLD = View.JSON | View.EXPORT | View.DETAILS
+_TOLD = Medium.JSON | Medium.EXPORT | Medium.DETAILS
 
 #: The columns in the order of an export. A table has the most telling ones first: see ``columns_of``.
 COLUMNS: tuple[UnitColumn, ...] = (
     UnitColumn(
-        "layer", lambda units: units.layers, "text", where=View.BROWSE | View.PAGE | View.EXPORT,
+        "layer", lambda units: units.layers, "text", where=Medium.BROWSE | Medium.PAGE | Medium.EXPORT,
         word="layer", falling=False, drop=5, drop_alone=10,
     ),
     UnitColumn("unit", lambda units: units.unit, word="unit", falling=False, width=5, drop=0),
@@ -108,14 +108,14 @@ COLUMNS: tuple[UnitColumn, ...] = (
         text=iou, short=lambda value: f"{value:.3f}" if value > 0 else "-", width=5, drop=0, digits=("fixed", 4),
     ),
     UnitColumn(
-        "bar", lambda units: units.iou, "bar", heading="", where=View.INSPECT | View.BROWSE, drop=6, drop_alone=2
+        "bar", lambda units: units.iou, "bar", heading="", where=Medium.INSPECT | Medium.BROWSE, drop=6, drop_alone=2
     ),
-    UnitColumn("concept_number", lambda units: units.concept_number, where=View.EXPORT),
-    UnitColumn("intersection", lambda units: units.behind_label("intersection"), where=View.EXPORT),
-    UnitColumn("area", lambda units: units.behind_label("area"), where=View.EXPORT),
-    UnitColumn("concept_area", lambda units: units.concept_area, where=View.EXPORT),
+    UnitColumn("concept_number", lambda units: units.concept_number, where=Medium.EXPORT),
+    UnitColumn("intersection", lambda units: units.behind_label("intersection"), where=Medium.EXPORT),
+    UnitColumn("area", lambda units: units.behind_label("area"), where=Medium.EXPORT),
+    UnitColumn("concept_area", lambda units: units.concept_area, where=Medium.EXPORT),
     UnitColumn(
-        "interval", lambda units: units.interval, "interval", where=View.INSPECT | View.BROWSE, evidence=True,
+        "interval", lambda units: units.interval, "interval", where=Medium.INSPECT | Medium.BROWSE, evidence=True,
         word="low", text=lambda ends: interval(*ends), parts=("low", "high"), width=11, drop=1,
         note="interval of the IoU: 95 %",
     ),
@@ -134,7 +134,7 @@ COLUMNS: tuple[UnitColumn, ...] = (
         text=share, width=9, drop=7, digits=("fixed", 2), help="share of resamples in which the label stays the best",
     ),
     UnitColumn(
-        "train_iou", lambda units: units.evidence("train_iou"), where=View.EXPORT | View.DETAILS, evidence=True
+        "train_iou", lambda units: units.evidence("train_iou"), where=Medium.EXPORT | Medium.DETAILS, evidence=True
     ),
     UnitColumn(
         "heldout_iou", lambda units: units.evidence("heldout_iou"), heading="held-out", evidence=True, word="heldout",
@@ -147,41 +147,41 @@ COLUMNS: tuple[UnitColumn, ...] = (
         help="how well the peak activation finds the images that hold the label",
     ),
     UnitColumn(
-        "base_rate", lambda units: units.evidence("base_rate"), where=View.EXPORT | View.DETAILS, evidence=True
+        "base_rate", lambda units: units.evidence("base_rate"), where=Medium.EXPORT | Medium.DETAILS, evidence=True
     ),
     UnitColumn(
-        "heldout_label", lambda units: units.heldout_labels, "text", where=View.EXPORT | View.DETAILS, evidence=True
+        "heldout_label", lambda units: units.heldout_labels, "text", where=Medium.EXPORT | Medium.DETAILS, evidence=True
     ),
     UnitColumn(
         "threshold", lambda units: units.statistic("threshold"), word="threshold", text=number,
         short=short_number, drop=9,
     ),
     UnitColumn(
-        "dead", lambda units: units.statistic("dead"), "flag", where=View.INSPECT | _TOLD, word="dead", drop=0,
+        "dead", lambda units: units.statistic("dead"), "flag", where=Medium.INSPECT | _TOLD, word="dead", drop=0,
         text=lambda dead: "dead" if dead else "",
     ),
-    UnitColumn("nan", lambda units: units.statistic("nan"), where=View.EXPORT),
-    UnitColumn("inf", lambda units: units.statistic("inf"), where=View.EXPORT),
-    UnitColumn("minimum", lambda units: units.statistic("minimum"), where=View.EXPORT),
-    UnitColumn("maximum", lambda units: units.statistic("maximum"), where=View.EXPORT),
+    UnitColumn("nan", lambda units: units.statistic("nan"), where=Medium.EXPORT),
+    UnitColumn("inf", lambda units: units.statistic("inf"), where=Medium.EXPORT),
+    UnitColumn("minimum", lambda units: units.statistic("minimum"), where=Medium.EXPORT),
+    UnitColumn("maximum", lambda units: units.statistic("maximum"), where=Medium.EXPORT),
     UnitColumn(
-        "images", lambda units: units.known_images, where=View.BROWSE, word="images",
+        "images", lambda units: units.known_images, where=Medium.BROWSE, word="images",
         order=lambda units: units.images, text=lambda count: f"{count:.0f}" if count > 0 else "", width=7, drop=11,
         note="images: how many hold the concept; a label that rests on few may win by chance",
     ),
 )  # fmt: skip
 
-# What comes before the other columns of a view where that is not the order of COLUMNS.
+# What comes before the other columns where the order is not that of COLUMNS.
 _FIRST = {
-    View.INSPECT: ("unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
-    View.BROWSE: ("layer", "unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
-    View.JSON: ("unit", "label", "category", "iou", "threshold", "dead"),
+    Medium.INSPECT: ("unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
+    Medium.BROWSE: ("layer", "unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
+    Medium.JSON: ("unit", "label", "category", "iou", "threshold", "dead"),
 }
 
 
-def columns_of(view: View) -> tuple[UnitColumn, ...]:
-    """The columns that ``view`` has, or one of several views, in its order."""
-    return _ordered([column for column in COLUMNS if column.where & view], _FIRST.get(view, ()))
+def columns_of(medium: Medium) -> tuple[UnitColumn, ...]:
+    """The columns that are seen in ``medium``, or in one of several, in its order."""
+    return _ordered([column for column in COLUMNS if column.where & medium], _FIRST.get(medium, ()))
 
 
 def _ordered(columns: list[UnitColumn], first: tuple[str, ...]) -> tuple[UnitColumn, ...]:
@@ -203,7 +203,7 @@ BY_WORD: dict[str, UnitColumn] = {
 def _sorts() -> tuple[str, ...]:
     """The orders of ``nd inspect``: by words, and by two texts; ``report`` is the papers'."""
     first = ("iou", "unit", "label", "category", "threshold", "report")
-    numbers = (w for w, column in BY_WORD.items() if column.right and View.INSPECT in column.where)
+    numbers = (w for w, column in BY_WORD.items() if column.right and Medium.INSPECT in column.where)
     return tuple(dict.fromkeys((*first, *numbers)))
 
 

@@ -18,7 +18,7 @@ from ndissect.store.concepts import ConceptTable, report_order
 from ndissect.store.counts import Ints
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import DETECTOR_IOU
-from ndissect.tui.tables.columns import View, columns_of
+from ndissect.tui.tables.columns import Medium, columns_of
 from ndissect.tui.tables.origin import same_data
 from ndissect.tui.tables.units import Units, units_json
 from ndissect.tui.tables.views import concept_detectors
@@ -253,4 +253,4 @@ def _units(a: Side, b: Side) -> dict[str, Any]:
 def _labels(side: Side) -> list[dict[str, Any]]:
     """The label of each unit, by the keys of JSON."""
     keys = ("label", "category", "iou", "dead")
-    return units_json(Units(side.store, [side.view]), [c for c in columns_of(View.JSON) if c.key in keys])
+    return units_json(Units(side.store, [side.view]), [c for c in columns_of(Medium.JSON) if c.key in keys])

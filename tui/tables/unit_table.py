@@ -13,7 +13,7 @@ from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import marks_json
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
-from ndissect.tui.tables.columns import View, columns_of
+from ndissect.tui.tables.columns import Medium, columns_of
 from ndissect.tui.tables.remarks import evidence_line, marks, protocol_line
 from ndissect.tui.tables.units import Array, Texts, Units, units_json
 from ndissect.tui.tables.views import best_json
@@ -40,8 +40,8 @@ def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
 
 def every_unit_json(view: LayerView) -> list[dict[str, Any]]:
     """The units of a layer with all the evidence for their labels, and the best concept of each category."""
-    told = columns_of(View.JSON)
-    columns = [*told, *(c for c in columns_of(View.EXPORT) if c.evidence and c not in told)]
+    told = columns_of(Medium.JSON)
+    columns = [*told, *(c for c in columns_of(Medium.EXPORT) if c.evidence and c not in told)]
     units = units_json(Units(view.store, [view]), columns)
     return [{**unit, "best": best_json(view, unit["unit"])} for unit in units]
 
@@ -61,7 +61,7 @@ def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
     number = np.append(concepts.number, -1)
     concept_area = np.append(units.store.concept_counts.area.sum(0), 0)
     arrays: dict[str, Array] = {}
-    for column in columns_of(View.EXPORT):
+    for column in columns_of(Medium.EXPORT):
         values = units[column]
         arrays[column.key] = values.objects() if isinstance(values, Texts) else values
     for category in report_order(concepts.categories):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
-from ndissect.tui.tables.columns import UnitColumn, View, columns_of
+from ndissect.tui.tables.columns import Medium, UnitColumn, columns_of
 
 Array = npt.NDArray[Any]
 
@@ -99,9 +99,9 @@ class Units:
         """Whether the number is known of any unit of the layers, be it one of these or not."""
         return not np.isnan(Units(self.store, self.views).numbers(column)).all()
 
-    def shown(self, view: View) -> list[UnitColumn]:
-        """The columns of ``view``, without evidence that is known of no unit of the layers."""
-        return [column for column in columns_of(view) if not column.evidence or self.any_known(column)]
+    def shown(self, medium: Medium) -> list[UnitColumn]:
+        """The columns that are seen in ``medium``, without evidence that is known of no unit of the layers."""
+        return [column for column in columns_of(medium) if not column.evidence or self.any_known(column)]
 
     # Where the values come from
 
@@ -228,7 +228,7 @@ class Units:
 
 def units_json(units: Units, columns: Sequence[UnitColumn] | None = None) -> list[dict[str, Any]]:
     """The units as ``nd inspect --json`` prints them, or these ``columns``: evidence that is not known is None."""
-    columns = columns_of(View.JSON) if columns is None else columns
+    columns = columns_of(Medium.JSON) if columns is None else columns
     keys = [column.key for column in columns]
     values = [_or_none(units.listed(column)) if column.evidence else units.listed(column) for column in columns]
     return [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]
