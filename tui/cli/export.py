@@ -15,7 +15,7 @@ from ndissect.tui.cli.options import ForceOption, StoreOption, complete_layer
 
 if TYPE_CHECKING:
     from ndissect.store.layer_view import LayerView
-from ndissect.store.reader import Store
+    from ndissect.store.reader import Store
 
 
 class Format(StrEnum):
