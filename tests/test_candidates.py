@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +330,34 @@ def test_each_batch_is_written_once(tmp_path: Path) -> None:
         one, other = saved.candidate_files(record, PLACES, IMAGES)
         assert [p.images for p in other] == [[18, 19]]
         assert len(one) == 4
+
+
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from ndissect.engine.run.saved_run import SavedRun
+saved = SavedRun(Path(sys.argv[1]), {})
+with saved.held():
+    saved.save(0, {"done": 1}, {"a": torch.ones(3)})
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a write beyond the limit is the end
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    saved.save(0, {"done": 2}, {"a": torch.ones(1_000_000)})
+"""
+
+
+def test_a_run_that_is_killed_in_the_middle_of_a_file_leaves_what_the_next_one_goes_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / ".x.saved"
+    done = subprocess.run([sys.executable, "-c", KILLED, folder])
+    assert done.returncode == -signal.SIGXFSZ
+    left = [path for path in folder.iterdir() if path.suffix == ".part"]
+    assert len(left) == 1 and left[0].stat().st_size == 100_000, "it was in the middle of a file"
+    again = SavedRun(folder, {})
+    with again.held():
+        record, state = again.load(0) or pytest.fail("it was saved")
+        assert (record["done"], state["a"].tolist()) == (1, [1.0] * 3)
+        again.save(0, {"done": 3}, {})
+        assert not left[0].exists()
 
 
 def test_batches_of_a_damaged_file_are_refused_in_words(tmp_path: Path) -> None:

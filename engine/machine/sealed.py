@@ -6,9 +6,9 @@ own header: so a file is replaced as a whole or not at all, and there is no seco
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ndissect.engine.machine.state import State
@@ -25,6 +24,17 @@ from ndissect.engine.machine.utf8_path import utf8_path
 
 #: What reading a file that was damaged, or written by something else, may raise.
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, OverflowError)
+
+
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
 
 
 class Damaged(Exception):
@@ -45,13 +55,29 @@ def write_sealed(path: Path, state: State, record: Mapping[str, Any], belongs: s
     on_host = {name: t.detach().to("cpu").contiguous() for name, t in state.items()}
     text = json.dumps(record)
     digest = _digest(text, on_host, belongs)
-    try:
-        with utf8_path(path) as name:
-            save_file(on_host, name, {"record": text, "digest": digest})
-    except SafetensorError as e:  # a failure of the disk, in the words of another language
-        full = "os error 28" in str(e) or "No space" in str(e)
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(e)) from e
+    _write(path, on_host, {"record": text, "digest": digest})
     return digest
+
+
+def _write(path: Path, state: State, metadata: Mapping[str, str]) -> None:
+    """Write the file ``path`` in the format of safetensors, and no other.
+
+    The library itself writes to a file under a random name first, which a kill would leave beside ``path``.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))  # each where its numbers are aligned
+    end = 0
+    for name in names:
+        start, end = end, end + state[name].nbytes
+        dtype, shape = _DTYPES[state[name].dtype], list(state[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - no link is followed
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(_bytes(state[name]))
 
 
 def read_sealed(path: Path, belongs: str) -> Sealed:
