@@ -199,9 +199,9 @@ def _stacks(columns: Sequence[PrintedColumn], widths: Sequence[int], room: int) 
 def _draw_columns(
     console: Any, columns: Sequence[PrintedColumn], cells: Sequence[Sequence[Any]], shown: list[int]
 ) -> None:
-    from rich.table import PrintedTable
+    from rich.table import Table
 
-    drawn = PrintedTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     wrapping = any(columns[i].wraps for i in shown)
     for i in shown:
         side: Literal["left", "right"] = "right" if columns[i].right else "left"
