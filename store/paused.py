@@ -35,9 +35,9 @@ _STATUS_KIND = "ndissect-saved-status"
 # run.json holds what a run is of: its layers, and how it was started. What is longer was written by something else.
 _MAX_BYTES = 4 << 20
 _PHASE = re.compile(r"(\d{1,6})\.phase(\d{1,6})\.safetensors", re.ASCII)
-# Each whole or begun (ndissect.store.files.atomic). Safetensors begins a file as .tmp and six letters or digits.
+# Each whole or begun (ndissect.store.files.atomic).
 _NAME = r"(run\.json|status\.json|\d{1,6}\.(phase|kept)\d{1,6}\.safetensors)"
-_KNOWN = re.compile(rf"lock|{_NAME}|\.{_NAME}(\.[\w-]{{1,64}}){{1,2}}\.part|\.tmp[A-Za-z0-9]{{6}}", re.ASCII)
+_KNOWN = re.compile(rf"lock|{_NAME}|\.{_NAME}(\.[\w-]{{1,64}}){{1,2}}\.part", re.ASCII)
 _SAVED = re.compile(r"\..+\.saved|.+\.shard-\d{1,9}-of-\d{1,9}", re.DOTALL)
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
