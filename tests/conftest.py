@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each process a folder of a short name for temporary files: the longer a path, the more lines show it."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if hasattr(config, "workerinput"):  # not a pytest that a test of a worker starts
         theirs = Path(config.option.basetemp)
         config.option.basetemp = theirs.with_name(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
 
@@ -39,7 +39,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     Two locked files do it. Whoever has ``turn`` is the next to start, so that tests which run beside others do not
     always come before one that waits for their end. ``running`` is shared by tests that run at the same time.
     """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not hasattr(item.config, "workerinput"):
         return (yield)
     # The folder that all processes of these tests share: each has its own for temporary files in it.
     factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]

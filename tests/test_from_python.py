@@ -99,7 +99,7 @@ def test_a_program_sweeps_and_rotates(asked: Options) -> None:
     swept = sweep_quantiles(asked, [Fraction("0.2"), Fraction("0.1")], Console())
     assert [d.protocol.q for d in swept.sweep.dissections] == [Fraction(1, 5), Fraction(1, 10)]
     rotated = rotate_layer(asked, [0, 1], Console(), seeds=1)
-    assert [basis.alpha for basis in rotated.rotated.found] == [0, 1]
+    assert [basis.alpha for basis in rotated.rotated.bases] == [0, 1]
 
 
 def test_a_program_dissects_a_series(asked: Options, target: Path) -> None:

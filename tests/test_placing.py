@@ -340,7 +340,7 @@ def test_ordinary_networks_are_placed_over_the_whole_image_in_every_layer(name: 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "convnext_tiny"])
 def test_random_networks_are_not_refused_for_what_they_see_of_the_image(name: str, tmp_path: Path) -> None:
     """Their deep layers see most of the image at once: what comes back has no clear place, and is not judged."""
-    from ndissect.engine.geometry.map_alignment import place
+    from ndissect.engine.geometry.map_alignment import align_map
     from ndissect.engine.geometry.responses import respond
     from ndissect.engine.networks.capture import Capture
 
@@ -358,7 +358,7 @@ def test_random_networks_are_not_refused_for_what_they_see_of_the_image(name: st
         responses = respond(maps, image, names)
     extents = trace_extents(network.module, inputs, names)
     size = tuple(inputs.shape[-2:])
-    faults = {i.name: place(extents[i.name], responses[i.name], i.map_size, size).fault for i in infos}
+    faults = {i.name: align_map(extents[i.name], responses[i.name], i.map_size, size).fault for i in infos}
     assert {n: fault for n, fault in faults.items() if fault} == {}
 
 
