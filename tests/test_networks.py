@@ -187,7 +187,7 @@ def test_wrong_specs_are_told_apart(tmp_path, monkeypatch):
     assert "no module named nowhere.at_all" in fails("nowhere.at_all:net", WrongUse).message
     error = fails("small.py:nett", WrongUse)
     assert "no factory named 'nett'" in error.message
-    assert error.hint == "Nearest: net. It defines: net, Other."
+    assert error.hint == "Nearest: net. It defines: net, Other"
     assert "factory" in fails("timm:resnet18", WrongUse).hint
     assert "--weights" in fails("small.py:net", WrongUse, partial=True).hint
     for spec in ("", ":", "small.py:", ":net"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ndissect.store.errors import NDError
 
-_WAIT = "Wait until it ends, then try again."
+_WAIT = "Wait until it ends, then try again"
 # Nothing is cut to length, nor is a link followed, nor a pipe waited for: the name may be taken by another file.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -63,7 +63,7 @@ def _open(lock: Path) -> int:
 
 
 def _no_lock(lock: Path) -> NDError:
-    return NDError(f"{lock} is a link, or no file: a lock is neither", "Move it away, then try again.")
+    return NDError(f"{lock} is a link, or no file: a lock is neither", "Move it away, then try again")
 
 
 def _lock(descriptor: int, busy: str) -> None:

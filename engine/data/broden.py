@@ -31,7 +31,7 @@ _SIZES = ("ih", "iw", "sh", "sw")
 _LONGEST_SIDE = 2**15
 # What a path that leads out of its folder must hold: a quick look at every cell, a slow one at few.
 _SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
-_CHECK = "`nd data check` lists everything that is wrong with a data set."
+_CHECK = "`nd data check` lists everything that is wrong with a data set"
 
 
 def split_by_name(name: str) -> str:

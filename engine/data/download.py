@@ -81,25 +81,25 @@ def download(
     """
     if name not in DOWNLOADS:
         near = nearest(name, list(DOWNLOADS)) or list(DOWNLOADS)
-        raise WrongUse(f"There is no data set {name} to download.", f"Did you mean {' or '.join(near)}?")
+        raise WrongUse(f"There is no data set {name} to download", f"Did you mean {' or '.join(near)}?")
     folder = cache or cache_folder()
     target = folder / name
     if _is_complete(target):
         return target
     if target.exists():
-        raise NDError(f"{target} exists but holds no index.csv and label.csv.", "Move it away and try again.")
+        raise NDError(f"{target} exists but holds no index.csv and label.csv", "Move it away and try again")
     url = f"{(base_url or os.environ.get('ND_BRODEN_URL') or BRODEN_URL).rstrip('/')}/{name}.zip"
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise WrongUse(f"{url} is no http or https address.", "Correct the environment variable ND_BRODEN_URL.")
+        raise WrongUse(f"{url} is no http or https address", "Correct the environment variable ND_BRODEN_URL")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / f"{name}.lock", f"Another process is downloading to {folder}."):
+        with alone(folder / f"{name}.lock", f"Another process is downloading to {folder}"):
             if not _is_complete(target):
                 _fetch_and_unpack(url, folder, name, _Talk(progress, notice), patience)
     except OSError as error:
         what = remedy(error, "choose another folder with the environment variable ND_CACHE")
-        hint = f"What was fetched is kept: {what}; then try again."
-        raise NDError(f"{folder} cannot be written: {error.strerror or error}.", hint) from error
+        hint = f"What was fetched is kept: {what}; then try again"
+        raise NDError(f"{folder} cannot be written: {error.strerror or error}", hint) from error
     return target
 
 
@@ -122,7 +122,7 @@ def _fetch_and_unpack(url: str, folder: Path, name: str, talk: _Talk, patience: 
         try:
             unpack(given, folder / name, talk.progress)
         except BadArchive as fault:
-            raise BadArchive(fault.message, f"Remove {given} and try again to download it.") from fault
+            raise BadArchive(fault.message, f"Remove {given} and try again to download it") from fault
         return
     _fetch(url, part, talk, patience)
     try:
@@ -131,7 +131,7 @@ def _fetch_and_unpack(url: str, folder: Path, name: str, talk: _Talk, patience: 
         # Kept, it would be taken for a complete download for ever.
         part.unlink()
         _state(part).unlink(missing_ok=True)
-        hint = "The file was removed: try again to download it from the start."
+        hint = "The file was removed: try again to download it from the start"
         raise BadArchive(f"What came from {url} is of no use. {fault.message}", hint) from fault
     part.unlink()
     _state(part).unlink(missing_ok=True)
@@ -280,13 +280,13 @@ def _network_reason(error: Exception, url: str) -> str:
 
 
 def _give_up(url: str, part: Path, reason: str) -> NoReturn:
-    kept = f" {gigabytes(_size(part))} are kept in {part}." if _size(part) else ""
+    kept = f". {gigabytes(_size(part))} are kept in {part}" if _size(part) else ""
     archive = part.with_suffix("")
     again = f"Try again later{' to continue' if kept else ''}"
     raise NDError(
-        f"{url} could not be downloaded: {reason}.{kept}",
+        f"{url} could not be downloaded: {reason}{kept}",
         f"{again}; or put a copy of the archive at {archive} and run this again; or pass its unpacked folder with "
-        f"--data; or name another host in the environment variable ND_BRODEN_URL.",
+        f"--data; or name another host in the environment variable ND_BRODEN_URL",
     )
 
 

@@ -64,7 +64,7 @@ def open_folder(folder: Path, report: Report | None = None, max_pixels: int | No
     ``report`` receives every fault of the tables and the reading goes on; without it the first fault is raised.
     """
     if not folder.is_dir():
-        raise NDError(f"There is no folder {folder}.", "Pass the folder of a data set.")
+        raise NDError(f"There is no folder {folder}", "Pass the folder of a data set")
     data_format = _format_of(folder)
     if data_format is None:
         raise _not_a_dataset(folder)
@@ -82,20 +82,20 @@ def find_dataset(text: str) -> Path:
     if os.path.exists(path):  # noqa: PTH110
         archive = path.suffix.lower() == ".zip"
         tables = ", or ".join(" and ".join(f.signs) for f in FORMATS)
-        hint = "Unpack it and pass the folder." if archive else f"Pass the folder that holds {tables}."
-        raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder.", hint)
+        hint = "Unpack it and pass the folder" if archive else f"Pass the folder that holds {tables}"
+        raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder", hint)
     if len(path.parts) == 1 and ".." not in path.parts:
         downloaded = cache_folder() / path
         if os.path.isdir(downloaded):  # noqa: PTH112
             return downloaded
         if text in DOWNLOADS:
-            where = f"There is no folder {text} here or in {cache_folder()}."
-            raise WrongUse(where, f"Fetch it with `nd data download {text}`, or pass the folder where you have it.")
+            where = f"There is no folder {text} here or in {cache_folder()}"
+            raise WrongUse(where, f"Fetch it with `nd data download {text}`, or pass the folder where you have it")
         near = nearest(text, list(DOWNLOADS))
         if near:
-            raise WrongUse(f"There is no data set {text}.", f"Did you mean {' or '.join(near)}?")
-    hint = f"Pass a folder in {_names()} format, or fetch one with `nd data download {DOWNLOADS[0]}`."
-    raise WrongUse(f"There is no folder {text}.", hint)
+            raise WrongUse(f"There is no data set {text}", f"Did you mean {' or '.join(near)}?")
+    hint = f"Pass a folder in {_names()} format, or fetch one with `nd data download {DOWNLOADS[0]}`"
+    raise WrongUse(f"There is no folder {text}", hint)
 
 
 def _format_of(folder: Path) -> DataFormat | None:
@@ -106,9 +106,9 @@ def _not_a_dataset(folder: Path) -> NDError:
     """The error for a folder of no known format, with a guess at what was meant."""
     inside = [path for path in sorted(folder.iterdir()) if os.path.isdir(path) and _format_of(path)]  # noqa: PTH112
     contents = ", or ".join(f"{', '.join(f.signs)} and images/" for f in FORMATS)
-    hint = f"Did you mean {inside[0]}?" if inside else f"Pass the folder that holds {contents}."
+    hint = f"Did you mean {inside[0]}?" if inside else f"Pass the folder that holds {contents}"
     signs = " nor ".join(sign for f in FORMATS for sign in f.signs)
-    return NDError(f"{folder} is not a data set in {_names()} format: it holds neither {signs}.", hint)
+    return NDError(f"{folder} is not a data set in {_names()} format: it holds neither {signs}", hint)
 
 
 def _names() -> str:

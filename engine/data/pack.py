@@ -108,8 +108,8 @@ def pack(
                 _discard(old)
     except OSError as error:
         what = remedy(error, "move the cache with ND_CACHE")
-        hint = f"What was packed is kept: {what}; then run the same command again."
-        raise NDError(f"{folder} cannot be written: {error.strerror or error}.", hint) from error
+        hint = f"What was packed is kept: {what}; then run the same command again"
+        raise NDError(f"{folder} cannot be written: {error.strerror or error}", hint) from error
     return folder
 
 
@@ -127,7 +127,7 @@ def remove_pack(dataset: FolderDataset) -> list[tuple[Path, int]]:
                     _discard(folder)
     except OSError as error:
         raise NDError(
-            f"The pack cannot be removed: {error.strerror or error}.", f"Delete {pack_folder(dataset)} yourself."
+            f"The pack cannot be removed: {error.strerror or error}", f"Delete {pack_folder(dataset)} yourself"
         ) from error
     return removed
 
@@ -136,7 +136,7 @@ def remove_pack(dataset: FolderDataset) -> list[tuple[Path, int]]:
 def _alone(dataset: FolderDataset) -> Iterator[None]:
     folder = pack_folder(dataset)
     own_folder(folder.parent)
-    with alone(folder.with_name(f".{folder.name}.lock"), f"Another process is packing {dataset.name} into {folder}."):
+    with alone(folder.with_name(f".{folder.name}.lock"), f"Another process is packing {dataset.name} into {folder}"):
         yield
 
 

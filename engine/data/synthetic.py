@@ -98,7 +98,7 @@ def write_synthetic(
         part = hidden(folder, "part")
         own_folder(part)
         # When one process gives the folder its final name, no other may be writing to it.
-        with alone_in(part, f"Another process is writing {part}."):
+        with alone_in(part, f"Another process is writing {part}"):
             if not _is_ready(folder, wanted):  # it was made since
                 _begin(part, wanted)
                 _draw_all(part, wanted, workers or _cores(), progress)
@@ -108,11 +108,11 @@ def write_synthetic(
                     folder.rmdir()
                 part.rename(folder)
     except BrokenProcessPool as error:
-        what = f"A process that drew images for {folder} was ended from outside, perhaps for lack of memory."
-        raise NDError(what, "Try again with fewer workers: what is finished is kept.") from error
+        what = f"A process that drew images for {folder} was ended from outside, perhaps for lack of memory"
+        raise NDError(what, "Try again with fewer workers: what is finished is kept") from error
     except OSError as error:
-        hint = f"What is finished is kept: {remedy(error, 'choose another folder')}."
-        raise NDError(f"The synthetic data cannot be written to {folder}: {error.strerror or error}.", hint) from error
+        hint = f"What is finished is kept: {remedy(error, 'choose another folder')}"
+        raise NDError(f"The synthetic data cannot be written to {folder}: {error.strerror or error}", hint) from error
     return folder
 
 
@@ -127,7 +127,7 @@ def _check(wanted: Parameters, workers: int) -> None:
     }
     for name, (value, least, most) in bounds.items():
         if not least <= value <= most:
-            raise WrongUse(f"A synthetic data set cannot have {name} {value}.", f"Choose from {least} to {most}.")
+            raise WrongUse(f"A synthetic data set cannot have {name} {value}", f"Choose from {least} to {most}")
 
 
 def _is_ready(folder: Path, wanted: Parameters) -> bool:
@@ -138,11 +138,11 @@ def _is_ready(folder: Path, wanted: Parameters) -> bool:
     if there == asdict(wanted):
         return True
     if there is None:
-        raise NDError(f"{folder} exists and is no synthetic data set.", "Name a new folder, or move this one away.")
+        raise NDError(f"{folder} exists and is no synthetic data set", "Name a new folder, or move this one away")
     other = "; ".join(
         f"{name} {there.get(name)}, not {value}" for name, value in asdict(wanted).items() if there.get(name) != value
     )
-    raise NDError(f"{folder} holds another synthetic data set: {other}.", "Name a new folder, or delete this one.")
+    raise NDError(f"{folder} holds another synthetic data set: {other}", "Name a new folder, or delete this one")
 
 
 def _read_parameters(folder: Path) -> dict[str, object] | None:
@@ -159,7 +159,7 @@ def _begin(part: Path, wanted: Parameters) -> None:
     there = _read_parameters(part)
     if there != asdict(wanted):
         if there is None and any(part.iterdir()):
-            raise NDError(f"{part} is in the way: it holds no unfinished synthetic data set.", "Move it away.")
+            raise NDError(f"{part} is in the way: it holds no unfinished synthetic data set", "Move it away")
         remove_known(part / _FINISHED, _is_chunk)
         for kind in KINDS:
             remove_known(part / "images" / kind, _is_picture)

@@ -54,12 +54,12 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
         (scratch / target.name).rename(target)
     except UNREADABLE as error:
         what = "is damaged" if isinstance(error, zipfile.BadZipFile) else "cannot be unpacked"
-        raise BadArchive(f"{archive} {what}: {str(error)[:300] or type(error).__name__}.") from error
+        raise BadArchive(f"{archive} {what}: {str(error)[:300] or type(error).__name__}") from error
     except OSError as error:
         if error.errno == errno.EINVAL and not isinstance(error, NotRegular):  # a place before the file's beginning
-            raise BadArchive(f"{archive} is damaged: it says that a member lies outside of it.") from error
+            raise BadArchive(f"{archive} is damaged: it says that a member lies outside of it") from error
         raise NDError(
-            f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}.", _hint(error)
+            f"{archive} could not be unpacked into {target.parent}: {error.strerror or error}", _hint(error)
         ) from error
     finally:
         if scratch is not None:
@@ -69,17 +69,17 @@ def unpack(archive: Path, target: Path, progress: Progress | None = None) -> Non
 def _hint(error: OSError) -> str:
     """What to do about an archive that is sound and yet could not be unpacked."""
     if isinstance(error, NotRegular):
-        return "Put the archive itself there, or remove it and try again to download it."
+        return "Put the archive itself there, or remove it and try again to download it"
     what = remedy(error, "choose another folder with ND_CACHE")
-    return f"The archive is kept: {what}; then try again."
+    return f"The archive is kept: {what}; then try again"
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
     """NDError where the disk of ``folder`` has fewer than ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        what = f"To {purpose} takes about {gigabytes(needed)}, {folder} has {gigabytes(free)} free."
-        raise NDError(what, "Free some space, or choose another folder with the environment variable ND_CACHE.")
+        what = f"To {purpose} takes about {gigabytes(needed)}, {folder} has {gigabytes(free)} free"
+        raise NDError(what, "Free some space, or choose another folder with the environment variable ND_CACHE")
 
 
 def gigabytes(size: int) -> str:
@@ -93,11 +93,11 @@ def _plan(source: zipfile.ZipFile, archive: Path) -> list[tuple[zipfile.ZipInfo,
     for info in members:
         fault = _member_fault(info)
         if fault:
-            raise BadArchive(f"{archive} is refused: its member {shown(info.filename)} {fault}.")
+            raise BadArchive(f"{archive} is refused: its member {shown(info.filename)} {fault}")
     total = sum(info.file_size for info in members)
     if total > _MOST_GROWTH * archive.stat().st_size + _MOST_ANYWAY:
         size = archive.stat().st_size
-        raise BadArchive(f"{archive} is refused: {gigabytes(size)} would unpack to {gigabytes(total)}.")
+        raise BadArchive(f"{archive} is refused: {gigabytes(size)} would unpack to {gigabytes(total)}")
     names = [info.filename for info in members]
     top = next(
         (n for n in sorted(names, key=len) if n.count("/") <= 1 and n.split("/")[-1] == "index.csv"), "index.csv"
@@ -106,12 +106,12 @@ def _plan(source: zipfile.ZipFile, archive: Path) -> list[tuple[zipfile.ZipInfo,
     files = {info.filename for info in members if not info.is_dir()}
     missing = [e for e in EXPECTED if not (prefix + e in files or _holds_folder(files, prefix, e))]
     if missing:
-        raise BadArchive(f"{archive} is no Broden archive: it holds no {' and no '.join(missing)}.")
+        raise BadArchive(f"{archive} is no Broden archive: it holds no {' and no '.join(missing)}")
     inside = [(info, tuple(info.filename[len(prefix) :].split("/"))) for info in members if not info.is_dir()]
     inside = [(info, parts) for info, parts in inside if info.filename.startswith(prefix)]
     fault = _clash([parts for _, parts in inside])
     if fault:
-        raise BadArchive(f"{archive} is refused: it holds {fault}.")
+        raise BadArchive(f"{archive} is refused: it holds {fault}")
     return inside
 
 

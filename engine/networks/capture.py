@@ -96,7 +96,7 @@ class Capture:
             raise KeyError(name)
         if name not in self._maps:
             raise NDError(
-                f"the layer {name} was not called in the forward pass", "`nd layers NETWORK` lists the layers that are."
+                f"the layer {name} was not called in the forward pass", "`nd layers NETWORK` lists the layers that are"
             )
         return self._maps[name]
 
@@ -143,7 +143,7 @@ class Capture:
             if before != shape:
                 raise NDError(
                     f"the layer {name} changed its shape between batches: {_times(before)}, then {_times(shape)}",
-                    "All images must reach the network at one size: add a resize to its transform, or --size.",
+                    "All images must reach the network at one size: add a resize to its transform, or --size",
                 )
             self._calls[name] += 1
             enough = self._running and self._stop and self._calls == self._expected
@@ -159,7 +159,7 @@ def _demand_map(name: str, output: object) -> None:
     """NDError where the output of the layer ``name`` is no activation map."""
     reason = not_a_map(output)
     if reason:
-        raise NDError(f"the layer {name} is not a map: {reason}", "`nd layers NETWORK` says which layers are.")
+        raise NDError(f"the layer {name} is not a map: {reason}", "`nd layers NETWORK` says which layers are")
 
 
 def not_a_map(output: object) -> str:

@@ -39,7 +39,7 @@ class Limit:
         if needed > self.bytes:
             raise NDError(
                 f"{self.path} {what} {human_bytes(needed)}, at most {human_bytes(self.bytes)} are read",
-                f"--max-weights {-(-needed // 10**9)}GB reads it, where you trust its source.",
+                f"--max-weights {-(-needed // 10**9)}GB reads it, where you trust its source",
             )
 
 
@@ -58,7 +58,7 @@ def check_zip(file: BufferedReader, limit: Limit) -> None:
             members = archive.infolist()
     except (*UNREADABLE, OSError) as error:
         raise NDError(
-            f"{limit.path} is damaged or not a checkpoint: {str(error)[:200]}", "Copy or download the weights again."
+            f"{limit.path} is damaged or not a checkpoint: {str(error)[:200]}", "Copy or download the weights again"
         ) from error
     # The pickle becomes objects, which are larger.
     needed = sum(m.file_size * (_OBJECT if m.filename.endswith(".pkl") else 1) for m in members)
@@ -109,7 +109,7 @@ def check_header(head: bytes, path: Path) -> None:
     if length > _LONGEST_LIST:
         raise NDError(
             f"{path} is damaged: its header has {human_bytes(length)}, at most {human_bytes(_LONGEST_LIST)} are read",
-            "Copy or download the weights again.",
+            "Copy or download the weights again",
         )
 
 
@@ -144,4 +144,4 @@ def _kind(value: Tensor) -> str:
 
 
 def _refused(path: Path, what: str) -> NDError:
-    return NDError(f"{path} holds {what}", "Give plain dense tensors: torch.save(network.state_dict(), FILE).")
+    return NDError(f"{path} holds {what}", "Give plain dense tensors: torch.save(network.state_dict(), FILE)")

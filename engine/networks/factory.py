@@ -15,7 +15,7 @@ from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.isolate import Scope
 from ndissect.store.errors import NDError, WrongUse, nearest
 
-_TAKES = "A factory takes no arguments and returns a torch.nn.Module, or (module, transform)."
+_TAKES = "A factory takes no arguments and returns a torch.nn.Module, or (module, transform)"
 
 
 def call_factory(module: ModuleType, factory: str, where: str, scope: Scope) -> tuple[nn.Module, object]:
@@ -31,7 +31,7 @@ def call_factory(module: ModuleType, factory: str, where: str, scope: Scope) -> 
         near = nearest(factory, factories)
         hint = f"Nearest: {', '.join(near)}. " if near else ""
         raise WrongUse(
-            f"{where} has no factory named {factory!r}", f"{hint}It defines: {', '.join(factories) or 'none'}."
+            f"{where} has no factory named {factory!r}", f"{hint}It defines: {', '.join(factories) or 'none'}"
         )
     what = f"{where}:{factory}"
     if not isinstance(made, nn.Module):
@@ -70,7 +70,7 @@ def _run(factory: Callable[[], object], what: str, scope: Scope) -> object:
     if needed:
         raise WrongUse(
             f"{what} needs arguments: {', '.join(needed)}",
-            f"{_TAKES} Wrap it, e.g. def my_network(): return {what.rpartition(':')[2]}(...)",
+            f"{_TAKES}. Wrap it, e.g. def my_network(): return {what.rpartition(':')[2]}(...)",
         )
     with torch.random.fork_rng(devices=[]), users_code(scope, f"the factory {what} failed"):
         torch.default_generator.manual_seed(FACTORY_SEED)

@@ -23,10 +23,10 @@ def failure_of_user_code(
     if not hint:
         if isinstance(error, ModuleNotFoundError):
             hint = (
-                "Install the missing package in the environment that nd runs in, or start nd in the folder that has it."
+                "Install the missing package in the environment that nd runs in, or start nd in the folder that has it"
             )
         else:
-            hint = "The error is in the network's own code: run the factory in plain Python to look into it."
+            hint = "The error is in the network's own code: run the factory in plain Python to look into it"
     return NDError(f"{what}: {text}{place}", hint)
 
 

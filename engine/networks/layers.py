@@ -118,7 +118,7 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
             what = "layer" if pattern == re.sub(r"[*?\[]", "", pattern) else "layer matching"
             raise WrongUse(
                 f"the network has no {what} {pattern!r}",
-                f"Nearest: {', '.join(near)}" if near else "`nd layers NETWORK` lists them.",
+                f"Nearest: {', '.join(near)}" if near else "`nd layers NETWORK` lists them",
             )
         if not any(i.dissectable for i in matches):
             first = matches[0]
@@ -145,7 +145,7 @@ def default_layers(infos: Sequence[LayerInfo]) -> list[str]:
     maps = [i for i in infos if i.dissectable]
     if not maps:
         what = "the network has no layer whose output is a map of shape (N, units, h, w)"
-        raise WrongUse(what, "`nd layers NETWORK` says why.")
+        raise WrongUse(what, "`nd layers NETWORK` says why")
     stages = [i.name for i in maps if re.fullmatch(r"layer\d+", i.name)]
     if stages:
         return stages
@@ -188,7 +188,7 @@ def _run_once(
     except Exception as error:
         shape = " x ".join(map(str, x.shape))
         folder = network.origin.get("file", "").rpartition("/")[0]
-        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW."
+        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW"
         what = f"the network {network.name} fails on an input of {shape}"
         raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
 
@@ -236,4 +236,4 @@ def _glob(pattern: str) -> re.Pattern[str]:
 def _instead(infos: Sequence[LayerInfo]) -> str:
     maps = [i for i in infos if i.dissectable]
     top = [i.name for i in maps if "." not in i.name] or [i.name for i in maps]
-    return f"Layers with a map: {', '.join(top[:8])}{' ...' if len(top) > 8 else ''}" if top else "No layer has a map."
+    return f"Layers with a map: {', '.join(top[:8])}{' ...' if len(top) > 8 else ''}" if top else "No layer has a map"

@@ -22,7 +22,7 @@ from ndissect.store.errors import NDError, WrongUse
 
 WANTED = (
     "Return a transform that resizes the whole image, e.g. torchvision.transforms.v2.Compose([Resize((224, 224)), "
-    "ToDtype(torch.float32, scale=True), Normalize(mean, std)])."
+    "ToDtype(torch.float32, scale=True), Normalize(mean, std)])"
 )
 Mode = Literal["batch", "image", "pil"]
 _RANDOM = re.compile(r"\b(Random\w+|AutoAugment|RandAugment|TrivialAugmentWide|AugMix|ColorJitter|MixUp|CutMix)\b")
@@ -105,7 +105,7 @@ def make_preprocess(
         if size is None and mean is None and std is None:
             note = (
                 "The network came without a transform: images keep their size and are scaled to [0, 1] "
-                "(--size, --mean, --std change it)."
+                "(--size, --mean, --std change it)"
             )
             return plain, (note,)
         return replace(plain, source="options"), ()
@@ -117,7 +117,7 @@ def make_preprocess(
     if size is not None or mean is not None or std is not None:
         raise WrongUse(
             f"{source} brings its own transform, which --size, --mean and --std cannot change",
-            "Change the transform, or let the factory return the module alone.",
+            "Change the transform, or let the factory return the module alone",
         )
     return _from_transform(transform, source), ()
 

@@ -53,7 +53,7 @@ def load_network(
     """
     parsed = parse_spec(spec)
     if partial and weights is None:
-        raise WrongUse("--partial says how a weights file is used, and none is given", "Add --weights FILE.")
+        raise WrongUse("--partial says how a weights file is used, and none is given", "Add --weights FILE")
     made = load_module(parsed, weights is not None)
     module = _plain_module(made.module, spec)
     origin = made.origin
@@ -63,7 +63,7 @@ def load_network(
         origin, notes, left_out = _load_weights(module, weights, partial, origin, max_weights)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
         module = module.float()
-        notes.append("The network is in half precision: it runs in float32 here.")
+        notes.append("The network is in half precision: it runs in float32 here")
     preprocess, told = make_preprocess(made.transform, made.name, size, mean, std)
     module.eval().requires_grad_(False)
     return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told), left_out)
@@ -77,10 +77,10 @@ def _plain_module(module: nn.Module, spec: str) -> nn.Module:
         module = inner
     if isinstance(module, torch.jit.ScriptModule):
         raise NDError(
-            f"{spec} is a TorchScript module, whose layers cannot be watched", "Return the Python module instead."
+            f"{spec} is a TorchScript module, whose layers cannot be watched", "Return the Python module instead"
         )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
-        raise NDError(f"{spec} has lazy layers without weights yet", "Run the network once on an image in the factory.")
+        raise NDError(f"{spec} has lazy layers without weights yet", "Run the network once on an image in the factory")
     return module
 
 

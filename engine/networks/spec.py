@@ -28,7 +28,7 @@ FORMS = {
     "demo": "demo",
 }
 #: The hint of an error about the text that names a network.
-WRITTEN = f"Networks are written {', '.join(list(FORMS.values())[:-1])} or {list(FORMS.values())[-1]}."
+WRITTEN = f"Networks are written {', '.join(list(FORMS.values())[:-1])} or {list(FORMS.values())[-1]}"
 
 _BY_NAME = tuple(scheme for scheme, form in FORMS.items() if form.startswith(f"{scheme}:"))
 _NOT_BY_NAME = ("timm", "hf", "huggingface", "hub")
@@ -74,7 +74,7 @@ def _incomplete(text: str) -> WrongUse:
         factories = _defined_in(path)
         return WrongUse(
             f"{text} does not say which factory builds the network",
-            f"Write {quoted(path)}:FACTORY with one of: {', '.join(factories) or 'none defined'}.",
+            f"Write {quoted(path)}:FACTORY with one of: {', '.join(factories) or 'none defined'}",
         )
     if path.suffix in _WEIGHTS_FILES:
         return WrongUse(

@@ -77,7 +77,7 @@ def read_checkpoint(path: Path, max_bytes: int | None = None) -> Checkpoint:
             content = _read_safetensors(path, head) if _looks_like_safetensors(head) else _read_torch(file, head, limit)
     except OSError as error:
         raise NDError(
-            f"cannot read the weights {path}: {error.strerror}", "Check the path given to --weights."
+            f"cannot read the weights {path}: {error.strerror}", "Check the path given to --weights"
         ) from error
     state, key = _unwrap(content, path)
     return Checkpoint(plain_tensors(state, limit), key, digest)
@@ -99,7 +99,7 @@ def apply_state(module: nn.Module, state: Mapping[str, Tensor], source: str, par
         raise NDError(
             f"{source} holds other weights: none of its {len(state)} keys fits the network "
             f"(file: {', '.join(list(state)[:3])} ...; network: {', '.join(list(own)[:3])} ...)",
-            "Give the weights of this architecture, or the network that these weights belong to.",
+            "Give the weights of this architecture, or the network that these weights belong to",
         )
     if (missing or unexpected or mismatched) and not partial:
         shapes = [f"{k} (file {_shape(state[k])}, network {_shape(own[k])})" for k in mismatched]
@@ -110,7 +110,7 @@ def apply_state(module: nn.Module, state: Mapping[str, Tensor], source: str, par
         ]
         raise NDError(
             f"{source} does not fit the network: " + "; ".join(text for text in lists if text),
-            "--partial loads what fits and leaves the rest as the network was built.",
+            "--partial loads what fits and leaves the rest as the network was built",
         )
     module.load_state_dict(fitting, strict=False)
     return Fit(tuple(missing), tuple(unexpected), tuple(mismatched))
@@ -180,7 +180,7 @@ def _read_safetensors(path: Path, head: bytes) -> object:
         with utf8_path(path) as name:
             return load_file(name)
     except Exception as error:  # whatever a damaged file leads to
-        raise NDError(f"{path} is damaged: {_first_line(error)}", "Copy or download the weights again.") from error
+        raise NDError(f"{path} is damaged: {_first_line(error)}", "Copy or download the weights again") from error
 
 
 def _read_torch(file: BufferedReader, head: bytes, limit: Limit) -> object:
@@ -190,7 +190,7 @@ def _read_torch(file: BufferedReader, head: bytes, limit: Limit) -> object:
     if not head.startswith((b"PK", b"\x80")):
         raise NDError(
             f"{path} is not a checkpoint: it begins with {head[:16]!r}",
-            "Give a .safetensors file or a state dict saved by torch.save.",
+            "Give a .safetensors file or a state dict saved by torch.save",
         )
     if head.startswith(b"PK"):
         check_zip(file, limit)
@@ -210,10 +210,10 @@ def _read_torch(file: BufferedReader, head: bytes, limit: Limit) -> object:
             raise NDError(
                 f"{path} holds more than tensors{name}; reading it could run code, so it was not read",
                 "If you trust its source, torch.load it with weights_only=False and torch.save the tensors alone: "
-                'module.state_dict() of a whole module, checkpoint["state_dict"] of a checkpoint.',
+                'module.state_dict() of a whole module, checkpoint["state_dict"] of a checkpoint',
             ) from error
         raise NDError(
-            f"{path} is damaged or not a checkpoint: {_first_line(error)}", "Copy or download the weights again."
+            f"{path} is damaged or not a checkpoint: {_first_line(error)}", "Copy or download the weights again"
         ) from error
 
 
@@ -250,7 +250,7 @@ def _unwrap(content: object, path: Path, depth: int = 0, at: str = "") -> tuple[
     kind = f"a {type(content).__name__}" + (
         f" with {_first_names(list(_named(content)))}" if isinstance(content, dict) and content else ""
     )
-    raise NDError(f"{path} holds no state dict: {kind}", "Give a file saved by torch.save(network.state_dict(), FILE).")
+    raise NDError(f"{path} holds no state dict: {kind}", "Give a file saved by torch.save(network.state_dict(), FILE)")
 
 
 def _named(content: dict[object, object]) -> dict[str, object]:

@@ -40,7 +40,7 @@ def writable(folder: Path) -> Iterator[Finding]:
     """Whether stores can be written to ``folder``."""
     problem = _not_writable(folder)
     if problem:
-        yield Finding("folder", "fail", f"{folder.absolute()}: {problem}", "Write stores to another folder with -o.")
+        yield Finding("folder", "fail", f"{folder.absolute()}: {problem}", "Write stores to another folder with -o")
     else:
         yield Finding("folder", "ok", f"{folder.absolute()} can be written to ({_file_system(folder)})")
 
@@ -94,7 +94,7 @@ def locking(folder: Path, environ: Environ) -> Iterator[Finding]:
             detail, hint = f"switched off by {setting}", ""
         else:
             detail = f"not enforced here: a file that is being written could be opened ({setting})"
-            hint = "Do not let two runs write one store at the same time."
+            hint = "Do not let two runs write one store at the same time"
         yield Finding("file locking", "warn" if hint else "ok", detail, hint)
     elif "errno" in run.stdout or "already open" in run.stdout:
         yield Finding("file locking", "ok", f"works: a file that is being written is refused to others ({setting})")
@@ -115,7 +115,7 @@ def lock_error(message: str) -> str:
 
 
 def _unlock_hint() -> str:
-    return f"export {LOCKING}=FALSE, and let only one process at a time write a store; or use a local disk."
+    return f"export {LOCKING}=FALSE, and let only one process at a time write a store; or use a local disk"
 
 
 def disk(folder: Path, environ: Environ) -> Iterator[Finding]:
@@ -126,7 +126,7 @@ def disk(folder: Path, environ: Environ) -> Iterator[Finding]:
     existing = _existing(cache)
     problem = _not_writable(existing)
     if problem:
-        hint = "Set ND_CACHE to a folder that can be written to."
+        hint = "Set ND_CACHE to a folder that can be written to"
         yield Finding("disk for data", "fail", f"{cache} ({chosen}): {problem}", hint)
     else:
         yield _free("disk for data", existing, 4, f" in {cache} ({chosen})")
@@ -141,5 +141,5 @@ def _free(topic: str, folder: Path, enough: int, where: str) -> Finding:
     usage = shutil.disk_usage(folder)
     detail = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free{where}"
     if usage.free < enough * GIB:
-        return Finding(topic, "warn", detail, f"Less than {enough} GiB: make room, or use another disk.")
+        return Finding(topic, "warn", detail, f"Less than {enough} GiB: make room, or use another disk")
     return Finding(topic, "ok", detail)

@@ -44,25 +44,25 @@ def devices(environ: Environ) -> Iterator[Finding]:
     elif driver:
         visible = environ.get("CUDA_VISIBLE_DEVICES")
         if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
-            hint = f"CUDA_VISIBLE_DEVICES is '{visible}': it hides every GPU. Unset it, or set it to 0."
+            hint = f"CUDA_VISIBLE_DEVICES is '{visible}': it hides every GPU. Unset it, or set it to 0"
         elif torch.version.cuda is None:
-            hint = "This torch was built without CUDA: install a CUDA build from pytorch.org."
+            hint = "This torch was built without CUDA: install a CUDA build from pytorch.org"
         else:
-            hint = f"This torch was built for CUDA {torch.version.cuda}: update the driver, or install an older build."
+            hint = f"This torch was built for CUDA {torch.version.cuda}: update the driver, or install an older build"
         reason = " ".join(str(said[0].message).split()) if said else "torch cannot use it"
         yield Finding("cuda", "warn", f"An NVIDIA driver is here ({driver}), but {reason}", hint)
     elif problem:
-        yield Finding("cuda", "warn", f"nvidia-smi is here but fails: {problem}", "Run nvidia-smi; reload the driver.")
+        yield Finding("cuda", "warn", f"nvidia-smi is here but fails: {problem}", "Run nvidia-smi; reload the driver")
     else:
         yield Finding("cuda", "ok", "no NVIDIA GPU")
     if torch.backends.mps.is_available():
         yield Finding("mps", "ok", "Apple GPU, usable as --device mps")
     elif sys.platform == "darwin":
-        yield Finding("mps", "warn", "not usable by this torch", "It needs an Apple chip and a Python built for arm64.")
+        yield Finding("mps", "warn", "not usable by this torch", "It needs an Apple chip and a Python built for arm64")
 
 
 def _busy_hint() -> str:
-    return "Another process uses this GPU (see nvidia-smi): choose another one with --device, or wait."
+    return "Another process uses this GPU (see nvidia-smi): choose another one with --device, or wait"
 
 
 def _driver(environ: Environ) -> tuple[str, str]:
@@ -87,7 +87,7 @@ def processor() -> Iterator[Finding]:
     threads = torch.get_num_threads()
     detail = f"{usable} of {os.cpu_count()} cores usable, torch uses {threads} threads"
     if threads > usable:
-        yield Finding("cpu", "warn", detail, f"Set OMP_NUM_THREADS={usable}: more threads than cores are slower.")
+        yield Finding("cpu", "warn", detail, f"Set OMP_NUM_THREADS={usable}: more threads than cores are slower")
     else:
         yield Finding("cpu", "ok", detail)
 
@@ -98,7 +98,7 @@ def memory() -> Iterator[Finding]:
     if not free:
         yield Finding("memory", "ok", f"{total / GIB:.1f} GiB")
     elif free < 2 * GIB:
-        hint = "Close other programs, or dissect with a smaller batch."
+        hint = "Close other programs, or dissect with a smaller batch"
         yield Finding("memory", "warn", f"{free / GIB:.1f} of {total / GIB:.1f} GiB free", hint)
     else:
         yield Finding("memory", "ok", f"{free / GIB:.1f} of {total / GIB:.1f} GiB free")

@@ -20,7 +20,7 @@ def viewer(environ: Environ) -> Iterator[Finding]:
         yield Finding("viewer", "fail", error.message, error.hint)
         return
     if chosen.kind == "print":
-        hint = "Set ND_VIEWER to a program, or install chafa or timg, which draw in a terminal, also over ssh."
+        hint = "Set ND_VIEWER to a program, or install chafa or timg, which draw in a terminal, also over ssh"
         yield Finding("viewer", "warn", "none found: the path of a picture is printed and sent to the clipboard", hint)
     else:
         yield Finding("viewer", "ok", f"{' '.join(chosen.argv)} (because of {chosen.why}; {chosen.kind})")
@@ -45,11 +45,11 @@ def terminal(environ: Environ) -> Iterator[Finding]:
     parts.append(f"pictures: {graphics_protocol(environ)}")
     hints = []
     if term in ("", "dumb", "unknown"):
-        hints.append("Set TERM (xterm-256color is safe): without it the terminal UI cannot draw.")
+        hints.append("Set TERM (xterm-256color is safe): without it the terminal UI cannot draw")
     if environ.get("TMUX") and not term.startswith(("tmux", "screen")):
-        hints.append('tmux needs its own TERM: put set -g default-terminal "tmux-256color" into ~/.tmux.conf.')
+        hints.append('tmux needs its own TERM: put set -g default-terminal "tmux-256color" into ~/.tmux.conf')
     if columns < 80 or lines < 24:
-        hints.append("The terminal UI is made for 80x24 and more.")
+        hints.append("The terminal UI is made for 80x24 and more")
     yield Finding("terminal", "warn" if hints else "ok", ", ".join(parts), " ".join(hints))
 
     names = ("LC_ALL", "LC_CTYPE", "LANG")
@@ -58,7 +58,7 @@ def terminal(environ: Environ) -> Iterator[Finding]:
     if re.search(r"utf-?8", environ.get(name, ""), re.IGNORECASE):
         yield Finding("locale", "ok", detail)
     else:
-        yield Finding("locale", "warn", f"{detail}: not UTF-8", "export LANG=C.UTF-8: bars and lines are Unicode.")
+        yield Finding("locale", "warn", f"{detail}: not UTF-8", "export LANG=C.UTF-8: bars and lines are Unicode")
 
 
 def graphics_protocol(environ: Environ) -> str:

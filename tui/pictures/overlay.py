@@ -140,7 +140,7 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str]) -> None:
     Raises NDError where the folder is missing, read-only or full.
     """
     if path.is_dir():
-        raise NDError(f"Cannot write the picture {path}: it is a folder.", "Name a file, for example unit.png.")
+        raise NDError(f"Cannot write the picture {path}: it is a folder", "Name a file, for example unit.png")
     text = PngImagePlugin.PngInfo()
     for key, value in {"Software": _SOFTWARE, **metadata}.items():
         text.add_itxt(key, value.replace("\0", " ").encode("utf-8", "backslashreplace").decode("utf-8"))
@@ -148,10 +148,10 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str]) -> None:
         with replacing(path, durable=False) as part, part.open("wb") as file:
             image.save(file, format="PNG", pnginfo=text)
     except OSError as error:
-        hint = "Choose a folder that can be written to and has room; `nd doctor` looks at the one it is run in."
+        hint = "Choose a folder that can be written to and has room; `nd doctor` looks at the one it is run in"
         if not path.parent.is_dir():
-            hint = f"Create the folder (mkdir -p {quoted(path.parent)}), or name another one."
-        raise NDError(f"Cannot write the picture {path}: {error.strerror or error}.", hint) from error
+            hint = f"Create the folder (mkdir -p {quoted(path.parent)}), or name another one"
+        raise NDError(f"Cannot write the picture {path}: {error.strerror or error}", hint) from error
 
 
 def drawn_by_nd(path: Path, marks: Mapping[str, str] = MappingProxyType({})) -> bool:
@@ -167,14 +167,14 @@ def drawn_by_nd(path: Path, marks: Mapping[str, str] = MappingProxyType({})) -> 
 
 
 def _check(panel: Panel) -> None:
-    damaged = "The store that holds it is damaged, or was written by another program."
+    damaged = "The store that holds it is damaged, or was written by another program"
     image = panel.image
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        message = f"The image of '{panel.caption}' is {image.shape} {image.dtype}, not (H, W, 3) uint8."
+        message = f"The image of '{panel.caption}' is {image.shape} {image.dtype}, not (H, W, 3) uint8"
         raise NDError(message, damaged)
     for what, mask in (("mask", panel.mask), ("truth", panel.truth)):
         if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_ or 0 in mask.shape):
-            raise NDError(f"The {what} of '{panel.caption}' is {mask.shape} {mask.dtype}, not (h, w) bool.", damaged)
+            raise NDError(f"The {what} of '{panel.caption}' is {mask.shape} {mask.dtype}, not (h, w) bool", damaged)
 
 
 def _spotlight(image: Pixels, mask: Mask, line: Colour, dashed: bool) -> Pixels:

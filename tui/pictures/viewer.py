@@ -116,7 +116,7 @@ def run_viewer(
     stdout = stdout or sys.__stdout__ or sys.stdout
     path = path.absolute()
     if not path.is_file():
-        raise NDError(f"There is no picture {path}.", "`nd overlay LAYER:UNIT` draws one.")
+        raise NDError(f"There is no picture {path}", "`nd overlay LAYER:UNIT` draws one")
     if viewer.kind == "print":
         if not stdout.isatty():
             return str(path)
@@ -159,7 +159,7 @@ def _copied(text: str) -> str:
 def _chosen(environ: Mapping[str, str]) -> Viewer | None:
     """The viewer that ``$ND_VIEWER`` names, or None where it is not set."""
     value = environ.get("ND_VIEWER", "")
-    hint = "Set ND_VIEWER to a program that is installed, for example ND_VIEWER='feh {}', or unset it."
+    hint = "Set ND_VIEWER to a program that is installed, for example ND_VIEWER='feh {}', or unset it"
     try:
         parts = shlex.split(value)
     except ValueError as error:
@@ -172,7 +172,7 @@ def _chosen(environ: Mapping[str, str]) -> Viewer | None:
     named = str(Path(parts[0]).expanduser()) if parts[0].startswith("~/") else parts[0]
     program = shutil.which(named, path=_search_path(environ))
     if program is None:
-        raise NDError(f"The viewer '{parts[0]}' that ND_VIEWER names is not on PATH or cannot be executed.", hint)
+        raise NDError(f"The viewer '{parts[0]}' that ND_VIEWER names is not on PATH or cannot be executed", hint)
     window = window or Path(program).name in WINDOW_PROGRAMS
     return Viewer((program, *parts[1:]), "window" if window else "terminal", "$ND_VIEWER")
 
@@ -233,7 +233,7 @@ def _start_window(viewer: Viewer, argv: list[str], environ: Mapping[str, str]) -
 
 
 def _not_started(viewer: Viewer, argv: list[str], error: OSError) -> NDError:
-    return NDError(f"{_which(viewer)} could not be started: {error.strerror or error}.", _hint(argv))
+    return NDError(f"{_which(viewer)} could not be started: {error.strerror or error}", _hint(argv))
 
 
 def _failed(viewer: Viewer, argv: list[str], code: int, said: str) -> NDError:
@@ -248,4 +248,4 @@ def _which(viewer: Viewer) -> str:
 
 
 def _hint(argv: list[str]) -> str:
-    return f"Try it by hand: {shlex.join(argv)}; or set ND_VIEWER to another program."
+    return f"Try it by hand: {shlex.join(argv)}; or set ND_VIEWER to another program"
