@@ -20,10 +20,11 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ LAYERS = ("first", "second")
 ONE_PASS, SECOND_PASS, MIXED, RADIX = 1 << 30, 30_000, 12_000, 100
 
 _PROCESSES = multiprocessing.get_context("forkserver")
+# Starting a process looks which others have ended, and reads an exit code that can be read only once: two threads at
+# it, and one of them takes the code for 255.
+_EXIT_CODES = threading.Lock()
 _PROCESSES.set_forkserver_preload(
     [
         "ndissect.engine.run.execution",
@@ -179,7 +183,8 @@ class Running:
         self.process = _PROCESSES.Process(target=_dissect, args=(work, self._theirs))
 
     def __enter__(self) -> Running:
-        self.process.start()
+        with _EXIT_CODES:
+            self.process.start()
         self._theirs.close()
         return self
 
@@ -187,14 +192,16 @@ class Running:
         if error[0] is not None:
             self.process.kill()
         self.until(None)
-        self.process.join(60)
+        wait([self.process.sentinel], 60)
         self._ours.close()
 
     @property
     def code(self) -> int:
         """The exit code, -9 after a kill."""
-        assert self.process.exitcode is not None
-        return self.process.exitcode
+        with _EXIT_CODES:
+            code = self.process.exitcode
+        assert code is not None
+        return code
 
     def until(self, count: int | Callable[[Told], bool] | None) -> bool:
         """Listen until it has told so much, or of what is looked for; False where it ended before that."""
@@ -352,7 +359,8 @@ class Command:
     ) -> None:
         self._said = [folder / f".{name}-{time.monotonic_ns()}" for name in ("stdout", "stderr")]
         self.process = _PROCESSES.Process(target=_nd, args=(args, folder, dict(env or {}), self._said, largest))
-        self.process.start()
+        with _EXIT_CODES:
+            self.process.start()
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -364,23 +372,30 @@ class Command:
         """What it has said so far."""
         return self._said[1].read_text("utf-8") if self._said[1].exists() else ""
 
+    @property
+    def code(self) -> int | None:
+        """The exit code, None while it runs."""
+        with _EXIT_CODES:
+            return self.process.exitcode
+
     def end(self, timeout: float = 60) -> Ended:
         """Wait for its end."""
-        self.process.join(timeout)
-        if self.process.exitcode is None:
+        wait([self.process.sentinel], timeout)
+        code = self.code
+        if code is None:
             self.process.kill()
             raise TimeoutError(self.stderr)
         out, err = (path.read_text("utf-8") for path in self._said)
         for path in self._said:
             path.unlink()
-        return Ended(self.process.exitcode, out, err)
+        return Ended(code, out, err)
 
 
 @contextlib.contextmanager
 def held(folder: Path, *args: str, **env: str) -> Iterator[Command]:
     """``nd args`` while it stands in a forward pass of :data:`STOPPING`'s network; it goes on after the block."""
     command, here = Command(*args, folder=folder, env=env), folder / "here"
-    cli.wait_until(lambda: here.exists() or command.process.exitcode is not None)
+    cli.wait_until(lambda: here.exists() or command.code is not None)
     assert here.exists(), command.stderr
     try:
         yield command

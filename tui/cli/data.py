@@ -126,7 +126,7 @@ def download(
 
 
 class _Transfer:
-    """Shows bytes on the way: redrawn on a terminal, a line each tenth elsewhere, which a bar of Rich does not write."""
+    """Shows bytes on the way: redrawn on a terminal, a line each tenth elsewhere, as no bar of Rich does."""
 
     def __init__(self) -> None:
         self._shown = ""
