@@ -61,7 +61,11 @@ def layer_geometries(
         lies = (alignments or {}).get(layer.name, MapAlignment())
         axes: list[Axis] = [
             make_axis(
-                *(protocol.upsampling, n, size, field[d] if field else None, inputs.shape[2 + d]),
+                protocol.upsampling,
+                n,
+                size,
+                field=field[d] if field else None,
+                input_size=inputs.shape[2 + d],
                 part=lies.parts[d],
                 kept=lies.kept[d] if lies.kept else None,
             )

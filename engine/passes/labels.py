@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,17 +43,17 @@ class LabelBatch:
 
     def to(self, device: torch.device | str) -> LabelBatch:
         """The same labels on ``device``."""
-        return LabelBatch(*(t.to(device) for t in self._tensors()))
+        return self._each(lambda tensor: tensor.to(device))
 
     def __getitem__(self, images: slice) -> LabelBatch:
-        return LabelBatch(*(t[images] for t in self._tensors()))
+        return self._each(lambda tensor: tensor[images])
 
     def grouped(self, group: Tensor) -> LabelBatch:
         """The same labels, whose counts go to ``group`` (N,) int64."""
         return replace(self, group=group.to(self.group.device))
 
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.pixels, self.image_level, self.area, self.present, self.group
+    def _each(self, change: Callable[[Tensor], Tensor]) -> LabelBatch:
+        return LabelBatch(**{name: change(tensor) for name, tensor in vars(self).items()})
 
 
 def label_batch(
