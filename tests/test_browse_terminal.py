@@ -364,7 +364,7 @@ def test_a_defect_of_the_first_screen_gives_the_terminal_back_too(folder: Path) 
 
 def test_the_traceback_of_a_defect_is_there_for_who_asks(folder: Path) -> None:
     (folder / "broken").touch()
-    env = breaking(folder, "ndissect.tui.app.table", "Table.render_line")
+    env = {**breaking(folder, "ndissect.tui.app.table", "Table.render_line"), "PYTHON_COLORS": "0"}  # for 3.13
     with Visit("--debug", folder=folder, env=env) as visit:
         pass
     assert visit.code == 1
