@@ -1,4 +1,4 @@
-"""What holds for every test: how many threads it may use, and which tests have the machine for themselves.
+"""What holds for every test: its threads, whether it has the machine for itself, and fixtures that many share.
 
 ``pytest -n auto`` runs the tests in as many processes as there are cores. A test that is marked ``alone`` starts when
 those that run have ended, and the next tests wait for its end: it measures seconds or memory, or kills processes at
@@ -13,8 +13,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from browsing import Visit
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported. Several processes that each use every core wait for each other's threads.
@@ -64,3 +68,20 @@ def stoppable_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = faults.write_inputs(tmp_path_factory.mktemp("stoppable"))
     (folder / "slow.py").write_text(faults.STOPPING)
     return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A small store on the disk; modules with other needs have one of their own."""
+    from store_factory import write_small
+
+    return write_small(tmp_path / "small.nd.h5")
+
+
+@pytest.fixture
+def visit(store: Path) -> Iterator[Visit]:
+    """``nd browse`` over that store, at its first screen."""
+    from browsing import Visit
+
+    with Visit(store) as visit:
+        yield visit

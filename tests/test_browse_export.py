@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browsing import Visit, best_ious
 from small_store import BEST, FIRST, MADE, OF_FIRST, SECOND, UNITS, number
-from store_factory import write_small
 
 from ndissect.store.reader import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return write_small(tmp_path / "small.nd.h5")
-
-
-@pytest.fixture
-def visit(store: Path) -> Iterator[Visit]:
-    with Visit(store) as visit:
-        yield visit
-
 
 # Taking away
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,6 @@ from small_store import FIRST, MANY, OF_FIRST, number
 from store_factory import dissection, write_small
 
 from ndissect.tui.app.state import Bookmark
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return write_small(tmp_path / "small.nd.h5")
-
-
-@pytest.fixture
-def visit(store: Path) -> Iterator[Visit]:
-    with Visit(store) as visit:
-        yield visit
 
 
 @pytest.fixture(scope="module")

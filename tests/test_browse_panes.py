@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,6 @@ from store_factory import write_small
 
 from ndissect.store.errors import NDError
 from ndissect.tui.app.start import bookmark_named
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return write_small(tmp_path / "small.nd.h5")
-
-
-@pytest.fixture
-def visit(store: Path) -> Iterator[Visit]:
-    with Visit(store) as visit:
-        yield visit
-
 
 # Where it opens
 

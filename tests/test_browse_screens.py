@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +17,6 @@ from ndissect.store.scores import label_units
 from ndissect.store.writer import write_store
 from ndissect.tui.app.actions import ACTIONS
 from ndissect.tui.app.start import bookmark_named
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return write_small(tmp_path / "small.nd.h5")
-
-
-@pytest.fixture
-def visit(store: Path) -> Iterator[Visit]:
-    with Visit(store) as visit:
-        yield visit
 
 
 def test_layers_tell_units_detectors_unique_detectors_and_the_best_unit(visit: Visit) -> None:

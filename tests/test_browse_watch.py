@@ -15,18 +15,6 @@ from store_factory import dissection, write_small
 from ndissect.store.live import RunWriter, run_file
 from ndissect.store.writer import write_store
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return write_small(tmp_path / "small.nd.h5")
-
-
-@pytest.fixture
-def visit(store: Path) -> Iterator[Visit]:
-    with Visit(store) as visit:
-        yield visit
-
-
 # What happens to the file
 
 

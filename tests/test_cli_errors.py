@@ -160,6 +160,16 @@ def test_an_output_that_exists_is_kept_unless_a_person_says_yes(place: Path) -> 
     assert cli.json_of("inspect", "-s", "net-small.nd.h5", folder=place)["layers"]
 
 
+def test_a_person_is_asked_once(place: Path) -> None:
+    """Before the network is loaded, and not again when it is known."""
+    (place / "mine.nd.h5").write_bytes(OLD)
+    with cli.Terminal(*cli.DISSECT, "-o", "mine.nd.h5", folder=place) as terminal:
+        terminal.wait_for("Replace it? [y/N]")
+        terminal.type("y\n")
+    assert terminal.code == 0, terminal.text
+    assert terminal.text.count("Replace it?") == 1
+
+
 def test_a_folder_that_is_missing_read_only_or_in_the_way(place: Path) -> None:
     def refused(code: int, *said: str) -> None:
         done = cli.nd(*cli.DISSECT, "-o", "there/x.nd.h5", folder=place, before=DROP_RIGHTS)

@@ -41,6 +41,7 @@ class Request:
         self.protocol = options.make_protocol()
         self.load = network_loader(options)
         self.saved: SavedRun | None = None
+        self._agreed: Path | None = None
 
     def existing(self, asked: dict[str, Any]) -> Path | None:
         """The store that holds what is asked for already; None where there is none, or where it is to be run again."""
@@ -58,9 +59,10 @@ class Request:
             self.confirm(self.output)
 
     def confirm(self, path: Path) -> None:
-        """Agree on replacing the store ``path``; NotReplaced where it is not to be."""
-        if not (self.shard or self.force):
+        """Agree once on replacing the store ``path``; NotReplaced where it is not to be."""
+        if not (self.shard or self.force or path == self._agreed):
             self.console.confirm_replace(path)
+            self._agreed = path
 
     def left_behind(self) -> tuple[str, str]:
         """What there is of a run that was stopped, and what to do."""
