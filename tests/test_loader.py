@@ -133,8 +133,9 @@ def test_batches_hold_every_image_in_order_with_its_labels(data: Broden) -> None
         assert batch.bad == []
         for n, i in enumerate(batch.images):
             np.testing.assert_array_equal(batch.pixels[0][n].permute(1, 2, 0).numpy(), data.read(i).image)
-            assert (batch.maps[n] == tree).sum() == i * GRID
-            assert batch.levels[n] == ([street] if i % 2 == 0 else [])
+            assert (batch.labels.pixels[n] == tree).sum() == i * GRID
+            levels = [level for level in batch.labels.image_level[n].tolist() if level]
+            assert levels == ([street] if i % 2 == 0 else [])
     assert sum(b.digest for b in batches) == sum(data.read(i).digest for i in order)
 
 
@@ -165,7 +166,7 @@ def test_images_that_cannot_be_read_are_all_named_else(data: Broden) -> None:
 
 def test_labels_that_are_read_again_are_those_of_the_batches(data: Broden) -> None:
     reader = loader(data)
-    first = [reader.labels(b) for b in reader.batches(range(IMAGES), 4, skip_bad=False)]
+    first = [b.labels for b in reader.batches(range(IMAGES), 4, skip_bad=False)]
     pieces = [range(4), range(4, 8), range(8, IMAGES)]
     for a, b in zip(first, reader.read_labels(pieces), strict=True):
         assert (a.area == b.area).all()

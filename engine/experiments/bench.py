@@ -152,7 +152,7 @@ def _tallies(p: ForwardPass, images: int) -> tuple[float, float]:
     """Seconds for so many images: this tally, and the dense one, each over all layers."""
     loader, forward, device, concepts = p.loader, p.forward, p.device, p.loader.dataset.concepts
     batch = next(loader.batches(range(min(_TALLIED, len(loader.dataset))), _TALLIED, skip_bad=False))
-    labels = loader.labels(batch, device)
+    labels = batch.labels.to(device)
     with forward.captured() as capture:
         capture.run(forward.inputs(batch.pixels, slice(0, len(batch))))
         maps = [capture[name].to(device, torch.float32).contiguous() for name in capture.names]

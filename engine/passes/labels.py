@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# The widest word that one look-up fetches: four labels of 16 bits.
-_WORD_BYTES = 8
+from ndissect.engine.data.label_arrays import WORD_BYTES, LabelArrays, label_arrays, whole_words
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class LabelBatch:
 
     def words(self) -> Tensor:
         """``pixels`` as (N H W, words), with as many labels in a word as fit."""
-        size = min(_WORD_BYTES, self.pixels.shape[2] * self.pixels.element_size())
+        size = min(WORD_BYTES, self.pixels.shape[2] * self.pixels.element_size())
         word = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
         return self.pixels.reshape(-1).view(word).view(self.pixels.shape[0] * self.pixels.shape[1], -1)
 
@@ -66,35 +65,19 @@ def label_batch(
     group: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
 ) -> LabelBatch:
-    """The batch of N images' labels, given as concept rows + 1.
+    """The batch of N images' labels, at least one, as :func:`ndissect.engine.data.label_arrays.label_arrays` has them.
 
-    ``maps``: N arrays (M_i, H, W), M_i may differ and be 0; ``image_level``: N lists; ``category`` (C,): the category
-    of each concept. With ``once`` a pixel counts once for a concept, however many maps, or the whole image's label,
-    name it (the 2020 code); without, once for each (2017, NetDissect-Lite).
+    ``group``: of each image, 0 without.
     """
-    N, C = len(maps), len(category)
-    most = max(len(m) for m in maps)
-    L = max((len(labels) for labels in image_level), default=0)
-    H, W = maps[0].shape[-2:]
-    kind = np.int16 if C < 2**15 else np.int32
-    stacked = np.zeros((N, _whole_words(most, np.dtype(kind).itemsize), H * W), kind)
-    whole = np.zeros((N, L), np.int32)
-    for n, (layers, labels) in enumerate(zip(maps, image_level, strict=True)):
-        stacked[n, : len(layers)] = layers.reshape(len(layers), H * W)
-        whole[n, : len(labels)] = labels
-    by_map, everywhere = torch.from_numpy(stacked).to(device), torch.from_numpy(whole).to(device)
-    if once:
-        _count_once(by_map, most, everywhere)
-    area = _areas(by_map, everywhere, C + 1)
-    in_category = torch.zeros((C + 1, categories), dtype=torch.float32)
-    in_category[torch.arange(1, C + 1), torch.from_numpy(category.astype(np.int64))] = 1
-    return LabelBatch(
-        by_map.transpose(1, 2).contiguous(),
-        everywhere,
-        area,
-        (area > 0).float() @ in_category.to(device) > 0,
-        torch.tensor([0] * N if group is None else list(group), dtype=torch.int64, device=device),
-    )
+    grid = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+    batch = from_arrays(label_arrays(maps, image_level, category, categories, grid, once=once))
+    return (batch if group is None else batch.grouped(torch.tensor(list(group), dtype=torch.int64))).to(device)
+
+
+def from_arrays(arrays: LabelArrays) -> LabelBatch:
+    """The same labels as tensors, which share the arrays' memory, in group 0."""
+    tensors = {name: torch.from_numpy(array) for name, array in vars(arrays).items()}
+    return LabelBatch(**tensors, group=torch.zeros(len(arrays.area), dtype=torch.int64))
 
 
 def gathered(images: Sequence[tuple[LabelBatch, int]]) -> LabelBatch:
@@ -132,7 +115,7 @@ def joined(batches: Sequence[LabelBatch]) -> LabelBatch:
     # Without the maps that pad each labelling to whole words.
     planes = [moved(plane, p) for p, b in enumerate(batches) for plane in b.pixels.unbind(2) if bool(plane.any())]
     nothing = moved(first.pixels.new_zeros(first.pixels.shape[:2]), 0)
-    planes += [nothing] * (_whole_words(max(len(planes), 1), nothing.element_size()) - len(planes))
+    planes += [nothing] * (whole_words(max(len(planes), 1), nothing.element_size()) - len(planes))
     return LabelBatch(
         torch.stack(planes, 2),
         torch.cat([moved(b.image_level, p) for p, b in enumerate(batches)], 1),
@@ -140,30 +123,3 @@ def joined(batches: Sequence[LabelBatch]) -> LabelBatch:
         torch.cat([b.present for b in batches], 1),
         torch.zeros_like(first.group),
     )
-
-
-def _whole_words(maps: int, size: int) -> int:
-    """The number of maps, padded so that a pixel's labels fill whole words."""
-    per_word = _WORD_BYTES // size
-    return next((n for n in (1, 2, 4) if maps <= n <= per_word), -(-maps // per_word) * per_word)
-
-
-def _count_once(by_map: Tensor, maps: int, everywhere: Tensor) -> None:
-    """Set to 0, in place, each label of a pixel that an earlier map or an image-level label names already."""
-    for level in everywhere.T:
-        # Where an image has fewer labels, level is 0, and so is what is blanked.
-        by_map.masked_fill_(by_map == level[:, None, None], 0)
-    for m in range(1, maps):
-        for earlier in range(m):
-            by_map[:, m].masked_fill_(by_map[:, m] == by_map[:, earlier], 0)
-
-
-def _areas(by_map: Tensor, everywhere: Tensor, columns: int) -> Tensor:
-    """(N, columns) int64: how many pixels of each image each label has; column 0 is 0."""
-    N, _, HW = by_map.shape
-    first = torch.arange(N, device=by_map.device, dtype=torch.int32)[:, None] * columns
-    area = torch.bincount((first + by_map.view(N, -1)).view(-1), minlength=N * columns).view(N, columns)
-    for level in everywhere.T.long():
-        area.scatter_add_(1, level[:, None], torch.full((N, 1), HW, device=area.device))
-    area[:, 0] = 0
-    return area

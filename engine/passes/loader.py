@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.data.dataset import ConceptDataset, JpegFiles, Sample, at_once, unusable
+from ndissect.engine.data.label_arrays import label_arrays, label_kind
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.decoding import decode_together
-from ndissect.engine.passes.labels import LabelBatch, label_batch
+from ndissect.engine.passes.labels import LabelBatch, from_arrays
 from ndissect.store import limits
 from ndissect.store.errors import NDError
 from ndissect.store.names import quoted
@@ -75,16 +76,14 @@ class Batch:
     """Some images, decoded, with their labels.
 
     ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
-    ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``maps``: label maps
-    on the grid as concept rows + 1, an array (M, H, W) an image; ``levels``: the image-level labels, likewise;
-    ``digest``: of all that was read, to be added up mod 2**128.
+    ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``labels``: of these
+    images, on the host; ``digest``: of all that was read, to be added up mod 2**128.
     """
 
     images: list[int]
     bad: list[tuple[int, NDError]]
     pixels: list[Tensor]
-    maps: list[npt.NDArray[np.integer]]
-    levels: list[list[int]]
+    labels: LabelBatch
     digest: int
 
     def __len__(self) -> int:
@@ -118,8 +117,7 @@ class Loader:
         # Where JPEGs are decoded a batch at a time; elsewhere the threads decode them one by one.
         self._jpeg_on = jpeg_on if isinstance(dataset, JpegFiles) else None
         # Concept number -> concept row + 1; label maps hold 16-bit numbers.
-        kind = np.int16 if len(dataset.concepts) < 2**15 else np.int32
-        self._row = np.zeros(1 << 16, kind)
+        self._row = np.zeros(1 << 16, label_kind(len(dataset.concepts)))
         self._row[dataset.concepts.number] = np.arange(1, len(dataset.concepts) + 1)
 
     def read(self, index: int) -> Sample:
@@ -198,8 +196,7 @@ class Loader:
             [d.sample.index for d in some],
             bad,
             pixels,
-            [d.rows for d in some],
-            [d.levels for d in some],
+            self._labels([d.rows for d in some], [d.levels for d in some]),
             sum(d.sample.digest for d in some),
         )
 
@@ -209,10 +206,6 @@ class Loader:
         reasons = [e.message for e in results if isinstance(e, NDError)]
         hint = f"nd data check {quoted(self.dataset.root)} lists every fault; --skip-bad goes on without these images"
         raise unusable(reasons, len(self.dataset), hint)
-
-    def labels(self, batch: Batch, device: torch.device | str = "cpu") -> LabelBatch:
-        """The labels of a batch."""
-        return self._labels(batch.maps, batch.levels, device)
 
     def read_labels(
         self,
@@ -230,7 +223,7 @@ class Loader:
         labels_read = in_order(read, flat, self.workers, at_once(self.dataset, 256))
         for piece in pieces:
             rows = [next(labels_read) for _ in piece]
-            yield self._labels([r for r, _ in rows], [levels for _, levels in rows], device)
+            yield self._labels([r for r, _ in rows], [levels for _, levels in rows]).to(device)
 
     def _read_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:
         labels = self.dataset.read_labels(index)
@@ -242,12 +235,11 @@ class Loader:
         except NDError:
             return np.zeros((0, *self.grid), self._row.dtype), []
 
-    def _labels(
-        self, maps: Sequence[npt.NDArray[np.integer]], levels: Sequence[Sequence[int]], device: torch.device | str
-    ) -> LabelBatch:
-        concepts = self.dataset.concepts
-        once = self.protocol.maps == "once"
-        return label_batch(maps, levels, concepts.category, len(concepts.categories), once=once, device=device)
+    def _labels(self, maps: Sequence[npt.NDArray[np.integer]], levels: Sequence[Sequence[int]]) -> LabelBatch:
+        concepts, once = self.dataset.concepts, self.protocol.maps == "once"
+        return from_arrays(
+            label_arrays(maps, levels, concepts.category, len(concepts.categories), self.grid, once=once)
+        )
 
 
 def _stacked(images: Sequence[Tensor]) -> list[Tensor]:

@@ -61,5 +61,5 @@ def _gather_all(run: Run, batch: Batch) -> None:
 
     p.forward.run(batch, [gatherer.add_values, partial(gatherer.rank, batch)], keep)
     with p.clock.during("labels", p.device):
-        labels = p.loader.labels(batch, p.device) if len(batch) else None
+        labels = batch.labels.to(p.device) if len(batch) else None
         gatherer.add_labels(batch, labels, firing)

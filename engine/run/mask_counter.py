@@ -183,7 +183,7 @@ class MaskCounter:
 
     def consumer(self, batch: Batch) -> Consumer:
         """What counts the layers of a batch (ndissect.engine.passes.forward); its labels are counted now."""
-        labels, null_labels = self.loader.labels(batch, self.device), None
+        labels, null_labels = batch.labels.to(self.device), None
         if self.null:
             with self.clock.during("null", self.device):
                 null_labels = next(self.pairings.labels_of([batch.images]))
