@@ -5,8 +5,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 
 import torch
+
+
+_phase: ContextVar[str] = ContextVar("nd-phase", default="")
+
+
+def phase() -> str:
+    """What is being timed just now by this thread, the innermost if there are several; empty if nothing is."""
+    return _phase.get()
 
 
 class Clock:
@@ -23,6 +32,15 @@ class Clock:
     @contextlib.contextmanager
     def during(self, what: str, device: torch.device | None = None) -> Iterator[None]:
         """Time the block."""
+        within = _phase.set(what)
+        try:
+            with self._timed(what, device):
+                yield
+        finally:
+            _phase.reset(within)
+
+    @contextlib.contextmanager
+    def _timed(self, what: str, device: torch.device | None) -> Iterator[None]:
         if device is not None and device.type == "cuda":
             began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             began.record()

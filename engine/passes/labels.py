@@ -55,6 +55,29 @@ class LabelBatch:
         return LabelBatch(**{name: change(tensor) for name, tensor in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class Labelling:
+    """Which labels N images are counted under, in P ways at once, and where to.
+
+    ``labels``: of R images; ``row`` (P, N) int64: the one of them whose labels image n has in way p; ``slot`` (P, N)
+    int64: the part of the tally that image n counts for then. The observed labels are one way, whose slot is the
+    image's group; each wrong pairing of the null is another, with a slot of its own.
+    """
+
+    labels: LabelBatch
+    row: Tensor
+    slot: Tensor
+
+    def __getitem__(self, images: slice) -> Labelling:
+        return Labelling(self.labels, self.row[:, images], self.slot[:, images])
+
+    @classmethod
+    def own(cls, labels: LabelBatch) -> Labelling:
+        """Each image under its own labels, for its group."""
+        rows = torch.arange(len(labels.group), device=labels.group.device)
+        return cls(labels, rows[None], labels.group[None])
+
+
 def label_batch(
     maps: Sequence[npt.NDArray[np.integer]],
     image_level: Sequence[Sequence[int]],
