@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ def label_arrays(
     return LabelArrays(side_by_side, whole, area, (area > 0).astype(np.float32) @ in_category > 0)
 
 
-def _name_once(planes: npt.NDArray[np.integer], labels: Sequence[int]) -> None:
+def _name_once(planes: npt.NDArray[Any], labels: Sequence[int]) -> None:
     """Set to 0, in place, each label of a pixel that an earlier map or an image-level label names already."""
     for label in labels:
         planes[planes == label] = 0

@@ -18,13 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ndissect.engine.machine.timing import phase
 
 # What a GPU stops the host for: values, and tensors whose size depends on values.
-_WAITS = frozenset(
-    "_local_scalar_dense item is_nonzero equal nonzero masked_select bincount histc _unique _unique2 unique_dim "
-    "unique_consecutive unique_dim_consecutive allclose".split()
-)
+_WAITS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount", "histc"}
+_WAITS |= {"_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"}
 
 
-class OperationCount(TorchDispatchMode):
+class OperationCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts, while it is entered, what its thread asks of torch: by phase (ndissect.engine.machine.timing.phase).
 
     ``operations``: all of them, views as well; ``waits``: those for whose result a GPU would stop the host; ``names``:
@@ -32,7 +30,7 @@ class OperationCount(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self.names: Counter[tuple[str, str]] = Counter()
@@ -64,6 +62,7 @@ def _waits(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def count_operations(work: Callable[[], object]) -> OperationCount:
     """What ``work`` asks of torch in this thread."""
-    with OperationCount() as count:
+    count = OperationCount()
+    with count:
         work()
     return count

@@ -9,7 +9,6 @@ from contextvars import ContextVar
 
 import torch
 
-
 _phase: ContextVar[str] = ContextVar("nd-phase", default="")
 
 
