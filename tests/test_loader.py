@@ -1,7 +1,8 @@
-"""Reading ahead: the same items in order, errors where they belong, and no thread left behind."""
+"""Reading ahead, in threads and in processes: the same items in order, errors where they belong, and nothing left."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from broden_factory import Concept, Picture, write_broden
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import Subset, spread
-from ndissect.engine.passes.loader import Loader, prefetched
+from ndissect.engine.passes.loader import DecodeIn, Loader, prefetched
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 
@@ -38,12 +39,26 @@ def spoil(data: Broden, *images: int) -> None:
         data.image_path(i).write_bytes(b"no picture")
 
 
-def loader(data: Broden) -> Loader:
-    return Loader(data, make_protocol(), workers=2)
+@pytest.fixture(params=["threads", "processes"])
+def decode_in(request: pytest.FixtureRequest) -> Iterator[DecodeIn]:
+    """Who decodes; none of them is left afterwards."""
+    yield request.param
+    assert makers() == []
+    assert decoders() == []
+
+
+def loader(data: Broden, decode_in: DecodeIn) -> Loader:
+    return Loader(data, make_protocol(), workers=2, decode_in=decode_in)
 
 
 def makers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "nd-batches"]
+
+
+def decoders() -> list[int]:
+    """The processes that decode for this one."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(c) for c in children if b"decoding_process" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
 # prefetched
@@ -124,9 +139,9 @@ def test_a_reader_that_leaves_early_ends_the_thread_and_what_it_read_from(read: 
 # Loader
 
 
-def test_batches_hold_every_image_in_order_with_its_labels(data: Broden) -> None:
+def test_batches_hold_every_image_in_order_with_its_labels(data: Broden, decode_in: DecodeIn) -> None:
     order = [4, 0, 10, 7, 1]
-    batches = list(loader(data).batches(order, 2, skip_bad=False))
+    batches = list(loader(data, decode_in).batches(order, 2, skip_bad=False))
     assert [b.images for b in batches] == [[4, 0], [10, 7], [1]]
     tree, street = (data.concepts.name.index(n) + 1 for n in ("tree", "street-s"))
     for batch in batches:
@@ -140,9 +155,11 @@ def test_batches_hold_every_image_in_order_with_its_labels(data: Broden) -> None
 
 
 @pytest.mark.parametrize("size", [1, 3, 20])
-def test_images_that_cannot_be_read_are_skipped_where_that_is_asked_for(data: Broden, size: int) -> None:
+def test_images_that_cannot_be_read_are_skipped_where_that_is_asked_for(
+    data: Broden, size: int, decode_in: DecodeIn
+) -> None:
     spoil(data, 2, 6, 7, 8)
-    batches = list(loader(data).batches(range(IMAGES), size, skip_bad=True))
+    batches = list(loader(data, decode_in).batches(range(IMAGES), size, skip_bad=True))
     assert len(batches) == -(-IMAGES // size), "a batch is of so many images, sound or not"
     assert [i for b in batches for i in b.images] == [0, 1, 3, 4, 5, 9, 10]
     assert [i for b in batches for i, _ in b.bad] == [2, 6, 7, 8]
@@ -150,22 +167,21 @@ def test_images_that_cannot_be_read_are_skipped_where_that_is_asked_for(data: Br
         assert data.names[number] in why.message
 
 
-def test_images_that_cannot_be_read_are_all_named_else(data: Broden) -> None:
+def test_images_that_cannot_be_read_are_all_named_else(data: Broden, decode_in: DecodeIn) -> None:
     spoil(data, 3, 6, 9)
     read = []
     with pytest.raises(NDError) as refused:
-        for batch in loader(data).batches(range(IMAGES), 3, skip_bad=False):
+        for batch in loader(data, decode_in).batches(range(IMAGES), 3, skip_bad=False):
             read.append(batch)
     assert [b.images for b in read] == [[0, 1, 2]]
     said = refused.value.message
     assert f"3 of {IMAGES} images" in said
     assert all((data.names[i] in said) == (i in {3, 6, 9}) for i in range(IMAGES))
     assert "--skip-bad" in refused.value.hint
-    assert makers() == []
 
 
-def test_labels_that_are_read_again_are_those_of_the_batches(data: Broden) -> None:
-    reader = loader(data)
+def test_labels_that_are_read_again_are_those_of_the_batches(data: Broden, decode_in: DecodeIn) -> None:
+    reader = loader(data, decode_in)
     first = [b.labels for b in reader.batches(range(IMAGES), 4, skip_bad=False)]
     pieces = [range(4), range(4, 8), range(8, IMAGES)]
     for a, b in zip(first, reader.read_labels(pieces), strict=True):

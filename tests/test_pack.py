@@ -180,7 +180,7 @@ def test_images_of_several_sizes_reach_torch_without_a_warning(data: Path) -> No
             batch.labels.pixels.add_(1)
             for tensor in batch.pixels:
                 tensor.add_(1)
-            image_tensor([loader.read(batch.images[0])])[0].zero_()
+            image_tensor(loader.read(batch.images[0])).zero_()
     same(loader.dataset, Broden(data))
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,10 @@ class Broden:
             for fault in self._duplicates():
                 report(fault)
         self._tables_digest = digest.hexdigest()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        allow_pixels(self.max_pixels)  # of this process
 
     def __len__(self) -> int:
         return len(self.names)

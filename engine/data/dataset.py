@@ -45,6 +45,19 @@ class Labels:
     labels: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Run:
+    """Images of one size that lie one after another, with their labels, as in Sample.
+
+    ``pixels`` (n, H, W, 3) uint8; of each image ``maps`` (M, sh, sw) uint16, ``labels`` and ``digests``.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    maps: list[npt.NDArray[np.uint16]]
+    labels: list[tuple[int, ...]]
+    digests: list[int]
+
+
 class ConceptDataset(Protocol):
     """A densely labelled data set: sized, indexable, safe to read from several threads."""
 
@@ -132,6 +145,25 @@ class JpegFiles(Protocol):
         None where it is none, has more than ``side`` pixels on a side or ``most`` bytes, or cannot be read.
         """
         ...
+
+
+@runtime_checkable
+class MappedImages(Protocol):
+    """What a data set can do besides, if its images may lie decoded in files that are mapped into memory."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether they do: then nothing is decoded."""
+        ...
+
+    def read_run(self, images: Sequence[int]) -> Run | None:
+        """These images at once; None where they do not lie one after another in one size, or must be read singly."""
+        ...
+
+
+def is_mapped(dataset: ConceptDataset) -> bool:
+    """Whether the images of ``dataset`` lie decoded in mapped files."""
+    return isinstance(dataset, MappedImages) and dataset.mapped
 
 
 def at_once(dataset: ConceptDataset, most: int) -> int:

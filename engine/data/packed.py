@@ -13,7 +13,7 @@ import glob
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.dataset import ConceptDataset, FolderDataset, Labels, Sample
+from ndissect.engine.data.dataset import ConceptDataset, FolderDataset, Labels, Run, Sample
 from ndissect.store.files import cache_folder
 from ndissect.store.names import quoted, safe_name
 from ndissect.store.regular import open_regular, read_regular
@@ -136,6 +136,8 @@ def changed_image(dataset: FolderDataset, rows: Rows) -> str:
 class PackedDataset:
     """A data set by its pack: equal to the one that was packed, with arrays that are read-only views of mapped files.
 
+    A ConceptDataset with MappedImages.
+
     ``folder``: of the pack; ``bytes``: its size; ``packed``: when, as ISO 8601. Damage in a mapped file shows when an
     image is first read. The image is then decoded from its own files, and ``note`` is told once.
     """
@@ -156,6 +158,11 @@ class PackedDataset:
         """Bytes that the largest image takes with its label maps."""
         return self._source.largest
 
+    @property
+    def mapped(self) -> bool:
+        """True: nothing is decoded."""
+        return True
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -174,6 +181,30 @@ class PackedDataset:
             return self._source.read(index)
         digest = int.from_bytes(row["digest"].tobytes(), "big")
         return Sample(index, self.names[index], image, labels.maps, labels.labels, digest)
+
+    def read_run(self, images: Sequence[int]) -> Run | None:
+        """Images that were packed one after another, of one size, as one view of the mapped file.
+
+        None for others, for none, and where one of them is damaged or may not be read: each is then read by itself.
+        """
+        if not images or not np.array_equal(images, np.arange(images[0], images[0] + len(images))):
+            return None
+        first, end = images[0], images[0] + len(images)
+        height, width = self._rows["size"][first].tolist()
+        if height * width > self._source.max_pixels or (self._rows["size"][first:end] != (height, width)).any():
+            return None
+        if int(self._rows["maps"][first:end].max()) * self.grid[0] * self.grid[1] > self._source.max_pixels:
+            return None
+        pixels = self._images[self._ends[first, 0] : self._ends[end, 0]].reshape(len(images), height, width, 3)
+        labels = [self._view_labels(index) for index in images]
+        sound = [
+            self._is_sound(index, 0, image) and self._is_sound(index, 1, of.maps)
+            for index, image, of in zip(images, pixels, labels, strict=True)
+        ]
+        if not all(sound):
+            return None
+        digests = [int.from_bytes(digest.tobytes(), "big") for digest in self._rows["digest"][first:end]]
+        return Run(pixels, [of.maps for of in labels], [of.labels for of in labels], digests)
 
     def read_labels(self, index: int) -> Labels:
         """The labels of image ``index``, as they were decoded when it was packed."""

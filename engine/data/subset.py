@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ndissect.engine.data.dataset import ConceptDataset, Labels, Sample
+from ndissect.engine.data.dataset import ConceptDataset, Labels, MappedImages, Run, Sample, is_mapped
 
 
 class Subset:
@@ -32,6 +32,16 @@ class Subset:
     def read_labels(self, index: int) -> Labels:
         """The labels of image ``index`` of the part."""
         return replace(self._dataset.read_labels(self._indices[index]), index=index)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the images of the data set lie decoded in mapped files."""
+        return is_mapped(self._dataset)
+
+    def read_run(self, images: Sequence[int]) -> Run | None:
+        """Images of the part at once, where they lie one after another in the data set (MappedImages)."""
+        dataset = self._dataset
+        return dataset.read_run([self._indices[i] for i in images]) if isinstance(dataset, MappedImages) else None
 
     def tables_digest(self) -> str:
         """Of the whole data set's tables."""

@@ -135,7 +135,7 @@ def _second(loader: Loader, first: Tensor) -> Tensor:
     """Another of the first images, of the size of ``first``; where there is none, its negative."""
     for index in range(min(len(loader.dataset), _LOOKED_AT)):
         with contextlib.suppress(NDError):
-            image = image_tensor([loader.read(index)])[0]
+            image = image_tensor(loader.read(index))
             if image.shape == first.shape and not torch.equal(image, first):
                 return image
     return 255 - first

@@ -1,34 +1,47 @@
-"""Reading a labelled data set: batch by batch, decoded by threads while the network works."""
+"""Reading a labelled data set: batch by batch, decoded by threads or processes while the network works."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import itertools
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.dataset import ConceptDataset, JpegFiles, Sample, at_once, unusable
-from ndissect.engine.data.label_arrays import label_arrays, label_kind
+from ndissect.engine.data.batch_reader import Allocate, BatchArrays, BatchReader, in_memory
+from ndissect.engine.data.dataset import ConceptDataset, Sample, at_once, is_mapped, unusable
+from ndissect.engine.data.decoding_processes import (
+    CannotStart,
+    DecodingProcesses,
+    default_workers,
+    processes_of_use,
+    processes_that_fit,
+)
+from ndissect.engine.data.label_arrays import LabelArrays
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.decoding import decode_together
 from ndissect.engine.passes.labels import LabelBatch, from_arrays
-from ndissect.store import limits
+from ndissect.engine.passes.page_lock import lock_pages
 from ndissect.store.errors import NDError
 from ndissect.store.names import quoted
 from ndissect.store.protocol import Protocol
-from ndissect.store.upsampling import resize_labels
 
 T = TypeVar("T")
 
+#: Where images are decoded: in threads of this process or in processes of their own, ``auto``: what is faster.
+DecodeIn = Literal["auto", "threads", "processes"]
+
 # Batches that are put together before the network asks for them.
 _AHEAD = 2
+# Threads that copy whole batches of mapped files: more would be no faster.
+_COPYING = 4
 
 
 def prefetched(items: Iterator[T], ahead: int = _AHEAD) -> Generator[T, None, None]:
@@ -77,7 +90,7 @@ class Batch:
 
     ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
     ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``labels``: of these
-    images, on the host; ``digest``: of all that was read, to be added up mod 2**128.
+    images; ``digest``: of all that was read, to be added up mod 2**128.
     """
 
     images: list[int]
@@ -89,16 +102,37 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def each(self, pixels: Callable[[Tensor], Tensor], labels: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch, of which every tensor of the pixels and of the labels is given to a function."""
+        changed = LabelBatch(**{name: labels(tensor) for name, tensor in vars(self.labels).items()})
+        return replace(self, pixels=[pixels(tensor) for tensor in self.pixels], labels=changed)
+
 
 @dataclass(frozen=True)
-class _Decoded:
-    sample: Sample
-    rows: npt.NDArray[np.integer]
-    levels: list[int]
+class Loaded:
+    """A batch on the host. Its tensors may lie in memory that the next batches need: ``release`` gives that back.
+
+    None: the batch has its own.
+    """
+
+    batch: Batch
+    release: Callable[[], None] | None = None
+
+    def owned(self) -> Batch:
+        """The batch in memory of its own."""
+        if self.release is None:
+            return self.batch
+        batch = self.batch.each(torch.clone, torch.clone)
+        self.release()
+        return batch
 
 
 class Loader:
-    """A data set as batches of images and labels on the protocol's grid."""
+    """A data set as batches of images and labels on the protocol's grid.
+
+    ``workers``: threads or processes that decode, 0 chooses; ``pin``: batches are made in page-locked memory, from
+    which a GPU copies while it computes; ``jpeg_on``: JPEGs are decoded there, a batch at a time.
+    """
 
     def __init__(
         self,
@@ -108,17 +142,15 @@ class Loader:
         *,
         pin: bool = False,
         jpeg_on: torch.device | None = None,
+        decode_in: DecodeIn = "auto",
     ) -> None:
         self.dataset = dataset
         self.protocol = protocol
-        self.workers = workers or min(16, os.cpu_count() or 1)
-        self.grid = protocol.grid or dataset.grid
-        self._pin = pin
-        # Where JPEGs are decoded a batch at a time; elsewhere the threads decode them one by one.
-        self._jpeg_on = jpeg_on if isinstance(dataset, JpegFiles) else None
-        # Concept number -> concept row + 1; label maps hold 16-bit numbers.
-        self._row = np.zeros(1 << 16, label_kind(len(dataset.concepts)))
-        self._row[dataset.concepts.number] = np.arange(1, len(dataset.concepts) + 1)
+        self.workers = workers or default_workers()
+        self._reader = BatchReader(dataset, protocol, encoded=jpeg_on is not None)
+        self.grid = self._reader.grid
+        self._plain = BatchReader(dataset, protocol)
+        self._pin, self._jpeg_on, self._decode_in = pin, jpeg_on, decode_in
 
     def read(self, index: int) -> Sample:
         """Image ``index``, decoded."""
@@ -131,7 +163,7 @@ class Loader:
         """
         for index in range(len(self.dataset)):
             try:
-                return image_tensor([self.dataset.read(index)])[0]
+                return image_tensor(self.dataset.read(index))
             except NDError:
                 if not skip_bad:
                     self.refuse(range(index, len(self.dataset)))
@@ -140,69 +172,89 @@ class Loader:
     def batches(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Batch, None, None]:
         """These images in order, ``size`` at a time; fewer where they are so large that they would fill the memory.
 
-        NDError at the first image that cannot be read, which names the others of ``images`` that cannot. With
-        ``skip_bad`` they are left out.
+        NDError at the first batch with an image that cannot be read, which names the others of ``images`` that cannot.
+        With ``skip_bad`` they are left out.
         """
-        return prefetched(self._batches(images, at_once(self.dataset, size), skip_bad))
+        with contextlib.closing(self.loaded(images, size, skip_bad=skip_bad)) as loaded:
+            for one in loaded:
+                yield one.owned()
 
-    def _batches(self, images: Sequence[int], size: int, skip_bad: bool) -> Iterator[Batch]:
-        some: list[_Decoded] = []
-        bad: list[tuple[int, NDError]] = []
-        rest = 0
-        for number, result in enumerate(in_order(self._try, images, self.workers, at_once(self.dataset, 2 * size))):
-            if not isinstance(result, NDError):
-                some.append(result)
-            elif skip_bad:
-                bad.append((images[number], result))
-            else:
-                self.refuse(images[number:])
-            rest += 1
-            if rest == size:
-                yield self._batch(some, bad, skip_bad)
-                some, bad, rest = [], [], 0
-        if rest:
-            yield self._batch(some, bad, skip_bad)
+    def loaded(self, images: Sequence[int], size: int, *, skip_bad: bool) -> Generator[Loaded, None, None]:
+        """The same batches, for whoever takes each out of the memory in which it was read."""
+        size = at_once(self.dataset, size)
+        processes = self._processes(images, size)
+        if processes is None:
+            arrays = self._read_by_threads(images, size)
+            made = (self._batch(one, images[n * size :], skip_bad) for n, one in enumerate(arrays))
+            yield from prefetched(Loaded(_pinned(batch) if self._pin else batch) for batch in made)
+            return
+        with contextlib.closing(processes.batches()) as delivered:
+            for n, one in enumerate(delivered):
+                yield Loaded(self._batch(one.arrays, images[n * size :], skip_bad), one.release)
 
-    def _try(self, index: int) -> _Decoded | NDError:
+    def _processes(self, images: Sequence[int], size: int) -> DecodingProcesses | None:
+        """The processes that read these images; None where threads do."""
+        forced = self._decode_in == "processes" and len(images) > 0
+        count = (processes_that_fit if forced else processes_of_use)(self.dataset, len(images), size, self.workers)
+        if self._decode_in == "threads" or not count:
+            return None
         try:
-            if self._jpeg_on is not None and isinstance(self.dataset, JpegFiles):
-                sample = self.dataset.read_encoded(index)
-            else:
-                sample = self.dataset.read(index)
-        except NDError as e:
-            return e
-        return _Decoded(sample, self._rows(sample.maps), [int(self._row[n]) for n in sample.labels])
+            return DecodingProcesses(self._reader, images, size, count, lock_pages if self._pin else None)
+        except CannotStart:
+            if forced:
+                raise
+            return None
 
-    def _rows(self, maps: npt.NDArray[np.uint16]) -> npt.NDArray[np.integer]:
-        most = min(limits.LABEL_MAPS.most, limits.LABEL_BYTES.most // (2 * self.grid[0] * self.grid[1]))
-        if len(maps) > most:
-            raise NDError(
-                f"an image has {len(maps)} label maps of {self.grid[0]} x {self.grid[1]}, a store holds {most}",
-                "choose a coarser grid, for example --grid 112",
+    def _read_by_threads(self, images: Sequence[int], size: int) -> Iterator[BatchArrays]:
+        pieces = [images[start : start + size] for start in range(0, len(images), size)]
+        allocate: Allocate = _page_locked if self._pin and not self._reader.encoded else in_memory
+        if is_mapped(self.dataset):
+            ahead = at_once(self.dataset, 2 * size) // size
+            read = in_order(
+                lambda piece: self._reader.read_batch(piece, allocate), pieces, min(self.workers, _COPYING), ahead
             )
-        return np.asarray(self._row[resize_labels(maps, self.grid)])
+            yield from read
+            return
+        results = in_order(self._reader.try_read, images, self.workers, at_once(self.dataset, 2 * size))
+        for piece in pieces:
+            yield self._reader.together(piece, list(itertools.islice(results, len(piece))), allocate)
 
-    def _batch(self, some: list[_Decoded], bad: list[tuple[int, NDError]], skip_bad: bool) -> Batch:
-        if self._jpeg_on is None:
-            pixels = image_tensor([d.sample for d in some], pin=self._pin)
-        else:
-            try:
-                pixels = _stacked(decode_together([d.sample.image for d in some], self._jpeg_on))
-            except RuntimeError:  # one of them is damaged, or this decoder cannot read it: the threads' can tell
-                self._jpeg_on = None
-                again = next(self._batches([d.sample.index for d in some], len(some), skip_bad))
-                return replace(again, bad=bad + again.bad)
-        return Batch(
-            [d.sample.index for d in some],
-            bad,
-            pixels,
-            self._labels([d.rows for d in some], [d.levels for d in some]),
-            sum(d.sample.digest for d in some),
+    def _batch(self, arrays: BatchArrays, rest: Sequence[int], skip_bad: bool) -> Batch:
+        """``arrays`` as tensors; ``rest``: their images and all after them."""
+        arrays, pixels = self._decoded(arrays) if self._reader.encoded else (arrays, _tensors(arrays.pixels))
+        if arrays.bad and not skip_bad:
+            self.refuse(rest)
+        return Batch(arrays.images, arrays.bad, pixels, from_arrays(arrays.labels), sum(arrays.digests))
+
+    def _decoded(self, arrays: BatchArrays) -> tuple[BatchArrays, list[Tensor]]:
+        """The pixels of all images that can be decoded, and what is left of ``arrays`` then."""
+        images = [image if image.ndim == 1 else image[0] for image in arrays.pixels]
+        assert self._jpeg_on is not None
+        try:
+            return arrays, _stacked(decode_together(images, self._jpeg_on)) if images else []
+        except RuntimeError:  # one of them is damaged, or this decoder cannot read it: each for itself
+            results = [self._decode_alone(n, image) for n, image in zip(arrays.images, images, strict=True)]
+        whole = [n for n, result in enumerate(results) if isinstance(result, Tensor)]
+        bad = [(n, result) for n, result in zip(arrays.images, results, strict=True) if isinstance(result, NDError)]
+        left = BatchArrays(
+            [arrays.images[n] for n in whole],
+            arrays.bad + bad,
+            [],
+            LabelArrays(**{name: array[whole] for name, array in vars(arrays.labels).items()}),
+            [arrays.digests[n] for n in whole],
         )
+        return left, _stacked([result for result in results if isinstance(result, Tensor)])
+
+    def _decode_alone(self, index: int, image: npt.NDArray[np.uint8]) -> Tensor | NDError:
+        assert self._jpeg_on is not None
+        with contextlib.suppress(RuntimeError):
+            return decode_together([image], self._jpeg_on)[0]
+        result = self._plain.try_read(index)
+        return result if isinstance(result, NDError) else decode_together([result.pixels], self._jpeg_on)[0]
 
     def refuse(self, images: Sequence[int]) -> NoReturn:
         """Say what is wrong with the first of these images, and with all the others of them that cannot be read."""
-        results = in_order(self._try, images, self.workers, at_once(self.dataset, 64))
+        results = in_order(self._plain.try_read, images, self.workers, at_once(self.dataset, 64))
         reasons = [e.message for e in results if isinstance(e, NDError)]
         hint = f"nd data check {quoted(self.dataset.root)} lists every fault; --skip-bad goes on without these images"
         raise unusable(reasons, len(self.dataset), hint)
@@ -219,27 +271,10 @@ class Loader:
         NDError for labels that cannot be read; ``unreadable_as_none``: such an image counts as one without labels.
         """
         flat = [image for piece in pieces for image in piece]
-        read = self._try_rows if unreadable_as_none else self._read_rows
+        read = self._reader.try_read_labels if unreadable_as_none else self._reader.read_labels
         labels_read = in_order(read, flat, self.workers, at_once(self.dataset, 256))
         for piece in pieces:
-            rows = [next(labels_read) for _ in piece]
-            yield self._labels([r for r, _ in rows], [levels for _, levels in rows]).to(device)
-
-    def _read_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:
-        labels = self.dataset.read_labels(index)
-        return self._rows(labels.maps), [int(self._row[n]) for n in labels.labels]
-
-    def _try_rows(self, index: int) -> tuple[npt.NDArray[np.integer], list[int]]:
-        try:
-            return self._read_rows(index)
-        except NDError:
-            return np.zeros((0, *self.grid), self._row.dtype), []
-
-    def _labels(self, maps: Sequence[npt.NDArray[np.integer]], levels: Sequence[Sequence[int]]) -> LabelBatch:
-        concepts, once = self.dataset.concepts, self.protocol.maps == "once"
-        return from_arrays(
-            label_arrays(maps, levels, concepts.category, len(concepts.categories), self.grid, once=once)
-        )
+            yield from_arrays(self._reader.label_arrays([next(labels_read) for _ in piece])).to(device)
 
 
 def _stacked(images: Sequence[Tensor]) -> list[Tensor]:
@@ -247,15 +282,21 @@ def _stacked(images: Sequence[Tensor]) -> list[Tensor]:
     return [torch.stack(list(images))] if len({x.shape for x in images}) == 1 else [x[None] for x in images]
 
 
-def image_tensor(samples: Sequence[Sample], *, pin: bool = False) -> list[Tensor]:
-    """The images as uint8 tensors (n, 3, H, W): one tensor where all have one size, else one an image.
+def _tensors(pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Tensor]:
+    """Arrays (n, H, W, 3) as tensors (n, 3, H, W) in the same memory."""
+    return [torch.from_numpy(array).permute(0, 3, 1, 2) for array in pixels]
 
-    ``pin``: in page-locked memory, from which a GPU copies while it computes.
-    """
-    shapes = {s.image.shape for s in samples}
-    if len(shapes) != 1:
-        return [torch.from_numpy(s.image.copy()).permute(2, 0, 1)[None] for s in samples]
-    H, W, _ = next(iter(shapes))
-    whole = torch.empty((len(samples), H, W, 3), dtype=torch.uint8, pin_memory=pin)
-    np.stack([s.image for s in samples], out=whole.numpy())
-    return [whole.permute(0, 3, 1, 2)]
+
+def _page_locked(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    locked: npt.NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+    return locked
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch with its labels in page-locked memory, as its pixels are."""
+    return batch.each(lambda tensor: tensor, lambda tensor: tensor.pin_memory())
+
+
+def image_tensor(sample: Sample) -> Tensor:
+    """The image as a uint8 tensor (1, 3, H, W) of its own."""
+    return torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]

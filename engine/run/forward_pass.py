@@ -32,6 +32,7 @@ from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.loader import Batch, Loader
+from ndissect.engine.passes.transfer import on_device
 from ndissect.engine.run.settings import Settings
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
@@ -66,19 +67,22 @@ class ForwardPass:
     def batches(self, images: Sequence[int], *, skip_bad: bool = False) -> Iterator[Batch]:
         """These images in their order, a batch at a time, each to be given to ``forward.run`` before the next.
 
-        Batches are decoded ahead; what it takes to wait for them is timed. NDError at the first image that cannot be
-        read, unless ``skip_bad``.
+        Batches are decoded ahead, and copied to a GPU ahead; what it takes to wait for them is timed. Their labels are
+        on ``device``. NDError at the first image that cannot be read, unless ``skip_bad``.
         """
         batches = self._batches(images, skip_bad)
         self._open.callback(batches.close)  # where an error ends the loop over them
         return batches
 
     def _batches(self, images: Sequence[int], skip_bad: bool) -> Generator[Batch, None, None]:
-        decoded = self.loader.batches(images, self.forward.batch.size, skip_bad=skip_bad)
-        with self.forward.captured(), contextlib.closing(decoded):
+        loaded = self.loader.loaded(images, self.forward.batch.size, skip_bad=skip_bad)
+        # A researcher's own transform may hold tensors on the CPU.
+        own_transform = self.forward.network.preprocess.transform is not None
+        batches = on_device(loaded, self.device, pixels=not own_transform)
+        with self.forward.captured(), contextlib.closing(batches):
             while True:
                 with self.clock.during("decode"):
-                    batch = next(decoded, None)
+                    batch = next(batches, None)
                 if batch is None:
                     return
                 yield batch
@@ -125,7 +129,14 @@ def open_pass(
 
 def make_loader(dataset: ConceptDataset, protocol: Protocol, settings: Settings) -> Loader:
     """``dataset`` as ``settings`` ask it to be read."""
-    return Loader(dataset, protocol, settings.workers, pin=settings.device.type == "cuda", jpeg_on=settings.jpeg_on)
+    return Loader(
+        dataset,
+        protocol,
+        settings.workers,
+        pin=settings.device.type == "cuda",
+        jpeg_on=settings.jpeg_on,
+        decode_in=settings.decode_in,
+    )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch
 
 from ndissect.engine.machine.device import Precision
 from ndissect.engine.machine.memory import Budget
+from ndissect.engine.passes.loader import DecodeIn
 from ndissect.engine.run.data_survey import DataSummary
 from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
@@ -22,14 +23,14 @@ def _never() -> BaseException | None:
 class Settings:
     """How a dissection is run; none of it but ``precision`` and ``jpeg_on`` changes a count. 0 means: choose.
 
-    ``batch``: images a forward pass; ``workers``: decoding threads; ``top``: top images kept for each unit;
-    ``skip_bad``: go on without unreadable images; ``memory``: for thresholds and what may fire; ``precision``: of the
-    forward pass; ``jpeg_on``: decode JPEGs there, a batch at a time; ``publish_every``: seconds between results so far,
-    more where making them takes long; ``save_every``: seconds between two savings of what was counted; ``stop``: asked
-    after every batch, gives what to raise once that is saved; ``evidence``: also count by image block and keep peaks,
-    for intervals and AUPRC; ``null``: pairings of masks with other images' labels to count, None: as many as usual
-    where that costs little (ndissect.engine.run.evidence_plan); ``anyway``: mark what
-    ndissect.engine.examination.examine would refuse.
+    ``batch``: images a forward pass; ``workers``: threads or processes that decode; ``top``: top images kept for each
+    unit; ``skip_bad``: go on without unreadable images; ``memory``: for thresholds and what may fire; ``precision``: of
+    the forward pass; ``jpeg_on``: decode JPEGs there, a batch at a time; ``decode_in``: who decodes the others;
+    ``publish_every``: seconds between results so far, more where making them takes long; ``save_every``: seconds
+    between two savings of what was counted; ``stop``: asked after every batch, gives what to raise once that is saved;
+    ``evidence``: also count by image block and keep peaks, for intervals and AUPRC; ``null``: pairings of masks with
+    other images' labels to count, None: as many as usual where that costs little (ndissect.engine.run.evidence_plan);
+    ``anyway``: mark what ndissect.engine.examination.examine would refuse.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -40,6 +41,7 @@ class Settings:
     memory: Budget = field(default_factory=lambda: Budget(4 << 30, 4 << 30))
     precision: Precision = "fp32"
     jpeg_on: torch.device | None = None
+    decode_in: DecodeIn = "auto"
     publish_every: float = 5.0
     save_every: float = 30.0
     stop: Callable[[], BaseException | None] = _never
