@@ -24,10 +24,12 @@ from ndissect.engine.machine.sealed import write_sealed
 from ndissect.engine.measures.candidates import CandidateBatch, Candidates, may_fire
 from ndissect.engine.measures.cells import Cells, active_cells
 from ndissect.engine.measures.quantile import Quantile, merged
-from ndissect.engine.passes.extremes import extremes
+from ndissect.engine.measures.top import TopTracker
 from ndissect.engine.passes.labels import label_batch
+from ndissect.engine.run.layer_gatherer import LayerGatherer, prepare
 from ndissect.engine.run.saved_run import SavedRun
 from ndissect.store.model import UnitStatistics
+from ndissect.store.protocol import make_protocol
 from ndissect.store.upsampling import UPSAMPLINGS, Upsampling, make_axis
 
 CPU = torch.device("cpu")
@@ -122,6 +124,13 @@ class KeepingCandidates(RuleBasedStateMachine):
 # Thresholds
 
 
+def update_maps(quantile: Quantile, maps: torch.Tensor) -> None:
+    """Give the maps to ``quantile`` as the first pass does, where only what lies above the bound is looked at."""
+    layer = LayerGatherer(GEOMETRIES[0], make_protocol(), quantile, TopTracker(UNITS, 1, SHAPE))
+    for gathered in prepare([layer], [maps], None):
+        gathered.take()
+
+
 def assert_statistics(statistics: UnitStatistics, values: np.ndarray, q: Fraction) -> None:
     """``statistics`` are those of ``values`` (U, n), by numpy."""
     np.testing.assert_array_equal(statistics.threshold, [oracle.hazen(row, q) for row in values])
@@ -157,7 +166,7 @@ class StreamingQuantiles(RuleBasedStateMachine):
     @rule(part=st.integers(0, PARTS - 1), seed=seeds, images=st.integers(1, 4))
     def update_with_maps(self, part: int, seed: int, images: int) -> None:
         maps = random_maps(seed, images)
-        self.take(part, maps, lambda quantile: quantile.update_maps(maps, extremes(maps)))
+        self.take(part, maps, lambda quantile: update_maps(quantile, maps))
 
     @rule(part=st.integers(0, PARTS - 1), seed=seeds, count=st.integers(1, 30))
     def update_with_values(self, part: int, seed: int, count: int) -> None:

@@ -29,7 +29,7 @@ def test_any_cut_and_order_gives_the_same_images(seed: int, count: int, cuts: li
     numbers = rng.permutation(images)
     tracker = TopTracker(units, count, (2, 2))
     for part in np.split(numbers, np.cumsum(cuts)[:-1]):
-        tracker.update(torch.from_numpy(maps[part]), torch.from_numpy(part))
+        tracker.update(torch.from_numpy(maps[part]), part.tolist())
     found = tracker.result()
     image, peak, kept = found.image, found.peak, found.maps
     for u in range(units):
@@ -43,7 +43,7 @@ def test_a_saturated_unit_shows_the_images_in_which_most_of_it_saturates() -> No
     maps = torch.zeros(3, 1, 2, 2)
     maps[0, 0, 0, 0], maps[1, 0], maps[2, 0, 0] = 6.0, 6.0, 6.0
     tracker = TopTracker(1, 3, (2, 2))
-    tracker.update(maps, torch.arange(3))
+    tracker.update(maps, range(3))
     assert tracker.result().image.tolist() == [[1, 2, 0]]
 
 
@@ -51,7 +51,7 @@ def test_a_saturated_unit_shows_the_images_in_which_most_of_it_saturates() -> No
 def test_non_finite_activations_are_passed_over(bad: float) -> None:
     maps = torch.tensor([[bad, 1.0], [bad, bad], [0.5, 0.25]])[:, None, None, :]
     tracker = TopTracker(1, 3, (1, 2))
-    tracker.update(maps, torch.arange(3))
+    tracker.update(maps, range(3))
     found = tracker.result()
     image, peak = found.image, found.peak
     assert image.tolist() == [[0, 2, -1]]

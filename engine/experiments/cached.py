@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.memory import Budget
-from ndissect.engine.passes.extremes import Extremes
 from ndissect.engine.run.forward_pass import ForwardPass
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
@@ -75,5 +74,5 @@ class _Copying:
     def __init__(self, target: Tensor) -> None:
         self._target = target
 
-    def __call__(self, i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
+    def __call__(self, i: int, maps: Tensor, images: slice) -> None:
         self._target[images] = maps

@@ -24,7 +24,6 @@ from ndissect.engine.machine.progress import Phase, Progress
 from ndissect.engine.measures.tally import ConceptTally, Tally
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.passes.extremes import extremes
 from ndissect.engine.passes.loader import Loader
 from ndissect.engine.run.forward_pass import ForwardPass, make_loader, open_pass
 from ndissect.engine.run.gatherer import Gatherer
@@ -200,7 +199,7 @@ def _thresholds(
     for number in range(gatherer.passes):
         for images in activations.slices():
             maps = basis.turn(activations.maps[images].to(device), matrix)
-            gatherer.add_values(0, maps, extremes(maps))
+            gatherer.take_values(number, [maps])
             if number == 0:
                 progress.advance(len(maps))
         gatherer.quantiles[0].end_pass()

@@ -54,12 +54,16 @@ class CandidateBatch:
         return CandidateBatch(self.images, [layer.to(device) for layer in self.layers], labels, self.saved)
 
 
+def smaller(cells: Cells, maps: Tensor) -> Cells | Tensor:
+    """``cells``, or the ``maps`` (N, U, h, w) that they are of, as float32, where those are smaller."""
+    return cells if cells.nbytes < 4 * maps.numel() else maps.to(torch.float32).clone()
+
+
 def may_fire(maps: Tensor, bound: Tensor, upsampling: Upsampling, peak: Tensor | None = None) -> Cells | Tensor:
     """Of ``maps`` (N, U, h, w) the cells with a corner above ``bound`` (U,), or the maps where that is smaller."""
     if bool((bound == -torch.inf).all()):
         return maps.to(torch.float32).clone()
-    cells = active_cells(maps, bound, upsampling, peak)
-    return cells if cells.nbytes < 4 * maps.numel() else maps.to(torch.float32).clone()
+    return smaller(active_cells(maps, bound, upsampling, peak), maps)
 
 
 def _cut(layer: Cells | Tensor, bound: Tensor, upsampling: Upsampling) -> Cells | Tensor:

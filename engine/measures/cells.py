@@ -7,16 +7,20 @@ definition about half a percent of locations lie above T: the other cells are ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ndissect.engine.measures.guess import Guess, first_places, places
 from ndissect.store.upsampling import Upsampling
 
-# Cells that are looked at together: what is made of them on the way is bounded to some hundred MB.
-_CELLS_AT_ONCE = 1 << 22
+# Cells that are looked at together, on a GPU and on a CPU: what is made of them on the way is bounded to some hundred
+# MB.
+_CELLS_AT_ONCE = (1 << 26, 1 << 24)
 
 
 @dataclass(frozen=True)
@@ -64,29 +68,144 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
     """
     N, U, h, w = maps.shape
     peak = maps.amax((2, 3)) if peak is None else peak
-    if upsampling == "half-pixel-zero":
-        peak = torch.maximum(peak, torch.zeros_like(peak))
-    # Most maps lie below their limit as a whole. A comparison with NaN is false: those are looked at.
-    n, u = (~(peak <= limit)).nonzero(as_tuple=True)
+    which = places(_above(peak, limit, upsampling))
     cells = (h + 1) * (w + 1)
-    step = max(1, _CELLS_AT_ONCE // cells)
-    parts = [_active(maps, limit, upsampling, n[s : s + step], u[s : s + step]) for s in range(0, len(n), step)]
-    index = torch.cat([i for i, _ in parts]) if parts else torch.zeros(0, dtype=torch.int64, device=maps.device)
-    corners = torch.cat([c for _, c in parts], 1) if parts else torch.zeros((4, 0), device=maps.device)
-    small = N * U * cells < 2**31
-    return Cells((N, U, h + 1, w + 1), index.to(torch.int32) if small else index, corners)
+    step = max(1, _CELLS_AT_ONCE[maps.device.type == "cpu"] // cells)
+    parts = []
+    for start in range(0, len(which), step):
+        some = which[start : start + step]
+        chosen = chosen_maps(maps, some).to(torch.float32)
+        hit = places(_active(chosen, limit[some % U], upsampling))
+        parts.append(_index_and_corners(chosen, some, hit, upsampling))
+    index = torch.cat([i for i, _ in parts]) if parts else which
+    corners = torch.cat([c for _, c in parts]) if parts else torch.zeros((0, 4), device=maps.device)
+    return Cells((N, U, h + 1, w + 1), index.to(_kind(N, U, cells)), corners.T.contiguous())
 
 
-def _active(maps: Tensor, limit: Tensor, upsampling: Upsampling, n: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """(index, corners) of the active cells of the maps (n, u)."""
-    padded = pad_maps(maps[n, u].to(torch.float32)[None], upsampling)[0]
-    fires = padded > limit[u, None, None]
-    either = fires[:, :-1] | fires[:, 1:]
-    hit = (either[..., :-1] | either[..., 1:]).reshape(-1).nonzero()[:, 0]
-    rows, cols = padded.shape[1] - 1, padded.shape[2] - 1
-    which, place = hit // (rows * cols), hit % (rows * cols)
-    # Of cell (i, j) the top left corner is sample (i, j) of the padded map, which has one more column than cells.
-    corner = which * ((rows + 1) * (cols + 1)) + place + place // cols
-    flat = padded.reshape(-1)
-    corners = torch.stack([flat[corner + step] for step in (0, 1, cols + 1, cols + 2)])
-    return (n * maps.shape[1] + u)[which] * (rows * cols) + place, corners
+class Limits:
+    """Limits of U units, (U,) float32 ``limit``, as a search in the maps of any number of images needs them."""
+
+    def __init__(self, limit: Tensor) -> None:
+        self.limit = limit
+        self._of_maps = limit.new_zeros(0)
+
+    def of_maps(self, images: int) -> Tensor:
+        """(images U + 1,): the limit of each map, and one that nothing exceeds for what is no map."""
+        if len(self._of_maps) != images * len(self.limit) + 1:
+            self._of_maps = torch.cat([self.limit.repeat(images), self.limit.new_full((1,), torch.inf)])
+        return self._of_maps
+
+
+class CellSearch:
+    """A search for the active cells of ``maps`` (N, U, h, w) that does not wait to know how many there are.
+
+    It makes room for as many maps and cells as are likely, judged by the searches before. ``counts``: of the maps that
+    hold an active cell, and of the cells, scalars (float64) on the device. The host reads them together with others,
+    and gives them to :meth:`end`. Where nothing can be guessed the host waits, and there is nothing to read.
+
+    ``peak`` (N, U): the maps' largest values.
+    """
+
+    def __init__(self, maps: Tensor, peak: Tensor, limits: Limits, upsampling: Upsampling, guess: CellGuess) -> None:
+        N, U, h, w = maps.shape
+        self._maps, self._peak, self._limits, self._upsampling, self._guess = maps, peak, limits, upsampling, guess
+        self.counts: tuple[Tensor, ...] = ()
+        self._room = guess.room(N, N * U, (h + 1) * (w + 1))
+        if self._room is None or self._room[0] * (h + 1) * (w + 1) > _CELLS_AT_ONCE[maps.device.type == "cpu"]:
+            return
+        above = _above(peak, limits.limit, upsampling).view(-1)
+        which = first_places(above, self._room[0])  # -1 where there are fewer: the last map, at a limit beyond all
+        chosen = chosen_maps(maps, which).to(torch.float32)
+        active = _active(chosen, limits.of_maps(N)[which], upsampling)
+        hit = first_places(active, self._room[1], fill=0)
+        self._index, self._corners = _index_and_corners(chosen, which, hit, upsampling)
+        self.counts = above.sum(dtype=torch.float64), active.sum(dtype=torch.float64)
+
+    def end(self, counts: Sequence[int]) -> Cells:
+        """The active cells, given what was counted; where there are more than was guessed they are looked for again."""
+        N, U, h, w = self._maps.shape
+        if self._room is None or not counts or counts[0] > self._room[0] or counts[1] > self._room[1]:
+            found = active_cells(self._maps, self._limits.limit, self._upsampling, self._peak)
+            maps = counts[0] if counts else int(_above(self._peak, self._limits.limit, self._upsampling).sum())
+            self._guess.learn(maps, len(found), N)
+            return found
+        self._guess.learn(counts[0], counts[1], N)
+        # Copies, which let go of what the guess was too large by.
+        index = self._index[: counts[1]].to(_kind(N, U, (h + 1) * (w + 1)), copy=True)
+        return Cells((N, U, h + 1, w + 1), index, self._corners[: counts[1]].T.contiguous())
+
+
+class CellGuess:
+    """How many maps and cells of a layer are likely to be active in the next images."""
+
+    def __init__(self) -> None:
+        self._maps, self._cells = Guess(), Guess()
+
+    def room(self, images: int, maps: int, cells: int) -> tuple[int, int] | None:
+        """So many maps and cells, of ``maps`` of ``cells`` each; None where nothing is known."""
+        active_maps, active = self._maps.room(images, maps), self._cells.room(images, maps * cells)
+        return None if active_maps is None or active is None else (active_maps, active)
+
+    def learn(self, maps: int, cells: int, images: int) -> None:
+        """So many were active in so many images."""
+        self._maps.learn(maps, images)
+        self._cells.learn(cells, images)
+
+
+def chosen_maps(maps: Tensor, which: Tensor) -> Tensor:
+    """(P, h, w): of ``maps`` (N, U, h, w), however they lie in memory, those at the flat places ``which`` (P,)."""
+    units = maps.shape[1]
+    chosen: Tensor = maps[which // units, which % units]
+    return chosen.contiguous()
+
+
+def _kind(N: int, U: int, cells: int) -> torch.dtype:
+    return torch.int32 if N * U * cells < 2**31 else torch.int64
+
+
+def _above(peak: Tensor, limit: Tensor, upsampling: Upsampling) -> Tensor:
+    """(N, U) bool: the maps that may exceed their limit. Most lie below it as a whole."""
+    if upsampling == "half-pixel-zero":
+        peak = peak.clamp(min=0)
+    return (peak <= limit).logical_not_()  # a comparison with NaN is false: those are looked at
+
+
+def _active(chosen: Tensor, limits: Tensor, upsampling: Upsampling) -> Tensor:
+    """At least (m (h + 1) (w + 1),) bool, and false beyond: which cells of maps (m, h, w) exceed ``limits`` (m,)."""
+    _, h, w = chosen.shape
+    # With a row above each map and a column before it, where nothing fires, a cell's corners lie 0, 1, w + 1 and w + 2
+    # places further on: those beyond a map's last column or row are in what is before the next. A padding that
+    # repeats a map's edge fires where the edge does, so it need not be there.
+    fires = F.pad(chosen > limits.view(-1, 1, 1), (1, 0, 1, 0, 0, 1)).view(-1)
+    beside = fires[1:] | fires[:-1]
+    active = beside[w + 1 :] | beside[: -(w + 1)]
+    if upsampling == "half-pixel-zero":
+        around = _corner_places(h, w, chosen.device)[1].any(1) & (limits < 0).view(-1, 1)
+        active = active[: around.numel()] | around.view(-1)
+    return active
+
+
+def _index_and_corners(chosen: Tensor, which: Tensor, hit: Tensor, upsampling: Upsampling) -> tuple[Tensor, Tensor]:
+    """(index, corners) of the cells ``hit`` (M,) of the maps ``chosen`` (m, h, w), which are the maps ``which`` of all.
+
+    ``corners`` is (M, 4). To select along one axis is several times faster than to index.
+    """
+    _, h, w = chosen.shape
+    cells = (h + 1) * (w + 1)
+    row, place = hit // cells, hit % cells
+    offset, outside = _corner_places(h, w, chosen.device)
+    sample = torch.add(offset.index_select(0, place), row[:, None], alpha=h * w)
+    corners = chosen.view(-1).index_select(0, sample.view(-1)).view(-1, 4)
+    if upsampling == "half-pixel-zero":
+        corners = corners.masked_fill_(outside.index_select(0, place), 0)
+    return torch.add(place, which.index_select(0, row), alpha=cells), corners
+
+
+@lru_cache(maxsize=64)
+def _corner_places(h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(cells, 4): where in a map each cell's corners lie, at its edge for those in the padding; which of them are."""
+    y = torch.arange(-1, h)[:, None] + torch.tensor([0, 0, 1, 1])[:, None, None]
+    x = torch.arange(-1, w)[None, :] + torch.tensor([0, 1, 0, 1])[:, None, None]
+    outside = (y < 0) | (y >= h) | (x < 0) | (x >= w)
+    place = y.clamp(0, h - 1) * w + x.clamp(0, w - 1)
+    return place.view(4, -1).T.contiguous().to(device), outside.view(4, -1).T.contiguous().to(device)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import State, as_tensor, demand_form, from_tensor
-from ndissect.engine.passes.extremes import Extremes
 from ndissect.engine.passes.labels import LabelBatch
 
-# Values that are ranked at once.
+# Values that are ranked at once, and batches whose peaks are moved to the host at once.
 _AT_ONCE = 1 << 24
+_MOVED_AT_ONCE = 32
+
+Bits = npt.NDArray[np.uint8]
 
 
 class Peaks:
@@ -28,48 +32,59 @@ class Peaks:
         self._concepts = concepts
         self._peaks: list[list[Tensor]] = [[] for _ in geometries]
         self._images: list[list[int]] = [[] for _ in geometries]
-        self._held: dict[int, Tensor] = {}
+        # What images hold, a bit for each concept.
+        self._held: list[Bits] = []
+        self._held_by: list[int] = []
 
     @staticmethod
     def nbytes(geometries: Sequence[LayerGeometry], concepts: int, images: int) -> int:
         """Bytes that so many images take."""
         return images * (4 * sum(p.units for p in geometries) + concepts // 8)
 
-    def add(self, i: int, images: Sequence[int], maps: Tensor, known: Extremes) -> None:
-        """Take layer ``i``'s ``maps`` (N, U, h, w) of ``images``; a peak is the largest finite activation."""
-        peak = known.peak
-        if not known.clean:
-            finite = torch.where(torch.isfinite(maps), maps, -torch.inf)
-            peak = finite.amax((2, 3)).to(torch.float32)
-        self._peaks[i].append(peak.cpu())
+    def add(self, i: int, images: Sequence[int], peak: Tensor) -> None:
+        """Take layer ``i``'s ``peak`` (N, U) float32 of ``images``: each map's largest finite activation."""
+        self._peaks[i].append(peak)
         self._images[i] += images
 
+    def settle_if_due(self) -> None:
+        """Move peaks to the host where they are many, so that it need not wait for those of each batch."""
+        for i, peaks in enumerate(self._peaks):
+            if sum(peak.device.type != "cpu" for peak in peaks) >= _MOVED_AT_ONCE:
+                self._on_host(i)
+
     def add_labels(self, images: Sequence[int], labels: LabelBatch) -> None:
-        """Take what these images hold."""
-        held = _packed(labels.area[:, 1:] > 0).cpu()
-        self._held.update(zip(images, held, strict=True))
+        """Take what these images hold; ``labels`` on the host."""
+        self._held.append(np.packbits(labels.area.numpy()[:, 1:] > 0, axis=1, bitorder="little"))
+        self._held_by += images
+
+    def _on_host(self, i: int) -> Tensor:
+        """Layer ``i``'s peaks (N, U), which are then on the host."""
+        self._peaks[i] = [torch.cat([torch.zeros(0, self._units[i]), *_moved(self._peaks[i])])]
+        return self._peaks[i][0]
+
+    def _all_held(self) -> Bits:
+        self._held = [np.concatenate([np.zeros((0, -(-self._concepts // 8)), np.uint8), *self._held])]
+        return self._held[0]
 
     def state(self) -> State:
         """All that :meth:`restore` and :meth:`merge` need."""
-        state: State = {"images": as_tensor([self._images, list(self._held)])}
-        state["held"] = torch.stack(list(self._held.values())) if self._held else torch.zeros(0, dtype=torch.uint8)
-        for i, units in enumerate(self._units):
-            state[f"{i}"] = torch.cat([torch.zeros(0, units), *self._peaks[i]])
-        return state
+        state: State = {"images": as_tensor([self._images, self._held_by])}
+        state["held"] = torch.from_numpy(self._all_held())
+        return state | {f"{i}": self._on_host(i) for i in range(len(self._units))}
 
     def merge(self, state: State) -> None:
         """Take the peaks of other images; ValueError where it is of other layers or concepts."""
-        images, held = from_tensor(state["images"])
+        images, held_by = from_tensor(state["images"])
         form = {f"{i}": torch.zeros(len(images[i]), units) for i, units in enumerate(self._units)}
-        if held:
-            form["held"] = torch.zeros(len(held), -(-self._concepts // 8), dtype=torch.uint8)
+        form["held"] = torch.zeros(len(held_by), -(-self._concepts // 8), dtype=torch.uint8)
         demand_form(state, form)
-        if len(images) != len(self._units) or not all(set(some) <= set(held) for some in images):
+        if len(images) != len(self._units) or not all(set(some) <= set(held_by) for some in images):
             raise ValueError(f"peaks of {len(images)} layers")
         for i, some in enumerate(images):
             self._images[i] += some
-            self._peaks[i].append(state[f"{i}"])
-        self._held.update(zip(held, state["held"], strict=True))
+            self._peaks[i] = [self._on_host(i), state[f"{i}"].cpu()]
+        self._held.append(state["held"].cpu().numpy())
+        self._held_by += held_by
 
     restore = merge
 
@@ -91,9 +106,12 @@ class Peaks:
         units = (label >= 0).nonzero()[:, 0]
         if not len(units) or not self._images[i]:
             return precision, base_rate
-        order = torch.tensor(self._images[i]).argsort()
-        peaks = torch.cat(self._peaks[i])[order]
-        held = _unpacked(torch.stack([self._held[n] for n in sorted(self._images[i])]), self._concepts)
+        order = np.argsort(self._images[i])
+        peaks = self._on_host(i)[torch.from_numpy(order)]
+        row_of = {image: row for row, image in enumerate(self._held_by)}
+        rows = [row_of[self._images[i][n]] for n in order]
+        bits = np.unpackbits(self._all_held()[rows], axis=1, count=self._concepts, bitorder="little")
+        held = torch.from_numpy(bits.view(bool))
         in_category = torch.stack([held[:, category == k].any(1) for k in range(int(category.max()) + 1)], 1)
         step = max(1, _AT_ONCE // len(peaks))
         for start in range(0, len(units), step):
@@ -126,12 +144,7 @@ def average_precision(score: Tensor, relevant: Tensor, counted: Tensor) -> tuple
     return (precision * relevant).sum(0) / total, base_rate
 
 
-def _packed(bits: Tensor) -> Tensor:
-    """(N, C) bool -> (N, ceil(C / 8)) uint8."""
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(2, dtype=torch.uint8)
-
-
-def _unpacked(packed: Tensor, columns: int) -> Tensor:
-    bits = packed[:, :, None] >> torch.arange(8, dtype=torch.uint8) & 1
-    return bits.view(len(packed), -1)[:, :columns].bool()
+def _moved(peaks: Sequence[Tensor]) -> list[Tensor]:
+    """The same, on the host, where those from a device are moved together."""
+    there = [p for p in peaks if p.device.type != "cpu"]
+    return [p for p in peaks if p.device.type == "cpu"] + ([torch.cat(there).cpu()] if there else [])

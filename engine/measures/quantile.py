@@ -10,7 +10,7 @@ down by some bits of their pattern each pass, in memory that depends on the numb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -20,9 +20,11 @@ from torch import Tensor
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import demand_form
 from ndissect.engine.measures.radix import BITS, RadixSelection
-from ndissect.engine.measures.tail import Tail, selected, tail_length
-from ndissect.engine.passes.extremes import Extremes
+from ndissect.engine.measures.tail import Samples, Tail, selected, tail_length
 from ndissect.store.model import UnitStatistics
+
+#: Takes what was prepared, and cannot fail half-way for want of memory.
+Commit = Callable[[], None]
 
 #: Bytes that thresholds may take, unless told otherwise.
 BUDGET = 2 << 30
@@ -56,6 +58,7 @@ class Quantile:
             self.passes = math.ceil(BITS / bits)
         self._first_pass = True
         self._values = torch.zeros(units, dtype=torch.int64, device=self._device)
+        self._finite = 0  # values that every unit has had beside those
         self._nan, self._inf = torch.zeros_like(self._values), torch.zeros_like(self._values)
         self._min = torch.full((units,), torch.inf, device=self._device)
         self._max = torch.full((units,), -torch.inf, device=self._device)
@@ -65,6 +68,16 @@ class Quantile:
         """The bytes that one pass takes: two tails of each unit's values, of four bytes each."""
         return 4 * 2 * units * tail_length(total, q)
 
+    @property
+    def tail(self) -> Tail | None:
+        """The largest values of each unit, which tell what may exceed its threshold; None where one pass is too few."""
+        return self._select if isinstance(self._select, Tail) else None
+
+    @property
+    def bound(self) -> Tensor | None:
+        """(U,) float32: no threshold will be below; None where one pass is not enough to know."""
+        return self.tail.bound if self.tail else None
+
     def update(self, values: Tensor, activations: Tensor | None = None) -> None:
         """Take ``values`` (U, n) floating, in any order and cut; NaN and infinities are counted and left out.
 
@@ -73,45 +86,54 @@ class Quantile:
         """
         if not values.shape[1]:
             return
+        self.settle_if_due()
+        self.prepared(values, activations)()
+
+    def settle_if_due(self) -> None:
+        """Put in order what has come, where that is much."""
+        if self.tail:
+            self.tail.settle_if_due()
+
+    def prepared(self, values: Tensor, activations: Tensor | None = None) -> Commit:
+        """What takes the values as :meth:`update` does; all that may run out of memory is done."""
         values = values.to(torch.float32)
         raw = values if activations is None else activations.to(torch.float32)
-        low, high = raw.aminmax(dim=1)  # NaN and infinities show in these
-        whole = bool((torch.isfinite(low) & torch.isfinite(high)).all())
-        # All that may run out of memory comes before the first change, so that a failed update can be repeated.
-        seen = [
-            torch.full_like(self._values, values.shape[1]),
-            torch.zeros_like(self._nan),
-            torch.zeros_like(self._inf),
-        ]
-        if not whole:
+        low, high = raw.amin(1), raw.amax(1)  # NaN and infinities show in these
+        nan, inf = torch.zeros_like(self._nan), torch.zeros_like(self._inf)
+        count = torch.full_like(self._values, values.shape[1])
+        if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
             finite = torch.isfinite(raw)
             low = torch.where(finite, raw, torch.inf).amin(1)
             high = torch.where(finite, raw, -torch.inf).amax(1)
             values = torch.where(torch.isfinite(values), values, torch.nan)
-            seen = [(~torch.isnan(values)).sum(1), torch.isnan(raw).sum(1), torch.isinf(raw).sum(1)]
+            count, nan, inf = (~torch.isnan(values)).sum(1), torch.isnan(raw).sum(1), torch.isinf(raw).sum(1)
         least, most = torch.minimum(self._min, low), torch.maximum(self._max, high)
-        self._select.update(values)
-        if self._first_pass:
-            self._min, self._max = least, most
-            for total, new in zip((self._values, self._nan, self._inf), seen, strict=True):
-                total.add_(new)
+        select = self._select.prepared(values)
 
-    def update_maps(self, maps: Tensor, extremes: Extremes) -> None:
-        """Take maps (N, U, h, w) floating, of which ``extremes`` are known: the same as :meth:`update`, and faster."""
-        if not (extremes.clean and isinstance(self._select, Tail)):
-            self.update(maps.transpose(0, 1).reshape(maps.shape[1], -1))
-            return
-        N, _, h, w = maps.shape
-        least = torch.minimum(self._min, extremes.low.amin(0))
-        most = torch.maximum(self._max, extremes.peak.amax(0))
-        self._select.update_maps(maps.to(torch.float32), extremes.peak)
-        self._min, self._max = least, most
-        self._values += N * h * w
+        def commit() -> None:
+            select()
+            if self._first_pass:
+                self._min, self._max = least, most
+                for total, new in zip((self._values, self._nan, self._inf), (count, nan, inf), strict=True):
+                    total.add_(new)
 
-    @property
-    def bound(self) -> Tensor | None:
-        """(U,) float32: no threshold will be below; None where one pass is not enough to know."""
-        return self._select.bound if isinstance(self._select, Tail) else None
+        return commit
+
+    def prepared_samples(self, samples: Samples | None, count: int, low: Tensor, high: Tensor, tail: Tail) -> Commit:
+        """What takes ``count`` finite values of each unit, of which ``samples`` are all that exceed the bound.
+
+        ``low``, ``high``: the least and the largest activation of each unit (U,); ``tail``: the one that takes them,
+        this quantile's or a copy with more values, which is to take its place.
+        """
+        least, most = torch.minimum(self._min, low), torch.maximum(self._max, high)
+
+        def commit() -> None:
+            self._select = tail
+            if samples is not None:
+                tail.take(samples)
+            self._min, self._max, self._finite = least, most, self._finite + count
+
+        return commit
 
     def so_far(self) -> UnitStatistics:
         """The result if no more values came; only where one pass is enough."""
@@ -119,12 +141,20 @@ class Quantile:
         return self.result()
 
     def _start(self) -> None:
-        self._select.start([hazen_position(int(n), self._q)[0] if n else 0 for n in self._values], self._values)
+        self._add_up()
+        counts = self._values.tolist()
+        self._select.start([hazen_position(n, self._q)[0] if n else 0 for n in counts], counts)
+
+    def _add_up(self) -> None:
+        """Count those values of which all units have had as many."""
+        self._values += self._finite
+        self._finite = 0
 
     def end_pass(self, ranks: Ranks = ALONE) -> bool:
         """True when all the values must be fed once more; ``ranks``: other processes took the other values."""
         if self._first_pass:
             self._first_pass = False
+            self._add_up()
             for total in (self._values, self._nan, self._inf):
                 ranks.sum(total)
             ranks.least(self._min)
@@ -134,6 +164,7 @@ class Quantile:
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` needs to go on from here."""
+        self._add_up()
         mine = {"values": self._values, "nan": self._nan, "inf": self._inf, "min": self._min, "max": self._max}
         return mine | {"first_pass": torch.tensor(self._first_pass)} | self._select.state()
 
@@ -144,7 +175,7 @@ class Quantile:
         for tensor, name in zip((self._values, self._nan, self._inf), ("values", "nan", "inf"), strict=True):
             tensor.copy_(state[name])
         self._min, self._max = state["min"].to(self._device), state["max"].to(self._device)
-        self._first_pass = bool(state["first_pass"])
+        self._first_pass, self._finite = bool(state["first_pass"]), 0
         self._select.restore(state)
         if not self._first_pass and isinstance(self._select, Tail):
             self._start()

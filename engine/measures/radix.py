@@ -6,7 +6,8 @@ statistics are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,16 +50,21 @@ class RadixSelection:
         self._shift = max(self._shift, 0)
         self._histogram = torch.zeros((2, self._units << self._width), dtype=torch.int64, device=self._device)
 
-    def update(self, values: Tensor) -> None:
+    def prepared(self, values: Tensor) -> Callable[[], None]:
+        """What takes ``values`` (U, n) float32, NaN passed over; all that may run out of memory is done."""
         u, at = (~torch.isnan(values)).nonzero(as_tuple=True)
-        self._count(u, values[u, at])
+        return partial(self.take, self._counts(u, values[u, at]))
 
-    def update_rows(self, rows: Sequence[Tensor]) -> None:
-        """Take values of different number for each unit."""
+    def take(self, counts: Tensor) -> None:
+        """Take what was counted of some values."""
+        self._histogram += counts
+
+    def counts_of_rows(self, rows: Sequence[Tensor]) -> Tensor:
+        """Counts of values of different number for each unit, to be taken."""
         lengths = torch.tensor([len(row) for row in rows])
-        self._count(torch.repeat_interleave(torch.arange(len(rows)), lengths), torch.cat(list(rows)))
+        return self._counts(torch.repeat_interleave(torch.arange(len(rows)), lengths), torch.cat(list(rows)))
 
-    def _count(self, u: Tensor, values: Tensor) -> None:
+    def _counts(self, u: Tensor, values: Tensor) -> Tensor:
         key = ordered(values)
         digit = (key >> self._shift) & ((1 << self._width) - 1)
         counts = []
@@ -66,7 +72,7 @@ class RadixSelection:
             inside = (key >> (self._shift + self._width)) == self._prefix[tracker][u]
             bins = (u[inside] << self._width) | digit[inside]
             counts.append(torch.bincount(bins, minlength=self._units << self._width))
-        self._histogram += torch.stack(counts)
+        return torch.stack(counts)
 
     def state(self) -> dict[str, Tensor]:
         rank = np.zeros((2, 0), np.int64) if self._rank is None else self._rank
@@ -86,9 +92,9 @@ class RadixSelection:
         self._shift, self._width = shift, width
         self._histogram = state["histogram"].to(self._device)
 
-    def start(self, from_top: list[int], counts: Tensor) -> None:
+    def start(self, from_top: list[int], counts: list[int]) -> None:
         k = np.array(from_top, np.int64)
-        self._rank = np.stack([k, np.minimum(k + 1, np.maximum(counts.cpu().numpy() - 1, 0))])
+        self._rank = np.stack([k, np.minimum(k + 1, np.maximum(np.array(counts) - 1, 0))])
 
     def end_pass(self, ranks: Ranks) -> bool:
         assert self._rank is not None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,10 +15,16 @@ from torch import Tensor
 
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import demand_form
+from ndissect.engine.measures.cells import Cells
+from ndissect.engine.measures.guess import first_places
 from ndissect.engine.measures.radix import RadixSelection
 
 # Values that are cut back at once; it takes some 12 bytes for each.
 _CUT_AT_ONCE = 1 << 23
+# Values wait until they are so many times those that are kept, but not more than so many.
+_WAITING_SHARE, _WAITING = 2, 1 << 22
+# The buffer is cut, and the bound raised, when so large a share of what is kept has come since.
+_FRESH_SHARE = 0.25
 # Units whose tails are searched at once: a histogram takes a megabyte a unit.
 _UNITS_TOGETHER = 64
 
@@ -25,91 +34,149 @@ def tail_length(total: int, q: Fraction) -> int:
     return min(total, math.ceil(q * total + Fraction(1, 2)))
 
 
+@dataclass(frozen=True)
+class UnitValues:
+    """Values (M,) float32 of the units ``unit`` (M,) int64, in any order; NaN for what is to be passed over."""
+
+    unit: Tensor
+    value: Tensor
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Unit and value of each."""
+        return self.unit, self.value
+
+
+@dataclass(frozen=True)
+class CellSamples:
+    """The samples of maps that lie in some of their cells (ndissect.engine.measures.cells), each of them once.
+
+    ``shape``: (N, U, h + 1, w + 1), the cells that there are; ``index`` (M,): the places of these; ``corner`` (M,)
+    float32: the sample top left of each.
+    """
+
+    shape: tuple[int, int, int, int]
+    index: Tensor
+    corner: Tensor
+
+    @classmethod
+    def of(cls, cells: Cells) -> CellSamples:
+        """All samples above a limit lie in the cells that have a corner above it."""
+        return cls(cells.shape, cells.index, cells.corners[0].clone())  # the other corners may be let go of
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Unit and value of each; NaN for a corner in the padding.
+
+        Each sample is the corner top left of exactly one cell, which is neither in the first row nor in the first
+        column.
+        """
+        _, U, rows, cols = self.shape
+        index = self.index.long()
+        place = index % (rows * cols)
+        inside = (place >= cols) & (place % cols > 0)
+        return index // (rows * cols) % U, torch.where(inside, self.corner, torch.nan)
+
+
+#: Values of which some wait to be put into a tail.
+Samples = UnitValues | CellSamples
+
+
 class Tail:
-    """The ``kept`` largest values of each unit, in a buffer twice as long that is cut back to them whenever it is full.
+    """The ``kept`` largest values of each unit, in a buffer twice as long that is cut back to them now and then.
 
     What exceeds the unit's bound, its ``kept``-th largest value so far, is rare once the stream has run for a while.
+    Values wait in a list until there are enough of them, or somebody asks: taking them costs the host nothing.
     """
 
     def __init__(self, units: int, kept: int, device: torch.device) -> None:
         self._kept = kept
-        #: No threshold will be below: the ``kept``-th largest value so far, -inf before there are as many.
+        #: No threshold will be below: the ``kept``-th largest value some time ago, -inf before there were as many.
         self.bound = torch.full((units,), -torch.inf, device=device)
+        #: Whether a bound is above -inf.
+        self.raised = False
         self._buffer = torch.full((units, 2 * kept), -torch.inf, device=device)
         self._filled = torch.zeros(units, dtype=torch.int64, device=device)
+        self._fresh = 0  # values that came into the buffer since it was cut
+        self._waiting: list[Samples] = []
         self._selected: tuple[np.ndarray, np.ndarray] | None = None
 
-    def update(self, values: Tensor) -> None:
-        """Take values (U, n) float32; NaN is passed over."""
+    def above_bound(self, values: Tensor) -> UnitValues:
+        """Those of ``values`` (U, n) float32 that may matter; NaN does not."""
         u, at = (values > self.bound[:, None]).nonzero(as_tuple=True)
-        self._take(u, values[u, at])
+        return UnitValues(u, values[u, at])
 
-    def update_maps(self, maps: Tensor, peak: Tensor) -> None:
-        """Take maps (N, U, h, w) float32 with the largest value of each, ``peak`` (N, U); all or none, as _take."""
-        some = max(1, self._buffer.shape[1] // (maps.shape[2] * maps.shape[3]))
-        if some >= len(maps) or not bool((self.bound == -torch.inf).all()):
-            self._take_maps(maps, peak)
-            return
-        # The first maps of all: as many as fill the buffer give a bound, which spares most of the others.
-        before = self.bound, self._filled, self._buffer.clone()
-        try:
-            for start in range(0, len(maps), some):
-                self._take_maps(maps[start : start + some], peak[start : start + some])
-        except BaseException:
-            self.bound, self._filled, self._buffer = before
-            raise
+    def prepared(self, values: Tensor) -> Callable[[], None]:
+        """What takes ``values`` (U, n) float32, NaN passed over; all that may run out of memory is done."""
+        return partial(self.take, self.above_bound(values))
 
-    def _take_maps(self, maps: Tensor, peak: Tensor) -> None:
-        u, n = (peak.T > self.bound[:, None]).nonzero(as_tuple=True)
-        values = maps[n, u].flatten(1)
-        # Unit after unit, as nonzero lists them.
-        p, at = (values > self.bound[u, None]).nonzero(as_tuple=True)
-        self._take(u[p], values[p, at])
+    def with_values(self, values: Tensor) -> Tail:
+        """Another, with these values (U, n) float32 as well: the first of them spare most of the others."""
+        other = copy.copy(self)
+        other._buffer, other._waiting = self._buffer.clone(), list(self._waiting)
+        step = self._buffer.shape[1]
+        for start in range(0, values.shape[1], step):
+            other.take(other.above_bound(values[:, start : start + step]))
+            other.settle()
+        return other
 
-    def _take(self, u: Tensor, values: Tensor) -> None:
-        """Put ``values`` of the units ``u``, which rise, into the buffer; all or, out of memory, none of them."""
-        fresh = torch.bincount(u, minlength=len(self.bound))
-        if len(fresh) and int((self._filled + fresh).max()) <= self._buffer.shape[1]:
-            self._put(u, values, fresh)
-            return
-        before = self.bound, self._filled, self._buffer.clone()
-        try:
-            while len(u):
-                room = self._buffer.shape[1] - self._filled
-                rank = self._rank(u, fresh)
-                fits = rank < room[u]
-                self._put(u[fits], values[fits], torch.minimum(fresh, room))
+    def take(self, values: Samples) -> None:
+        """Take all values of some maps that are above the bound, and any others."""
+        if len(values):
+            self._waiting.append(values)
+
+    def settle_if_due(self) -> None:
+        """Put what waits into the buffer where it is much."""
+        waiting = sum(map(len, self._waiting))
+        if waiting > min(_WAITING_SHARE * len(self.bound) * self._kept, _WAITING):
+            self.settle()
+
+    def settle(self) -> None:
+        """Put what waits into the buffer, and raise the bound where enough has come.
+
+        Out of memory half-way, what is not in the buffer still waits.
+        """
+        while self._waiting:
+            pairs = [values.pairs() for values in self._waiting]
+            u, values = torch.cat([u for u, _ in pairs]), torch.cat([v for _, v in pairs])
+            above = values > self.bound.index_select(0, u)
+            fresh = torch.zeros_like(self._filled).index_add_(0, u, above.long())
+            most, total = torch.stack([(self._filled + fresh).amax(), fresh.sum()]).tolist()
+            at = first_places(above, total)
+            u, order = u.index_select(0, at).sort(stable=True)
+            values = values.index_select(0, at.index_select(0, order))
+            rest: list[Samples] = []
+            rank = torch.arange(total, device=u.device) - (fresh.cumsum(0) - fresh).index_select(0, u)
+            if most > self._buffer.shape[1]:
+                fits = rank < (self._buffer.shape[1] - self._filled)[u]
+                rest = [UnitValues(u[~fits], values[~fits])]
+                u, values, rank = u[fits], values[fits], rank[fits]
+                fresh = torch.minimum(fresh, self._buffer.shape[1] - self._filled)
+            place = torch.add(rank + self._filled.index_select(0, u), u, alpha=self._buffer.shape[1])
+            self._buffer.view(-1).index_copy_(0, place, values)
+            self._filled, self._waiting, self._fresh = self._filled + fresh, rest, self._fresh + len(u)
+            if rest or (most > self._kept and self._fresh >= len(self.bound) * self._kept * _FRESH_SHARE):
                 self._cut()
-                left = ~fits & (values > self.bound[u])
-                u, values = u[left], values[left]
-                fresh = torch.bincount(u, minlength=len(self.bound))
-        except BaseException:
-            self.bound, self._filled, self._buffer = before
-            raise
-
-    @staticmethod
-    def _rank(u: Tensor, fresh: Tensor) -> Tensor:
-        """Which of its unit's values each one is, from rising units ``u`` and how many values each has."""
-        return torch.arange(len(u), device=u.device) - (fresh.cumsum(0) - fresh)[u]
-
-    def _put(self, u: Tensor, values: Tensor, fresh: Tensor) -> None:
-        self._buffer[u, self._filled[u] + self._rank(u, fresh)] = values
-        self._filled = self._filled + fresh
 
     def _cut(self) -> None:
         """Cut rows that hold more than ``kept`` values back to the largest; of those the least is the bound."""
-        bound, filled = self.bound.clone(), self._filled.clamp(max=self._kept)
-        over = (self._filled > self._kept).nonzero()[:, 0]
+        bound, over = self.bound.clone(), (self._filled > self._kept)[:, None]
         step = max(1, _CUT_AT_ONCE // self._buffer.shape[1])
-        for start in range(0, len(over), step):
-            rows = over[start : start + step]
+        for start in range(0, len(bound), step):
+            rows = slice(start, start + step)
             largest = _largest(self._buffer[rows], self._kept)
-            self._buffer[rows, : self._kept] = largest
-            self._buffer[rows, self._kept :] = -torch.inf
             bound[rows] = largest.amin(1)
-        self.bound, self._filled = bound, filled
+            self._buffer[rows, : self._kept] = torch.where(over[rows], largest, self._buffer[rows, : self._kept])
+            self._buffer[rows, self._kept :] = -torch.inf
+        self.bound, self._filled, self._fresh = bound, self._filled.clamp(max=self._kept), 0
+        self.raised = True
 
     def state(self) -> dict[str, Tensor]:
+        self.settle()
         filled = torch.arange(self._buffer.shape[1], device=self.bound.device) < self._filled[:, None]
         state = {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound}
         if self._selected is not None:
@@ -123,6 +190,8 @@ class Tail:
             raise ValueError(f"tails of more than {most} values")
         demand_form(state, {"tail": self._buffer.new_zeros(int(state["filled"].sum()))})
         self._filled, self.bound = state["filled"].to(device), state["bound"].to(device)
+        self.raised = bool((self.bound > -torch.inf).any())
+        self._waiting, self._fresh = [], int(self._filled.sum())
         self._buffer.fill_(-torch.inf)
         filled = torch.arange(self._buffer.shape[1], device=device) < self._filled[:, None]
         self._buffer[filled] = state["tail"].to(device)
@@ -131,10 +200,11 @@ class Tail:
             low, high = state["selected"].cpu().numpy()
             self._selected = low, high
 
-    def start(self, from_top: list[int], counts: Tensor) -> None:
-        self._from_top = [int(n) - k for k, n in zip(from_top, counts, strict=True)]
+    def start(self, from_top: list[int], counts: list[int]) -> None:
+        self._from_top = [n - k for k, n in zip(from_top, counts, strict=True)]
 
     def end_pass(self, ranks: Ranks) -> bool:
+        self.settle()
         if ranks.size > 1:
             self._selected = selected([self.state()], self._from_top, ranks)
         return False
@@ -143,6 +213,7 @@ class Tail:
         """x[k] and x[k + 1] (or x[k] again, at the top) of each unit, float32; 0 for a unit without values."""
         if self._selected is not None:
             return self._selected
+        self.settle()
         low, high = np.zeros(len(self._filled), np.float32), np.zeros(len(self._filled), np.float32)
         for u, (row, filled, from_top) in enumerate(
             zip(self._buffer.cpu().numpy(), self._filled.tolist(), self._from_top, strict=True)
@@ -177,11 +248,11 @@ def selected(
     for start in range(0, len(counts), _UNITS_TOGETHER):
         units = range(start, min(start + _UNITS_TOGETHER, len(counts)))
         radix = RadixSelection(len(units), 16, torch.device("cpu"))
-        radix.start([max(int(counts[u]) - from_top[u], 0) for u in units], counts[start : units.stop])
+        radix.start([max(int(counts[u]) - from_top[u], 0) for u in units], counts[start : units.stop].tolist())
         again = True
         while again:
             for tail, end in zip(tails, ends, strict=True):
-                radix.update_rows([tail["tail"][end[u] : end[u + 1]].cpu() for u in units])
+                radix.take(radix.counts_of_rows([tail["tail"][end[u] : end[u + 1]].cpu() for u in units]))
             again = radix.end_pass(ranks)
         x0, x1 = radix.order_statistics()
         low.append(x0)

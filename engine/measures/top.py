@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,12 @@ from torch import Tensor
 
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import demand_form
-from ndissect.engine.passes.extremes import Extremes
-from ndissect.engine.passes.extremes import extremes as find_extremes
+from ndissect.engine.measures.cells import chosen_maps
+from ndissect.engine.measures.guess import Guess, first_places, places
+
+# Maps wait until they are so many times those that are kept.
+_WAITING_SHARE = 2
+_LEAST_ABOVE_ZERO = float(np.nextafter(np.float32(0), np.float32(1)))
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,51 @@ class Top:
     maps: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """Some maps of a batch of N images' U units that may be among the highest.
+
+    ``which`` (P,) int64: places in (N, U), flat; ``maps`` (P, h, w) floating.
+    """
+
+    which: Tensor
+    maps: Tensor
+
+
+class RivalSearch:
+    """A search for the maps of a batch that may be among the highest, which does not wait to know how many there are.
+
+    It makes room for as many as are likely. ``counts``: how many there are, a scalar (float64) on the device, which the
+    host reads together with others and gives to :meth:`end`. Where nothing can be guessed the host waits, and there is
+    nothing to read.
+    """
+
+    def __init__(self, maps: Tensor, above: Tensor, guess: Guess) -> None:
+        self._above, self._maps, self._guess = above.view(-1), maps, guess
+        self.counts: tuple[Tensor, ...] = ()
+        self._room = guess.room(len(maps), above.numel())
+        if self._room is not None:
+            self._which = first_places(self._above, self._room, fill=0)
+            self._chosen = chosen_maps(maps, self._which)
+            self.counts = (self._above.sum(dtype=torch.float64),)
+
+    def end(self, counts: Sequence[int]) -> Rivals:
+        """The maps, given what was counted; where there are more than was guessed they are looked for again."""
+        if self._room is None or counts[0] > self._room:
+            which = places(self._above)
+            self._guess.learn(len(which), len(self._maps))
+            return Rivals(which, chosen_maps(self._maps, which))
+        self._guess.learn(counts[0], len(self._maps))
+        return Rivals(self._which[: counts[0]], self._chosen[: counts[0]])
+
+
 class TopTracker:
     """Keeps, for each unit, the ``count`` images with the highest spatial maximum, and their maps.
 
     Among equal peaks, common where an activation saturates (ReLU6), the higher mean activation wins, then the image
     earlier in the data set: the result does not depend on batches or order. Non-finite activations are passed over.
+
+    Maps that may be among the highest wait until there are enough of them, or somebody asks.
     """
 
     def __init__(self, units: int, count: int, map_size: tuple[int, int], device: torch.device | str = "cpu") -> None:
@@ -38,73 +82,102 @@ class TopTracker:
         self._mean = torch.full((units, count), -torch.inf, device=device)
         self._image = torch.full((units, count), -1, dtype=torch.int64, device=device)
         self._maps = torch.zeros((units, count, *map_size), device=device)
+        # (U,): maps of later images than the latest so far are among the highest only with such a peak; None before
+        # any are kept.
+        self._limit: Tensor | None = None
+        self._latest = -1
+        self._waiting: list[tuple[Rivals, list[int]]] = []
+        self._guess = Guess()
 
-    def update(self, maps: Tensor, images: Tensor, extremes: Extremes | None = None) -> None:
-        """Take ``maps`` (N, U, h, w) of the images numbered ``images`` (N,) int64 in the data set.
+    def update(self, maps: Tensor, images: Sequence[int]) -> None:
+        """Take ``maps`` (N, U, h, w) of the images numbered ``images`` in the data set."""
+        self.settle_if_due()
+        self.take(self.among(maps), images)
 
-        ``extremes``: of the maps, where they are known.
-        """
-        known = extremes or find_extremes(maps)
-        peak, finite = known.peak.T, maps
-        if not known.clean:
-            maps = maps.to(torch.float32)
-            finite = torch.where(torch.isfinite(maps), maps, -torch.inf)
-            peak = finite.amax((2, 3)).T
-        rival = (peak >= self._peak[:, -1:]) & torch.isfinite(peak)
-        units = rival.any(1).nonzero()[:, 0]
-        if not len(units):
+    def search(self, maps: Tensor, peak: Tensor, images: Sequence[int]) -> RivalSearch:
+        """The search for what :meth:`take` is to be given of finite ``maps``, with their peaks (N, U)."""
+        limit = self._limit if min(images) > self._latest else self._peak[:, -1]
+        if limit is None:  # those of this batch that are beaten by others of it need not be taken
+            limit = peak.topk(min(self._count, len(peak)), 0).values[-1]
+        return RivalSearch(maps, peak >= limit, self._guess)
+
+    def among(self, maps: Tensor) -> Rivals:
+        """What :meth:`take` is to be given of any ``maps``; the host waits."""
+        peak = _finite(maps.to(torch.float32)).amax((2, 3))
+        which = places(torch.isfinite(peak) & (peak >= self._peak[:, -1]))
+        return Rivals(which, chosen_maps(maps, which))
+
+    def take(self, rivals: Rivals, images: Sequence[int]) -> None:
+        """Take maps of the images numbered ``images``. This cannot fail for want of memory."""
+        if len(rivals.which):
+            self._waiting.append((rivals, list(images)))
+        self._latest = max(self._latest, *images)
+
+    def settle_if_due(self) -> None:
+        """Choose the highest of what waits where that is much."""
+        waiting = sum(len(rivals.which) for rivals, _ in self._waiting)
+        if waiting and (self._limit is None or waiting > _WAITING_SHARE * self._peak.numel()):
+            self.settle()
+
+    def settle(self) -> None:
+        """Choose the highest of what waits and what is kept. Out of memory half-way, nothing has changed."""
+        if not self._waiting:
             return
-        numbers = images.to(peak.device).expand(len(units), -1)
-        means = finite[:, units].to(torch.float32).clamp(min=-torch.finfo(torch.float32).max).mean((2, 3)).T
-        all_peaks = torch.cat([self._peak[units], torch.where(rival[units], peak[units], -torch.inf)], 1)
-        all_means = torch.cat([self._mean[units], means], 1)
-        all_images = torch.cat([self._image[units], torch.where(rival[units], numbers, -1)], 1)
+        units, device = len(self._peak), self._peak.device
+        which = torch.cat([rivals.which for rivals, _ in self._waiting])
+        maps = torch.cat([rivals.maps.to(torch.float32) for rivals, _ in self._waiting])
+        numbers = [torch.tensor(images) for _, images in self._waiting]
+        starts = np.cumsum([0, *map(len, numbers)])[:-1]
+        row = torch.cat([r.which // units + int(s) for (r, _), s in zip(self._waiting, starts, strict=True)])
+        finite = _finite(maps)
+        peak, mean = finite.amax((1, 2)), finite.clamp_(min=-torch.finfo(torch.float32).max).mean((1, 2))
+        self._keep_best(which % units, peak, mean, torch.cat(numbers).to(device)[row], maps)
+        self._waiting = []
 
-        def maps_of(order: Tensor) -> Tensor:
-            best = self._maps[units[:, None], order.clamp(max=self._count - 1)]
-            fresh = order >= self._count
-            taken = maps[order[fresh] - self._count, units[:, None].expand_as(order)[fresh]]
-            best[fresh] = taken.to(torch.float32)
-            return best
-
-        self._keep_best(units, all_peaks, all_means, all_images, maps_of)
-
-    def _keep_best(
-        self, units: Tensor, peaks: Tensor, means: Tensor, images: Tensor, maps_of: Callable[[Tensor], Tensor]
-    ) -> None:
-        """Of each unit's candidates (units, n) keep the best; ``maps_of`` gives the maps of those chosen."""
-        order = images.argsort(1)
-        for key in (means, peaks):  # the last sort counts most; each keeps the order of equals
-            order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
-        order = order[:, : self._count]
-        maps = maps_of(order)
-        self._peak[units], self._mean[units] = peaks.gather(1, order), means.gather(1, order)
-        self._image[units], self._maps[units] = images.gather(1, order), maps
+    def _keep_best(self, unit: Tensor, peak: Tensor, mean: Tensor, image: Tensor, maps: Tensor) -> None:
+        """Of what is kept and of these maps (P, h, w) of the units ``unit`` (P,) keep each unit's best."""
+        units, device = len(self._peak), self._peak.device
+        unit = torch.cat(
+            [torch.arange(units, device=device).repeat_interleave(self._count, output_size=self._peak.numel()), unit]
+        )
+        peak, mean = torch.cat([self._peak.view(-1), peak]), torch.cat([self._mean.view(-1), mean])
+        image = torch.cat([self._image.view(-1), image])
+        order = image.argsort(stable=True)
+        for key, falling in ((mean, True), (peak, True), (unit, False)):
+            order = order[key[order].argsort(stable=True, descending=falling)]  # the last counts most
+        first = torch.searchsorted(unit[order], torch.arange(units, device=device))
+        best = order[first[:, None] + torch.arange(self._count, device=device)]
+        maps = torch.cat([self._maps.flatten(0, 1), maps])[best]
+        self._peak, self._mean, self._image, self._maps = peak[best], mean[best], image[best], maps
+        least, mean = self._peak[:, -1], self._mean[:, -1]
+        # Where the last that is kept is zero throughout, another such map, of a later image, cannot take its place.
+        self._limit = torch.where((least == 0) & (mean == 0), _LEAST_ABOVE_ZERO, least)
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` and :meth:`merge` need."""
+        self.settle()
         return {"peak": self._peak, "mean": self._mean, "image": self._image, "maps": self._maps}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from the ``state`` of another tracker of the same size."""
         demand_form(state, self.state())
-        for name, mine in self.state().items():
-            mine.copy_(state[name])
+        device = self._peak.device
+        self._peak, self._mean = state["peak"].to(device), state["mean"].to(device)
+        self._image, self._maps = state["image"].to(device), state["maps"].to(device)
+        self._limit, self._latest = self._peak[:, -1], int(self._image.max())
 
     def merge(self, state: dict[str, Tensor]) -> None:
         """Take what another tracker keeps of other images."""
         demand_form(state, self.state())
         there = {name: t.to(self._peak.device) for name, t in state.items()}
-        self._keep_best(
-            torch.arange(len(self._peak), device=self._peak.device),
-            torch.cat([self._peak, there["peak"]], 1),
-            torch.cat([self._mean, there["mean"]], 1),
-            torch.cat([self._image, there["image"]], 1),
-            lambda order: torch.cat([self._maps, there["maps"]], 1)[torch.arange(len(order))[:, None], order],
-        )
+        units = torch.arange(len(self._peak), device=self._peak.device).repeat_interleave(self._count)
+        peak, mean, image = (there[name].view(-1) for name in ("peak", "mean", "image"))
+        self._keep_best(units, peak, mean, image, there["maps"].flatten(0, 1))
+        self._latest = max(self._latest, int(image.max()))
 
     def result(self, ranks: Ranks = ALONE) -> Top:
         """The top images of all processes."""
+        self.settle()
         everyone = self
         if ranks.size > 1:
             everyone = TopTracker(len(self._peak), self._count, (self._maps.shape[2], self._maps.shape[3]))
@@ -113,3 +186,8 @@ class TopTracker:
                 everyone.merge(state)
         image, peak = everyone._image.cpu().numpy(), everyone._peak.cpu().numpy()
         return Top(image, np.where(image < 0, np.float32(np.nan), peak), everyone._maps.cpu().numpy())
+
+
+def _finite(maps: Tensor) -> Tensor:
+    """``maps`` with -inf for what is not finite."""
+    return torch.where(torch.isfinite(maps), maps, -torch.inf)

@@ -15,22 +15,21 @@ from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.passes.extremes import Extremes, extremes
 from ndissect.engine.passes.loader import Batch
 from ndissect.store.errors import NDError
 
 
 class Consumer(Protocol):
-    """Takes layer i's maps (N, U, h, w), their extremes, and which images of the batch they are.
+    """Takes layer i's maps (N, U, h, w), and which images of the batch they are.
 
     After running out of memory it must be as it was before.
     """
 
-    def __call__(self, i: int, maps: Tensor, extremes: Extremes, images: slice, /) -> None: ...
+    def __call__(self, i: int, maps: Tensor, images: slice, /) -> None: ...
 
 
-#: Takes the maps of all layers, their extremes, and which images of the batch they are, after every Consumer.
-TogetherConsumer = Callable[[Sequence[Tensor], Sequence[Extremes], slice], None]
+#: Takes the maps of all layers, and which images of the batch they are; out of memory it must be as it was before.
+TogetherConsumer = Callable[[Sequence[Tensor], slice], None]
 
 
 #: Gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W), as :meth:`Forward.maps` does.
@@ -71,7 +70,7 @@ class Forward:
             finally:
                 self._capture = None
 
-    def run(self, batch: Batch, consumers: Sequence[Consumer], together: TogetherConsumer | None = None) -> None:
+    def run(self, batch: Batch, consumers: Sequence[Consumer] = (), together: TogetherConsumer | None = None) -> None:
         """One batch through the network: every consumer gets each layer's maps, ``together`` those of all layers.
 
         A few images at a time where the device has not the memory for all. NDError where the network fails or a single
@@ -95,13 +94,12 @@ class Forward:
                 raise _network_failed(self.network, inputs, e) from e
         with self._clock.during("thresholds" if together else "tally", self.device):
             maps = [self._crop(name, capture[name]).to(self.counting_device) for name in capture.names]
-            known = [extremes(layer) for layer in maps]
             # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
-            for i in range(len(maps)):
+            for i, layer in enumerate(maps):
                 for consume in consumers:
-                    self._consume(consume, i, maps[i], known[i], images)
+                    self._hand_out([layer], partial(_hand_over, consume, i), images)
             if together:
-                together(maps, known, images)
+                self._hand_out(maps, together, images)
 
     def _listening(self) -> Capture:
         assert self._capture is not None, "the network runs within captured()"
@@ -128,14 +126,15 @@ class Forward:
             raise _network_failed(self.network, inputs, e) from e
         return {name: capture[name] for name in capture.names}
 
-    def _consume(self, consume: Consumer, i: int, maps: Tensor, known: Extremes, images: slice) -> None:
+    def _hand_out(self, maps: Sequence[Tensor], consume: TogetherConsumer, images: slice) -> None:
         def take(s: slice) -> None:
-            some = slice(images.start + s.start, images.start + s.stop)
-            consume(i, maps[s], Extremes(known.peak[s], known.low[s], known.clean), some)
+            some = maps if s.stop - s.start == count else [layer[s] for layer in maps]
+            consume(some, slice(images.start + s.start, images.start + s.stop))
 
-        inner = Halving(len(maps), self._progress)
-        inner.run(len(maps), take)
-        if inner.size < len(maps):  # it will not fit the next batch either
+        count = len(maps[0])
+        inner = Halving(count, self._progress)
+        inner.run(count, take)
+        if inner.size < count:  # it will not fit the next batch either
             self.batch.size = min(self.batch.size, inner.size)
 
     def inputs(self, pixels: Sequence[Tensor], images: slice) -> Tensor:
@@ -145,6 +144,10 @@ class Forward:
         if prepare.transform is None:  # a researcher's own transform may hold tensors on the CPU
             return torch.cat([prepare.apply(x.to(self.device, non_blocking=True)) for x in part])
         return torch.cat([prepare.apply(x) for x in part]).to(self.device)
+
+
+def _hand_over(consume: Consumer, i: int, maps: Sequence[Tensor], images: slice) -> None:
+    consume(i, maps[0], images)
 
 
 def _network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:

@@ -5,7 +5,7 @@
     with open_pass(network, dataset, layers, protocol, settings, progress) as p:
         sums = [torch.zeros(geometry.units, dtype=torch.float64) for geometry in p.geometries]
 
-        def add(i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
+        def add(i: int, maps: Tensor, images: slice) -> None:
             sums[i] += maps.mean((2, 3), dtype=torch.float64).sum(0)
 
         for batch in p.batches(range(len(dataset))):

@@ -6,11 +6,9 @@ One pass as a rule. Where the thresholds take more memory than there is, all ima
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor
 
-from ndissect.engine.passes.extremes import Extremes
 from ndissect.engine.passes.loader import Batch
 from ndissect.engine.run.announce import plan_passes
 from ndissect.engine.run.begin import Run
@@ -40,7 +38,7 @@ def gather_pass(run: Run, number: int = 0, publisher: Publisher | None = None) -
         if number == 0:
             _gather_all(run, batch)
         else:
-            p.forward.run(batch, [partial(gatherer.add_values_of_pass, number)])
+            p.forward.run(batch, together=lambda maps, _: gatherer.take_values(number, maps))
         done += len(batch) + len(batch.bad)
         p.progress.advance(len(batch) + len(batch.bad))
         run.saver.save(number, done, gatherer.state)
@@ -54,12 +52,11 @@ def _gather_all(run: Run, batch: Batch) -> None:
     p, gatherer = run.forward_pass, run.gatherer
     firing: list[FiringImages] = []
 
-    def keep(maps: Sequence[Tensor], extremes: Sequence[Extremes], images: slice) -> None:
-        layers = gatherer.firing(maps, extremes)
+    def take(maps: Sequence[Tensor], images: slice) -> None:
+        layers = gatherer.take(maps, batch.images[images])
         if layers is not None:
             firing.append((images, layers))
 
-    p.forward.run(batch, [gatherer.add_values, partial(gatherer.rank, batch)], keep)
+    p.forward.run(batch, together=take)
     with p.clock.during("labels", p.device):
-        labels = batch.labels.to(p.device) if len(batch) else None
-        gatherer.add_labels(batch, labels, firing)
+        gatherer.add_labels(batch, batch.labels.to(p.device), firing)

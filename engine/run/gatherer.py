@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
-from ndissect.engine.machine.device import out_of_memory
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.state import State, under, within
-from ndissect.engine.measures.candidates import CandidateBatch, Candidates, may_fire
+from ndissect.engine.measures.candidates import CandidateBatch, Candidates
 from ndissect.engine.measures.cells import Cells
 from ndissect.engine.measures.peaks import Peaks
 from ndissect.engine.measures.quantile import Quantile
-from ndissect.engine.measures.tally import upsample_dense
 from ndissect.engine.measures.top import TopTracker
-from ndissect.engine.passes.extremes import Extremes
 from ndissect.engine.passes.labels import LabelBatch
 from ndissect.engine.passes.loader import Batch
 from ndissect.engine.run.data_survey import DataSurvey
+from ndissect.engine.run.layer_gatherer import LayerGatherer, prepare
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
@@ -59,7 +58,7 @@ class Gatherer:
         peaks: bool = False,
     ) -> None:
         self.geometries, self._protocol = geometries, protocol
-        self.survey = DataSurvey(len(concepts), device)
+        self.survey = DataSurvey(len(concepts))
         sizes = [grid if protocol.quantile_over == "upsampled" else geometry.map_size for geometry in geometries]
         needs = [
             Quantile.one_pass_bytes(p.units, total * h * w, protocol.q)
@@ -83,6 +82,7 @@ class Gatherer:
         ]
         self.peaks = Peaks(geometries, len(concepts)) if peaks else None
         self.tops = [TopTracker(p.units, top, p.map_size, device) for p in geometries]
+        self._layers = [LayerGatherer(*layer) for layer in zip(geometries, repeat(protocol), self.quantiles, self.tops)]
         self.passes = max(q.passes for q in self.quantiles)
         #: Bytes that the thresholds take in one pass.
         self.threshold_bytes = sum(needs)
@@ -98,57 +98,41 @@ class Gatherer:
         """Of each layer (U,): no threshold will be below; [] where one pass is not enough to know."""
         return [q.bound for q in self.quantiles if q.bound is not None]
 
-    def add_values(self, i: int, maps: Tensor, extremes: Extremes, images: slice = slice(None)) -> None:
-        """Take the maps (N, U, h, w) of layer ``i`` for its thresholds."""
-        if self._protocol.quantile_over == "raw":
-            self.quantiles[i].update_maps(maps, extremes)
-            return
-        rows, cols = self.geometries[i].axes
-        dense = [
-            upsample_dense(image[None], rows, cols, self._protocol.upsampling)[0].reshape(maps.shape[1], -1)
-            for image in maps
-        ]
-        self.quantiles[i].update(torch.cat(dense, 1), maps.transpose(0, 1).reshape(maps.shape[1], -1))
+    def take_values(self, number: int, maps: Sequence[Tensor]) -> None:
+        """Take the maps (N, U, h, w) of all layers for their thresholds, in pass ``number``, counted from 0.
 
-    def add_values_of_pass(self, number: int, i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
-        """The same in pass ``number``, counted from 0: not all layers need all passes."""
-        if number < self.quantiles[i].passes:
-            self.add_values(i, maps, extremes)
-
-    def rank(self, batch: Batch, i: int, maps: Tensor, extremes: Extremes, images: slice) -> None:
-        """Take the maps of layer ``i`` of some ``images`` of ``batch`` for the top images, and their peaks."""
-        self.tops[i].update(maps, torch.tensor(batch.images[images]), extremes)
-        if self.peaks:
-            self.peaks.add(i, batch.images[images], maps, extremes)
-
-    def firing(self, maps: Sequence[Tensor], extremes: Sequence[Extremes]) -> list[Cells | Tensor] | None:
-        """What may fire in the maps of all layers, which have been taken for the thresholds before.
-
-        None where there is not the memory for it, or where it cannot be told yet: these images go through the network
-        once more.
+        Not all layers need all passes.
         """
-        if not self.keeps_candidates:
-            return None
-        try:
-            return [
-                may_fire(layer, bound, self._protocol.upsampling, e.peak if e.clean else None)
-                for layer, bound, e in zip(maps, self.bounds(), extremes, strict=True)
-            ]
-        except (RuntimeError, MemoryError) as e:
-            if not (isinstance(e, MemoryError) or out_of_memory(e)):
-                raise
-            self.candidates.full = True
-            return None
+        layers = [layer for layer in self._layers if number < layer.quantile.passes]
+        some = [m for m, layer in zip(maps, self._layers, strict=True) if number < layer.quantile.passes]
+        for gathered in prepare(layers, some, None):
+            gathered.take()
 
-    def add_labels(self, batch: Batch, labels: LabelBatch | None, firing: Sequence[FiringImages]) -> None:
-        """Take the labels of a batch, None where no image of it can be used, and keep with them what may fire."""
-        self.survey.add(batch, labels)
-        if labels is None:
-            return
+    def take(self, maps: Sequence[Tensor], images: Sequence[int]) -> list[Cells | Tensor] | None:
+        """Take the maps of all layers of the images numbered ``images``: for thresholds, top images, and their peaks.
+
+        What may fire in them; None where that cannot be told yet: these images go through the network once more.
+        """
         if self.peaks:
-            self.peaks.add_labels(batch.images, labels)
+            self.peaks.settle_if_due()
+        gathered = prepare(self._layers, maps, images)
+        for i, (layer, one) in enumerate(zip(self._layers, gathered, strict=True)):
+            one.take()
+            if one.rivals:
+                layer.top.take(one.rivals, images)
+            if self.peaks:
+                self.peaks.add(i, images, one.peak)
+        firing = [one.firing for one in gathered if one.firing is not None]
+        return firing if self.keeps_candidates else None
+
+    def add_labels(self, batch: Batch, labels: LabelBatch, firing: Sequence[FiringImages]) -> None:
+        """Take the labels of a batch, which are ``labels`` on the device, and keep with them what may fire."""
+        self.survey.add(batch)
+        if self.peaks:
+            self.peaks.add_labels(batch.images, batch.labels)
         for images, layers in firing:
-            self.candidates.add(CandidateBatch(batch.images[images], layers, labels[images]), self.bounds())
+            some = labels if images == slice(0, len(batch)) else labels[images]
+            self.candidates.add(CandidateBatch(batch.images[images], layers, some), self.bounds())
 
     def state(self) -> State:
         """All but the candidates: tensors by name."""

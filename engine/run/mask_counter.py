@@ -22,7 +22,6 @@ from ndissect.engine.measures.cells import Cells
 from ndissect.engine.measures.pairing import Pairings
 from ndissect.engine.measures.tally import ConceptTally, Tally, add_cells, add_maps
 from ndissect.engine.measures.top import Top
-from ndissect.engine.passes.extremes import Extremes
 from ndissect.engine.passes.forward import Consumer
 from ndissect.engine.passes.grouping import Grouping, ungrouped
 from ndissect.engine.passes.labels import LabelBatch
@@ -154,7 +153,7 @@ class MaskCounter:
                 Halving(len(layer), self._progress).run(len(layer), partial(self._count_some, i, layer, labels))
 
     def _count_some(self, i: int, maps: Tensor, labels: Sequence[LabelBatch], images: slice) -> None:
-        self._count_maps(labels, i, maps[images].to(self.device), None, images)
+        self._count_maps(labels, i, maps[images].to(self.device), images)
 
     def cost_of_pairings(self, batches: Sequence[CandidateBatch], count: int) -> float:
         """About how many seconds ``count`` pairings of the null take for these batches, judged by some of them."""
@@ -189,9 +188,7 @@ class MaskCounter:
                 null_labels = next(self.pairings.labels_of([batch.images]))
         return partial(self._count_maps, self._add_labels(batch.images, labels, null_labels))
 
-    def _count_maps(
-        self, labels: Sequence[LabelBatch], i: int, maps: Tensor, _: Extremes | None, images: slice
-    ) -> None:
+    def _count_maps(self, labels: Sequence[LabelBatch], i: int, maps: Tensor, images: slice) -> None:
         """Count layer ``i`` of some images, ``maps`` (N, U, h, w); after running out of memory nothing is counted."""
         rows, cols = self.geometries[i].axes
         add_maps(

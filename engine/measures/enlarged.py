@@ -1,0 +1,31 @@
+"""The values of enlarged maps that exceed a bound, found without enlarging most of the maps."""
+
+from __future__ import annotations
+
+import torch
+
+from ndissect.engine.measures.cells import Cells
+from ndissect.engine.measures.label_grid import Placement, enlarge
+from ndissect.engine.measures.tail import UnitValues
+
+# Values that are interpolated at once, on a GPU and (to stay in its caches) on a CPU.
+_PIXELS_AT_ONCE = (1 << 24, 1 << 20)
+
+
+def enlarged_above(cells: Cells, bound: torch.Tensor, at: Placement) -> UnitValues:
+    """The pixels above their unit's ``bound`` (U,) of maps whose ``cells`` hold all those with a corner above it.
+
+    A pixel lies in one cell, and does not exceed the largest of its corners. The host waits.
+    """
+    _, U, rows, cols = cells.shape
+    step = max(1, _PIXELS_AT_ONCE[bound.device.type == "cpu"] // at.pixel.shape[1])
+    units, values = [torch.zeros(0, dtype=torch.int64, device=bound.device)], [bound.new_zeros(0)]
+    for start in range(0, len(cells), step):
+        index = cells.index[start : start + step].long()
+        place, unit = index % (rows * cols), index // (rows * cols) % U
+        wy, wx = at.wy.index_select(0, place // cols), at.wx.index_select(0, place % cols)
+        value = enlarge(cells.corners[:, start : start + step], wy, wx)
+        above = value > bound.index_select(0, unit)[:, None, None]  # false where a cell has fewer pixels
+        values.append(value[above])
+        units.append(torch.repeat_interleave(unit, above.sum((1, 2)), output_size=len(values[-1])))
+    return UnitValues(torch.cat(units), torch.cat(values))
