@@ -17,7 +17,7 @@ from ndissect.engine.measures.cells import active_cells
 from ndissect.engine.measures.label_grid import Placement as Tables
 from ndissect.engine.measures.label_grid import enlarge
 from ndissect.engine.measures.tally import Tally, _Count
-from ndissect.engine.passes.labels import label_batch
+from ndissect.engine.passes.labels import Labelling, label_batch
 from ndissect.store.upsampling import UPSAMPLINGS
 
 # What is not finite, and what overflows, numpy tells the interpreter of.
@@ -161,10 +161,9 @@ def test_counts_do_not_depend_on_how_images_are_cut(monkeypatch, at_once):
     check(maps, thresholds(rng, maps), place("half-pixel", (4, 4), (12, 12)), labels, groups=3)
 
 
-@pytest.mark.parametrize(("dense_bins", "table_bins", "kernel"), [(0, 1 << 23, True), (0, 0, False)])
-def test_bins_too_many_for_an_array_are_counted_too(monkeypatch, dense_bins, table_bins, kernel):
-    monkeypatch.setattr("ndissect.engine.measures.tally._DENSE_BINS", dense_bins)
-    monkeypatch.setattr("ndissect.engine.measures.tally._TABLE_BINS", table_bins)
+@pytest.mark.parametrize(("bins", "kernel"), [(1 << 23, True), (0, False)])
+def test_bins_too_many_for_an_array_are_counted_too(monkeypatch, bins, kernel):
+    monkeypatch.setattr("ndissect.engine.measures.hits._TABLE_BINS", {"cpu": bins})
     rng = np.random.default_rng(8)
     labels = random_labels(rng, 2, (12, 12))
     maps = activations(rng, (2, 2, 4, 4))
@@ -178,7 +177,7 @@ def test_cells_of_many_images_numbered_in_int64():
     work, count = some_work(np.random.default_rng(9))
     wide = replace(work, cells=replace(work.cells, index=work.cells.index.long()))
     found = run(count, wide)
-    for got, expected in zip(found, count._apart(0, work), strict=True):
+    for got, expected in zip(found, count.apart(work), strict=True):
         assert torch.equal(got, expected)
 
 
@@ -194,17 +193,17 @@ def some_work(rng, shape=(7, 7), grid=(30, 30), units=6):
     intersection = torch.zeros((1, units, len(labels.category) + 1), dtype=torch.int64)
     tables = Tables(rows, cols)
     cells = active_cells(maps, limit, "half-pixel")
-    work = CellWork(cells, limit, batch(labels), tables, 0, intersection.shape[2])
-    return replace(work, limit=fused.limits_on_pixels(work)), _Count(2, [intersection], tables)
+    work = CellWork(cells, limit, Labelling.own(batch(labels)), tables, 0, intersection.shape[2])
+    return replace(work, limit=fused.limits_on_pixels(work)), _Count(2, intersection, tables)
 
 
 def run(count, work, launch=fused_kernel.launch):
     """(area, hits) of the kernel, with its unlabelled column, which it leaves out, from the plain tally."""
-    area, hits = torch.zeros_like(count.area), torch.zeros_like(count._into[0]).view(-1)
+    area, hits = torch.zeros_like(count.area), torch.zeros_like(count._into).view(-1)
     launch(work, area, hits)
-    columns = count._into[0].shape[2]
+    columns = count._into.shape[2]
     assert not hits[::columns].any()
-    hits[::columns] = count._apart(0, work)[1][::columns]
+    hits[::columns] = count.apart(work)[1][::columns]
     return area, hits
 
 
@@ -233,7 +232,7 @@ def counting_contracted(work, area, hits):
 
 def test_ties_are_kept_to_the_bit_where_a_fused_multiply_add_would_break_them():
     work, count = some_work(np.random.default_rng(10))
-    expected = count._apart(0, work)
+    expected = count.apart(work)
     for got, wanted in zip(run(count, work), expected, strict=True):
         assert torch.equal(got, wanted)
     # The same cells with joined arithmetic: so the equality above would not hold.

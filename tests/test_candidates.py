@@ -164,7 +164,7 @@ def maps_of(number: int) -> list[torch.Tensor]:
 
 def batch(number: int, bounds: list[torch.Tensor], upsampling: Upsampling = "half-pixel") -> CandidateBatch:
     layers = [may_fire(m, b, upsampling) for m, b in zip(maps_of(number), bounds, strict=True)]
-    return CandidateBatch([2 * number, 2 * number + 1], layers, labels_of(2))
+    return CandidateBatch([2 * number, 2 * number + 1], layers)
 
 
 def bounds_at(value: float) -> list[torch.Tensor]:
@@ -184,23 +184,25 @@ def check(layer: Cells | torch.Tensor, maps: torch.Tensor, bound: torch.Tensor, 
 def fill(budget: Budget, value: float = 2.0) -> Candidates:
     kept = Candidates(budget, CPU, "half-pixel")
     for number in range(BATCHES):
-        kept.add(batch(number, bounds_at(value)), bounds_at(value))
-        assert kept.nbytes == sum(p.nbytes for p in kept.batches) <= budget.host
+        kept.add(batch(number, bounds_at(value)), bounds_at(value), labels_of(2))
+        assert kept.nbytes == sum(p.nbytes for p in kept.batches) + kept.labels.nbytes <= budget.host
     return kept
 
 
 def whole_bytes(*, labels: bool) -> int:
-    batches = [batch(n, bounds_at(2.0)) for n in range(BATCHES)]
-    return sum(p.nbytes if labels else sum(x.nbytes for x in p.layers) for p in batches)
+    """What all batches take: of labels 2 bytes a pixel and 1 for their runs, and 4 a concept."""
+    of_labels = 2 * BATCHES * (8 * 8 * (2 + 1) + 4 * (2 + 1))
+    return sum(batch(n, bounds_at(2.0)).nbytes for n in range(BATCHES)) + of_labels * labels
 
 
 def test_within_the_budget_everything_is_kept() -> None:
     kept = fill(Budget(whole_bytes(labels=True), 0))
     assert not kept.full
     assert kept.images() == set(range(2 * BATCHES))
+    assert kept.labelled
+    assert len(kept.labels) == 2 * BATCHES
     for number, there in enumerate(kept.batches):
         assert there.images == [2 * number, 2 * number + 1]
-        assert there.labels is not None
         for layer, maps, bound in zip(there.layers, maps_of(number), bounds_at(2.0), strict=True):
             check(layer, maps, bound, "half-pixel")
 
@@ -209,7 +211,8 @@ def test_over_the_budget_the_labels_go_first() -> None:
     kept = fill(Budget(whole_bytes(labels=True) - 1, 0))
     assert not kept.full
     assert kept.images() == set(range(2 * BATCHES))
-    assert all(p.labels is None for p in kept.batches)
+    assert not kept.labelled
+    assert len(kept.labels) == kept.labels.nbytes == 0
     check(kept.batches[0].layers[0], maps_of(0)[0], bounds_at(2.0)[0], "half-pixel")
     assert not fill(Budget(whole_bytes(labels=False), 0)).full, "labels take nothing of what activations need"
 
@@ -233,19 +236,19 @@ def test_a_raised_bound_lets_go_of_what_is_below_it_and_of_nothing_above(upsampl
     kept = Candidates(ENOUGH, CPU, upsampling)
     for number in range(BATCHES):
         low = bounds_at(-torch.inf if number == 0 else 2.0)
-        kept.add(batch(number, low, upsampling), low)
+        kept.add(batch(number, low, upsampling), low, labels_of(2))
     assert isinstance(kept.batches[0].layers[0], torch.Tensor), "maps as a whole, while nothing is known"
     before = kept.nbytes
     for value in (2.25, 2.75):
         kept.cut(bounds_at(value))
-        assert kept.nbytes == sum(p.nbytes for p in kept.batches) < before
+        assert kept.nbytes == sum(p.nbytes for p in kept.batches) + kept.labels.nbytes < before
         before = kept.nbytes
         assert sum(isinstance(layer, Cells) for p in kept.batches for layer in p.layers) > BATCHES
         for number, there in enumerate(kept.batches):
             for layer, maps, bound in zip(there.layers, maps_of(number), bounds_at(value), strict=True):
                 check(layer, maps, bound, upsampling)
     assert kept.images() == set(range(2 * BATCHES))
-    assert all(p.labels is not None for p in kept.batches)
+    assert len(kept.labels) == 2 * BATCHES
 
 
 def test_no_image_is_left_out_while_there_is_something_to_let_go_of() -> None:
@@ -304,10 +307,10 @@ def test_batches_outlive_the_process_that_kept_them(tmp_path: Path) -> None:
     for a, b in zip(batches, kept.batches, strict=True):
         same_batch(a, b)
         assert a.saved
-        assert a.labels is None, "read again from the data set"
     restored = Candidates(ENOUGH, CPU, "half-pixel")
     restored.restore(batches, bounds_at(-torch.inf))
     assert restored.images() == kept.images()
+    assert not len(restored.labels), "they are read again from the data set where they are wanted"
     assert not restored.full
 
 

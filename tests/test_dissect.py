@@ -20,7 +20,7 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.device import out_of_memory
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.measures.tally import Tally, add_maps
+from ndissect.engine.measures.tally import Tally
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.run.dissect import dissect
@@ -260,12 +260,14 @@ def test_a_batch_that_was_too_large_for_counting_is_not_tried_again(
     """Stands in for a GPU on which the maps of four images at a time can be counted."""
     whole, notes = run(net, data, ["first"]), Notes()
 
-    def small_gpu(tallies: Sequence[Tally], maps: torch.Tensor, *rest: object) -> None:
+    add = Tally.add
+
+    def small_gpu(tally: Tally, maps: torch.Tensor, *rest: object) -> None:
         if len(maps) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        add_maps(tallies, maps, *rest)  # type: ignore[arg-type]
+        add(tally, maps, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("ndissect.engine.run.mask_counter.add_maps", small_gpu)
+    monkeypatch.setattr(Tally, "add", small_gpu)
     halved = run(net, data, ["first"], progress=notes, batch=8, memory=NOTHING_KEPT)
     same(layer(whole, "first"), layer(halved, "first"))
     assert halved.passes == 2

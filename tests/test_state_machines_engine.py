@@ -75,7 +75,7 @@ class KeepingCandidates(RuleBasedStateMachine):
         self.maps |= {number: [layer[n] for layer in layers] for n, number in enumerate(numbers)}
         labels = label_batch([np.ones((1, 8, 8), np.int64)] * images, [[]] * images, np.array([0], np.int32), 1)
         kept = [may_fire(m, b, self.upsampling) for m, b in zip(layers, self.bounds, strict=True)]
-        self.candidates.add(CandidateBatch(numbers, kept, labels), self.bounds)
+        self.candidates.add(CandidateBatch(numbers, kept), self.bounds, labels)
 
     @rule(layer=st.integers(0, 1), unit=st.integers(0, UNITS - 1), to=st.integers(-3, 9))
     def raise_a_bound(self, layer: int, unit: int, to: int) -> None:
@@ -113,12 +113,12 @@ class KeepingCandidates(RuleBasedStateMachine):
     @invariant()
     def memory_is_within_the_budget_and_what_is_left_out_is_said(self) -> None:
         kept, batches = self.candidates, self.candidates.batches
-        assert kept.nbytes == sum(batch.nbytes for batch in batches) <= self.budget.host
+        assert kept.nbytes == sum(batch.nbytes for batch in batches) + kept.labels.nbytes <= self.budget.host
         images = [image for batch in batches for image in batch.images]
         assert len(images) == len(set(images)) == len(kept.images())
         assert kept.images() <= set(self.maps)
         assert kept.full or kept.images() == set(self.maps)
-        assert not kept.labelled or all(batch.labels is not None for batch in batches)
+        assert len(kept.labels) == (len(images) if kept.labelled else 0)
 
 
 # Thresholds

@@ -68,8 +68,8 @@ def batch(labels, device="cpu"):
 def tally(maps, threshold, placement, labels, *, groups=1, device="cpu", cuts=(), order=None):
     """The product's counts of the images, added in this order and cut into batches at these places."""
     order = list(range(len(maps))) if order is None else order
-    layer = Tally(maps.shape[1], len(labels.category), labels.categories, groups=groups, device=device)
-    concepts = ConceptTally(len(labels.category), groups=groups, device=device)
+    layer = Tally(maps.shape[1], len(labels.category), labels.categories, groups, device)
+    concepts = ConceptTally(len(labels.category), groups, device)
     rows, cols = placement.axes
     edges = [0, *sorted(set(cuts)), len(order)]
     for start, end in pairwise(edges):
@@ -285,7 +285,7 @@ def test_many_units_few_of_which_fire(device):
 
 
 def test_a_tally_to_which_nothing_was_added_is_zero():
-    layer, concepts = Tally(3, 5, 2, groups=2).counts(), ConceptTally(5, groups=2).counts()
+    layer, concepts = Tally(3, 5, 2, slots=2).counts(), ConceptTally(5, slots=2).counts()
     assert layer.intersection.shape == (2, 3, 5)
     assert layer.area.shape == (2, 3)
     assert layer.area_in_category.shape == (2, 3, 2)

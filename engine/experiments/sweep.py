@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Phase, Progress
+from ndissect.engine.measures.label_store import LabelStore
 from ndissect.engine.measures.quantile import merged
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
@@ -125,13 +126,16 @@ def _count(run: Run, protocols: Sequence[Protocol]) -> tuple[list[MaskCounter], 
 
 def _count_kept(run: Run, counters: Sequence[MaskCounter]) -> None:
     """Count each batch of candidates at every quantile, and let go of it; its labels are read once."""
-    p, batches = run.forward_pass, run.gatherer.candidates.batches
-    read = p.loader.read_labels([batch.images for batch in batches if batch.labels is None])
+    p, candidates = run.forward_pass, run.gatherer.candidates
+    batches, labelled = candidates.batches, candidates.labelled
+    read = p.loader.read_labels([] if labelled else [batch.images for batch in batches])
     while batches:
-        batch = batches.pop(0)
-        if batch.labels is None:
+        batch, labels = batches.pop(0), candidates.labels
+        if not labelled:
             with p.clock.during("labels"):
-                batch.labels = next(read)
+                labels = LabelStore()
+                labels.add(batch.images, next(read))
         for counter in counters:
-            counter.count_candidates([batch], tell=False)
+            counter.count_candidates([batch], labels, tell=False)
         p.progress.advance(len(batch.images))
+    candidates.clear()

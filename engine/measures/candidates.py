@@ -7,7 +7,7 @@ goes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.measures.cells import Cells, active_cells
+from ndissect.engine.measures.label_store import LabelStore
 from ndissect.engine.passes.labels import LabelBatch
 from ndissect.store.upsampling import Upsampling
 
@@ -30,18 +31,17 @@ _WORTH_CUTTING = 1.02
 class CandidateBatch:
     """What may fire in the images numbered ``images``: of each layer its cells, or the maps (N, U, h, w) as a whole.
 
-    ``labels``: of these images, None where they have to be read again; ``saved``: it lies on the disk as well.
+    ``saved``: it lies on the disk as well.
     """
 
     images: list[int]
     layers: list[Cells | Tensor]
-    labels: LabelBatch | None = None
     saved: bool = False
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken."""
-        return sum(layer.nbytes for layer in self.layers) + (self.labels.nbytes if self.labels else 0)
+        return sum(layer.nbytes for layer in self.layers)
 
     @property
     def device(self) -> torch.device:
@@ -50,8 +50,7 @@ class CandidateBatch:
 
     def to(self, device: torch.device) -> CandidateBatch:
         """The same batch on ``device``."""
-        labels = self.labels.to(device) if self.labels else None
-        return CandidateBatch(self.images, [layer.to(device) for layer in self.layers], labels, self.saved)
+        return CandidateBatch(self.images, [layer.to(device) for layer in self.layers], self.saved)
 
 
 def smaller(cells: Cells, maps: Tensor) -> Cells | Tensor:
@@ -76,55 +75,93 @@ class Candidates:
     """What may fire in the images of a run, batch by batch: on its device while the budget there lasts, then on the
     host.
 
+    ``labels``: of the same images, as long as memory suffices for all of them; ``images``: how many are expected.
     ``full``: images had to be left out, which then need a second forward pass; ``labelled``: no labels had to.
     """
 
-    def __init__(self, budget: Budget, device: torch.device, upsampling: Upsampling) -> None:
+    def __init__(self, budget: Budget, device: torch.device, upsampling: Upsampling, images: int = 0) -> None:
         self.batches: list[CandidateBatch] = []
+        self.labels = LabelStore()
         self.full, self.labelled = False, True
-        self._budget, self._upsampling = budget, upsampling
+        self._budget, self._upsampling, self._expected = budget, upsampling, images
         self._devices = tuple(dict.fromkeys((device, torch.device("cpu"))))
-        self._taken = dict.fromkeys((device.type for device in self._devices), 0)
+        self._taken = dict.fromkeys((device.type for device in self._devices), 0)  # by batches
         self._cut_to = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken, on host and device."""
-        return sum(self._taken.values())
+        return sum(self._taken.values()) + self.labels.nbytes
 
     def images(self) -> set[int]:
         """The images that are kept."""
         return {image for batch in self.batches for image in batch.images}
 
-    def add(self, batch: CandidateBatch, bounds: Sequence[Tensor]) -> None:
-        """Keep ``batch`` if there is room; ``bounds``: of each layer (U,), below which nothing need be kept."""
-        if self.nbytes + batch.nbytes > max(_GROWN * self._cut_to, _WORTH):
+    def add(self, batch: CandidateBatch, bounds: Sequence[Tensor], labels: LabelBatch | None = None) -> None:
+        """Keep ``batch`` if there is room; ``bounds``: of each layer (U,), below which nothing need be kept.
+
+        ``labels``: of its images, None where they are to be read again.
+        """
+        labels = labels if self.labelled else None
+        more = batch.nbytes + (labels.nbytes if labels else 0)
+        if self.nbytes + more > max(_GROWN * self._cut_to, _WORTH):
             self.cut(bounds)
-        if self._put(batch):
+        if self._put(batch, labels):
             return
         if not self.full or self.nbytes > _WORTH_CUTTING * self._cut_to:  # else hardly anything can have sunk below
             self.cut(bounds)
-            if self._put(batch):
+            if self._put(batch, labels):
                 return
         self.labelled = False  # labels can be read again, activations cannot
-        for kept in (*self.batches, batch):
-            kept.labels = None
-        self._count()
-        self.full = not self._put(batch) or self.full
+        self.labels.clear()
+        self.full = not self._put(batch, None) or self.full
 
-    def restore(self, batches: Iterable[CandidateBatch], bounds: Sequence[Tensor]) -> None:
-        """Take the batches that were saved."""
+    def restore(
+        self,
+        batches: Iterable[CandidateBatch],
+        bounds: Sequence[Tensor],
+        read: Callable[[Sequence[int]], LabelBatch] | None = None,
+    ) -> None:
+        """Take the batches that were saved; ``read``: gives the labels of such images, None where none are wanted."""
         for batch in batches:
-            self.add(batch, bounds)
+            self.add(batch, bounds, read(batch.images) if read and self.labelled else None)
 
-    def _put(self, batch: CandidateBatch) -> bool:
+    def clear(self) -> None:
+        """Let go of everything, after it was counted."""
+        self.batches.clear()
+        self.labels.clear()
+        self._count()
+
+    def _put(self, batch: CandidateBatch, labels: LabelBatch | None) -> bool:
+        store = self._store(labels) if labels else self.labels
+        if store is None:
+            return False
         for device in self._devices:
-            if self._taken[device.type] + batch.nbytes <= self._budget.on(device):
+            more = store.needs(labels) - self.labels.nbytes if labels and store.device.type == device.type else 0
+            if batch.nbytes + more <= self._room(device):
                 batch = batch if batch.device.type == device.type else batch.to(device)
                 self.batches.append(batch)
                 self._taken[device.type] += batch.nbytes
+                if labels:
+                    store.add(batch.images, labels)
+                    self.labels = store
                 return True
         return False
+
+    def _store(self, labels: LabelBatch) -> LabelStore | None:
+        """The store that has room for ``labels``: on the device if all that are expected fit there; else None."""
+        for device in self._devices:
+            store = self.labels
+            if not len(store):
+                fit = self._room(device) // LabelStore(device).needs(labels) * len(labels.pixels)
+                store = LabelStore(device, self._expected if device.type != "cpu" else min(self._expected, fit))
+            if store.needs(labels) - self.labels.nbytes <= self._room(store.device):
+                return store
+        return None
+
+    def _room(self, device: torch.device) -> int:
+        labels = self.labels.nbytes if self.labels.device.type == device.type else 0
+        return self._budget.on(device) - self._taken[device.type] - labels
 
     def cut(self, bounds: Sequence[Tensor]) -> None:
         """Let go of what no longer can fire."""

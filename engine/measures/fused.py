@@ -90,7 +90,7 @@ def _same(counted: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], colum
 
 def _form(work: CellWork) -> tuple[object, ...]:
     """What the kernel is compiled for."""
-    cells, labels, at = work.cells, work.labels, work.at
+    cells, labels, at = work.cells, work.labelling.labels, work.at
     kinds = cells.index.dtype, labels.words().dtype, labels.pixels.dtype
     return at.wy.shape[1], at.wx.shape[1], *kinds, cells.index.device
 

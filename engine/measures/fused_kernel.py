@@ -35,7 +35,7 @@ def _lerp(a, b, w):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=_SIZES)  # type: ignore[untyped-decorator]
 def count_cells(  # type: ignore[no-untyped-def]
-    # Read: Cells, the limits, Placement's tables, LabelBatch.words and .group. Added to: area, hits.
+    # Read: Cells, the limits, Placement's tables, LabelBatch.words and the slots. Added to: area, hits.
     index,
     corners,
     limit,
@@ -130,33 +130,36 @@ def constants(R: int, S: int, label_bytes: int, word_bytes: int) -> dict[str, ob
 
 
 def launch(work: CellWork, area: Tensor, hits: Tensor) -> None:
-    """Add the counts of ``work`` to ``area`` (N U,) and ``hits`` (bins,) int64. Allocates nothing that is large."""
-    cells, labels, at = work.cells, work.labels, work.at
+    """Add the counts of ``work`` to ``area`` (N U,) and ``hits`` (bins,) int64."""
+    cells, labels, at = work.cells, work.labelling.labels, work.at
     _, units, rows, cols = cells.shape
-    words = labels.words()
+    all_words = labels.words().view(len(labels.pixels), at.pixels, -1)
     R, S = at.wy.shape[1], at.wx.shape[1]
-    form = constants(R, S, labels.pixels.element_size(), words.element_size())
+    form = constants(R, S, labels.pixels.element_size(), all_words.element_size())
     grid = (triton.cdiv(len(cells), form["CELLS"]), triton.cdiv(R * S, form["PIXELS"]))
-    count_cells[grid](
-        cells.index.contiguous(),
-        cells.corners.contiguous(),
-        work.limit.contiguous(),
-        at.wy,
-        at.wx,
-        at.pixel,
-        words,
-        labels.group.contiguous(),
-        area,
-        hits,
-        len(cells),
-        units,
-        rows,
-        cols,
-        work.first,
-        at.width,
-        at.pixels,
-        work.columns,
-        words.shape[1],
-        **form,
-        **OPTIONS,
-    )
+    areas = [area, *(area.new_zeros(area.shape) for _ in work.labelling.row[1:])]  # the same masks: one counts
+    for row, slot, counted in zip(work.labelling.row, work.labelling.slot, areas, strict=True):
+        words = all_words[row]
+        count_cells[grid](
+            cells.index.contiguous(),
+            cells.corners.contiguous(),
+            work.limit.contiguous(),
+            at.wy,
+            at.wx,
+            at.pixel,
+            words,
+            slot.contiguous(),
+            counted,
+            hits,
+            len(cells),
+            units,
+            rows,
+            cols,
+            work.first,
+            at.width,
+            at.pixels,
+            work.columns,
+            words.shape[2],
+            **form,
+            **OPTIONS,
+        )

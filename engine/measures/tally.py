@@ -1,15 +1,13 @@
 """Counting, exactly: mask pixels by unit and concept, with work in proportion to what fires.
 
 Only the cells around what fires (ndissect.engine.measures.cells) are enlarged, compared, and looked up in the label
-maps.
+maps, once for all the ways of labelling the images (ndissect.engine.passes.labels.Labelling).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ndissect.engine.machine.ranks import Ranks
@@ -17,21 +15,17 @@ from ndissect.engine.machine.state import demand_form
 from ndissect.engine.measures import fused
 from ndissect.engine.measures.cell_work import CellWork
 from ndissect.engine.measures.cells import Cells, active_cells, pad_maps
-from ndissect.engine.measures.label_grid import Placement, enlarge, finite_or_nan
-from ndissect.engine.passes.labels import LabelBatch
+from ndissect.engine.measures.hits import Hits
+from ndissect.engine.measures.host_count import count_on_host
+from ndissect.engine.measures.label_grid import Placement, finite_or_nan
+from ndissect.engine.measures.plain_count import count_plainly
+from ndissect.engine.passes.labels import LabelBatch, Labelling
 from ndissect.store.counts import ConceptCounts, Ints, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
 
-# Interpolated values that are held at once, on a GPU and (to stay in its caches) on a CPU, and cells that are looked
-# for at once: they bound the tally's memory.
-_PIXELS_AT_ONCE = (1 << 24, 1 << 20)
+# Cells that are looked for at once: they bound the tally's memory.
 _CELLS_AT_ONCE = 1 << 24
-# Up to this many bins, a count of all of them is made of each piece of work; else hits are added one by one.
-_DENSE_BINS = 1 << 20
-# Up to this many (1 GB), a table of them all is made for the fused kernel, which adds to them one by one.
-_TABLE_BINS = 1 << 27
-# Hits that are held before equal ones are put together.
-_HITS_AT_ONCE = 1 << 25
+_ALL = slice(None)
 
 
 def compare_at(threshold: Tensor) -> Tensor:
@@ -55,55 +49,84 @@ def upsample_dense(maps: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling)
 
 
 class Tally:
-    """Counts of one layer over any number of batches: I(u, c) and A(u), by image group."""
+    """Counts of one layer over any number of batches: I(u, c) and A(u), by slot.
+
+    A slot is what images are counted for: their image group under their own labels, or a wrong pairing of the null.
+    """
 
     def __init__(
-        self, units: int, concepts: int, categories: int, groups: int = 1, device: torch.device | str = "cpu"
+        self, units: int, concepts: int, categories: int, slots: int = 1, device: torch.device | str = "cpu"
     ) -> None:
         self._device = torch.device(device)
         # Column 0 gathers the unlabelled pixels; it is dropped in the end, so that none has to be left out on the way.
-        self._intersection = torch.zeros((groups, units, concepts + 1), dtype=torch.int64, device=self._device)
-        self._area = torch.zeros((groups, units), dtype=torch.int64, device=self._device)
-        self._in_category = torch.zeros((groups, units, categories), dtype=torch.int64, device=self._device)
+        self._intersection = torch.zeros((slots, units, concepts + 1), dtype=torch.int64, device=self._device)
+        self._area = torch.zeros((slots, units), dtype=torch.int64, device=self._device)
+        self._in_category = torch.zeros((slots, units, categories), dtype=torch.int64, device=self._device)
         self._placed: tuple[Axis, Axis, Placement] | None = None
 
     def add(
-        self, maps: Tensor, threshold: Tensor, rows: Axis, cols: Axis, upsampling: Upsampling, labels: LabelBatch
+        self,
+        maps: Tensor,
+        threshold: Tensor,
+        rows: Axis,
+        cols: Axis,
+        upsampling: Upsampling,
+        labels: LabelBatch | Labelling,
     ) -> None:
-        """Count N images: ``maps`` (N, U, h, w) floating, ``threshold`` (U,) float64.
+        """Count N images: ``maps`` (N, U, h, w) floating, ``threshold`` (U,) float64, under their own labels or others.
 
         A mask pixel is an enlarged value strictly above its unit's threshold. Nothing is added if this fails half-way
         for want of memory.
         """
-        add_maps([self], maps, threshold, rows, cols, upsampling, [labels])
+        labelling = _labelling(labels)
+        N, U, h, w = maps.shape
+        limit, count = compare_at(threshold).to(self._device), _Count(N, self._intersection, self._place(rows, cols))
+        # A few images at a time, so that memory stays bounded even where nearly everything fires.
+        step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
+        for start in range(0, N, step):
+            images = slice(start, start + step)
+            count.add(active_cells(maps[images], limit, upsampling), limit, labelling[images], start)
+        self._commit(count, labelling)
 
-    def add_cells(self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch) -> None:
+    def add_cells(
+        self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch | Labelling
+    ) -> None:
         """The same, of cells among which are all that hold a mask pixel."""
-        add_cells([self], cells, threshold, rows, cols, [labels])
+        labelling, limit = _labelling(labels), compare_at(threshold).to(self._device)
+        count = _Count(cells.shape[0], self._intersection, self._place(rows, cols))
+        count.add(cells, limit, labelling, 0)
+        self._commit(count, labelling)
 
     def _place(self, rows: Axis, cols: Axis) -> Placement:
         if self._placed is None or self._placed[0] is not rows or self._placed[1] is not cols:
             self._placed = (rows, cols, Placement(rows, cols, self._device))
         return self._placed[2]
 
-    def _commit(self, area: Tensor, hits: _Hits, labels: LabelBatch) -> None:
-        hits.add_to(self._intersection.view(-1))
-        area = area.view(-1, self._area.shape[1])
-        self._area.index_add_(0, labels.group, area)
-        for k in range(self._in_category.shape[2]):
-            self._in_category[:, :, k].index_add_(0, labels.group, area * labels.present[:, k, None])
-        _, U, columns = self._intersection.shape
-        bins = (labels.group[:, None] * U + torch.arange(U, device=self._device)) * columns
-        for level in labels.image_level.T:
-            # One flat index: on a GPU index_put_ would sort first.
-            self._intersection.view(-1).index_add_(0, (bins + level[:, None]).view(-1), area.view(-1))
+    def _commit(self, count: _Count, labelling: Labelling) -> None:
+        S, U, columns = self._intersection.shape
+        (P, N), area = labelling.row.shape, count.area.view(-1, U)
+        row, slot = labelling.row.reshape(-1), labelling.slot.reshape(-1)
+        # A(u) by slot and category, and by slot alone in a last column: sums of whole numbers, in float64 exact.
+        ones = F.pad(labelling.labels.present.index_select(0, row).to(torch.float64), (0, 1), value=1.0)
+        image = torch.arange(N, device=self._device).repeat(P)
+        by_slot = ones.new_zeros(N * S, ones.shape[1]).index_add_(0, image * S + slot, ones)
+        areas = (area.T.to(torch.float64) @ by_slot.view(N, -1)).to(torch.int64).view(U, S, -1).transpose(0, 1)
+        # A label of a whole image holds all mask pixels. One flat index: on a GPU index_put_ would sort first.
+        level = labelling.labels.image_level.index_select(0, row)
+        bins = (slot[:, None] * U + torch.arange(U, device=self._device)) * columns
+        bins = (bins[:, None] + level[:, :, None]).view(-1)
+        times = area.repeat(P, 1)[:, None].expand(-1, level.shape[1], -1).reshape(-1)
+        count.hits.add_to(self._intersection.view(-1))
+        self._intersection.view(-1).index_add_(0, bins, times)
+        self._area += areas[:, :, -1]
+        self._in_category += areas[:, :, :-1]
 
-    def counts(self) -> LayerCounts:
-        """What was counted so far."""
+    def counts(self, slots: slice = _ALL) -> LayerCounts:
+        """What was counted so far for some slots."""
         return LayerCounts(
-            self._intersection[:, :, 1:].contiguous().cpu().numpy(),
-            self._area.cpu().numpy().copy(),
-            self._in_category.cpu().numpy().copy(),
+            self._intersection[slots, :, 1:].contiguous().cpu().numpy(),
+            self._area[slots].cpu().numpy().copy(),
+            self._in_category[slots].cpu().numpy().copy(),
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -117,175 +140,58 @@ class Tally:
             mine.copy_(state[name])
 
 
-def add_maps(
-    tallies: Sequence[Tally],
-    maps: Tensor,
-    threshold: Tensor,
-    rows: Axis,
-    cols: Axis,
-    upsampling: Upsampling,
-    labels: Sequence[LabelBatch],
-) -> None:
-    """:meth:`Tally.add` the same maps to several tallies of one layer, to each with its own ``labels`` of the images.
-
-    The masks are made once. Nothing is added to any if this fails half-way for want of memory.
-    """
-    N, U, h, w = maps.shape
-    limit, count = compare_at(threshold).to(tallies[0]._device), _begin(tallies, N, rows, cols)
-    # A few images at a time, so that memory stays bounded even where nearly everything fires.
-    step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
-    for start in range(0, N, step):
-        images = slice(start, start + step)
-        count.add(active_cells(maps[images], limit, upsampling), limit, [given[images] for given in labels], start)
-    _commit(tallies, count, labels)
-
-
-def add_cells(
-    tallies: Sequence[Tally], cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: Sequence[LabelBatch]
-) -> None:
-    """The same, of cells among which are all that hold a mask pixel."""
-    limit, count = compare_at(threshold).to(tallies[0]._device), _begin(tallies, cells.shape[0], rows, cols)
-    count.add(cells.above(limit), limit, labels, 0)
-    _commit(tallies, count, labels)
-
-
-def _begin(tallies: Sequence[Tally], images: int, rows: Axis, cols: Axis) -> _Count:
-    return _Count(images, [tally._intersection for tally in tallies], tallies[0]._place(rows, cols))
-
-
-def _commit(tallies: Sequence[Tally], count: _Count, labels: Sequence[LabelBatch]) -> None:
-    for tally, hits, given in zip(tallies, count.hits, labels, strict=True):
-        tally._commit(count.area, hits, given)
+def _labelling(labels: LabelBatch | Labelling) -> Labelling:
+    return labels if isinstance(labels, Labelling) else Labelling.own(labels)
 
 
 class _Count:
-    """Mask pixels of N images on their way into tallies: ``area`` (N U,), and ``hits`` of each flat intersection."""
+    """Mask pixels of N images on their way into a tally: ``area`` (N U,), and ``hits`` of its flat intersection."""
 
-    def __init__(self, images: int, into: Sequence[Tensor], placement: Placement) -> None:
-        self._units = into[0].shape[1]
+    def __init__(self, images: int, into: Tensor, placement: Placement) -> None:
         self._into, self._at = into, placement
-        self.area = torch.zeros(images * self._units, dtype=torch.int64, device=into[0].device)
-        self.hits = [_Hits(x.numel(), x.device) for x in into]
+        self.area = torch.zeros(images * into.shape[1], dtype=torch.int64, device=into.device)
+        self.hits = Hits(into.numel(), into.device)
 
-    def add(self, cells: Cells, limit: Tensor, labels: Sequence[LabelBatch], first: int) -> None:
-        """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch."""
-        works = [
-            CellWork(cells, limit, given, self._at, first, x.shape[2])
-            for given, x in zip(labels, self._into, strict=True)
-        ]
-        done = 0
-        if fused.wanted(limit.device):
-            areas = [self.area, *(torch.zeros_like(self.area) for _ in works[1:])]  # the same masks: one counts
-            for k, work in enumerate(works):
-                if not fused.add(work, areas[k], self.hits[k].table, partial(self._apart, k)):
-                    break
-                done += 1
-        if done < len(works):
-            self._add_plainly(works[done:], range(done, len(works)), self.area if not done else None)
-
-    def _apart(self, k: int, work: CellWork) -> tuple[Tensor, Tensor]:
-        """``work`` for intersection ``k`` counted by itself, without the fused kernel: area, and flat intersection."""
-        alone = _Count(len(self.area) // self._units, [self._into[k]], self._at)
-        alone._add_plainly([work], [0], alone.area)
-        counts = torch.zeros_like(self._into[k]).view(-1)
-        alone.hits[0].add_to(counts)
-        return alone.area, counts
-
-    def _add_plainly(self, works: Sequence[CellWork], which: Sequence[int], area: Tensor | None) -> None:
-        """Count ``works``, of the same cells, into the intersections ``which``, and mask pixels into ``area``."""
-        cells, limit, first = works[0].cells, works[0].limit, works[0].first
-        at, (_, U, rows, cols) = self._at, cells.shape
-        words = [work.labels.words() for work in works]
-        step = max(1, _PIXELS_AT_ONCE[limit.device.type == "cpu"] // at.pixel.shape[1])
-        # Numbers of 32 bits where they suffice: there are many of them, and what takes time is moving them.
-        small = max(words[0].shape[0], *(x.numel() for x in self._into)) < 2**31
-        kind = torch.int32 if small else torch.int64
-        table = at.pixel.to(kind)
-        for s in range(0, len(cells), step):
-            index = cells.index[s : s + step].long()
-            image, place = index // (rows * cols), index % (rows * cols)
-            n, u = image // U, image % U
-            value = enlarge(cells.corners[:, s : s + step], at.wy[place // cols], at.wx[place % cols])
-            mask = (value > limit[u][:, None, None]).view(len(index), -1)
-            per_cell = mask.sum(1)
-            if area is not None:
-                area.index_add_(0, image + first * U, per_cell)
-            hit = mask.view(-1).nonzero()[:, 0]
-            pixel = ((n * at.pixels).to(kind)[:, None] + table[place]).view(-1).index_select(0, hit)
-            for k, work, word in zip(which, works, words, strict=True):
-                base = torch.repeat_interleave(((work.labels.group[n] * U + u) * work.columns).to(kind), per_cell)
-                # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
-                words_hit = word[:, 0].index_select(0, pixel) if word.shape[1] == 1 else word.index_select(0, pixel)
-                label = words_hit.view(work.labels.pixels.dtype).view(len(hit), work.labels.pixels.shape[2])
-                self.hits[k].add((base[:, None] + label).view(-1))
-
-
-class _Hits:
-    """How often each of ``bins`` indices was hit, until it is added to a tally."""
-
-    def __init__(self, bins: int, device: torch.device) -> None:
-        self._bins, self._device = bins, device
-        few = bins <= _DENSE_BINS
-        self._dense = torch.zeros(bins, dtype=torch.int64, device=device) if few else None
-        self._hits: list[Tensor] = []  # one by one, where there are too many bins to count all of them each time
-        self._counted: list[tuple[Tensor, Tensor]] = []  # distinct hits, and how often
-
-    def table(self) -> Tensor | None:
-        """The counts themselves (bins,) int64, to add to; None where they are too many to hold once more."""
-        if self._dense is None and self._bins <= _TABLE_BINS:
-            self._dense = torch.zeros(self._bins, dtype=torch.int64, device=self._device)
-        return self._dense
-
-    def add(self, index: Tensor) -> None:
-        if self._bins <= _DENSE_BINS and self._dense is not None:
-            self._dense += torch.bincount(index, minlength=self._bins)
+    def add(self, cells: Cells, limit: Tensor, labelling: Labelling, first: int) -> None:
+        """Count the cells of the images of ``labelling``, the first of which is image ``first`` of the batch."""
+        work = CellWork(cells, limit, labelling, self._at, first, self._into.shape[2])
+        if fused.wanted(limit.device) and fused.add(work, self.area, self.hits.table, self.apart):
             return
-        self._hits.append(index)
-        if sum(map(len, self._hits)) > _HITS_AT_ONCE:
-            table = self.table()
-            if table is None:
-                self._counted.append(torch.unique(torch.cat(self._hits), return_counts=True))
-            else:
-                self._add_hits_to(table)
-            self._hits = []
+        count = count_on_host if limit.device.type == "cpu" else count_plainly
+        count(work, self.area, self.hits.add)
 
-    def _add_hits_to(self, counts: Tensor) -> None:
-        one = torch.ones((), dtype=torch.int64, device=counts.device)
-        for index in self._hits:
-            counts.index_add_(0, index, one.expand(len(index)))
-
-    def add_to(self, counts: Tensor) -> None:
-        if self._dense is not None:
-            counts += self._dense
-        self._add_hits_to(counts)
-        for distinct, count in self._counted:
-            counts.index_add_(0, distinct, count)
+    def apart(self, work: CellWork) -> tuple[Tensor, Tensor]:
+        """``work`` counted by itself, in plain PyTorch: area, and flat intersection."""
+        area, hits = torch.zeros_like(self.area), Hits(self._into.numel(), self._into.device)
+        count_plainly(work, area, hits.add)
+        counts = torch.zeros_like(self._into).view(-1)
+        hits.add_to(counts)
+        return area, counts
 
 
 class ConceptTally:
-    """What the labels alone hold, by image group: C(c) in pixels, and the images that hold c."""
+    """What the labels alone hold, by slot (:class:`Tally`): C(c) in pixels, and the images that hold c."""
 
-    def __init__(self, concepts: int, groups: int = 1, device: torch.device | str = "cpu") -> None:
+    def __init__(self, concepts: int, slots: int = 1, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
-        self._area = torch.zeros((groups, concepts + 1), dtype=torch.int64, device=self._device)
-        self._images = torch.zeros((groups, concepts + 1), dtype=torch.int64, device=self._device)
+        self._area = torch.zeros((slots, concepts + 1), dtype=torch.int64, device=self._device)
+        self._images = torch.zeros((slots, concepts + 1), dtype=torch.int64, device=self._device)
 
-    def add(self, labels: LabelBatch) -> None:
-        """Count N images' labels."""
-        self._area.index_add_(0, labels.group, labels.area)
-        held = (labels.area > 0).long()
+    def add(self, labels: LabelBatch | Labelling) -> None:
+        """Count N images' own labels, or those that they are to be counted under."""
+        if isinstance(labels, Labelling):
+            slot = labels.slot.reshape(-1)
+            area = labels.labels.area.index_select(0, labels.row.reshape(-1)).to(torch.int64)
+        else:
+            slot, area = labels.group, labels.area
+        self._area.index_add_(0, slot, area)
+        held = (area > 0).long()
         held[:, 0] = 1  # column 0 counts the images themselves
-        self._images.index_add_(0, labels.group, held)
+        self._images.index_add_(0, slot, held)
 
-    @property
-    def counted(self) -> int:
-        """How many images were counted."""
-        return int(self._images[:, 0].sum())
-
-    @property
-    def images(self) -> Ints:
-        """(G,) int64: how many images of each group were counted."""
-        return self._images[:, 0].cpu().numpy().copy()
+    def images(self, slots: slice = _ALL) -> Ints:
+        """(S,) int64: how many images were counted for each of some slots."""
+        return self._images[slots, 0].cpu().numpy().copy()
 
     def state(self) -> dict[str, Tensor]:
         """All that :meth:`restore` needs to go on from here; additive, tensor by tensor."""
@@ -305,6 +211,6 @@ class ConceptTally:
             ranks.sum(total)
         return everyone
 
-    def counts(self) -> ConceptCounts:
-        """What was counted so far."""
-        return ConceptCounts(self._area[:, 1:].cpu().numpy().copy(), self._images[:, 1:].cpu().numpy().copy())
+    def counts(self, slots: slice = _ALL) -> ConceptCounts:
+        """What was counted so far for some slots."""
+        return ConceptCounts(self._area[slots, 1:].cpu().numpy().copy(), self._images[slots, 1:].cpu().numpy().copy())

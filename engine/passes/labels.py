@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.label_arrays import WORD_BYTES, LabelArrays, label_arrays, whole_words
+from ndissect.engine.data.label_arrays import WORD_BYTES, LabelArrays, label_arrays
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class LabelBatch:
 
     ``pixels`` (N, H W, M) int16, or int32 where there are more concepts: the labels of each pixel side by side, so
     that a mask pixel finds all of them in one place; ``image_level`` (N, L) int32, padded with 0: labels that cover
-    every pixel; ``area`` (N, C + 1) int64: pixels of each concept in each image; ``present`` (N, K) bool: the image
-    holds at least one label of the category; ``group`` (N,) int64: the image group that the counts go to.
+    every pixel; ``area`` (N, C + 1) int64, or int32 where it is kept: pixels of each concept in each image;
+    ``present`` (N, K) bool: the image holds at least one label of the category; ``group`` (N,) int64: the image group
+    that the counts go to.
     """
 
     pixels: Tensor
@@ -61,21 +62,36 @@ class Labelling:
 
     ``labels``: of R images; ``row`` (P, N) int64: the one of them whose labels image n has in way p; ``slot`` (P, N)
     int64: the part of the tally that image n counts for then. The observed labels are one way, whose slot is the
-    image's group; each wrong pairing of the null is another, with a slot of its own.
+    image's group; each wrong pairing of the null is another, with a slot of its own. ``runs``: :func:`run_lengths` of
+    the labels, None where they are not known.
     """
 
     labels: LabelBatch
     row: Tensor
     slot: Tensor
+    runs: Tensor | None = None
 
     def __getitem__(self, images: slice) -> Labelling:
-        return Labelling(self.labels, self.row[:, images], self.slot[:, images])
+        return replace(self, row=self.row[:, images], slot=self.slot[:, images])
 
     @classmethod
     def own(cls, labels: LabelBatch) -> Labelling:
         """Each image under its own labels, for its group."""
         rows = torch.arange(len(labels.group), device=labels.group.device)
         return cls(labels, rows[None], labels.group[None])
+
+
+def run_lengths(labels: LabelBatch) -> Tensor:
+    """(N, H W) uint8, for labels on the host: from each pixel on, how many have its labels, row by row; 255 at most.
+
+    Runs go on from one row of the grid into the next.
+    """
+    words = labels.words().numpy()
+    N, pixels = labels.pixels.shape[:2]
+    changes = (words[1:] != words[:-1]).any(1)
+    ends = np.append(np.flatnonzero(changes) + 1, len(words)) if len(words) else np.zeros(0, np.int64)
+    left = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(words))
+    return torch.from_numpy(np.minimum(left, 255).astype(np.uint8).reshape(N, pixels))
 
 
 def label_batch(
@@ -101,48 +117,3 @@ def from_arrays(arrays: LabelArrays) -> LabelBatch:
     """The same labels as tensors, which share the arrays' memory, in group 0."""
     tensors = {name: torch.from_numpy(array) for name, array in vars(arrays).items()}
     return LabelBatch(**tensors, group=torch.zeros(len(arrays.area), dtype=torch.int64))
-
-
-def gathered(images: Sequence[tuple[LabelBatch, int]]) -> LabelBatch:
-    """The labels of single images, each given as a batch and its place there, as one batch, in group 0."""
-    maps = max(batch.pixels.shape[2] for batch, _ in images)
-    levels = max(batch.image_level.shape[1] for batch, _ in images)
-    first = images[0][0]
-    pixels = first.pixels.new_zeros(len(images), first.pixels.shape[1], maps)
-    everywhere = first.image_level.new_zeros(len(images), levels)
-    for n, (batch, row) in enumerate(images):
-        pixels[n, :, : batch.pixels.shape[2]] = batch.pixels[row]
-        everywhere[n, : batch.image_level.shape[1]] = batch.image_level[row]
-    return LabelBatch(
-        pixels,
-        everywhere,
-        torch.stack([batch.area[row] for batch, row in images]),
-        torch.stack([batch.present[row] for batch, row in images]),
-        first.group.new_zeros(len(images)),
-    )
-
-
-def joined(batches: Sequence[LabelBatch]) -> LabelBatch:
-    """Several labellings of the same N images as one, with more concepts and categories.
-
-    Concept row r of labelling p becomes row p C + r, and category k becomes p K + k.
-    """
-    first = batches[0]
-    N, C = first.area.shape[0], first.area.shape[1] - 1
-    wide = C * len(batches) >= 2**15
-
-    def moved(labels: Tensor, p: int) -> Tensor:
-        labels = labels.to(torch.int32) if wide else labels
-        return torch.where(labels > 0, labels + p * C, 0)
-
-    # Without the maps that pad each labelling to whole words.
-    planes = [moved(plane, p) for p, b in enumerate(batches) for plane in b.pixels.unbind(2) if bool(plane.any())]
-    nothing = moved(first.pixels.new_zeros(first.pixels.shape[:2]), 0)
-    planes += [nothing] * (whole_words(max(len(planes), 1), nothing.element_size()) - len(planes))
-    return LabelBatch(
-        torch.stack(planes, 2),
-        torch.cat([moved(b.image_level, p) for p, b in enumerate(batches)], 1),
-        torch.cat([first.area.new_zeros(N, 1), *(b.area[:, 1:] for b in batches)], 1),
-        torch.cat([b.present for b in batches], 1),
-        torch.zeros_like(first.group),
-    )

@@ -53,19 +53,20 @@ def begin(
     if settings.evidence:
         choices = ranks.gather(start.choices)[0]
         evidence = plan(p.geometries, dataset, settings.null, memory, p.device, choices)
+    images = ranks.part(len(dataset)) if part is None else part
     gatherer = Gatherer(
         p.geometries,
         p.loader.protocol,
         dataset.concepts,
         p.loader.grid,
         total=len(dataset),
+        own=len(images),
         top=min(settings.top, len(dataset)),
         budget=evidence.budget,
         device=p.device,
         threshold_budget=start.threshold_budget,
         peaks=evidence.peaks,
     )
-    images = ranks.part(len(dataset)) if part is None else part
     saver = Saver(saved, p, gatherer, choices=evidence.choices, start=start, images=len(images))
     return Run(p, start, ranks, images, memory, evidence, gatherer, saver)
 

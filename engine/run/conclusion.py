@@ -23,9 +23,9 @@ def conclude(counter: MaskCounter, provenance: Mapping[str, Any], peaks: Peaks |
     """What was counted, with the evidence for every label; with images after :meth:`MaskCounter.keep_images`."""
     with counter.clock.during("evidence"):
         grouping, loader = counter.grouping, counter.loader
-        held = counter.observed.concepts.counts()
+        held = counter.concepts.counts(counter.observed)
         concept_counts = grouping.named_concepts(held)
-        blocks = grouping.what_blocks_hold(held, counter.observed.concepts.images)
+        blocks = grouping.what_blocks_hold(held, counter.concepts.images(counter.observed))
         layers = [_layer(counter, i, concept_counts, blocks, peaks) for i in range(len(counter.geometries))]
         return Dissection(
             protocol=loader.protocol,
@@ -45,7 +45,7 @@ def _layer(
 ) -> Layer:
     geometry, stats, grouping = counter.geometries[i], counter.statistics[i], counter.grouping
     concepts, protocol = counter.loader.dataset.concepts, counter.loader.protocol
-    by_group = counter.observed.tallies[i].counts()
+    by_group = counter.tallies[i].counts(counter.observed)
     counts = grouping.named_layer(by_group)
     best = _best(counter, i, counts, concept_counts)
     leads = None
@@ -64,7 +64,7 @@ def _layer(
             dead=stats.dead,
             min_images=protocol.min_images,
         )
-    null = _null(counter, i) if counter.null else None
+    null = _null(counter, i) if counter.pairings else None
     evidence = weigh(
         best,
         counts,
@@ -117,15 +117,10 @@ def _auprc(counter: MaskCounter, i: int, best: Best, peaks: Peaks) -> tuple[Floa
 
 def _null(counter: MaskCounter, i: int) -> NullBest:
     """The best concept of each unit of layer ``i`` under each pairing of the null."""
-    assert counter.null is not None
-    concepts = counter.loader.dataset.concepts
-    C, K = len(concepts), len(concepts.categories)
-    counts, held = counter.null.tallies[i].counts(), counter.null.concepts.counts()
     best = []
-    for p in range(counter.pairings.count):
-        rows, kinds = slice(p * C, p * C + C), slice(p * K, p * K + K)
-        paired = LayerCounts(counts.intersection[:, :, rows], counts.area, counts.area_in_category[:, :, kinds])
-        labels = ConceptCounts(held.area[:, rows], held.images[:, rows])
-        best.append(null_best(_best(counter, i, paired, labels), labels.area.sum(0)))
+    for slot in range(counter.null.start, counter.null.stop):
+        paired = slice(slot, slot + 1)
+        labels = counter.concepts.counts(paired)
+        best.append(null_best(_best(counter, i, counter.tallies[i].counts(paired), labels), labels.area.sum(0)))
     label, intersection, area, concept_area = (np.stack(x) for x in zip(*best, strict=True))
     return NullBest(label, intersection, area, concept_area)

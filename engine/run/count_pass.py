@@ -46,8 +46,8 @@ def count(run: Run, publisher: Publisher | None = None) -> Tallying:
             for candidates in saved_candidates(run, missing, counted):
                 counter.count_candidates([candidates], tell=True, after=save)
         else:
-            counter.count_candidates(gatherer.candidates.batches, tell=True, after=save)
-        gatherer.candidates.batches.clear()
+            counter.count_candidates(gatherer.candidates.batches, gatherer.candidates.labels, tell=True, after=save)
+        gatherer.candidates.clear()
         if saved and counter.images < kept + done:
             raise NDError(f"what was saved in {saved.folder} is of {counter.images} images", RESTART)
     if done < len(missing):
@@ -91,8 +91,9 @@ def _begin_tally(run: Run) -> Tallying:
 
 def _affordable_pairings(run: Run, counter: MaskCounter) -> int:
     """The null's pairings, if they cost little beside what was done so far; 0 else. The same in all processes."""
-    p, ranks, batches, pairings = run.forward_pass, run.ranks, run.gatherer.candidates.batches, run.plan.pairings
-    cost = counter.cost_of_pairings(batches, pairings) if pairings and batches else None
+    p, ranks, candidates, pairings = run.forward_pass, run.ranks, run.gatherer.candidates, run.plan.pairings
+    judged = pairings and candidates.batches
+    cost = counter.cost_of_pairings(candidates.batches, candidates.labels, pairings) if judged else None
     costs = ranks.gather(cost)
     spent = sum(s for what, s in p.clock.seconds().items() if what != "save")  # a pause is no work
     most, limit = max((c for c in costs if c), default=0.0), max(CHEAP_SHARE * spent, CHEAP_SECONDS)

@@ -33,7 +33,9 @@ FiringImages = tuple[slice, list[Cells | Tensor]]
 
 
 class Gatherer:
-    """Takes the maps of one process's images, ``total`` of all processes, and the labels of the same images.
+    """Takes the maps of one process's images, and the labels of the same images.
+
+    ``total``: images of all processes; ``own``: of this one, where it has not all.
 
     ``survey``: of the data; by layer ``quantiles`` for the thresholds and ``tops`` for the top images; ``peaks``: every
     image's peaks, for the AUPRC, None where they are not kept; ``candidates``: what may fire. ``passes``: how often all
@@ -51,6 +53,7 @@ class Gatherer:
         grid: tuple[int, int],
         *,
         total: int,
+        own: int | None = None,
         top: int,
         budget: Budget,
         device: torch.device,
@@ -87,7 +90,7 @@ class Gatherer:
         #: Bytes that the thresholds take in one pass.
         self.threshold_bytes = sum(needs)
         left = Budget(budget.host - (device.type == "cpu") * sum(needs), max(budget.gpu - sum(needs), 0))
-        self.candidates = Candidates(left, device, protocol.upsampling)
+        self.candidates = Candidates(left, device, protocol.upsampling, total if own is None else own)
 
     @property
     def keeps_candidates(self) -> bool:
@@ -132,7 +135,7 @@ class Gatherer:
             self.peaks.add_labels(batch.images, batch.labels)
         for images, layers in firing:
             some = labels if images == slice(0, len(batch)) else labels[images]
-            self.candidates.add(CandidateBatch(batch.images[images], layers, some), self.bounds())
+            self.candidates.add(CandidateBatch(batch.images[images], layers), self.bounds(), some)
 
     def state(self) -> State:
         """All but the candidates: tensors by name."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,46 +20,31 @@ from ndissect.engine.machine.state import State, demand_form, under, within
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.measures.candidates import CandidateBatch
 from ndissect.engine.measures.cells import Cells
-from ndissect.engine.measures.pairing import Pairings
-from ndissect.engine.measures.tally import ConceptTally, Tally, add_cells, add_maps
+from ndissect.engine.measures.label_store import LabelStore
+from ndissect.engine.measures.pairing import null_images
+from ndissect.engine.measures.pieces import first_images, in_pieces, together
+from ndissect.engine.measures.tally import ConceptTally, Tally
 from ndissect.engine.measures.top import Top
 from ndissect.engine.passes.forward import Consumer
 from ndissect.engine.passes.grouping import Grouping, ungrouped
-from ndissect.engine.passes.labels import LabelBatch
+from ndissect.engine.passes.labels import Labelling
 from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.thumbnails import image_table
 from ndissect.store.model import ImageTable, TopImages, UnitStatistics
 
-
-class Totals:
-    """What was counted of all layers under one labelling of the images: the observed one, or the null's."""
-
-    def __init__(
-        self, geometries: Sequence[LayerGeometry], concepts: int, categories: int, groups: int, device: torch.device
-    ):
-        self.concepts = ConceptTally(concepts, groups, device)
-        self.tallies = [Tally(p.units, concepts, categories, groups, device) for p in geometries]
-
-    def state(self) -> State:
-        """All that :meth:`restore` needs; additive, tensor by tensor."""
-        state = under("concepts", self.concepts.state())
-        for i, tally in enumerate(self.tallies):
-            state |= under(f"{i}", tally.state())
-        return state
-
-    def restore(self, state: State) -> None:
-        """Go on from the ``state`` of another of the same size."""
-        self.concepts.restore(within(state, "concepts"))
-        for i, tally in enumerate(self.tallies):
-            tally.restore(within(state, f"{i}"))
+# What the null costs is judged by one in this many images: a few percent of what it takes.
+_TRIAL_SHARE = 64
+# Images whose labels are read at once.
+_READ_AT_ONCE = 64
 
 
 class MaskCounter:
     """Counts the masks of layers at known thresholds, over any number of images, by group of images.
 
     ``statistics``: of each layer's units, with their thresholds; ``tops``: their top images; ``device``: where to
-    count. ``observed``: what was counted under the images' own labels; ``null``: under the labels of other images,
-    paired in ``pairings`` ways, None without any. ``top_images``, ``images_table``: after :meth:`keep_images`.
+    count. ``tallies`` of the layers' masks, and ``concepts`` of the labels alone, each in slots: those of ``observed``
+    are the image groups under their own labels, those of ``null`` the ways in which images are paired with the labels
+    of others. ``top_images``, ``images_table``: after :meth:`keep_images`.
     """
 
     def __init__(
@@ -74,15 +60,16 @@ class MaskCounter:
         grouping: Grouping | None = None,
         pairings: int = 0,
     ) -> None:
-        concepts = loader.dataset.concepts
         self.loader, self.geometries, self.statistics, self.tops = loader, geometries, statistics, tops
         self.device, self.clock, self._progress = device, clock, progress
         self.grouping = grouping or ungrouped(len(loader.dataset))
+        self._group_of = self.grouping.of.numpy()
         self._thresholds = [torch.from_numpy(s.threshold).to(device) for s in statistics]
-        C, K = len(concepts), len(concepts.categories)
-        self.observed = Totals(geometries, C, K, self.grouping.count, device)
-        self.pairings = Pairings(loader, pairings)
-        self.null = Totals(geometries, C * pairings, K * pairings, 1, device) if pairings else None
+        concepts, groups, slots = loader.dataset.concepts, self.grouping.count, self.grouping.count + pairings
+        self.observed, self.null = slice(groups), slice(groups, slots)
+        self.concepts = ConceptTally(len(concepts), slots, device)
+        self.tallies = [Tally(p.units, len(concepts), len(concepts.categories), slots, device) for p in geometries]
+        self._paired = null_images(loader.dataset.names, pairings)
         self.top_images: list[TopImages] = []
         self.images_table: ImageTable | None = None
 
@@ -101,63 +88,95 @@ class MaskCounter:
     def count_candidates(
         self,
         batches: Sequence[CandidateBatch],
+        labels: LabelStore | None = None,
         *,
         tell: bool,
         after: Callable[[], None] | None = None,
-        labelled: Sequence[CandidateBatch] | None = None,
     ) -> None:
-        """Count what fires of what may fire; ``tell``: let the progress know; ``after``: to do after each batch.
+        """Count what fires of what may fire; ``tell``: let the progress know; ``after``: to do after some batches.
 
-        ``labelled``: batches, these or more, whose labels need not be read again for the null.
+        ``labels``: of these images and others; what is not there is read again.
         """
-        read = self.loader.read_labels([batch.images for batch in batches if batch.labels is None])
-        paired = self.pairings.labels(batches, labelled or batches) if self.null else None
-        for batch in batches:
-            labels = batch.labels
-            if labels is None:
-                with self.clock.during("labels"):
-                    labels = next(read)
-            null_labels = None
-            if paired:
-                with self.clock.during("null"):
-                    null_labels = next(paired)
+        held = LabelStore() if labels is None else labels
+        images = np.array([image for batch in batches for image in batch.images], np.int64)
+        if not len(held.lacks(images)):
+            self._add_others(held, images)
+        at_hand = held.device == self.device and not len(held.lacks(self._labelled_as(images)))
+        # Where labels are gathered for it, a piece is a batch, so that they stay few.
+        pieces = list(in_pieces(batches, self.device)) if at_hand else [[batch] for batch in batches]
+        gathered = None if at_hand else self._gathered([piece[0].images for piece in pieces], held)
+        for piece in pieces:
+            store = held if gathered is None else next(gathered)
             with self.clock.during("tally", self.device):
-                self._count_batch(batch, self._add_labels(batch.images, labels, null_labels))
+                batch = together(piece, self.device)
+                self._count_batch(batch, self._labelling(batch.images, store))
             if tell:
                 self._progress.advance(len(batch.images))
             if after:
                 after()
 
-    def _add_labels(
-        self, images: Sequence[int], labels: LabelBatch, null_labels: LabelBatch | None
-    ) -> list[LabelBatch]:
-        """Count what the labels of some images hold; the labels of each of :meth:`_tallies`, on the device."""
-        observed = labels.to(self.device).grouped(self.grouping.of[list(images)])
-        self.observed.concepts.add(observed)
-        if self.null is None or null_labels is None:
-            return [observed]
-        paired = null_labels.to(self.device)
-        self.null.concepts.add(paired)
-        return [observed, paired]
+    def _add_others(self, held: LabelStore, images: npt.NDArray[np.int64]) -> None:
+        """Add what ``held`` lacks for the null of ``images`` if it has the room: few, that could not be used."""
+        lacking = held.lacks(self._labelled_as(images))
+        if 0 < len(lacking) <= held.spare:
+            with self.clock.during("null"):
+                some = [lacking[s : s + _READ_AT_ONCE] for s in range(0, len(lacking), _READ_AT_ONCE)]
+                read = self.loader.read_labels([numbers.tolist() for numbers in some], unreadable_as_none=True)
+                for numbers, labels in zip(some, read, strict=True):
+                    held.add(numbers, labels)
 
-    def _tallies(self, i: int) -> list[Tally]:
-        """The tallies that count the masks of layer ``i``, each under labels of its own."""
-        return [totals.tallies[i] for totals in (self.observed, self.null) if totals is not None]
+    def _labelled_as(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(P, N): the images whose labels these are counted under, first their own."""
+        return np.concatenate([images[None], self._paired[:, images]])
 
-    def _count_batch(self, batch: CandidateBatch, labels: Sequence[LabelBatch]) -> None:
+    def _labelling(self, images: Sequence[int], labels: LabelStore) -> Labelling:
+        """What some images are counted under, all of which is in ``labels``; what it holds is counted now."""
+        numbers = np.asarray(images, np.int64)
+        wanted = self._labelled_as(numbers)
+        slots = np.empty_like(wanted)
+        slots[0], slots[1:] = self._group_of[numbers], np.arange(self.null.start, self.null.stop)[:, None]
+        labelling = labels.labelling(wanted, slots)
+        self.concepts.add(labelling)
+        return labelling
+
+    def _gathered(self, pieces: Sequence[Sequence[int]], held: LabelStore) -> Iterator[LabelStore]:
+        """For the images of each piece all labels that they are counted under, from ``held`` or read ahead."""
+        own = [np.array(images, np.int64) for images in pieces]
+        missing = [held.lacks(images) for images in own]
+        others = [np.setdiff1d(self._paired[:, images], images) for images in own]
+        missing_others = [held.lacks(images) for images in others]
+        read = self.loader.read_labels([images.tolist() for images in missing if len(images)])
+        read_others = self.loader.read_labels(
+            [images.tolist() for images in missing_others if len(images)], unreadable_as_none=True
+        )
+        for mine, absent, theirs, absent_others in zip(own, missing, others, missing_others, strict=True):
+            store = LabelStore(self.device)
+            with self.clock.during("labels"):
+                store.add_from(held, np.setdiff1d(mine, absent))
+                if len(absent):
+                    store.add(absent, next(read))
+            with self.clock.during("null"):
+                store.add_from(held, np.setdiff1d(theirs, absent_others))
+                if len(absent_others):
+                    store.add(absent_others, next(read_others))
+            yield store
+
+    def _count_batch(self, batch: CandidateBatch, labelling: Labelling) -> None:
         for i, layer in enumerate(batch.layers):
             if isinstance(layer, Cells):
                 rows, cols = self.geometries[i].axes
-                add_cells(self._tallies(i), layer.to(self.device), self._thresholds[i], rows, cols, labels)
+                self.tallies[i].add_cells(layer, self._thresholds[i], rows, cols, labelling)
             else:
-                Halving(len(layer), self._progress).run(len(layer), partial(self._count_some, i, layer, labels))
+                count = partial(self._count_some, i, layer, labelling)
+                Halving(len(layer), self._progress).run(len(layer), count)
 
-    def _count_some(self, i: int, maps: Tensor, labels: Sequence[LabelBatch], images: slice) -> None:
-        self._count_maps(labels, i, maps[images].to(self.device), images)
+    def _count_some(self, i: int, maps: Tensor, labelling: Labelling, images: slice) -> None:
+        self._count_maps(labelling, i, maps[images], images)
 
-    def cost_of_pairings(self, batches: Sequence[CandidateBatch], count: int) -> float:
-        """About how many seconds ``count`` pairings of the null take for these batches, judged by some of them."""
-        some = batches[:: max(1, len(batches) // 4)][:4]
+    def cost_of_pairings(self, batches: Sequence[CandidateBatch], labels: LabelStore, count: int) -> float:
+        """About how many seconds ``count`` pairings of the null take for these batches, judged by some images."""
+        images = sum(len(batch.images) for batch in batches)
+        piece = self._trial_piece(batches, max(1, images // _TRIAL_SHARE))
         seconds = []
         for pairings in (0, count):
             trial = MaskCounter(
@@ -170,57 +189,73 @@ class MaskCounter:
                 self._progress,
                 pairings=pairings,
             )
+            # On an image first: what is only done once, such as compiling a kernel, is no part of it.
+            trial.count_candidates([first_images(piece[0], 1)], labels, tell=False)
+            self._finish()
             began = time.perf_counter()
-            trial.count_candidates(some, tell=False, labelled=batches)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            trial.count_candidates(piece, labels, tell=False)
+            self._finish()
             seconds.append(time.perf_counter() - began)
-        share = sum(len(batch.images) for batch in some) / sum(len(batch.images) for batch in batches)
-        return max(seconds[1] - seconds[0], 0.0) / share
+        return max(seconds[1] - seconds[0], 0.0) * images / sum(len(batch.images) for batch in piece)
+
+    def _trial_piece(self, batches: Sequence[CandidateBatch], most: int) -> list[CandidateBatch]:
+        """Up to ``most`` images of those that would be counted together, from the middle of the batches."""
+        pieces = list(in_pieces(batches, self.device))
+        piece = []
+        for batch in pieces[len(pieces) // 2]:
+            if most > 0:
+                piece.append(first_images(batch, most))
+            most -= len(batch.images)
+        return piece
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     # Of maps, as the network gives them
 
     def consumer(self, batch: Batch) -> Consumer:
         """What counts the layers of a batch (ndissect.engine.passes.forward); its labels are counted now."""
-        labels, null_labels = batch.labels.to(self.device), None
-        if self.null:
-            with self.clock.during("null", self.device):
-                null_labels = next(self.pairings.labels_of([batch.images]))
-        return partial(self._count_maps, self._add_labels(batch.images, labels, null_labels))
+        own = LabelStore()
+        own.add(batch.images, batch.labels)
+        [store] = self._gathered([batch.images], own)
+        return partial(self._count_maps, self._labelling(batch.images, store))
 
-    def _count_maps(self, labels: Sequence[LabelBatch], i: int, maps: Tensor, images: slice) -> None:
+    def _count_maps(self, labelling: Labelling, i: int, maps: Tensor, images: slice) -> None:
         """Count layer ``i`` of some images, ``maps`` (N, U, h, w); after running out of memory nothing is counted."""
         rows, cols = self.geometries[i].axes
-        add_maps(
-            self._tallies(i),
-            maps,
-            self._thresholds[i],
-            rows,
-            cols,
-            self.loader.protocol.upsampling,
-            [given[images] for given in labels],
-        )
+        upsampling = self.loader.protocol.upsampling
+        self.tallies[i].add(maps, self._thresholds[i], rows, cols, upsampling, labelling[images])
+
+    @property
+    def pairings(self) -> int:
+        """In how many ways the null pairs the images."""
+        return len(self._paired)
 
     @property
     def images(self) -> int:
         """How many images were counted."""
-        return self.observed.concepts.counted
+        return int(self.concepts.images(self.observed).sum())
 
     def share(self, ranks: Ranks) -> None:
         """Add up what all processes have counted."""
-        for totals in (self.observed, self.null):
-            for total in totals.state().values() if totals else ():
-                ranks.sum(total)
+        for total in self._counted().values():
+            ranks.sum(total)
 
     # Saved, and gone on from
 
     def state(self) -> State:
         """All that :meth:`resumed` needs."""
-        state = under("observed", self.observed.state()) | {"pairings": torch.tensor(self.pairings.count)}
-        if self.null:
-            state |= under("null", self.null.state())
+        state = self._counted() | {"pairings": torch.tensor(self.pairings)}
         for i, (stats, top) in enumerate(zip(self.statistics, self.tops, strict=True)):
             state |= under(f"{i}.statistics", _tensors(stats)) | under(f"{i}.top", _tensors(top))
+        return state
+
+    def _counted(self) -> State:
+        """What was counted, additive, tensor by tensor."""
+        state = under("concepts", self.concepts.state())
+        for i, tally in enumerate(self.tallies):
+            state |= under(f"{i}.tally", tally.state())
         return state
 
     @classmethod
@@ -241,10 +276,9 @@ class MaskCounter:
         layers = range(len(geometries))
         for i, geometry in enumerate(geometries):
             _demand_layer(state, i, geometry, len(loader.dataset))
-        pairings = int(state["pairings"])
-        columns = state["null.concepts.area"].shape[1] - 1 if pairings else 0
-        if pairings < 0 or columns != pairings * len(loader.dataset.concepts):
-            raise ValueError(f"{pairings} pairings of the null in {columns} columns")
+        pairings, slots = int(state["pairings"]), len(state["concepts.area"])
+        if pairings < 0 or slots != grouping.count + pairings:
+            raise ValueError(f"{pairings} pairings of the null and {grouping.count} groups in {slots} slots")
         counter = cls(
             loader,
             geometries,
@@ -256,9 +290,9 @@ class MaskCounter:
             grouping=grouping,
             pairings=pairings,
         )
-        counter.observed.restore(within(state, "observed"))
-        if counter.null:
-            counter.null.restore(within(state, "null"))
+        counter.concepts.restore(within(state, "concepts"))
+        for i, tally in enumerate(counter.tallies):
+            tally.restore(within(state, f"{i}.tally"))
         return counter
 
 

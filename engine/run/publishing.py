@@ -55,7 +55,7 @@ class Publisher:
             grouping=group_images(p.loader.dataset, by_block=False),
         )
         counter.keep_images()
-        counter.count_candidates(gatherer.candidates.batches, tell=False)
+        counter.count_candidates(gatherer.candidates.batches, gatherer.candidates.labels, tell=False)
         return counter
 
     def _record(self, images: int) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from ndissect.engine.machine.state import from_tensor, within
 from ndissect.engine.measures.candidates import CandidateBatch
 from ndissect.engine.passes.grouping import group_images
+from ndissect.engine.passes.labels import LabelBatch
 from ndissect.engine.run.begin import Run
 from ndissect.engine.run.mask_counter import MaskCounter
 from ndissect.engine.run.resume import taking_up
@@ -32,7 +34,9 @@ def restore_gatherer(run: Run) -> int:
             raise ValueError(f"{start.done} images done, {survey.images} read")
     if saved and gatherer.keeps_candidates:
         batches = saved.candidates(start.record, p.geometries, run.images)
-        candidates.restore(_with_labels(run, batches), gatherer.bounds())
+        # With their labels, if they had them: what is then decided by cost does not see that it paused.
+        read = partial(_read_labels, run) if start.labelled else None
+        candidates.restore(batches, gatherer.bounds(), read)
         candidates.full = candidates.full or start.full
         candidates.labelled = candidates.labelled and start.labelled
     p.forward.batch.size = min(p.forward.batch.size, start.batch)
@@ -40,11 +44,8 @@ def restore_gatherer(run: Run) -> int:
     return start.done
 
 
-def _with_labels(run: Run, batches: Iterator[CandidateBatch]) -> Iterator[CandidateBatch]:
-    """The batches with their labels, if they had them: what is then decided by cost does not see that it paused."""
-    for batch in batches:
-        labels = next(run.forward_pass.loader.read_labels([batch.images])) if run.start.labelled else None
-        yield replace(batch, labels=labels)
+def _read_labels(run: Run, images: Sequence[int]) -> LabelBatch:
+    return next(run.forward_pass.loader.read_labels([images]))
 
 
 def restore_tally(run: Run) -> Tallying:
