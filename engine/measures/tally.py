@@ -99,9 +99,9 @@ class Tally:
             self._intersection.view(-1).index_add_(0, (bins + level[:, None]).view(-1), area.view(-1))
 
     def counts(self) -> LayerCounts:
-        """What was counted so far."""
+        """What was counted so far; on a CPU ``intersection`` is the tally's own, and counts on with it."""
         return LayerCounts(
-            self._intersection[:, :, 1:].contiguous().cpu().numpy(),
+            self._intersection[:, :, 1:].cpu().numpy(),
             self._area.cpu().numpy().copy(),
             self._in_category.cpu().numpy().copy(),
         )
