@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from ndissect.store.counts import BLOCKS, PER_CATEGORY, Blocks, ConceptCounts, Ints, LayerCounts, Leading
 from ndissect.store.intervals import difference_interval, iou_interval, student
-from ndissect.store.scores import DETECTOR_IOU, Floats, iou, unit_ious
+from ndissect.store.scores import DETECTOR_IOU, Floats, unit_ious
 
 RESAMPLES = 1000
-# Units that are resampled at a time: (resamples, units, concepts) float64 in memory.
+# Units that are looked at at a time, and resampled: (units, concepts, resamples) float64 in memory, and in the cache.
 _UNITS_AT_A_TIME = 64
+_RESAMPLED_AT_A_TIME = 16
 _SEED = 0
 
 
@@ -40,20 +41,30 @@ def leading(
     *,
     dead: npt.NDArray[np.bool_],
     min_images: int = 0,
+    total: LayerCounts | None = None,
 ) -> Leading:
-    """The concepts of each category with the largest IoUs over all blocks, of counts that are split into blocks."""
-    B, U = counts.area.shape
+    """The concepts of each category with the largest IoUs over all images, of counts that are split into blocks.
+
+    ``total``: the same counts with the blocks added up, where that is known. It may have several groups: then those of
+    ``counts`` are the blocks of its first group, after them the blocks of its second, and so on.
+    """
+    G, U = counts.area.shape
+    names, total = (1, counts) if total is None else (len(total.area), total)
+    B = G // names
+
+    def by_block(by_group: Ints) -> Ints:
+        return np.asarray(by_group.reshape(names, B, *by_group.shape[1:]).sum(0))
+
     allowed = concepts.images.sum(0) >= min_images
     concept = np.full((U, categories, PER_CATEGORY), -1, np.int32)
     intersection = np.zeros((U, B, categories, PER_CATEGORY), np.int64)
     concept_area = concepts.area.sum(0)
     for start in range(0, U, _UNITS_AT_A_TIME):
         units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        by_block = np.asarray(counts.intersection[:, units], np.int64)
         value = unit_ious(
-            by_block.sum(0),
-            counts.area[:, units].sum(0),
-            counts.area_in_category[:, units].sum(0),
+            np.asarray(total.intersection[:, units].sum(0), np.int64),
+            total.area[:, units].sum(0),
+            total.area_in_category[:, units].sum(0),
             concept_area,
             category,
             union,
@@ -68,10 +79,11 @@ def leading(
             won = value[u, best] > 0
             n = best.shape[1]
             concept[units, k, :n] = np.where(won, best, -1)
-            by_rank = by_block.transpose(1, 0, 2)[u, :, best].swapaxes(1, 2)  # (u, B, n)
+            by_rank = by_block(counts.intersection[:, start + u, best]).swapaxes(0, 1)  # (u, B, n)
             intersection[units, :, k, :n] = np.where(won[:, None], by_rank, 0)
-    area = counts.area_in_category if union == "within-category" else np.repeat(counts.area[:, :, None], categories, 2)
-    return Leading(concept, intersection, np.ascontiguousarray(area.transpose(1, 0, 2)))
+    within = union == "within-category"
+    area = counts.area_in_category if within else np.repeat(counts.area[:, :, None], categories, 2)
+    return Leading(concept, intersection, np.ascontiguousarray(by_block(area).transpose(1, 0, 2)))
 
 
 def label_counts(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
@@ -134,33 +146,36 @@ def label_stability(leading: Leading, blocks: Blocks, label: npt.NDArray[np.int3
 
     ``label`` (U,): concept rows, -1 for none. NaN for units without one, and where fewer than two blocks hold images.
     """
-    U = len(label)
+    U, K, n = leading.concept.shape
     stability = np.full(U, np.nan)
     if (blocks.images > 0).sum() < 2:
         return stability
     drawn = resamples(blocks.images)
-    for start in range(0, U, _UNITS_AT_A_TIME):
-        units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        chosen, mine = leading.concept[units].reshape(units.stop - start, -1), label[units, None]
-        value = resampled_ious(leading, blocks, drawn, units).reshape(len(drawn), *chosen.shape)
-        own = np.where(chosen == mine, value, 0).max(2, initial=0, keepdims=True)
-        better = (value > own) | ((value == own) & (chosen < mine))  # among equals the lower number is the label
-        known = (mine >= 0) & (chosen == mine).any(1, keepdims=True)
-        stays = (own[..., 0] > 0) & ~better.any(2)
-        stability[units] = np.where(known[:, 0], stays.mean(0), np.nan)
+    chosen = leading.concept.reshape(U, K * n)
+    mine = (chosen == label[:, None]) & (label >= 0)[:, None]
+    lower = chosen < label[:, None]  # among equals the lower number is the label
+    known = np.flatnonzero(mine.any(1))
+    for start in range(0, len(known), _RESAMPLED_AT_A_TIME):
+        units = known[start : start + _RESAMPLED_AT_A_TIME]
+        value = resampled_ious(leading, blocks, drawn, units).reshape(len(units), K * n, len(drawn))
+        own = value[np.arange(len(units)), mine[units].argmax(1)]
+        better = value > own[:, None]
+        better |= (value == own[:, None]) & lower[units, :, None]
+        stability[units] = ((own > 0) & ~better.any(1)).mean(1)
     return stability
 
 
-def resampled_ious(leading: Leading, blocks: Blocks, drawn: Ints, units: slice) -> Floats:
-    """(R, u, K, 3) float64: the IoU of each leading concept of some units in each of R resamples, ``drawn`` (R, B)."""
+def resampled_ious(leading: Leading, blocks: Blocks, drawn: Ints, units: Ints) -> Floats:
+    """(u, K, 3, R) float64: the IoU of each leading concept of some units in each of R resamples, ``drawn`` (R, B)."""
     chosen = leading.concept[units]
-    u, K, n = chosen.shape
-    weights = drawn.astype(np.float64)  # sums of pixels are exact in float64, and multiplied far faster
-    R, B = weights.shape
-    i = weights @ leading.intersection[units].transpose(1, 0, 2, 3).reshape(B, -1).astype(np.float64)
-    a = weights @ leading.area[units].transpose(1, 0, 2).reshape(B, -1).astype(np.float64)
-    c = np.append(weights @ blocks.concept_area.astype(np.float64), np.zeros((len(weights), 1)), 1)[:, chosen]
-    return iou(i.reshape(R, u, K, n), a.reshape(R, u, K, 1), c)
+    # Sums of pixels are exact in float64, and multiplied far faster.
+    weights = np.ascontiguousarray(drawn.T, np.float64)
+    concept_area = np.append(blocks.concept_area.T.astype(np.float64), np.zeros((1, len(weights))), 0)  # -1: none
+    both = leading.intersection[units].transpose(0, 2, 3, 1).astype(np.float64)
+    either = leading.area[units].transpose(0, 2, 1)[:, :, None] + concept_area[chosen] - both
+    value, union = (counts.reshape(-1, len(weights)) @ weights for counts in (both, either))
+    np.divide(value, np.maximum(union, 1, out=union), out=value)  # without a union there is no intersection
+    return value.reshape(*chosen.shape, len(drawn))
 
 
 @dataclass(frozen=True)
@@ -189,8 +204,9 @@ def resampled_unique(leading: Leading, blocks: Blocks) -> Resampled | None:
     (U, K, _), R, C = leading.concept.shape, len(drawn), blocks.concept_area.shape[1]
     won, labelled = np.zeros((K, R, C), bool), np.zeros((R, C), bool)
     for start in range(0, U, _UNITS_AT_A_TIME):
-        units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        winner, top = _winner(resampled_ious(leading, blocks, drawn, units), leading.concept[units])  # (R, u, K)
+        units = np.arange(start, min(start + _UNITS_AT_A_TIME, U))
+        value = np.moveaxis(resampled_ious(leading, blocks, drawn, units), -1, 0)
+        winner, top = _winner(value, leading.concept[units])  # (R, u, K)
         for k in range(K):
             r, u = np.nonzero(top[:, :, k] > DETECTOR_IOU)
             won[k, r, winner[r, u, k]] = True

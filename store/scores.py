@@ -20,8 +20,8 @@ DETECTOR_IOU = 0.04
 FEW_IMAGES = 10
 
 Floats = npt.NDArray[np.float64]
-# Best-of-all-concepts works through this many units at a time: its memory then does not grow with the layer.
-_UNITS_AT_A_TIME = 1024
+# Best-of-all-concepts works through this many units at a time: what it computes with then stays in the cache.
+_UNITS_AT_A_TIME = 64
 
 
 def iou(intersection: npt.ArrayLike, area: npt.ArrayLike, concept_area: npt.ArrayLike) -> Floats:

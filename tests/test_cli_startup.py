@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchvision", "numpy", "h5py", "rich", "textual", "PIL"}
 # Runs nd as its executable does, then tells which of the modules it imported.
 WATCH = """
 import atexit, sys
-atexit.register(lambda: print("imported:", *{m.partition(".")[0] for m in sys.modules}, file=sys.stderr))
+atexit.register(lambda: print("imported:", *sys.modules, file=sys.stderr))
 from ndissect.tui.cli.main import main
 sys.argv[0] = "nd"
 main()
@@ -90,6 +90,51 @@ def test_mistakes_are_found_before_torch_is_imported(place: Path) -> None:
     )
     for args, modules in zip(commands, all_imported(commands, place), strict=True):
         assert "torch" not in modules, args
+
+
+def test_a_run_imports_of_torch_only_what_torch_itself_imports(place: Path, tmp_path: Path) -> None:
+    """Neither its compiler nor what several processes need, nor torchvision: each takes as long as torch or longer."""
+    torch = set(subprocess.check_output([sys.executable, "-c", "import sys, torch; print(*sys.modules)"]).split())
+    store = tmp_path / "by-file.nd.h5"
+    commands = (
+        ("dissect", "net.py:Net", "--data", "small", "-l", "units", "--mean", "0,0,0", "-o", str(store)),
+        ("layers", "net.py:Net", "--size", "96"),
+        ("layers", "net.py:network", "--input-size", "64"),
+    )
+    runs = all_imported(commands, place)
+    assert store.exists()
+    for args, modules in zip(commands, runs, strict=True):
+        more = modules - {m.decode() for m in torch}
+        assert "ndissect.engine.networks.layers" in more, args
+        assert {m for m in more if m.partition(".")[0] in ("torch", "torchvision", "sympy")} == set(), args
+
+
+def test_torchvision_is_imported_without_torchs_compiler(place: Path) -> None:
+    """For a network of torchvision's, and for a name that is looked for among them."""
+    commands = (("layers", "torchvision:squeezenet1_1@none"), ("layers", "squeezenet"))
+    for args, modules in zip(commands, all_imported(commands, place), strict=True):
+        assert "torchvision" in modules, args
+        assert not {"torch._dynamo", "sympy"} & modules, args
+
+
+def test_torchs_compiler_is_there_for_who_uses_it() -> None:
+    """What torchvision asks of it is answered later, and anything else at once."""
+    script = """
+import sys
+from ndissect.engine.machine.torchvision_import import without_compiler
+with without_compiler():
+    from torchvision.ops import roi_align
+    compiler = sys.modules["torch._dynamo.utils"]
+    assert "torch._dynamo" not in sys.modules
+assert "torch._dynamo.utils" not in sys.modules
+answer = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
+import torch._dynamo.utils as real
+assert answer is real.is_compile_supported("cpu")
+assert compiler is not real and compiler.counters is real.counters
+with without_compiler():
+    assert sys.modules["torch._dynamo.utils"] is real
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 # Help, version, completion

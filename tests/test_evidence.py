@@ -168,6 +168,19 @@ def test_the_leading_concepts_and_their_counts_by_block(made: Counted, union: st
                 assert found.intersection[u, :, k, rank].tolist() == by_block.tolist()
 
 
+@settings(deadline=None)
+@given(counted(groups=6), st.sampled_from(UNIONS))
+def test_blocks_of_several_groups_of_images_are_added_up(made: Counted, union: str) -> None:
+    """A tally counts the blocks of the train images, then those of the val images."""
+    by_group, concepts, *rest = made.choose(union)
+    parts = [x.reshape(2, 3, *x.shape[1:]) for x in vars(by_group).values()]
+    total, by_block = (LayerCounts(*(x.sum(axis) for x in parts)) for axis in (1, 0))
+    expected = leading(by_block, concepts, *rest, dead=made.dead)
+    assert expected.area.shape[1] == 3
+    for name, value in vars(leading(by_group, concepts, *rest, dead=made.dead, total=total)).items():
+        np.testing.assert_array_equal(value, getattr(expected, name))
+
+
 def test_as_many_units_as_are_worked_through_at_a_time_and_one_more() -> None:
     made = Counted(np.random.default_rng(3), 4, 129, [0, 1, 0, 1, 1, 1], 2)
     whole = leading(*made.choose("within-category"), dead=made.dead)

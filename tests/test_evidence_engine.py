@@ -233,7 +233,7 @@ def test_average_precision_is_that_of_the_definition_with_ties_and_images_left_o
     rng = np.random.default_rng(3)
     for _ in range(60):
         N, U = int(rng.integers(1, 30)), 5
-        score = rng.choice([-1.5, 0.0, 0.0, 1.0, 2.0, 3.5], (N, U)).astype(np.float32)
+        score = rng.choice([-1.5, -0.25, -0.0, 0.0, 1.0, 2.0, 3.5], (N, U)).astype(np.float32)
         counted = rng.random((N, U)) < 0.8
         relevant = counted & (rng.random((N, U)) < 0.4)
         area, base = average_precision(*(torch.from_numpy(x) for x in (score, relevant, counted)))

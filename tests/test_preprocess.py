@@ -49,6 +49,43 @@ def test_a_preset_resizes_the_whole_image_instead_of_cropping():
     assert (out[..., 0] > 2).all() and (out[..., 5:] < -1.7).all()
 
 
+@pytest.mark.parametrize("size", [None, (224, 224), (96, 160)])
+@pytest.mark.parametrize("mean, std", [(None, None), (MEAN, None), (None, STD), (MEAN, STD)])
+def test_without_a_transform_images_come_out_as_torchvision_makes_them_to_the_bit(size, mean, std):
+    equal_to_torchvision(images(3), size, mean, std, "bilinear", antialias=True)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("channels_last", [False, True])  # as they are decoded
+@pytest.mark.parametrize("size", [(224, 224), (96, 300), (500, 60), (7, 7)])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact", "bilinear", "bicubic"])
+@pytest.mark.parametrize("capability", ["AVX2", "DEFAULT"])
+def test_resizing_is_torchvisions_to_the_bit(
+    count, channels_last, size, antialias, interpolation, capability, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    x = images(count, (110, 140))
+    x[:, :, 30:60, 30:60] = 255  # edges, beyond which bicubic interpolation overshoots
+    if channels_last:
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    equal_to_torchvision(x, size, MEAN, STD, interpolation, antialias)
+
+
+def equal_to_torchvision(x, size, mean, std, interpolation, antialias):
+    expected = v2.functional.to_dtype(
+        v2.functional.resize(x, list(size or x.shape[-2:]), v2.InterpolationMode(interpolation), antialias=antialias),
+        torch.float32,
+        scale=True,
+    )
+    if mean or std:
+        expected = v2.functional.normalize(expected, list(mean or (0.0,) * 3), list(std or (1.0,) * 3))
+    given = x.clone()
+    out = Preprocess(size=size, mean=mean, std=std, interpolation=interpolation, antialias=antialias).apply(given)
+    assert torch.equal(out, expected) and out.stride()[1:] == expected.stride()[1:]
+    assert torch.equal(given, x)
+
+
 def test_presets_keep_their_interpolation_and_size():
     preprocess = made(models.EfficientNet_B1_Weights.IMAGENET1K_V2.transforms())
     assert preprocess.interpolation == "bilinear" and preprocess.size == (240, 240)

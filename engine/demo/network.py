@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from ndissect.engine.data.colors import COLORS
 from ndissect.engine.demo.vocabulary import MATERIALS, NAMES, OBJECTS, PARTS, SCENES, TEXTURES
+from ndissect.engine.machine.torchvision_import import without_compiler
+
+with without_compiler():
+    from torchvision.transforms import v2
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 

@@ -128,20 +128,23 @@ def average_precision(score: Tensor, relevant: Tensor, counted: Tensor) -> tuple
     ``score`` (N, U), ``relevant``, ``counted`` (N, U) bool: only what is counted is ranked, and only that may be
     relevant. Equal scores rank together, so that the order of images means nothing. NaN where nothing is relevant.
     """
-    N = len(score)
-    order = torch.where(counted, score, -torch.inf).argsort(dim=0, descending=True, stable=True)
-    counted, relevant = counted.gather(0, order), relevant.gather(0, order)
+    # A row for each unit, sorted as whole numbers: falling scores, and among equals the image that comes first.
+    score = (torch.where(counted, score, -torch.inf) + 0.0).T.contiguous()  # -0 becomes 0, its equal
+    bits = score.view(torch.int32)
+    falling = ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+    N = score.shape[1]
+    key = ((falling.long() << 32) | torch.arange(N)).sort(1).values
+    order, falling = key & 0xFFFFFFFF, key >> 32
+    counted, relevant = counted.T.gather(1, order), relevant.T.gather(1, order)
     # What is not counted comes last, among others of -inf: those are one group with it, whose count leaves it out.
-    score = torch.where(counted, score.gather(0, order), -torch.inf)
     last = torch.ones_like(counted)
-    last[:-1] = score[1:] != score[:-1]
-    place = torch.arange(N)[:, None].expand_as(score)
-    end = torch.where(last, place, N).flip(0).cummin(0).values.flip(0)  # of the group that each belongs to
-    hits, seen = relevant.cumsum(0).double(), counted.cumsum(0).double()
-    precision = (hits / seen.clamp(min=1)).gather(0, end)
-    total = relevant.sum(0).double()
-    base_rate = torch.where(total > 0, total / counted.sum(0), torch.nan)
-    return (precision * relevant).sum(0) / total, base_rate
+    last[:, :-1] = falling[:, 1:] != falling[:, :-1]
+    end = torch.where(last, torch.arange(N), N).flip(1).cummin(1).values.flip(1)  # of the group that each belongs to
+    hits, seen = relevant.cumsum(1).double(), counted.cumsum(1).double()
+    precision = (hits / seen.clamp(min=1)).gather(1, end)
+    total = relevant.sum(1).double()
+    base_rate = torch.where(total > 0, total / counted.sum(1), torch.nan)
+    return (precision * relevant).T.contiguous().sum(0) / total, base_rate
 
 
 def _moved(peaks: Sequence[Tensor]) -> list[Tensor]:

@@ -7,15 +7,18 @@ transform is tried on images with known edges, and refused if it moves them (ndi
 
 from __future__ import annotations
 
+import functools
+import platform
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-import torchvision.transforms.v2.functional as TF
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 from ndissect.engine.networks.alignment import check_alignment
 from ndissect.store.errors import NDError, WrongUse
@@ -74,18 +77,46 @@ class Preprocess:
 
     def _standard(self, images: Tensor) -> Tensor:
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
-            mode = InterpolationMode(self.interpolation)
-            images = TF.resize(images, list(self.size), interpolation=mode, antialias=self.antialias)
-        x = TF.to_dtype(images, torch.float32, scale=True)
+            images = _resize(images, self.size, self.interpolation, self.antialias)
+        # To the bit what torchvision's to_dtype and normalize give, which take as long to import as torch.
+        x = images.to(torch.float32).mul_(1.0 / 255)
         if self.mean is None and self.std is None:
-            return torch.as_tensor(x)
+            return x
         mean = self.mean or (0.0,) * x.shape[1]
         std = self.std or (1.0,) * x.shape[1]
-        return torch.as_tensor(TF.normalize(x, list(mean), list(std)))
+        return x.sub_(_by_channel(mean, x.device)).div_(_by_channel(std, x.device))
 
     def _applied(self, images: Tensor) -> Tensor:
         assert self.transform is not None
         return run_transform(self.transform, self.mode, images)
+
+
+@functools.cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(C, 1, 1) float32 on ``device``; kept, because a GPU is waited for while it is copied there."""
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
+def _resize(images: Tensor, size: tuple[int, int], interpolation: str, antialias: bool) -> Tensor:
+    """(N, 3, *size) uint8 of images (N, 3, H, W) uint8, to the bit as torchvision's transforms.v2 resizes them."""
+    smooth = interpolation in ("bilinear", "bicubic")
+    in_bytes = not smooth or (images.device.type == "cpu" and (interpolation == "bicubic" or _resizes_bytes()))
+    x = images if in_bytes else images.to(torch.float32)
+    if len(x) == 1 and x.is_contiguous(memory_format=torch.channels_last):
+        # Strides of a single image do not tell interpolate that channels come last, unless its own does.
+        x = x.as_strided(x.shape, (x.numel(), *x.stride()[1:]))
+    x = F.interpolate(
+        x, size, mode=interpolation, align_corners=False if smooth else None, antialias=smooth and antialias
+    )
+    if in_bytes:
+        return x
+    return (x.clamp_(0, 255) if interpolation == "bicubic" else x).round_().to(torch.uint8)
+
+
+def _resizes_bytes() -> bool:
+    """Whether this processor resizes bytes faster than floats; bilinear interpolation rounds them in another way."""
+    vectors = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return vectors or platform.machine() in ("aarch64", "arm64")
 
 
 def make_preprocess(
@@ -124,8 +155,9 @@ def make_preprocess(
 
 def _from_preset(transform: object, source: str) -> Preprocess | None:
     """A preset of torchvision's weights, without its crop; None for anything else."""
-    from torchvision.transforms import _presets  # noqa: PLC0415 - private, so only where a preset must be told apart
-
+    _presets = sys.modules.get("torchvision.transforms._presets")
+    if _presets is None:  # nobody can have made one
+        return None
     if isinstance(transform, _presets.ImageClassification):
         size = (transform.crop_size * 2)[:2] if len(transform.crop_size) == 1 else transform.crop_size
         return Preprocess(
@@ -207,7 +239,7 @@ def run_transform(transform: Callable[..., object], mode: Mode, images: Tensor) 
         return out
     out_list = []
     for image in images:
-        given = TF.to_pil_image(image.cpu()) if mode == "pil" else image
+        given = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) if mode == "pil" else image
         out = _as_float(transform(given))
         out = out[0] if out.ndim == 4 and len(out) == 1 else out
         if out.ndim != 3:

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ndissect.engine.machine.torchvision_import import without_compiler
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.names import quoted
 
@@ -81,7 +82,8 @@ def _incomplete(text: str) -> WrongUse:
             f"{text} holds weights; the network that they belong to is needed too",
             f"Write NETWORK --weights {quoted(Path(text))}. {WRITTEN}",
         )
-    from torchvision.models import list_models  # noqa: PLC0415 - seconds to import, only for the suggestion
+    with without_compiler():
+        from torchvision.models import list_models  # noqa: PLC0415 - takes a while, only for the suggestion
 
     near = nearest(text, list_models()) if re.fullmatch(r"\w+", text) else []
     return WrongUse(f"{text!r} is not a network", (f"Did you mean torchvision:{near[0]}? " if near else "") + WRITTEN)

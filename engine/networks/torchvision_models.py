@@ -10,12 +10,15 @@ from enum import Enum
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
-from torchvision import models
 
+from ndissect.engine.machine.torchvision_import import without_compiler
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.store.errors import NDError, WrongUse, nearest
+
+with without_compiler():
+    import torchvision
+    from torchvision import models
 
 UNTRAINED = "none"
 

@@ -50,19 +50,15 @@ def _layer(
     best = _best(counter, i, counts, concept_counts)
     leads = None
     if blocks is not None:
-        by_block = LayerCounts(
-            intersection=grouping.by_block(by_group.intersection),
-            area=grouping.by_block(by_group.area),
-            area_in_category=grouping.by_block(by_group.area_in_category),
-        )
         leads = leading(
-            by_block,
+            by_group,
             concept_counts,
             concepts.category,
             len(concepts.categories),
             protocol.union,
             dead=stats.dead,
             min_images=protocol.min_images,
+            total=counts,
         )
     null = _null(counter, i) if counter.pairings else None
     evidence = weigh(
