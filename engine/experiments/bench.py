@@ -49,7 +49,7 @@ BUDGET, _AFTER = 40.0, 4.0
 # Images whose maps are held for the tally alone, and of those the ones that the dense reference counts, which is slow.
 _TALLIED, _DENSE = 64, 8
 # Batches over which operations are counted, and fewer of which none are.
-_BATCHES = 4
+_BATCHES = 6
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class _Subject:
     settings: Settings
     examination: Examination
 
-    def dissect(self, images: int) -> tuple[dict[str, float], int]:
+    def dissect(self, images: int, progress: Progress) -> tuple[dict[str, float], int]:
         """Dissect some images into a temporary store: seconds by phase, and the null's pairings."""
         names = [(layer.name, layer.units or 0) for layer in self.layers]
         with tempfile.TemporaryDirectory(prefix="nd-bench-") as folder:
@@ -135,7 +135,7 @@ class _Subject:
                     self.layers,
                     self.protocol,
                     self.settings,
-                    LiveProgress(Progress(), live),
+                    LiveProgress(progress, live),
                     live.publish,
                     examination=self.examination,
                 )
@@ -265,7 +265,7 @@ def _round(subject: _Subject, images: int) -> _Round:
         bare(decoded if device.type != "cpu" else [decoded[0][:1]])  # algorithms are chosen, memory is taken
         seconds = {name: _seconds(work, device) for name, work in works.items()}
     since = time.perf_counter()
-    phases, pairings = subject.dissect(images)
+    phases, pairings = subject.dissect(images, Progress())
     seconds["dissect"] = time.perf_counter() - since
     phases["other"] = max(0.0, seconds["dissect"] - sum(phases.values()))
     return _Round(seconds, phases, pairings, size)
@@ -273,12 +273,12 @@ def _round(subject: _Subject, images: int) -> _Round:
 
 def _operations(subject: _Subject, example: _Round, an_image: float) -> BatchOperations | None:
     """What a batch asks of torch, of fewer images than in ``example`` where counting would take long."""
-    most = min(len(subject.dataset) / _BATCHES, _AFTER / an_image / (1.5 * _BATCHES))
+    most = min(len(subject.dataset) / _BATCHES, _AFTER / an_image / _BATCHES)
     if len(subject.dataset) < _BATCHES:
         return None
     batch = max(1, min(example.batch, int(most)))
     alike = replace(subject, settings=replace(subject.settings, batch=batch, null=example.pairings))
-    return count_batch(alike.dissect, batch, _BATCHES)
+    return count_batch(partial(alike.dissect, batch * _BATCHES), batch, _BATCHES)
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
