@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from ndissect.engine.experiments.bench import dense_tally
+from ndissect.engine.experiments.bottleneck import name_bottleneck
+from ndissect.engine.experiments.rounds import Rounds, measure_rounds
 from ndissect.engine.measures.tally import Tally
 from ndissect.engine.passes.labels import label_batch
 from ndissect.store.upsampling import make_axis
@@ -35,15 +37,39 @@ def test_a_bench_tells_seconds_of_every_part(place: Path) -> None:
         assert 0 < found[name] < 120, name
     assert math.isclose(found["ratio"], found["dissect_s"] / found["decode_forward_s"])
     assert cli.files_in(place) == before, "a bench leaves nothing behind"
+    assert set(found["phases"]) >= {"decode", "forward", "thresholds", "labels", "tally", "evidence", "write", "other"}
+    assert math.isclose(sum(found["phases"].values()), found["dissect_s"], rel_tol=0.1)
+    assert "a null of 4 pairings" in found["included"]
+    assert found["bottleneck"].partition(":")[0] in ("decoding", "the network", "the host")
+    assert found["decode_s"] > 0
+    assert found["copy_s"] is None, "a CPU has nothing to copy"
+    assert (found["rounds"], found["cut"]) == (1, "")
+
+
+def test_a_bench_counts_the_operations_of_a_batch(place: Path) -> None:
+    counted = cli.json_of(*BENCH, "-l", "units", "--batch-size", "2", "--null", "0", folder=place)["operations"]
+    assert (counted["batch"], counted["batches"]) == (1, 6)
+    assert counted["operations"]["thresholds"] >= 1
+    assert counted["operations"]["tally"] >= 1
+    assert "null" not in counted["operations"]
+    assert "forward" not in counted["operations"], "the network is not ours"
+    assert set(counted["waits"]) == set(counted["operations"])
+
+
+def test_of_a_bench_without_a_null_this_is_said(place: Path) -> None:
+    found = cli.json_of(*BENCH, "-l", "units", "--null", "0", folder=place)
+    assert "no null" in found["included"]
+    assert "null" not in found["phases"]
 
 
 def test_a_bench_of_several_layers_and_rounds_is_a_table(place: Path) -> None:
     args = (*BENCH[:-4], "--rounds", "2", "-l", "units", "-l", "deep.pool", "--precision", "bf16", "--device", "cpu")
     done = cli.nd(*args, folder=place)
     assert done.returncode == 0, done.stderr
-    rows = [line.split("\t") for line in done.stdout.splitlines()[1:]]
+    rows = [line.split("\t") for line in done.stdout.splitlines()[1:] if not line.startswith("- ")]
     assert [r[0] for r in rows] == [
         "forward pass",
+        "decoding",
         "decoding and forward pass",
         "whole dissection",
         "tally alone",
@@ -52,6 +78,8 @@ def test_a_bench_of_several_layers_and_rounds_is_a_table(place: Path) -> None:
     assert all(float(r[1]) > 0 for r in rows)
     assert "8 images, 8 units of units, deep.pool, bf16, on cpu" in done.stderr
     assert "round 2 of 2" in done.stderr
+    assert "bottleneck: " in done.stderr
+    assert "torch operations of a batch of 1, network excluded" in done.stderr
 
 
 def test_a_bench_of_more_images_than_there_are_takes_those_there_are(place: Path) -> None:
@@ -65,6 +93,84 @@ def test_a_bench_of_nothing_is_refused(place: Path, args: tuple[str, str]) -> No
     assert done.returncode == 2
     assert args[0] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# Rounds that end in time, by a clock that only they move: so many seconds for a round and for an image of it.
+
+
+class Machine:
+    """``one(images)`` takes ``fixed`` seconds and ``an_image`` for each; ``tried``: the images of each call."""
+
+    def __init__(self, fixed: float, an_image: float) -> None:
+        self.fixed, self.an_image, self.now, self.tried = fixed, an_image, 0.0, list[int]()
+
+    def one(self, images: int) -> int:
+        self.tried.append(images)
+        self.now += self.fixed + self.an_image * images
+        return images
+
+    def measure(self, images: int, rounds: int, budget: float = 40.0) -> Rounds[int]:
+        return measure_rounds(self.one, images, rounds, budget, clock=lambda: self.now)
+
+
+def test_all_rounds_are_measured_where_there_is_the_time() -> None:
+    machine = Machine(0.5, 0.01)
+    measured = machine.measure(256, 3)
+    assert (measured.results, measured.images, measured.cut) == ([256] * 3, 256, "")
+    assert machine.now < 40
+
+
+def test_rounds_are_left_out_where_time_is_short() -> None:
+    machine = Machine(0.5, 0.06)
+    measured = machine.measure(256, 3)
+    assert measured.results == [256, 256]
+    assert measured.cut == "2 of 3 rounds: one takes 16 s"
+    assert machine.now < 40
+
+
+@pytest.mark.parametrize("machine", [Machine(0.5, 0.03), Machine(2.0, 0.005), Machine(0.0, 1.0), Machine(5.0, 0.01)])
+def test_images_are_left_out_where_one_round_would_take_too_long(machine: Machine) -> None:
+    measured = machine.measure(8192, 3)
+    assert 0 < measured.images < 8192
+    assert "of 8,192 images: all would take about " in measured.cut
+    assert machine.now < 45, machine.tried
+
+
+def test_a_machine_that_is_slow_at_first_is_not_taken_for_a_slow_one() -> None:
+    machine = Machine(0.1, 0.001)
+    machine.now, start = 0.0, machine.one
+
+    def one(images: int) -> int:
+        machine.now += 10 * (not machine.tried)  # algorithms are chosen, kernels are compiled
+        return start(images)
+
+    measured = measure_rounds(one, 8192, 2, 40.0, clock=lambda: machine.now)
+    assert (measured.images, len(measured.results)) == (8192, 2)
+
+
+# What holds a dissection up
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (
+            {"decode": 2.0, "forward": 1.0, "decode_forward": 2.1, "dissect": 2.3},
+            "decoding: 16 workers give 500 images/s, the network takes 1,000",
+        ),
+        (
+            {"decode": 0.1, "forward": 1.0, "decode_forward": 1.05, "dissect": 1.5},
+            "the network: it takes 1,000 images/s, 16 workers decode 10,000",
+        ),
+        (
+            {"decode": 0.1, "forward": 1.0, "decode_forward": 1.0, "dissect": 10.0},
+            "the host: 90 % of the time is neither decoding nor the network (labels 50 %, tally 25 %, other 10 %)",
+        ),
+    ],
+)
+def test_the_bottleneck_is_named(seconds: dict[str, float], words: str) -> None:
+    phases = {"forward": 9.0, "labels": 5.0, "tally": 2.5, "write": 0.5, "other": 1.0}
+    assert name_bottleneck(seconds, 1000, 16, phases) == words
 
 
 # Enlarged twice, maps of whole numbers are multiples of 1/16, so no rounding and no tie comes between the two.

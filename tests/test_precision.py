@@ -1,11 +1,14 @@
-"""What a faster arithmetic changes is measured before it is used, told, and kept in the store."""
+"""What a faster arithmetic or another decoder changes is measured before it is used, told, and kept in the store."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cli
 import numpy as np
@@ -13,13 +16,21 @@ import pytest
 import torch
 from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
+from PIL import Image
 
 from ndissect.engine.data.formats import open_dataset
+from ndissect.engine.examination.examine import Examination, examine
+from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import Precision, computing
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.run.drift import SAMPLE, Drift, measure_drift
-from ndissect.engine.run.settings import Settings
+from ndissect.engine.passes import loader
+from ndissect.engine.passes.decoding import decode_together
+from ndissect.engine.run import execution, forward_pass
+from ndissect.engine.run.drift import SAMPLE, THRESHOLDS_MAY_MOVE, Drift, departures, exact_enough, measure_drift
+from ndissect.engine.run.options import Options
+from ndissect.engine.run.settings import THREADS, Settings
+from ndissect.engine.run.to_store import dissect_to_store
 from ndissect.store.protocol import make_protocol
 from ndissect.store.reader import Store
 
@@ -61,7 +72,7 @@ def drift(folder: Path, data: Path, precision: Precision, layers: tuple[str, ...
     network = load_network(f"{write_network(folder, CONV)}:network")
     infos = [i for i in list_layers(network, (SIZE, SIZE)) if i.name in layers]
     settings = Settings(workers=2, precision=precision, batch=16)
-    return measure_drift(network, open_dataset(data), infos, make_protocol(q="1/20"), settings)
+    return measure_drift(network, open_dataset(data), infos, make_protocol(q="1/20"), [settings])
 
 
 def test_float32_does_not_drift_from_itself(tmp_path: Path, data: Path) -> None:
@@ -100,6 +111,123 @@ def test_the_arithmetic_of_the_process_is_as_before_afterwards(tmp_path: Path, d
     assert torch.nn.functional.linear(x, torch.eye(4)).equal(x)
     with computing("bf16", torch.device("cpu")):
         assert torch.nn.functional.linear(x, torch.eye(4)).dtype == torch.bfloat16
+
+
+def test_a_network_is_examined_once_for_all_that_is_measured(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined = []
+
+    def counted(*args: Any, **options: Any) -> Examination:
+        examined.append(1)
+        return examine(*args, **options)
+
+    monkeypatch.setattr(forward_pass, "examine", counted)
+    drift(tmp_path, data, "bf16")
+    assert len(examined) == 1
+
+
+# Another decoder of JPEGs: torchvision's on the CPU stands in for a GPU's
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth pictures as JPEGs, more than are measured."""
+    folder = write_data(tmp_path_factory.mktemp("photographs") / "small", SAMPLE + 12)
+    rng = np.random.default_rng(1)
+    for path in (folder / "images").rglob("*.png"):
+        if re.fullmatch(r"\d+", path.stem):  # no label map
+            coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
+            coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(path, "JPEG", quality=90)
+    return folder
+
+
+def off_by(levels: int) -> Callable[[Sequence[np.ndarray], torch.device], list[torch.Tensor]]:
+    """A decoder whose pixels are too bright by so many levels, the rest as torchvision decodes it."""
+
+    def decode(images: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
+        return [(x.int() + levels).clamp(0, 255).byte() for x in decode_together(images, device)]
+
+    return decode
+
+
+def decoder_drift(folder: Path, data: Path, precision: Precision = "fp32") -> list[Drift]:
+    network = load_network(f"{write_network(folder, CONV)}:network")
+    infos = [i for i in list_layers(network, (SIZE, SIZE)) if i.name == "second"]
+    settings = Settings(workers=2, precision=precision, batch=16, jpeg_on=torch.device("cpu"))
+    dataset = open_dataset(data)
+    return measure_drift(network, dataset, infos, make_protocol(q="1/20"), departures(settings, dataset))
+
+
+def test_another_decoder_is_measured_on_a_sample(tmp_path: Path, photographs: Path) -> None:
+    [found] = decoder_drift(tmp_path, photographs)
+    assert (found.layer, found.precision, found.decoder, found.images) == ("second", "fp32", "cpu", SAMPLE)
+    assert found.threshold < THRESHOLDS_MAY_MOVE, "both decode by libjpeg-turbo"
+    assert str(found).startswith(f"second: JPEGs decoded on cpu against the CPU's on {SAMPLE} images: thresholds move")
+
+
+def test_a_decoder_that_rounds_otherwise_drifts(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+    for levels in (1, 40):
+        monkeypatch.setattr(loader, "decode_together", off_by(levels))
+        [found] = decoder_drift(tmp_path, photographs)
+        moved.append(found.threshold)
+    assert 0 < moved[0] < THRESHOLDS_MAY_MOVE < moved[1]
+    assert not exact_enough([found])
+
+
+def test_arithmetic_and_decoder_are_measured_each_alone(tmp_path: Path, photographs: Path) -> None:
+    found = decoder_drift(tmp_path, photographs, "bf16")
+    assert [(d.precision, d.decoder) for d in found] == [("bf16", THREADS), ("fp32", "cpu")]
+
+
+def test_images_that_are_no_jpegs_have_no_other_decoder(data: Path) -> None:
+    class Packed:
+        """Has no files of photographs."""
+
+    exact = Settings()
+    assert departures(exact, open_dataset(data)) == []
+    assert departures(dataclasses.replace(exact, jpeg_on=torch.device("cpu")), Packed()) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "enough"), [(0, 0.0, True), (0, 0.0099, True), (1, 0.0, False), (0, 0.02, False)]
+)
+def test_what_is_exact_enough(labels: int, threshold: float, enough: bool) -> None:
+    exact = Drift("a", "fp32", 128, 6, 0.0, 0, 0.0, "cuda")
+    assert exact_enough([exact, dataclasses.replace(exact, labels=labels, threshold=threshold)]) == enough
+
+
+@pytest.mark.parametrize(("levels", "decoder"), [(0, "cpu"), (40, THREADS)])
+def test_auto_takes_the_other_decoder_where_it_is_exact_enough(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, levels: int, decoder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execution, "on_gpu", lambda device: torch.device("cpu"))
+    monkeypatch.setattr(loader, "decode_together", off_by(levels))
+    write_network(tmp_path, CONV, "conv.py")
+    options = Options(
+        "conv.py:network", ("second",), data=str(photographs), device="cpu", decode="auto", quantile="0.1"
+    )
+    written = dissect_to_store(options, Console())
+    assert written is not None
+    with Store(written.path) as store:
+        run = store.provenance["run"]
+    assert run["jpeg_decoder"] == decoder
+    [kept] = run["drift"]
+    assert (kept["decoder"], kept["images"]) == ("cpu", SAMPLE)
+    assert exact_enough([Drift(**kept)]) == (decoder == "cpu")
+
+
+def test_auto_without_a_gpu_is_the_cpu(place: Path) -> None:
+    args = ("dissect", "net.py:network", "--data", "small", "-l", "units", "--quantile", "0.2", "--device", "cpu")
+    done = cli.nd(*args, "--decode", "auto", "-o", "auto.nd.h5", folder=place)
+    assert done.returncode == 0, done.stderr
+    assert "decoded on" not in done.stderr
+    with Store(place / "auto.nd.h5") as store:
+        assert store.provenance["run"]["jpeg_decoder"] == THREADS
 
 
 # With nd dissect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ndissect.engine.data.dataset import ConceptDataset, Labels, MappedImages, Run, Sample, is_mapped
+from ndissect.engine.data.dataset import ConceptDataset, JpegFiles, Labels, MappedImages, Run, Sample, is_mapped
 
 
 class Subset:
@@ -48,7 +48,26 @@ class Subset:
         return self._dataset.tables_digest()
 
 
+class JpegSubset(Subset):
+    """The same of a data set whose photographs are files: it gives JPEGs without decoding them, as the whole does."""
+
+    def __init__(self, dataset: ConceptDataset, files: JpegFiles, indices: Sequence[int]) -> None:
+        super().__init__(dataset, indices)
+        self._files = files
+
+    def read_encoded(self, index: int) -> Sample:
+        """JpegFiles.read_encoded for image ``index`` of the part."""
+        return replace(self._files.read_encoded(self._indices[index]), index=index)
+
+    def bare_jpeg(self, index: int, side: int, most: int) -> bytes | None:
+        """JpegFiles.bare_jpeg for image ``index`` of the part."""
+        return self._files.bare_jpeg(self._indices[index], side, most)
+
+
 def spread(dataset: ConceptDataset, images: int) -> ConceptDataset:
     """``dataset``, or a part of it with ``images`` images that lie evenly over it."""
     n = len(dataset)
-    return dataset if images >= n else Subset(dataset, [(2 * i + 1) * n // (2 * images) for i in range(images)])
+    if images >= n:
+        return dataset
+    indices = [(2 * i + 1) * n // (2 * images) for i in range(images)]
+    return JpegSubset(dataset, dataset, indices) if isinstance(dataset, JpegFiles) else Subset(dataset, indices)

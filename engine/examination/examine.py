@@ -43,6 +43,11 @@ class Examination:
     notes: tuple[str, ...]
     marks: tuple[Mark, ...]
 
+    @property
+    def crops(self) -> dict[str, tuple[slice, slice]]:
+        """By layer, the rows and columns of its maps that lie on the image, where that is not all of them."""
+        return {p.name: p.kept for p in self.geometries if p.kept is not None}
+
 
 def examine(
     forward: Forward,
@@ -64,7 +69,7 @@ def examine(
         return _examine(forward, loader, layers, anyway=anyway, skip_bad=skip_bad)
 
     examined = look() if ranks.size == 1 else _agreed(look, ranks)
-    forward.crops = {p.name: p.kept for p in examined.geometries if p.kept is not None}
+    forward.crops = examined.crops
     for note in (*examined.notes, *(f"{mark.layer} {mark.sentence}" for mark in examined.marks)):
         progress.note(note)
     return examined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -10,7 +11,7 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.data.synthetic import write_synthetic
-from ndissect.engine.experiments.bench import Bench, bench
+from ndissect.engine.experiments.bench import BUDGET, Bench, bench
 from ndissect.engine.experiments.rotate import Rotated, rotate
 from ndissect.engine.experiments.sweep import Sweep, sweep
 from ndissect.engine.machine.console import Console
@@ -107,22 +108,27 @@ def _one_layer(options: Options, network: Network, dataset: ConceptDataset) -> L
 def bench_network(options: Options, console: Console, *, images: int = 256, rounds: int = 3) -> Bench:
     """Time a dissection of some images beside decoding and the bare forward pass (ndissect.engine.experiments.bench).
 
-    Without ``options.data`` the images are of Broden's size, and made once.
+    Without ``options.data`` the images are of Broden's size, and made once; making them takes from the time that
+    measuring may take.
     """
+    budget = BUDGET
     if options.data is None:
+        since = time.monotonic()
         with console.progress() as progress:
             folder = write_synthetic(
                 cache_folder() / f"bench-{images}", images, progress=progress.step("making images")
             )
+        budget = max(BUDGET / 2, BUDGET - (time.monotonic() - since))
         dataset = open_dataset(folder, console.tell, options.max_pixels)
     else:
         dataset = open_named(options, console)
     device = choose_device(options.device)
     network = network_loader(options)()
     layers = choose_layers(options, network, dataset)
-    settings = replace(make_settings(options, device, console), null=0)
-    protocol = options.make_protocol()
-    return bench(network, dataset, layers, protocol, settings, images=images, rounds=rounds, tell=console.tell)
+    settings, protocol = make_settings(options, device, console), options.make_protocol()
+    return bench(
+        network, dataset, layers, protocol, settings, images=images, rounds=rounds, budget=budget, tell=console.tell
+    )
 
 
 def _note(network: Network, console: Console) -> None:

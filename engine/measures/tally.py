@@ -122,7 +122,7 @@ class Tally:
         self._in_category += areas[:, :, :-1]
 
     def counts(self, slots: slice = _ALL) -> LayerCounts:
-        """What was counted so far for some slots; on a CPU ``intersection`` is the tally's own, and counts on with it."""
+        """What was counted so far for some slots; on a CPU ``intersection`` is the tally's own and counts on."""
         return LayerCounts(
             self._intersection[slots, :, 1:].cpu().numpy(),
             self._area[slots].cpu().numpy().copy(),

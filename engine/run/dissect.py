@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.examination.examine import Examination
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import ALONE, Ranks
@@ -40,17 +41,27 @@ def dissect(
     *,
     saved: SavedRun | None = None,
     ranks: Ranks = ALONE,
+    examination: Examination | None = None,
 ) -> Outcome:
     """Dissect ``layers`` of ``network`` over ``dataset`` (docs/method.md, sections 3 to 5), exactly.
 
     ``publish`` is handed what is known now and then; ``saved``: where what was counted is kept, and gone on from;
-    ``ranks``: the processes that share the work, of which the first returns the dissection. NDError for unreadable
+    ``ranks``: the processes that share the work, of which the first returns the dissection; ``examination``: of the
+    same layers, made before (ndissect.engine.run.forward_pass.open_pass). NDError for unreadable
     images, layers that change their shape, networks that fail; what ``settings.stop`` gives and KeyboardInterrupt pass
     through.
     """
     start = find_start(saved, ranks, progress, len(dataset))
     with open_pass(
-        network, dataset, layers, protocol, settings, progress, ranks=ranks, seconds=start.seconds
+        network,
+        dataset,
+        layers,
+        protocol,
+        settings,
+        progress,
+        ranks=ranks,
+        seconds=start.seconds,
+        examination=examination,
     ) as examined:
         run = begin(examined, start, saved=saved, ranks=ranks)
         publisher = Publisher(publish, examined, run.gatherer) if publish else None

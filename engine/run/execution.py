@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.geometry.layer_geometry import LayerGeometry, geometries_json
 from ndissect.engine.machine import torchrun
@@ -20,7 +22,7 @@ from ndissect.engine.machine.ranks import Ranks, join
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.dissect import dissect, gather_part
-from ndissect.engine.run.drift import Drift, measure_drift
+from ndissect.engine.run.drift import Drift, departures, exact_enough, measure_drift
 from ndissect.engine.run.live_progress import LiveProgress
 from ndissect.engine.run.merge import Shard, parse_shard
 from ndissect.engine.run.preparation import choose_layers, describe_layers, make_settings
@@ -28,7 +30,7 @@ from ndissect.engine.run.provenance import identity, provenance
 from ndissect.engine.run.publishing import Publish
 from ndissect.engine.run.request import Request, Written
 from ndissect.engine.run.saved_run import SavedRun
-from ndissect.engine.run.settings import Outcome, Settings
+from ndissect.engine.run.settings import THREADS, Outcome, Settings
 from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX, check_writable, human_bytes
 from ndissect.store.limits import check_plan
@@ -71,7 +73,7 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
         what = f"{len(dataset)} images, {describe_layers(layers)}, on {device}"
         shared = f", {ranks.size} processes" if ranks.size > 1 else ""
         console.tell(f"{network.spec} on {dataset.name}: {what}{shared}{f', shard {shard}' if shard else ''}")
-    settings = make_settings(options, device, console, ranks)
+    settings, drift = _settled(request, network, dataset, layers, make_settings(options, device, console, ranks), ranks)
     key = identity(network, dataset, [layer.name for layer in layers], request.protocol, settings)
     key |= {"processes": ranks.size} | ({"shard": str(shard)} if shard else {})
     with _saving(request, path, key, needed, ranks, shard) as saved:
@@ -84,7 +86,7 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
             settings=settings,
             ranks=ranks,
             saved=saved,
-            drift=_told_drift(request, network, dataset, layers, settings) if first else [],
+            drift=drift,
             needed=needed,
             asked=asked,
         )
@@ -144,23 +146,43 @@ def _saving(
         yield saved
 
 
-def _told_drift(
-    request: Request, network: Network, dataset: ConceptDataset, layers: Sequence[LayerInfo], settings: Settings
-) -> list[Drift]:
-    """What the chosen precision changes, which is told; nothing where it is float32."""
-    if settings.precision == "fp32":
-        return []
-    drift = measure_drift(network, dataset, layers, request.protocol, settings)
+def _settled(
+    request: Request,
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
+    settings: Settings,
+    ranks: Ranks,
+) -> tuple[Settings, list[Drift]]:
+    """The settings to run with, and what departs from an exact run, which the first process measures and tells.
+
+    ``--decode auto`` is settled here: JPEGs are decoded on the GPU if that is exact enough, for all processes alike.
+    """
+    console, gpu = request.console, on_gpu(settings.device)
+    if request.options.decode == "auto":
+        settings = replace(settings, jpeg_on=gpu)
+    departing = departures(settings, dataset)
+    drift = measure_drift(network, dataset, layers, request.protocol, departing) if ranks.rank == 0 else []
     for d in drift:
-        request.console.tell(str(d))
-    return drift
+        console.tell(str(d))
+    if request.options.decode == "auto" and gpu is not None:
+        exact = bool(ranks.gather(exact_enough(d for d in drift if d.decoder != THREADS))[0])
+        settings = replace(settings, jpeg_on=gpu if exact else None)
+        if ranks.rank == 0:
+            console.tell(f"JPEGs are decoded on {gpu if exact else 'the CPU: the GPU changes too much'}")
+    return settings, drift
+
+
+def on_gpu(device: torch.device) -> torch.device | None:
+    """Where a GPU decodes JPEGs, None where there is none."""
+    return device if device.type == "cuda" else None
 
 
 @dataclass(frozen=True)
 class Execution:
     """A dissection with all that it takes, ready to be run: as a whole, as a shard, or beside other processes.
 
-    ``path``: the store that it writes; ``drift``: what its precision changes; ``needed``: bytes that the store will
+    ``path``: the store that it writes; ``drift``: what departs from an exact run; ``needed``: bytes that the store will
     take, about; ``asked``: what finds it again.
     """
 

@@ -99,11 +99,13 @@ def open_pass(
     *,
     ranks: Ranks = ALONE,
     seconds: Mapping[str, float] | None = None,
+    examination: Examination | None = None,
     when_full: str = "dissect fewer layers at a time, free the device, or use another --device",
 ) -> Iterator[ForwardPass]:
     """``network`` on the device of ``settings`` for the block, with ``layers`` examined on the first images.
 
-    ``ranks``: the processes that share the work; ``seconds``: by what was done, before this process went on with it.
+    ``ranks``: the processes that share the work; ``seconds``: by what was done, before this process went on with it;
+    ``examination``: of the same layers on images of the same size, as an earlier pass has it: nothing is examined then.
     NDError where the network is refused (ndissect.engine.examination.examine), and where the device has not the memory
     for what is done in the block; ``when_full`` is the hint then.
     """
@@ -120,11 +122,13 @@ def open_pass(
         clock=clock,
     )
     with _on_device(network, settings.device, when_full), contextlib.ExitStack() as stack:
-        with clock.during("check"):
-            examined = examine(
-                forward, loader, layers, progress, ranks, anyway=settings.anyway, skip_bad=settings.skip_bad
-            )
-        yield ForwardPass(loader, forward, examined, settings, progress, clock, stack)
+        if examination is None:
+            with clock.during("check"):
+                examination = examine(
+                    forward, loader, layers, progress, ranks, anyway=settings.anyway, skip_bad=settings.skip_bad
+                )
+        forward.crops = examination.crops
+        yield ForwardPass(loader, forward, examination, settings, progress, clock, stack)
 
 
 def make_loader(dataset: ConceptDataset, protocol: Protocol, settings: Settings) -> Loader:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ndissect.store.protocol import Protocol
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-DECODERS = ("cpu", "gpu")
+DECODERS = ("cpu", "gpu", "auto")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Options:
     ``union``, ``maps`` and ``min_images`` where they differ from it (ndissect.store.protocol).
 
     The machine: ``device``, ``precision`` of the forward pass, ``memory`` (``8GB``, ``8GB,40GB``), ``batch_size``
-    (0 chooses), ``workers`` (0 chooses), ``decode``: where JPEGs are decoded.
+    (0 chooses), ``workers`` (0 chooses), ``decode``: where JPEGs are decoded, ``auto``: on the GPU where that
+    is exact enough (ndissect.engine.run.drift).
 
     What is counted beside: ``top`` images kept for each unit; ``null``: wrong pairings of masks and labels, None: as
     many as are cheap.

@@ -36,7 +36,7 @@ def make_settings(options: Options, device: torch.device, console: Console, rank
 
 
 def _decoder(name: str, device: torch.device) -> torch.device | None:
-    """Where JPEGs are decoded a batch at a time; None: in threads."""
+    """Where JPEGs are decoded a batch at a time; None: in threads, ``auto`` as well until it was measured."""
     if name == "gpu" and device.type != "cuda":
         raise WrongUse(f"--decode gpu needs a CUDA device, this run is on {device}", "leave it out")
     return device if name == "gpu" else None

@@ -18,7 +18,7 @@ from ndissect.engine.measures import fused
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.data_survey import DataSummary
-from ndissect.engine.run.settings import Outcome, Settings
+from ndissect.engine.run.settings import THREADS, Outcome, Settings
 from ndissect.store.marks import marks_json
 from ndissect.store.protocol import Protocol
 
@@ -100,7 +100,7 @@ def provenance(
             "batch": outcome.batch,
             "forward_passes": outcome.passes,
             "arithmetic": settings.precision,
-            "jpeg_decoder": str(settings.jpeg_on or "cpu threads"),
+            "jpeg_decoder": str(settings.jpeg_on or THREADS),
             "plain_tally_because": fused.why_not(),
             "seed": FACTORY_SEED,
             "seconds": outcome.seconds,

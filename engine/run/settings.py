@@ -14,6 +14,9 @@ from ndissect.engine.run.data_survey import DataSummary
 from ndissect.store.marks import Mark
 from ndissect.store.model import Dissection
 
+#: Where JPEGs are decoded unless ``jpeg_on`` says otherwise.
+THREADS = "cpu threads"
+
 
 def _never() -> BaseException | None:
     return None

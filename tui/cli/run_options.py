@@ -52,7 +52,9 @@ DECLARED: Mapping[str, Any] = {
     ),
     "batch_size": typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses."),
     "workers": typer.Option(min=0, help="Threads that decode images; 0 chooses."),
-    "decode": typer.Option(help="Where JPEGs are decoded: cpu, or gpu, which is faster and rounds otherwise."),
+    "decode": typer.Option(
+        help="Where JPEGs are decoded: cpu; gpu, which rounds otherwise and is measured; auto: gpu if no label changes."
+    ),
     "top": typer.Option(min=1, max=1000, help="Top images kept for each unit."),
     "null": typer.Option(
         min=0, max=99, help="Wrong pairings of masks and labels, for p and q; 0: none. Default: 4 where that is cheap."

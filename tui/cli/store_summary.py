@@ -11,16 +11,25 @@ from ndissect.store.names import quoted
 from ndissect.tui.cli import output
 from ndissect.tui.cli.output import PrintedTable
 
+# As stores call the decoder of an exact run.
+_THREADS = "cpu threads"
+
 
 def _drift(provenance: Mapping[str, Any]) -> list[str]:
-    """What a faster arithmetic changed, a line a layer; nothing where float32 was used."""
+    """What another arithmetic or decoder changed, a line a layer; nothing where neither was tried."""
     run = provenance.get("run")
     drift = run.get("drift", []) if isinstance(run, dict) else []
     return [
-        f"{d['layer']}: {d['precision']} against fp32 on {d['images']} images: {d['labels']} of {d['units']} labels "
+        f"{d['layer']}: {_departure(d)} on {d['images']} images: {d['labels']} of {d['units']} labels "
         f"change, IoUs by up to {d['iou']:.2g}"
         for d in drift
     ]
+
+
+def _departure(drift: Mapping[str, Any]) -> str:
+    """What is compared with what; stores of older versions name no decoder."""
+    decoder = drift.get("decoder", _THREADS)
+    return f"{drift['precision']} against fp32" if decoder == _THREADS else f"JPEGs decoded on {decoder}"
 
 
 def print_summary(path: Path, json: bool) -> None:

@@ -1,0 +1,84 @@
+"""What one more batch of a dissection asks of torch: operations, and waits for results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ndissect.engine.machine.operations import OperationCount
+from ndissect.engine.machine.progress import Progress
+
+#: Phases of a run that are the network's own, which a dissection only calls.
+NETWORK = ("check", "forward")
+
+
+@dataclass(frozen=True)
+class BatchOperations:
+    """Operations and waits of a batch of ``batch`` images, by phase of the run, the network's phases left out.
+
+    ``operations``, ``waits``: of a batch in the steady state, the later half of each loop over the images;
+    ``operations_in_all``, ``waits_in_all``: of the whole run, also what it does once, divided by its ``batches``. The
+    phase ``""`` is what is done outside of any.
+    """
+
+    batch: int
+    batches: int
+    operations: dict[str, float]
+    waits: dict[str, float]
+    operations_in_all: dict[str, float]
+    waits_in_all: dict[str, float]
+
+
+def count_batch(dissect: Callable[[Progress], object], batch: int, batches: int) -> BatchOperations:
+    """Count what ``dissect`` does, which must tell its progress: ``batches`` batches of ``batch`` images."""
+    count = OperationCount()
+    loops = _Loops(count)
+    with count:
+        dissect(loops)
+    phases = sorted(set(count.operations) - set(NETWORK))
+    return BatchOperations(
+        batch,
+        batches,
+        operations=_further([[(at.images, at.operations) for at in loop] for loop in loops.told], batch, phases),
+        waits=_further([[(at.images, at.waits) for at in loop] for loop in loops.told], batch, phases),
+        operations_in_all={phase: count.operations[phase] / batches for phase in phases},
+        waits_in_all={phase: count.waits[phase] / batches for phase in phases},
+    )
+
+
+def _further(
+    loops: Sequence[Sequence[tuple[int, Counter[str]]]], batch: int, phases: Sequence[str]
+) -> dict[str, float]:
+    """By phase, what ``batch`` images add in the later halves of ``loops``, given as (images, count so far)."""
+    added = dict.fromkeys(phases, 0.0)
+    for loop in loops:
+        images, end = loop[-1]
+        before, middle = next(at for at in loop if 2 * at[0] >= images)
+        for phase in phases if images > before else ():
+            added[phase] += (end[phase] - middle[phase]) * batch / (images - before)
+    return added
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    images: int
+    operations: Counter[str]
+    waits: Counter[str]
+
+
+class _Loops(Progress):
+    """What was counted at the start of each loop over images, and after each of its batches."""
+
+    def __init__(self, count: OperationCount) -> None:
+        self._count = count
+        self.told: list[list[_SoFar]] = []
+
+    def start(self, phase: str, total: int, done: int = 0) -> None:
+        self.told.append([self._so_far(0)])
+
+    def advance(self, images: int) -> None:
+        self.told[-1].append(self._so_far(self.told[-1][-1].images + images))
+
+    def _so_far(self, images: int) -> _SoFar:
+        return _SoFar(images, self._count.operations.copy(), self._count.waits.copy())
