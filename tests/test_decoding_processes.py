@@ -193,6 +193,10 @@ def test_processes_are_used_where_they_are_faster(
 def test_of_many_cores_one_is_left_to_the_network(cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert default_workers() == workers
+    for name, value in faults.rank_environment(0, 4, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert default_workers() <= max(1, cores // 2), "two runs share them"
 
 
 class Users(Broden):

@@ -30,6 +30,7 @@ from ndissect.engine.data.batch_reader import BatchArrays, BatchReader
 from ndissect.engine.data.dataset import ConceptDataset, is_mapped
 from ndissect.engine.data.decoding_messages import Failed, Job, Ready, Task
 from ndissect.engine.data.shared_arrays import OnMap, SharedArrays, new_memory
+from ndissect.engine.machine.torchrun import processes_here
 from ndissect.store.errors import NDError
 
 # Fewer images are decoded by threads in the time that processes take to start, fewer processes are no faster.
@@ -71,9 +72,13 @@ class _Worker:
 
 
 def default_workers() -> int:
-    """How many threads or processes decode where nobody says: one a core, of many cores one less, at most 16."""
+    """How many threads or processes decode where nobody says: one a core, of many cores one less, at most 16.
+
+    Runs that ``torchrun`` started on this machine share the cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores - 1 if cores >= 8 else cores)
+    mine = max(1, cores // processes_here())
+    return min(16, mine - 1 if mine >= 8 else mine)
 
 
 def processes_that_fit(dataset: ConceptDataset, images: int, size: int, workers: int) -> int:

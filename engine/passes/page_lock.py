@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import torch
 
+_FOR_ALL_DEVICES = 1  # cudaHostRegisterPortable
+
 
 def lock_pages(address: int, size: int) -> Callable[[], None]:
     """Lock the memory of ``size`` bytes at ``address``; the result unlocks it, before it is unmapped.
 
     Where a limit forbids it the memory stays as it is: copies from it are right, but wait.
     """
-    if int(torch.cuda.cudart().cudaHostRegister(address, size, 0)) != 0:  # type: ignore[no-untyped-call]
+    if int(torch.cuda.cudart().cudaHostRegister(address, size, _FOR_ALL_DEVICES)) != 0:  # type: ignore[no-untyped-call]
         _forget_error()
         return _nothing
     return lambda: _unlock(address)
