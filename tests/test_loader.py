@@ -184,6 +184,16 @@ def test_images_that_cannot_be_read_are_all_named_else(data: Broden, decode_in: 
     assert "--skip-bad" in refused.value.hint
 
 
+def test_of_very_large_images_fewer_are_read_at_once(data: Broden, decode_in: DecodeIn) -> None:
+    vars(data)["largest"] = 200 << 20
+    batches = list(loader(data, decode_in).batches(range(IMAGES), 4, skip_bad=False))
+    assert [len(b) for b in batches] == [2, 2, 2, 2, 2, 1]
+
+
+def test_of_no_images_there_is_no_batch(data: Broden, decode_in: DecodeIn) -> None:
+    assert list(loader(data, decode_in).batches([], 4, skip_bad=False)) == []
+
+
 def test_labels_that_are_read_again_are_those_of_the_batches(data: Broden, decode_in: DecodeIn) -> None:
     reader = loader(data, decode_in)
     first = [b.labels for b in reader.batches(range(IMAGES), 4, skip_bad=False)]

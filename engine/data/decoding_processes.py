@@ -217,6 +217,8 @@ def _write(file: int, data: bytes) -> None:
 
 def _start_worker(stack: contextlib.ExitStack, files: Sequence[int]) -> _Worker:
     """A process that is gone when ``stack`` is closed."""
+    if getattr(sys, "frozen", False) or not sys.executable:  # a program that is no interpreter
+        raise OSError("there is no Python to start")
     ours, theirs = socket.socketpair()
     connection = stack.enter_context(Connection(ours.detach()))
     passed = [theirs.fileno(), *files]
