@@ -294,7 +294,7 @@ def test_the_next_batch_is_copied_before_one_is_handed_over(
 
 
 def test_memory_that_may_not_be_locked_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[tuple[object, ...]] = []
 
     class Runtime:
         answer = 0
@@ -309,9 +309,10 @@ def test_memory_that_may_not_be_locked_is_used_as_it_is(monkeypatch: pytest.Monk
 
     runtime = Runtime()
     monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append(("copied",)))
     page_lock.lock_pages(4096, 100)()
-    assert asked == [(4096, 100, 1), (4096,)]
+    assert asked == [(4096, 100, 1), ("copied",), (4096,)]
     runtime.answer = 2
     monkeypatch.setattr(page_lock, "_forget_error", lambda: asked.append(()))
     page_lock.lock_pages(8192, 100)()
-    assert asked[2:] == [(8192, 100, 1), ()], "nothing to unlock"
+    assert asked[3:] == [(8192, 100, 1), ()], "nothing to unlock"

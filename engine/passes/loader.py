@@ -90,7 +90,8 @@ class Batch:
 
     ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
     ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``labels``: of these
-    images; ``digest``: of all that was read, to be added up mod 2**128.
+    images; ``digest``: of all that was read, to be added up mod 2**128. Tensors are on the host, or where the forward
+    pass counts.
     """
 
     images: list[int]

@@ -22,6 +22,7 @@ def lock_pages(address: int, size: int) -> Callable[[], None]:
 
 
 def _unlock(address: int) -> None:
+    torch.cuda.synchronize()  # the last batch may still be copied from there
     torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
 
 
