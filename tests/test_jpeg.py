@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.images import BadFile, decode_image
 from ndissect.engine.data.jpeg import bare_jpeg, keep_jpeg
+from ndissect.engine.passes import decoding
 from ndissect.engine.passes.decoding import decode_together
 from ndissect.engine.passes.loader import Loader
 from ndissect.store.errors import NDError
@@ -75,6 +78,31 @@ def test_a_bare_jpeg_shows_the_same_picture_and_tells_nothing_else() -> None:
         bare_jpeg(data[:cut] + data[-2:], SIZE)  # whatever is missing in the middle, it ends
 
 
+def test_torchcodec_decodes_where_it_is_installed_and_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [keep_jpeg(picture(quality=90), "a.jpg", SIZE)]
+    made = ModuleType("torchcodec.decoders")
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", made)
+
+    def chosen(decode: object) -> list[torch.Tensor]:
+        decoding.decoder.cache_clear()
+        monkeypatch.setattr(made, "decode_jpeg", decode, raising=False)
+        return decode_together(images, CPU)
+
+    def without_it(*given: object, **named: object) -> None:
+        raise RuntimeError("built without a GPU")
+
+    black = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    try:
+        assert chosen(lambda sources, *, mode, device: [black] * len(sources))[0] is black
+        assert chosen(without_it)[0].shape == (3, *SIZE), "torchvision's"
+        monkeypatch.setattr(decoding, "_by_torchvision", without_it)
+        with pytest.raises(NDError, match="nothing that is installed decodes JPEGs on cpu"):
+            chosen(without_it)
+    finally:
+        decoding.decoder.cache_clear()
+
+
 def test_a_wrong_size_is_a_bad_file() -> None:
     with pytest.raises(BadFile, match=r"index\.csv says"):
         keep_jpeg(picture(), "a.jpg", (41, 56))
@@ -104,6 +132,17 @@ def test_batches_are_the_same_wherever_they_are_decoded(data: Path) -> None:
     for (images, bad, pixels), (mine, my_bad, others) in zip(batches(data, CPU), batches(data, None), strict=True):
         assert (images, bad) == (mine, my_bad)
         assert (pixels.int() - others.int()).abs().max() <= 4
+
+
+def test_beside_one_that_cannot_be_decoded_the_others_are_as_ever(data: Path) -> None:
+    sound = batches(data, CPU)
+    broken = data / "images" / "made" / "0002.png"
+    broken.write_bytes(broken.read_bytes()[:400] + b"\xff\xd9")  # it ends as a whole one does
+    spoilt = batches(data, CPU, skip_bad=True)
+    kept = [n for n, image in enumerate(sound[0][0]) if image in spoilt[0][0]]
+    assert {0, 1, 3} <= set(spoilt[0][0])
+    assert torch.equal(sound[0][2][kept][:2], spoilt[0][2][:2])
+    assert torch.equal(sound[0][2][-1], spoilt[0][2][-1])
 
 
 def test_a_jpeg_that_cannot_be_decoded_is_named_as_ever(data: Path) -> None:

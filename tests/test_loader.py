@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from broden_factory import Concept, Picture, write_broden
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import Subset, spread
-from ndissect.engine.passes.loader import DecodeIn, Loader, prefetched
+from ndissect.engine.passes import page_lock, transfer
+from ndissect.engine.passes.loader import Batch, DecodeIn, Loaded, Loader, prefetched
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import make_protocol
 
@@ -180,6 +184,16 @@ def test_images_that_cannot_be_read_are_all_named_else(data: Broden, decode_in: 
     assert "--skip-bad" in refused.value.hint
 
 
+def test_of_very_large_images_fewer_are_read_at_once(data: Broden, decode_in: DecodeIn) -> None:
+    vars(data)["largest"] = 200 << 20
+    batches = list(loader(data, decode_in).batches(range(IMAGES), 4, skip_bad=False))
+    assert [len(b) for b in batches] == [2, 2, 2, 2, 2, 1]
+
+
+def test_of_no_images_there_is_no_batch(data: Broden, decode_in: DecodeIn) -> None:
+    assert list(loader(data, decode_in).batches([], 4, skip_bad=False)) == []
+
+
 def test_labels_that_are_read_again_are_those_of_the_batches(data: Broden, decode_in: DecodeIn) -> None:
     reader = loader(data, decode_in)
     first = [b.labels for b in reader.batches(range(IMAGES), 4, skip_bad=False)]
@@ -225,3 +239,80 @@ def test_the_images_of_a_part_are_numbered_anew(data: Broden) -> None:
         np.testing.assert_array_equal(labels.maps, expected.maps)
         assert sample.labels == labels.labels == expected.labels
     assert [b.images for b in Loader(part, make_protocol(), 2).batches(range(3), 2, skip_bad=False)] == [[0, 1], [2]]
+
+
+# On a GPU, which here is played by the CPU
+
+
+class CopyingStream:
+    """A stream that notes what is asked of it, and an event of it."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def record_event(self) -> CopyingStream:
+        self.said.append("copying")
+        return self
+
+    def synchronize(self) -> None:
+        self.said.append("copied")
+
+
+@pytest.mark.parametrize("out_of_memory", [False, True])
+def test_the_next_batch_is_copied_before_one_is_handed_over(
+    out_of_memory: bool, data: Broden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def loaded() -> Generator[Loaded, None, None]:
+        for n, batch in enumerate(loader(data, "threads").batches(range(6), 2, skip_bad=False)):
+            yield Loaded(batch, partial(said.append, f"{n} released"))
+
+    def full(batch: Batch, pixels: Callable[..., torch.Tensor], labels: Callable[..., torch.Tensor]) -> Batch:
+        if labels is torch.clone:  # on the host there is room
+            return each(batch, pixels, labels)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(transfer, "_copying_stream", lambda device: CopyingStream(said))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    if out_of_memory:
+        each = Batch.each
+        monkeypatch.setattr(Batch, "each", full)
+    given = []
+    for batch in transfer._copied_ahead(loaded(), torch.device("cpu"), True):
+        said.append(f"{len(given)} handed over")
+        given.append(batch)
+    expected = list(loader(data, "threads").batches(range(6), 2, skip_bad=False))
+    assert [b.images for b in given] == [b.images for b in expected]
+    assert all(torch.equal(a.pixels[0], b.pixels[0]) for a, b in zip(given, expected, strict=True))
+    assert said == [
+        *("copying", "copying", "copied", "0 released", "0 handed over"),
+        *("copying", "copied", "1 released", "1 handed over"),
+        *("copied", "2 released", "2 handed over", "copied"),
+    ]
+
+
+def test_memory_that_may_not_be_locked_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    class Runtime:
+        answer = 0
+
+        def cudaHostRegister(self, *given: int) -> int:  # noqa: N802
+            asked.append(given)
+            return self.answer
+
+        def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+            asked.append((address,))
+            return 0
+
+    runtime = Runtime()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append(("copied",)))
+    page_lock.lock_pages(4096, 100)()
+    assert asked == [(4096, 100, 1), ("copied",), (4096,)]
+    runtime.answer = 2
+    monkeypatch.setattr(page_lock, "_forget_error", lambda: asked.append(()))
+    page_lock.lock_pages(8192, 100)()
+    assert asked[3:] == [(8192, 100, 1), ()], "nothing to unlock"

@@ -184,6 +184,33 @@ def test_images_of_several_sizes_reach_torch_without_a_warning(data: Path) -> No
     same(loader.dataset, Broden(data))
 
 
+def test_images_that_lie_one_after_another_are_one_piece_of_the_mapped_file(tmp_path: Path) -> None:
+    sizes = ((7, 9), (7, 9), (7, 9), (7, 9), (1, 30))
+    dataset = Broden(write_broden(tmp_path / "runs", pictures(sizes), CONCEPTS, grid=GRID))
+    folder = pack(dataset)
+    packed = found(dataset.root)
+    run = packed.read_run(range(1, 4))
+    assert run is not None
+    assert np.shares_memory(run.pixels, packed.read(2).image)
+    for n, index in enumerate(range(1, 4)):
+        image = dataset.read(index)
+        assert np.array_equal(run.pixels[n], image.image)
+        assert np.array_equal(run.maps[n], image.maps)
+        assert (run.labels[n], run.digests[n]) == (image.labels, image.digest)
+    for apart in ([], [0, 2], [2, 1], [3, 4], [4, 5]):
+        assert packed.read_run(apart) is None, apart
+    with (folder / "images.bin").open("r+b") as file:
+        file.seek(2 * 3 * 7 * 9)
+        file.write(b"\0\0\0\0\0\0\0\0")
+    notes: list[str] = []
+    damaged = open_dataset(dataset.root, notes.append)
+    assert isinstance(damaged, PackedDataset)
+    assert damaged.read_run([0, 1]) is not None
+    assert damaged.read_run([1, 2]) is None
+    assert len(notes) == 1
+    assert np.array_equal(damaged.read(2).image, dataset.read(2).image)
+
+
 # What changes
 
 

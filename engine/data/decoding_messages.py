@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import struct
 import traceback
 from dataclasses import dataclass
 
@@ -10,6 +12,8 @@ from ndissect.engine.data.batch_reader import BatchArrays, BatchReader
 from ndissect.engine.data.label_arrays import LabelArrays
 from ndissect.engine.data.shared_arrays import Placed, SharedArrays
 from ndissect.store.errors import NDError
+
+_TASK = struct.Struct("<qq")
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,32 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """Read batch ``number`` into the memory ``memory``."""
+    """Read batch ``number`` into the memory ``memory``. Whichever process is free takes the next one from a pipe."""
 
     number: int
     memory: int
+
+    def give(self, pipe: int) -> None:
+        """Put it into ``pipe``, in one piece."""
+        os.write(pipe, _TASK.pack(self.number, self.memory))
+
+    @classmethod
+    def take(cls, pipe: int) -> Task | None:
+        """The next one in ``pipe``; None where nobody will put any there."""
+        taken = os.read(pipe, _TASK.size)
+        return cls(*_TASK.unpack(taken)) if taken else None
 
 
 @dataclass(frozen=True)
 class Ready:
     """The process has the job."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The process has taken batch ``number``."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -90,3 +111,11 @@ class Failed:
         except Exception:  # an error that cannot be sent: its text can
             error = RuntimeError(f"{type(error).__name__}: {error}")
         return cls(error, trace)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of batch ``number``."""
+
+    number: int
+    result: Read | Failed

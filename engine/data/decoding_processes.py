@@ -1,7 +1,7 @@
 """Batches read by processes of their own: decoding that does not wait for the interpreter, nor lets others wait for it.
 
-Batch k is read by process k mod W, into shared memory, and handed over in order. Each process gets its next tasks while
-it works, as long as there is memory that no batch uses. What goes through pipes is small.
+Whichever process is free reads the next batch, into shared memory; batches are handed over in order. There are tasks as
+long as there is memory that no batch uses. What goes through pipes is small.
 
 Why not the DataLoader of torch: each of its workers imports torch, and its batches go through /dev/shm, which is small
 in containers. Nor TorchCodec or nvImageCodec: they decode photographs, but much of the work here is label maps, areas
@@ -22,14 +22,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import FunctionType
 from typing import Any
 
 from ndissect.engine.data.batch_reader import BatchArrays, BatchReader
 from ndissect.engine.data.dataset import ConceptDataset, is_mapped
-from ndissect.engine.data.decoding_messages import Failed, Job, Ready, Task
+from ndissect.engine.data.decoding_messages import Answer, Begun, Failed, Job, Read, Task
 from ndissect.engine.data.shared_arrays import OnMap, SharedArrays, new_memory
+from ndissect.engine.machine.torchrun import processes_here
 from ndissect.store.errors import NDError
 
 # Fewer images are decoded by threads in the time that processes take to start, fewer processes are no faster.
@@ -64,16 +65,14 @@ class Delivered:
     release: Callable[[], None]
 
 
-@dataclass(frozen=True)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    connection: Connection
-
-
 def default_workers() -> int:
-    """How many threads or processes decode where nobody says: one a core, of many cores one less, at most 16."""
+    """How many threads or processes decode where nobody says: one a core, of many cores one less, at most 16.
+
+    Runs that ``torchrun`` started on this machine share the cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores - 1 if cores >= 8 else cores)
+    mine = max(1, cores // processes_here())
+    return min(16, mine - 1 if mine >= 8 else mine)
 
 
 def processes_that_fit(dataset: ConceptDataset, images: int, size: int, workers: int) -> int:
@@ -102,8 +101,10 @@ class DecodingProcesses:
         self, reader: BatchReader, images: Sequence[int], size: int, count: int, on_map: OnMap | None = None
     ) -> None:
         self._job = Job(reader, list(images), size)
-        self._workers: list[_Worker] = []
+        self._processes: dict[Connection, subprocess.Popen[bytes]] = {}
+        self._begun: dict[Connection, int] = {}
         self._memory_of: dict[int, int] = {}
+        self._results: dict[int, Read | Failed] = {}
         job = _pickled(self._job)
         try:
             with contextlib.ExitStack() as stack:
@@ -120,16 +121,13 @@ class DecodingProcesses:
         for memory in self._memory:
             stack.callback(memory.unmap)
         self._free = deque(range(len(files)))
-        lifeline, ours = os.pipe()  # the processes end when nobody has this end of it
-        stack.callback(os.close, ours)
-        try:
-            for _ in range(count):
-                self._workers.append(_start_worker(stack, [lifeline, job_file, *files]))
-        finally:
-            os.close(lifeline)
+        tasks, self._tasks = _pipe(stack)
+        lifeline, _ = _pipe(stack)  # the processes end when nobody has the other end of it
+        for _ in range(count):
+            connection, process = _start_process(stack, [tasks, lifeline, job_file, *files])
+            self._processes[connection] = process
         self._ask()
-        if not isinstance(self._workers[0].connection.recv(), Ready):
-            raise EOFError
+        next(iter(self._processes)).recv()  # that one has started
 
     def batches(self) -> Generator[Delivered, None, None]:
         """All batches in order. Afterwards, and when it is closed, the processes are gone.
@@ -143,35 +141,41 @@ class DecodingProcesses:
     def _ask(self) -> None:
         """Give out as many tasks as there is memory for."""
         while self._free and len(self._memory_of) < self._job.batches:
-            number, memory = len(self._memory_of), self._free.popleft()
-            self._memory_of[number] = memory
-            with contextlib.suppress(ConnectionError):  # it has ended, as is seen when its answer is waited for
-                self._worker(number).connection.send(Task(number, memory))
+            task = Task(len(self._memory_of), self._free.popleft())
+            self._memory_of[task.number] = task.memory
+            task.give(self._tasks)
 
     def _receive(self, number: int) -> Delivered:
-        worker, memory = self._worker(number), self._memory_of[number]
+        while number not in self._results:
+            for connection in wait(list(self._processes)):
+                assert isinstance(connection, Connection)
+                self._hear(connection, number)
+        result, memory = self._results.pop(number), self._memory_of[number]
+        if isinstance(result, Failed):
+            raise result.error from _RaisedThere(result.trace)
+        return Delivered(result.arrays(self._memory[memory]), partial(self._release, memory))
+
+    def _hear(self, connection: Connection, waited_for: int) -> None:
+        """Take one message; NDError where the process has ended."""
         try:
-            while isinstance(answer := worker.connection.recv(), Ready):
-                pass
+            said = connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise self._ended(worker, number) from error
-        if isinstance(answer, Failed):
-            raise answer.error from _RaisedThere(answer.trace)
-        return Delivered(answer.arrays(self._memory[memory]), partial(self._release, memory))
+            raise self._ended(self._processes[connection], self._begun.get(connection, waited_for)) from error
+        if isinstance(said, Begun):
+            self._begun[connection] = said.number
+        elif isinstance(said, Answer):
+            self._results[said.number] = said.result
 
     def _release(self, memory: int) -> None:
         self._free.append(memory)
         self._ask()
 
-    def _worker(self, number: int) -> _Worker:
-        return self._workers[number % len(self._workers)]
-
-    def _ended(self, worker: _Worker, number: int) -> NDError:
+    def _ended(self, process: subprocess.Popen[bytes], number: int) -> NDError:
         try:
-            code = worker.process.wait(10)
+            code = process.wait(10)
         except subprocess.TimeoutExpired:  # it says nothing any more, and yet it runs
-            worker.process.kill()
-            code = worker.process.wait()
+            process.kill()
+            code = process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         images = self._job.batch(number)
         return NDError(
@@ -210,8 +214,17 @@ def _write(file: int, data: bytes) -> None:
         stream.write(data)
 
 
-def _start_worker(stack: contextlib.ExitStack, files: Sequence[int]) -> _Worker:
-    """A process that is gone when ``stack`` is closed."""
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
+
+
+def _start_process(stack: contextlib.ExitStack, files: Sequence[int]) -> tuple[Connection, subprocess.Popen[bytes]]:
+    """A process that is gone when ``stack`` is closed, and where it answers."""
+    if getattr(sys, "frozen", False) or not sys.executable:  # a program that is no interpreter
+        raise OSError("there is no Python to start")
     ours, theirs = socket.socketpair()
     connection = stack.enter_context(Connection(ours.detach()))
     passed = [theirs.fileno(), *files]
@@ -227,7 +240,7 @@ def _start_worker(stack: contextlib.ExitStack, files: Sequence[int]) -> _Worker:
             pass_fds=passed,
         )
         stack.callback(_end, process)
-    return _Worker(process, connection)
+    return connection, process
 
 
 @contextlib.contextmanager

@@ -21,3 +21,9 @@ def local_rank() -> int:
     """Which of the processes on this machine this one is: the GPU that it takes."""
     rank = os.environ.get("LOCAL_RANK", "0")
     return int(rank) if rank.isdigit() and processes() > 1 else 0
+
+
+def processes_here() -> int:
+    """How many processes ``torchrun`` started on this machine; 1 without it."""
+    size = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(size)) if size.isdigit() and processes() > 1 else 1

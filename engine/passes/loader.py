@@ -90,7 +90,8 @@ class Batch:
 
     ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
     ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``labels``: of these
-    images; ``digest``: of all that was read, to be added up mod 2**128.
+    images; ``digest``: of all that was read, to be added up mod 2**128. Tensors are on the host, or where the forward
+    pass counts.
     """
 
     images: list[int]
@@ -185,12 +186,12 @@ class Loader:
         processes = self._processes(images, size)
         if processes is None:
             arrays = self._read_by_threads(images, size)
-            made = (self._batch(one, images[n * size :], skip_bad) for n, one in enumerate(arrays))
+            made = (self._batch(one, images, n * size, skip_bad) for n, one in enumerate(arrays))
             yield from prefetched(Loaded(_pinned(batch) if self._pin else batch) for batch in made)
             return
         with contextlib.closing(processes.batches()) as delivered:
             for n, one in enumerate(delivered):
-                yield Loaded(self._batch(one.arrays, images[n * size :], skip_bad), one.release)
+                yield Loaded(self._batch(one.arrays, images, n * size, skip_bad), one.release)
 
     def _processes(self, images: Sequence[int], size: int) -> DecodingProcesses | None:
         """The processes that read these images; None where threads do."""
@@ -219,11 +220,11 @@ class Loader:
         for piece in pieces:
             yield self._reader.together(piece, list(itertools.islice(results, len(piece))), allocate)
 
-    def _batch(self, arrays: BatchArrays, rest: Sequence[int], skip_bad: bool) -> Batch:
-        """``arrays`` as tensors; ``rest``: their images and all after them."""
+    def _batch(self, arrays: BatchArrays, images: Sequence[int], start: int, skip_bad: bool) -> Batch:
+        """``arrays``, which were read of ``images`` from ``start`` on, as tensors."""
         arrays, pixels = self._decoded(arrays) if self._reader.encoded else (arrays, _tensors(arrays.pixels))
         if arrays.bad and not skip_bad:
-            self.refuse(rest)
+            self.refuse(images[start:])
         return Batch(arrays.images, arrays.bad, pixels, from_arrays(arrays.labels), sum(arrays.digests))
 
     def _decoded(self, arrays: BatchArrays) -> tuple[BatchArrays, list[Tensor]]:

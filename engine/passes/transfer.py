@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator
 
 import torch
@@ -30,7 +31,7 @@ def on_device(
 def _copied_ahead(
     loaded: Generator[Loaded, None, None], device: torch.device, pixels: bool
 ) -> Generator[Batch, None, None]:
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = _copying_stream(device)
     copying: _Copy | None = None
     try:
         for one in loaded:
@@ -41,6 +42,12 @@ def _copied_ahead(
             yield copying.end()
     finally:
         stream.synchronize()  # before the memory that is copied from goes
+
+
+@functools.cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all passes: memory that was allocated for a stream is used again by that stream alone."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Copy:
@@ -55,13 +62,19 @@ class _Copy:
 
         self._loaded = loaded  # its memory must not be used for anything else meanwhile
         self._device = device
-        with torch.cuda.stream(stream):
-            self._batch = loaded.batch.each(copied if pixels else kept, copied)
-            self._copied = stream.record_event()
+        self._batch: Batch | None = None
+        try:
+            with torch.cuda.stream(stream):
+                self._batch = loaded.batch.each(copied if pixels else kept, copied)
+        except torch.OutOfMemoryError:  # it stays on the host: the forward pass takes it in pieces
+            pass
+        self._copied = stream.record_event()
 
     def end(self) -> Batch:
         """Wait until it is copied, which it is as a rule, and give back the memory that it came from."""
         self._copied.synchronize()
+        if self._batch is None:
+            return self._loaded.owned()
         using = torch.cuda.current_stream(self._device)
         for tensor in (*self._batch.pixels, *vars(self._batch.labels).values()):
             if tensor.is_cuda:  # what is freed while that stream uses it must not be copied into

@@ -51,7 +51,7 @@ DECLARED: Mapping[str, Any] = {
         metavar="SIZE[,GPU]", help="For thresholds and what may fire: 8GB. Default: half of what is free."
     ),
     "batch_size": typer.Option("--batch-size", "-b", min=0, help="Images a forward pass; 0 chooses."),
-    "workers": typer.Option(min=0, help="Threads that decode images; 0 chooses."),
+    "workers": typer.Option(min=0, help="Processes or threads that decode images; 0 chooses."),
     "decode": typer.Option(
         help="Where JPEGs are decoded: cpu; gpu, which rounds otherwise and is measured; auto: gpu if no label changes."
     ),
