@@ -128,7 +128,9 @@ def test_rounds_are_left_out_where_time_is_short() -> None:
     assert machine.now < 40
 
 
-@pytest.mark.parametrize("machine", [Machine(0.5, 0.03), Machine(2.0, 0.005), Machine(0.0, 1.0), Machine(5.0, 0.01), Machine(9.0, 3.0)])
+@pytest.mark.parametrize(
+    "machine", [Machine(0.5, 0.03), Machine(2.0, 0.005), Machine(0.0, 1.0), Machine(5.0, 0.01), Machine(9.0, 3.0)]
+)
 def test_images_are_left_out_where_one_round_would_take_too_long(machine: Machine) -> None:
     measured = machine.measure(8192, 3)
     assert 0 < measured.images < 8192

@@ -162,7 +162,7 @@ def bench(
 ) -> Bench:
     """Measure the dissection of ``layers`` over ``images`` of the data set's images, spread evenly over it.
 
-    Fewer images, or fewer ``rounds``, where they and looking at the network would take more than ``budget`` seconds in all.
+    Fewer images, or fewer ``rounds``, where they and looking at the network would take more than ``budget`` seconds.
     """
     some = spread(dataset, images)
     with open_pass(network, some, layers, protocol, settings, Progress()) as p:

@@ -101,8 +101,8 @@ class Machine:
 
     @property
     def settings(self) -> Settings:
-        """As ``nd dissect`` chooses them, in batches of 64."""
-        return Settings(device=self.device, batch=BATCH, memory=budget(None, self.device, 1), null=None)
+        """As ``nd dissect`` chooses them, but in batches of 64, and with a null that is not left out for its cost."""
+        return Settings(device=self.device, batch=BATCH, memory=budget(None, self.device, 1))
 
     def some(self, images: int | None = None) -> ConceptDataset:
         """So many images, all by default."""
@@ -124,7 +124,7 @@ def layers_of(network: Network, *names: str) -> list[LayerInfo]:
     return [info for info in list_layers(network, (224, 224)) if info.name in names]
 
 
-def benched(machine: Machine, network: Network, *names: str, null: int | None = None) -> Bench:
+def benched(machine: Machine, network: Network, *names: str, null: int = 4) -> Bench:
     settings, layers = replace(machine.settings, null=null), layers_of(network, *names)
     some = machine.some()
     return bench(
