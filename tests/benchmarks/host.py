@@ -9,7 +9,7 @@ Parts, and about how long each takes on two quiet cores (without names: all, in 
     layer4       ResNet-18 layer4, likewise, and the forward pass inside of it / the bare one         150 s
     layers       likewise, layer1 to layer4                                                           200 s
     start        time of nd dissect that is no phase of the run / python -c "import torch"             60 s
-    quantile     thresholds of enlarged maps / of raw maps, protocol pnas2020                          40 s
+    quantile     thresholds of enlarged maps / of raw maps, protocol pnas2020                          40 s, once it is fast
 
 The free network is an average pool to 7 x 7 and a fixed 1 x 1 convolution to 512 units, so that all time is decoding
 and the dissection's own. Dissections are those of ``nd bench``: with evidence, a null of 4 pairings, results so far and
@@ -259,7 +259,7 @@ def wall(command: list[str], folder: Path) -> tuple[float, str]:
 def quantile(machine: Machine) -> list[Figure]:
     network = free_network()
     layers = layers_of(network, "conv")
-    some, settings = machine.some(min(256, machine.images)), replace(machine.settings, null=0)
+    some, settings = machine.some(min(128, machine.images)), replace(machine.settings, null=0)
     seconds: dict[str, list[float]] = {"upsampled": [], "raw": []}
     for _ in range(machine.rounds):
         for over, taken in seconds.items():
