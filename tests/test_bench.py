@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cli
 import numpy as np
 import pytest
 import torch
 
+from ndissect.engine.examination.examine import Examination, examine
 from ndissect.engine.experiments.bench import dense_tally
 from ndissect.engine.experiments.bottleneck import name_bottleneck
+from ndissect.engine.experiments.from_options import bench_network
 from ndissect.engine.experiments.rounds import Rounds, measure_rounds
+from ndissect.engine.machine.console import Console
 from ndissect.engine.measures.tally import Tally
 from ndissect.engine.passes.labels import label_batch
+from ndissect.engine.run import forward_pass
+from ndissect.engine.run.options import Options
 from ndissect.store.upsampling import make_axis
 
 SECONDS = ("forward_s", "decode_forward_s", "dissect_s", "tally_s", "dense_tally_s")
@@ -54,6 +60,21 @@ def test_a_bench_counts_the_operations_of_a_batch(place: Path) -> None:
     assert "null" not in counted["operations"]
     assert "forward" not in counted["operations"], "the network is not ours"
     assert set(counted["waits"]) == set(counted["operations"])
+
+
+def test_a_bench_examines_the_network_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examined = []
+
+    def counted(*args: Any, **options: Any) -> Examination:
+        examined.append(1)
+        return examine(*args, **options)
+
+    monkeypatch.setattr(forward_pass, "examine", counted)
+    monkeypatch.chdir(place)
+    options = Options("net.py:network", ("units",), data="small", device="cpu")
+    found = bench_network(options, Console(), images=8, rounds=2)
+    assert (found.rounds, found.images) == (2, 8)
+    assert len(examined) == 1
 
 
 def test_of_a_bench_without_a_null_this_is_said(place: Path) -> None:
@@ -128,7 +149,9 @@ def test_rounds_are_left_out_where_time_is_short() -> None:
     assert machine.now < 40
 
 
-@pytest.mark.parametrize("machine", [Machine(0.5, 0.03), Machine(2.0, 0.005), Machine(0.0, 1.0), Machine(5.0, 0.01)])
+@pytest.mark.parametrize(
+    "machine", [Machine(0.5, 0.03), Machine(2.0, 0.005), Machine(0.0, 1.0), Machine(5.0, 0.01), Machine(9.0, 3.0)]
+)
 def test_images_are_left_out_where_one_round_would_take_too_long(machine: Machine) -> None:
     measured = machine.measure(8192, 3)
     assert 0 < measured.images < 8192

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/method.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/method.md", "docs/performance.md")
 #: Where a path may begin that a page writes without saying so.
 BASES = ("", "engine", "store", "tui", "tests")
 
@@ -26,6 +26,11 @@ def missing(page: Path) -> list[str]:
 def test_files_that_a_page_names_are_there(name: str) -> None:
     allowed = {"models/net.py", "path/file.py", "tui/cli/NAME.py"}  # a user's own, and one that is still to be written
     assert [path for path in missing(ROOT / name) if path not in allowed] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_figure_is_left_to_be_filled_in(name: str) -> None:
+    assert re.findall(r"TODO\w*", (ROOT / name).read_text(encoding="utf-8")) == []
 
 
 def test_the_map_lists_every_room() -> None:

@@ -216,7 +216,8 @@ def _write(dataset: FolderDataset, begun: Rows, progress: Progress, workers: int
     progress.start("packing", len(rest))
     writer = _Writer(part_folder(dataset), begun, dataset.grid)
     try:
-        for result in in_order(read, rest, workers, at_once(dataset, 4 * workers)):
+        # So many ahead that decoding goes on while the disk is waited for.
+        for result in in_order(read, rest, workers, at_once(dataset, max(_TOGETHER, 4 * workers))):
             if isinstance(result, NDError):
                 bad.append(result.message)
             elif not bad:

@@ -162,13 +162,14 @@ def bench(
 ) -> Bench:
     """Measure the dissection of ``layers`` over ``images`` of the data set's images, spread evenly over it.
 
-    Fewer images, or fewer ``rounds``, where they would take more than ``budget`` seconds in all.
+    Fewer images, or fewer ``rounds``, where they and looking at the network would take more than ``budget`` seconds.
     """
     some = spread(dataset, images)
     with open_pass(network, some, layers, protocol, settings, Progress()) as p:
         subject = _Subject(network, some, layers, protocol, settings, p.examination)
         check_s, workers = p.clock.seconds()["check"], p.loader.workers
-    measured = measure_rounds(lambda n: _round(subject, n), len(some), rounds, budget, tell)
+    left = max(budget - check_s, budget / 4)
+    measured = measure_rounds(lambda n: _round(subject, n), len(some), rounds, left, tell)
     least = _least(measured)
     an_image = least["dissect"] / measured.images
     tell("operations of a batch")

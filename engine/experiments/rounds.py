@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Images of the first trial, and how many times more each further one has, until it takes this share of the time.
-_FIRST, _GROWTH, _LONG_ENOUGH = 4, 4, 0.05
+# Images of the first trial, and how many times more each further one has. They end with one that takes this share of
+# the time, and so much longer than the one before that it tells what an image takes.
+_FIRST, _GROWTH, _LONG_ENOUGH, _LONGER = 4, 4, 0.05, 1.2
 # A first trial that takes more of the time than this is believed, though it also warms the machine up.
 _SLOW = 0.33
 
@@ -42,21 +43,28 @@ def measure_rounds(
         since = clock()
         return one(count), clock() - since
 
+    def left() -> float:
+        return budget - (clock() - began)
+
     tried = min(images, _FIRST)
-    took = timed(tried)[1]
+    result, took = timed(tried)
     an_image = took / tried
     if took < _SLOW * budget:
-        took = timed(tried)[1]
-        while tried < images and took < _LONG_ENOUGH * budget:
-            before, tried = (tried, took), min(images, _GROWTH * tried)
-            took = timed(tried)[1]
-            # A further image costs less than those so far, as some of their time does not depend on their number.
-            an_image = max((took - before[1]) / (tried - before[0]), took / tried / 2)
-    left, whole = budget - (clock() - began), took + an_image * (images - tried)
-    count = images if whole <= left else tried + max(0, int((left - took) / an_image))
+        result, took = timed(tried)
+        an_image, enough = took / tried, False
+        while tried < images and not enough and _GROWTH * took < left():
+            fewer, shorter, tried = tried, took, min(images, _GROWTH * tried)
+            result, took = timed(tried)
+            # Some of the time does not depend on the number of images; but what was measured may be off.
+            an_image = max((took - shorter) / (tried - fewer), took / tried / _GROWTH)
+            enough = took >= _LONG_ENOUGH * budget and took > _LONGER * shorter
+    whole = took + an_image * (images - tried)
+    count = images if whole <= left() else tried + max(0, int((left() - took) / an_image))
     cut = []
     if count < images:
         cut.append(f"{count:,} of {images:,} images: all would take about {whole:.0f} s a round")
+    if count == tried and took > left():
+        return Rounds([result], count, "; ".join([*cut, f"1 of {rounds} rounds"] if rounds > 1 else cut))
     results: list[T] = []
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}, {count:,} images")

@@ -2,14 +2,16 @@
 
     python tests/benchmarks/host.py [PART ...] [--images 1024] [--rounds 3] [--data FOLDER] [--json FILE]
 
-Parts, and about how long each takes on two quiet cores (without names: all, in this order; images are made once):
+Parts, and about how long each takes on two quiet cores (without names: all, in this order; images are made once, which
+takes half a minute); no bench of them goes on for more than five minutes on a busy machine, and says what it left out:
 
-    operations   torch operations and waits a batch, ResNet-18 layer4, batch of 64                     40 s
-    free         a network that costs nothing, its whole dissection / decoding and forward pass        60 s
-    layer4       ResNet-18 layer4, likewise, and the forward pass inside of it / the bare one         150 s
-    layers       likewise, layer1 to layer4                                                           200 s
-    start        time of nd dissect that is no phase of the run / python -c "import torch"             60 s
-    quantile     thresholds of enlarged maps / of raw maps, protocol pnas2020                          40 s
+    operations   torch operations and waits a batch, ResNet-18 layer4, batch of 64                      20 s
+    free         a network that costs nothing, its whole dissection / decoding and forward pass         60 s
+    layer4       ResNet-18 layer4, likewise, and the forward pass inside of it / the bare one          180 s
+    layers       likewise, layer1 to layer4                                                            220 s
+    start        time of nd dissect that is no phase of the run / python -c "import torch"              60 s
+    quantile     thresholds of enlarged maps / of raw maps, protocol pnas2020, 128 images               10 s
+                 (minutes, where every map is enlarged in full)
 
 The free network is an average pool to 7 x 7 and a fixed 1 x 1 convolution to 512 units, so that all time is decoding
 and the dissection's own. Dissections are those of ``nd bench``: with evidence, a null of 4 pairings, results so far and
@@ -54,7 +56,7 @@ from ndissect.store.reader import Store
 ND = str(Path(sys.executable).parent / "nd")
 BATCH = 64
 #: Seconds after which nd bench takes fewer rounds or images; here it is to take all.
-PATIENCE = 600.0
+PATIENCE = 240.0
 GATHERED, COUNTED = ("thresholds", "labels", ""), ("tally", "null")
 
 FREE = '''
@@ -101,8 +103,8 @@ class Machine:
 
     @property
     def settings(self) -> Settings:
-        """As ``nd dissect`` chooses them, in batches of 64."""
-        return Settings(device=self.device, batch=BATCH, memory=budget(None, self.device, 1), null=None)
+        """As ``nd dissect`` chooses them, but in batches of 64, and with a null that is not left out for its cost."""
+        return Settings(device=self.device, batch=BATCH, memory=budget(None, self.device, 1))
 
     def some(self, images: int | None = None) -> ConceptDataset:
         """So many images, all by default."""
@@ -124,7 +126,7 @@ def layers_of(network: Network, *names: str) -> list[LayerInfo]:
     return [info for info in list_layers(network, (224, 224)) if info.name in names]
 
 
-def benched(machine: Machine, network: Network, *names: str, null: int | None = None) -> Bench:
+def benched(machine: Machine, network: Network, *names: str, null: int = 4) -> Bench:
     settings, layers = replace(machine.settings, null=null), layers_of(network, *names)
     some = machine.some()
     return bench(
@@ -147,6 +149,8 @@ def told(text: str) -> None:
 def of_bench(part: str, what: str, m: Bench, goal: float) -> list[Figure]:
     """The ratio of a bench, without the writing as well, and where its time goes."""
     told(m.bottleneck)
+    if m.cut:
+        told(f"cut short: {m.cut}")
     told(", ".join(f"{phase} {s:.2f}" for phase, s in m.phases.items()))
     seconds = f"{m.dissect_s:.2f} s / {m.decode_forward_s:.2f} s ({m.decode_s:.2f} decoding, {m.forward_s:.2f} forward)"
     unwritten = m.dissect_s - m.phases["write"]
@@ -259,7 +263,7 @@ def wall(command: list[str], folder: Path) -> tuple[float, str]:
 def quantile(machine: Machine) -> list[Figure]:
     network = free_network()
     layers = layers_of(network, "conv")
-    some, settings = machine.some(min(256, machine.images)), replace(machine.settings, null=0)
+    some, settings = machine.some(min(128, machine.images)), replace(machine.settings, null=0)
     seconds: dict[str, list[float]] = {"upsampled": [], "raw": []}
     for _ in range(machine.rounds):
         for over, taken in seconds.items():

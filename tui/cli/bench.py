@@ -19,11 +19,12 @@ _SHOWN = 0.005
 
 
 @takes_options(
-    only="network layers data protocol device precision batch_size workers null max_pixels anyway",
-    first="network layers data images make protocol null device precision batch_size workers max_pixels anyway",
+    only="network layers data protocol device precision batch_size workers decode null max_pixels anyway",
+    first="network layers data images make protocol null device precision batch_size workers decode max_pixels anyway",
     texts={
         "data": "A Broden folder. Default: images of Broden's size, made once.",
         "precision": "fp32, tf32, bf16 or fp16.",
+        "decode": "Where JPEGs are decoded: cpu or gpu; auto means cpu here.",
     },
 )
 def bench(
