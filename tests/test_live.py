@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import Subset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Phase, Progress
+from ndissect.engine.measures.candidates import CandidateBatch
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
+from ndissect.engine.passes.thumbnails import ImageTables
 from ndissect.engine.run import publishing
 from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.live_progress import LiveProgress
+from ndissect.engine.run.mask_counter import MaskCounter
 from ndissect.engine.run.publishing import Publish
 from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.files import atomic, being_written
@@ -126,7 +130,7 @@ def same_layer(a: Layer, b: Layer, *, counts: bool) -> None:
 @pytest.fixture
 def at_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results so far are handed out after every batch, however long that takes on a busy machine."""
-    monkeypatch.setattr(publishing, "_SHARE", 0)
+    monkeypatch.setattr(publishing, "_SHARE", 1e9)
 
 
 @pytest.mark.usefixtures("at_every_batch")
@@ -188,16 +192,97 @@ def test_publishing_changes_nothing_of_the_result(inputs: Path) -> None:
     assert without.dissection.images is not None
 
 
-@pytest.mark.parametrize(("every", "cost"), [(1000.0, 0.0), (0.0, 0.5)], ids=["interval", "cost"])
-def test_publishing_is_neither_frequent_nor_dear(inputs: Path, every: float, cost: float) -> None:
+@pytest.mark.usefixtures("at_every_batch")
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+def test_publishing_is_as_frequent_as_asked_for(inputs: Path, every: float) -> None:
+    seen: list[int] = []
+    run(inputs, Slow(pause=0.02), lambda d, n: seen.append(n), publish_every=every)
+    assert len(seen) >= 4 if every == 0 else not seen
+
+
+def test_publishing_takes_a_fiftieth_of_a_pass_however_slow_the_disk_is(inputs: Path) -> None:
+    """A run that is too short for results so far shows none, and one on a slow disk shows them once."""
     seen: list[int] = []
 
     def publish(d: Dissection, n: int) -> None:
-        time.sleep(cost)
+        time.sleep(0.5)
         seen.append(n)
 
-    run(inputs, Slow(pause=0.02), publish, publish_every=every)
-    assert seen == [1]
+    run(inputs, Slow(pause=0.02), publish)
+    assert len(seen) <= 1
+
+
+def test_what_results_may_take_follows_from_how_fast_the_pass_goes() -> None:
+    allowance = publishing.Allowance(1100, every=5.0)
+    assert allowance.look(100.0, 100) == 0  # the pass begins: so far in other sessions
+    assert allowance.look(104.9, 150) == 0  # not yet
+    assert allowance.look(105.0, 200) == pytest.approx(0.02 * 50)  # 100 of 1,000 images in 5 s
+    allowance.spend(0.1, 105.1)
+    assert allowance.look(110.0, 300) == 0  # 0.1 s are a fiftieth of 5 s
+    assert allowance.look(110.2, 304) == pytest.approx(0.02 * 50 - 0.1, rel=0.01)
+    allowance.spend(0.8, 111.0)
+    assert allowance.look(150.9, 600) == 0
+    assert allowance.look(151.1, 600) == pytest.approx(0.02 * 102.2 - 0.9, rel=0.01)  # it has become slower
+    allowance.spend(2.0, 160.0)
+    assert allowance.look(1000.0, 1100) > 0
+    allowance.spend(30.0, 1000.0)
+    assert allowance.look(9000.0, 1100) > allowance.look(8000.0, 1100) > 0
+    assert publishing.Allowance(10, every=0.0).look(3.0, 4) == 0
+
+
+def test_results_that_would_take_too_long_are_given_up_half_way(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    whole = MaskCounter._count_batch
+
+    def slowly(counter: MaskCounter, batch: CandidateBatch, *labels: Any) -> None:
+        counted.append(batch.images[0])
+        time.sleep(0.1)
+        whole(counter, batch, *labels)
+
+    monkeypatch.setattr(MaskCounter, "_count_batch", slowly)
+    seen: list[int] = []
+    outcome = run(inputs, Slow(pause=0.0), lambda d, n: seen.append(n))
+    assert not seen
+    tallied = counted[-cli.IMAGES :]
+    assert tallied == list(range(cli.IMAGES))
+    assert 0 < len(counted) - cli.IMAGES <= 2, "tried, and not often"
+    assert outcome.dissection.images is not None
+
+
+@pytest.mark.usefixtures("at_every_batch")
+def test_no_image_is_read_twice_for_results_so_far_and_the_end(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    of_one = ImageTables._read
+
+    def watched(tables: ImageTables, index: int) -> Any:
+        read.append(index)
+        return of_one(tables, index)
+
+    monkeypatch.setattr(ImageTables, "_read", watched)
+    seen: list[Dissection] = []
+    last = run(inputs, Progress(), lambda d, n: seen.append(d)).dissection
+    assert len(seen) >= 4
+    monkeypatch.undo()
+    assert sorted(set(read)) == sorted({int(i) for d in (*seen, last) for i in d.images.index})
+    again = [i for i in set(read) if read.count(i) > 1]
+    left_out = {i for a, b in pairwise((*seen, last)) for i in set(a.images.index) - set(b.images.index)}
+    assert set(again) <= left_out, "an image that left the top may come back"
+    fresh = run(inputs, Progress(), None).dissection.images
+    for f in fields(fresh):
+        np.testing.assert_array_equal(getattr(last.images, f.name), getattr(fresh, f.name))
+
+
+def test_results_so_far_come_without_images_where_reading_them_takes_too_long(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_SHARE", 1e9)
+    monkeypatch.setattr(publishing, "_IMAGE_SECONDS", 1e15)
+    seen: list[Dissection] = []
+    last = run(inputs, Progress(), lambda d, n: seen.append(d)).dissection
+    assert seen
+    for d in seen:
+        assert (d.images, [layer.top for layer in d.layers]) == (None, [None, None])
+    assert last.images is not None
 
 
 @pytest.mark.usefixtures("at_every_batch")
@@ -213,6 +298,7 @@ def test_a_run_without_memory_for_it_goes_on_and_says_so_once(inputs: Path, erro
     same_layer(outcome.dissection.layers[0], run(inputs, Progress(), None).dissection.layers[0], counts=True)
 
 
+@pytest.mark.usefixtures("at_every_batch")
 def test_a_defect_in_publishing_is_not_hidden(inputs: Path) -> None:
     def publish(d: Dissection, n: int) -> None:
         raise RuntimeError("a defect")

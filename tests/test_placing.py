@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ndissect.engine.geometry.extents import trace_extents
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
+from ndissect.engine.passes.forward import Forward
 from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.errors import NDError
@@ -351,15 +353,39 @@ def test_random_networks_are_not_refused_for_what_they_see_of_the_image(name: st
     inputs = network.preprocess.apply(image)
     with Capture(network.module, names) as capture:
 
-        def maps(x: torch.Tensor) -> dict[str, torch.Tensor]:
-            capture.run(network.preprocess.apply(x))
+        def maps(x: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+            capture.run(network.preprocess.apply(torch.cat(list(x))))
             return {n: capture[n] for n in names}
 
-        responses = respond(maps, image, names)
+        responses, together = respond(maps, image, names), respond(maps, image, names, together=True)
+    for n in names:  # faster, and the same but for rounding
+        for a, b in zip(sum(responses[n], ()), sum(together[n], ()), strict=True):
+            np.testing.assert_allclose(a.place, b.place, atol=1e-3)
+            np.testing.assert_allclose(a.width, b.width, atol=1e-3)
+            assert a.clear == b.clear
     extents = trace_extents(network.module, inputs, names)
     size = tuple(inputs.shape[-2:])
     faults = {i.name: align_map(extents[i.name], responses[i.name], i.map_size, size).fault for i in infos}
     assert {n: fault for n, fault in faults.items() if fault} == {}
+
+
+def test_images_are_tried_one_after_the_other_where_memory_does_not_suffice_for_several(
+    file: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    whole = Forward.maps
+
+    def small(forward: Forward, images: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        tried.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError
+        return whole(forward, images)
+
+    monkeypatch.setattr(Forward, "maps", small)
+    with pytest.raises(NDError, match="do not lie on the image"):
+        run(f"{file}:flipped", data)
+    assert [n for n in tried if n > 2] == [9]
+    assert tried[-17:] == [1] * 17
 
 
 def test_positions_of_a_part_of_the_image() -> None:

@@ -19,7 +19,7 @@ from store_factory import concept_table, dissection, write_small
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.passes.loader import Loader
-from ndissect.engine.passes.thumbnails import image_table
+from ndissect.engine.passes.thumbnails import ImageTables
 from ndissect.store import limits
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
@@ -286,7 +286,7 @@ def test_thumbnails_that_are_written_are_baseline_whatever_the_image_was(tmp_pat
     ):
         if data:
             file.write_bytes(data)
-    made = image_table(Loader(Broden(folder), make_protocol(), 1), range(4)).thumbnail
+    made = ImageTables(Loader(Broden(folder), make_protocol(), 1)).table(range(4)).thumbnail
     assert [check_thumbnail(jpeg) for jpeg in made] == list(made)
     assert made[0] == baseline((56, 40))
 

@@ -148,7 +148,8 @@ def test_the_sums_follow_from_the_labels(net: str, data: Path) -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = cli.write_inputs(tmp_path_factory.mktemp("place"))
-    wait = f"import time; self.n = getattr(self, 'n', 0) + 1; time.sleep(2 if self.n > {cli.EXAMINED + 1} else 0)"
+    tried = cli.EXAMINED_TOGETHER + 1
+    wait = f"import time; self.n = getattr(self, 'n', 0) + 1; time.sleep(2 if self.n > {tried} else 0)"
     slow = cli.NETWORK.replace("def forward(self, x):", f"def forward(self, x):\n        {wait}")
     (folder / "slow.py").write_text(slow)
     return folder

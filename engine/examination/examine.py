@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ndissect.engine.data.dataset import at_once
 from ndissect.engine.examination.faults import Fault, refuse
 from ndissect.engine.examination.left_out import check_weights
 from ndissect.engine.examination.repeatable import check_again, check_repeatable
@@ -101,14 +102,14 @@ def _examine(
     with forward.captured():
         faults = _repeats(forward, first, _second(loader, first))
         faults += check_weights(forward.maps, module, forward.network.left_out, first)
-        responses = (
-            respond(lambda image: forward.maps([image]), first, names) if min(first.shape[-2:]) >= 2 * BANDS else {}
-        )
+        # Images are run together only where they are known to change nothing of each other.
+        room = min(forward.batch.size, at_once(loader.dataset, BANDS + 1)) > BANDS
+        responses = _responses(forward, first, together=room and not faults)
     inputs = forward.inputs([first], slice(0, 1))
     extents = trace_extents(module, inputs, names)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     alignments = {
-        layer.name: align_map(extents[layer.name], cast(Responses, responses[layer.name]), layer.map_size, size)
+        layer.name: align_map(extents[layer.name], responses[layer.name], layer.map_size, size)
         for layer in layers
         if layer.map_size is not None and layer.name in responses
     }
@@ -122,6 +123,17 @@ def _examine(
 
 
 _PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"
+
+
+def _responses(forward: Forward, first: Tensor, *, together: bool) -> Mapping[str, Responses]:
+    """Where changes of the image come back in each layer; nothing where it is too small for them."""
+    if min(first.shape[-2:]) < 2 * BANDS:
+        return {}
+    try:
+        responses = respond(forward.maps, first, forward.names, together=together)
+    except torch.OutOfMemoryError:  # as it is said of several images alone
+        responses = respond(forward.maps, first, forward.names)
+    return cast(Mapping[str, Responses], responses)
 
 
 def _repeats(forward: Forward, first: Tensor, second: Tensor) -> list[Fault]:

@@ -23,7 +23,7 @@ _NARROW = 0.18
 # How far the bulk of a change may lie from where it should be: cells, and widths of the change.
 _CELLS, _WIDTHS = 2.0, 1.0
 
-Run = Callable[[Tensor], Mapping[str, Tensor]]
+Run = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,23 @@ class Response:
         return bool(not shown.any() or np.median((far - allowed)[shown]) <= 0)
 
 
-def respond(run: Run, image: Tensor, names: Sequence[str]) -> dict[str, tuple[tuple[Response, Response], ...]]:
+def respond(
+    run: Run, image: Tensor, names: Sequence[str], *, together: bool = False
+) -> dict[str, tuple[tuple[Response, Response], ...]]:
     """For each layer and each axis of the image (rows, columns): the response along the map's rows and its columns.
 
-    ``run``: what maps (1, U, h, w) of ``names`` an image makes; ``image`` uint8 (1, 3, H, W).
+    ``run``: what maps (n, U, h, w) of ``names`` n images make; ``image`` uint8 (1, 3, H, W). ``together``: BANDS + 1
+    images are run at once, which is faster; without, one after the other, so that none can change another's maps.
     """
-    base = {name: maps[0].float() for name, maps in run(image).items()}
     lines: dict[str, list[list[tuple[Tensor, Tensor]]]] = {name: [[], []] for name in names}
+    alone = {} if together else {name: maps[0].float() for name, maps in run([image]).items()}
     for axis in (0, 1):
-        for band in range(BANDS):
-            for name, maps in run(changed(image, axis, band)).items():
-                lines[name][axis].append(_change(base[name], maps[0].float()))
+        bands = [changed(image, axis, band) for band in range(BANDS)]
+        # The image is run with its changed ones: passes of one shape are rounded alike.
+        for some in [[image, *bands]] if together else [[one] for one in bands]:
+            for name, maps in run(some).items():
+                before, after = (maps[0].float(), maps[1:]) if together else (alone[name], maps)
+                lines[name][axis] += [_change(before, one.float()) for one in after]
     return {
         name: tuple(
             (_response([rows for rows, _ in changes]), _response([cols for _, cols in changes])) for changes in axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,39 +32,57 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def image_table(loader: Loader, indices: Sequence[int]) -> ImageTable:
-    """The table of the images at ``indices``, in that order."""
-    thumbnails: list[bytes] = []
-    maps: list[npt.NDArray[np.uint16] | None] = []
-    labels: list[tuple[int, ...]] = []
-    M = 0
-    jpegs = loader.dataset if isinstance(loader.dataset, JpegFiles) else None
+@dataclass(frozen=True)
+class _Row:
+    """What a table holds of an image: its thumbnail, its label maps (M, H, W) on the grid, and its image labels."""
 
-    def make(index: int) -> tuple[Labels | Sample, bytes]:
-        own = jpegs.bare_jpeg(index, SIDE, _MOST_BYTES) if jpegs else None
+    thumbnail: bytes
+    maps: npt.NDArray[np.uint16]
+    labels: tuple[int, ...]
+
+
+class ImageTables:
+    """Makes tables of images; an image that is in the last table already is not read again."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._rows: dict[int, _Row] = {}
+
+    def unread(self, indices: Sequence[int]) -> int:
+        """How many of these images are to be read."""
+        return sum(index not in self._rows for index in indices)
+
+    def table(self, indices: Sequence[int]) -> ImageTable:
+        """The table of the images at ``indices``, in that order."""
+        loader, dataset = self._loader, self._loader.dataset
+        new = [index for index in indices if index not in self._rows]
+        read = in_order(self._read, new, loader.workers, at_once(dataset, 4 * loader.workers))
+        known = self._rows | dict(zip(new, read, strict=True))
+        rows = [known.pop(index) for index in indices]
+        label_maps = np.zeros((len(rows), max((len(row.maps) for row in rows), default=0), *loader.grid), np.uint16)
+        image_labels = np.zeros((len(rows), max((len(row.labels) for row in rows), default=0)), np.uint16)
+        self._rows = {}
+        for n, index in enumerate(indices):
+            row = rows[n]
+            kept = label_maps[n, : len(row.maps)]
+            kept[:] = row.maps
+            image_labels[n, : len(row.labels)] = row.labels
+            # There may be tens of thousands: what is remembered is a part of the table, never a second one.
+            self._rows[index] = rows[n] = replace(row, maps=kept)
+        return ImageTable(
+            index=np.array(indices, np.int64),
+            name=tuple(dataset.names[i] for i in indices),
+            split=tuple(dataset.splits[i] for i in indices),
+            thumbnail=tuple(row.thumbnail for row in rows),
+            label_maps=label_maps,
+            image_labels=image_labels,
+        )
+
+    def _read(self, index: int) -> _Row:
+        dataset = self._loader.dataset
+        own = dataset.bare_jpeg(index, SIDE, _MOST_BYTES) if isinstance(dataset, JpegFiles) else None
         if own is not None:  # as small as a thumbnail: nothing is lost, and nothing computed
-            return loader.dataset.read_labels(index), own
-        sample = loader.read(index)
-        return sample, thumbnail(sample.image)
-
-    for sample, jpeg in in_order(make, indices, loader.workers, at_once(loader.dataset, 4 * loader.workers)):
-        thumbnails.append(jpeg)
-        maps.append(resize_labels(sample.maps, loader.grid))
-        labels.append(sample.labels)
-        M = max(M, len(sample.maps))
-    L = max((len(x) for x in labels), default=0)
-    label_maps = np.zeros((len(maps), M, *loader.grid), np.uint16)
-    image_labels = np.zeros((len(maps), L), np.uint16)
-    for row, (m, x) in enumerate(zip(maps, labels, strict=True)):
-        assert m is not None
-        label_maps[row, : len(m)] = m
-        image_labels[row, : len(x)] = x
-        maps[row] = None  # there may be tens of thousands: never hold them twice
-    return ImageTable(
-        index=np.array(indices, np.int64),
-        name=tuple(loader.dataset.names[i] for i in indices),
-        split=tuple(loader.dataset.splits[i] for i in indices),
-        thumbnail=tuple(thumbnails),
-        label_maps=label_maps,
-        image_labels=image_labels,
-    )
+            read: Labels | Sample = dataset.read_labels(index)
+            return _Row(own, resize_labels(read.maps, self._loader.grid), read.labels)
+        sample = self._loader.read(index)
+        return _Row(thumbnail(sample.image), resize_labels(sample.maps, self._loader.grid), sample.labels)

@@ -39,7 +39,7 @@ def count(run: Run, publisher: Publisher | None = None) -> Tallying:
     plan_tally(run, kept - counted, len(missing) - done)
     if ranks.rank == 0:
         p.progress.busy("images")
-        counter.keep_images()
+        counter.keep_images(publisher.images if publisher else None)
     if counted < kept:
         p.progress.start("tally", kept, counted)
         if resumed:

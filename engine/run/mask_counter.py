@@ -29,7 +29,7 @@ from ndissect.engine.passes.forward import Consumer
 from ndissect.engine.passes.grouping import Grouping, ungrouped
 from ndissect.engine.passes.labels import Labelling
 from ndissect.engine.passes.loader import Batch, Loader
-from ndissect.engine.passes.thumbnails import image_table
+from ndissect.engine.passes.thumbnails import ImageTables
 from ndissect.store.model import ImageTable, TopImages, UnitStatistics
 
 # What the null costs is judged by one in this many images: a few percent of what it takes.
@@ -73,15 +73,19 @@ class MaskCounter:
         self.top_images: list[TopImages] = []
         self.images_table: ImageTable | None = None
 
-    def keep_images(self) -> None:
-        """Read the top images of all layers, for their thumbnails and labels."""
-        distinct = np.unique(np.concatenate([top.image.ravel() for top in self.tops]))
-        distinct = distinct[distinct >= 0]
+    def distinct_images(self) -> list[int]:
+        """The top images of all layers, each once, in rising order."""
+        images = np.unique(np.concatenate([top.image.ravel() for top in self.tops]))
+        return [int(i) for i in images if i >= 0]
+
+    def keep_images(self, tables: ImageTables | None = None) -> None:
+        """Read the top images of all layers, for their thumbnails and labels; ``tables`` may know some of them."""
+        distinct = self.distinct_images()
         row_of = np.full(len(self.loader.dataset) + 1, -1, np.int32)
         row_of[distinct] = np.arange(len(distinct))
         self.top_images = [TopImages(row_of[top.image], top.peak, top.maps) for top in self.tops]
         with self.clock.during("images"):
-            self.images_table = image_table(self.loader, [int(i) for i in distinct])
+            self.images_table = (tables or ImageTables(self.loader)).table(distinct)
 
     # Of candidates, kept from the first pass
 

@@ -1,6 +1,8 @@
-"""How long a look-up takes, as ratios to importing the libraries it stands on; whole processes, taken in turn.
+"""How long a command takes to start, as ratios to importing the libraries it stands on; whole processes, in turn.
 
 python tests/benchmarks/startup.py [--runs 21]
+
+Of ``nd dissect`` the time is told that is no phase of the run: start, imports, the network, a first look at its layers.
 """
 
 from __future__ import annotations
@@ -12,9 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from large_store import large_store
+
+from ndissect.store.reader import Store
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cli import write_inputs
 
 ND = str(Path(sys.executable).parent / "nd")
 
@@ -22,15 +30,31 @@ ND = str(Path(sys.executable).parent / "nd")
 def seconds(command: list[str], folder: Path) -> float:
     """Wall-clock seconds of one run of ``command``, its output thrown away."""
     start = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "ND_STORE": ""})
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "ND_STORE": ""})
     return time.perf_counter() - start
 
 
-def compare(name: str, command: list[str], base: str, limit: float, folder: Path, runs: int) -> None:
+def outside_of_phases(command: list[str], folder: Path) -> float:
+    """Wall-clock seconds of a dissection by ``command``, less those of its phases."""
+    store = folder / "started.nd.h5"
+    took = seconds([*command, "--quiet", "--force", "-o", str(store)], folder)
+    with Store(store) as written:
+        return took - sum(written.provenance["run"]["seconds"].values())
+
+
+def compare(
+    name: str,
+    command: list[str],
+    base: str,
+    limit: float,
+    folder: Path,
+    runs: int,
+    measure: Callable[[list[str], Path], float] = seconds,
+) -> None:
     """Print the median times of ``command`` and of Python running ``base``, and the median of their ratios."""
     pairs = []
     for turn in range(runs + 1):
-        pair = seconds(command, folder), seconds([sys.executable, "-c", base], folder)
+        pair = measure(command, folder), seconds([sys.executable, "-c", base], folder)
         if turn:  # the first fills the caches
             pairs.append(pair)
     a, b = (statistics.median(x) for x in zip(*pairs, strict=True))
@@ -51,3 +75,9 @@ if __name__ == "__main__":
             compare(title, [ND, "inspect", "layer4", "-s", str(store), "-n", "20"],
                     "import typer, rich.table, h5py", 2.0, folder, runs)  # fmt: skip
             store.unlink()
+        write_inputs(folder)
+        for network, limit in (("net.py:network", 1.5), ("torchvision:resnet18@none", 2.0)):
+            compare(f"nd layers {network}", [ND, "layers", network], "import torch", limit, folder, runs)
+            command = [ND, "dissect", network, "--data", "small"]
+            title = f"nd dissect {network}, no phase"
+            compare(title, command, "import torch", limit, folder, runs, outside_of_phases)
