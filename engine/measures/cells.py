@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -45,13 +46,27 @@ class Cells:
 
     def above(self, limit: Tensor) -> Cells:
         """Those with a corner above their unit's limit; ``limit`` (U,) float32."""
-        unit = (self.index // (self.shape[2] * self.shape[3])) % self.shape[1]
-        fires = (self.corners > limit[unit]).any(0)
-        return Cells(self.shape, self.index[fires], self.corners[:, fires])
+        return all_above([self], limit)[0]
 
     def to(self, device: torch.device) -> Cells:
         """The same cells on ``device``."""
         return Cells(self.shape, self.index.to(device), self.corners.to(device))
+
+
+def all_above(several: Sequence[Cells], limit: Tensor) -> list[Cells]:
+    """Of each of ``several``, of one layer and on one device, those with a corner above their unit's limit (U,)."""
+    _, U, rows, cols = several[0].shape
+    index, corners = torch.cat([cells.index for cells in several]), torch.cat([cells.corners for cells in several], 1)
+    unit = index // (rows * cols) % U
+    fires = (corners > limit.index_select(0, unit)).any(0)
+    ends = torch.tensor([0, *accumulate(map(len, several))], device=index.device)
+    before = F.pad(fires.cumsum(0), (1, 0)).index_select(0, ends).tolist()  # so many fire in those before
+    at = first_places(fires, before[-1])
+    index, corners = index.index_select(0, at), corners.index_select(1, at)
+    return [
+        Cells(cells.shape, index[start:end].to(cells.index.dtype), corners[:, start:end])
+        for cells, (start, end) in zip(several, pairwise(before), strict=True)
+    ]
 
 
 def pad_maps(maps: Tensor, upsampling: Upsampling) -> Tensor:
