@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.machine.memory import Budget
-from ndissect.engine.measures.cells import Cells, active_cells
+from ndissect.engine.measures.cells import Cells, active_cells, all_above
 from ndissect.engine.measures.label_store import LabelStore
 from ndissect.engine.passes.labels import LabelBatch
 from ndissect.store.upsampling import Upsampling
 
+# Cells that are looked at together when batches are cut.
+_CUT_AT_ONCE = 1 << 22
 # Batches are cut back to the bound when they have grown by this factor since the last time.
 _GROWN = 1.5
 # And only where they take this many bytes.
@@ -65,10 +67,21 @@ def may_fire(maps: Tensor, bound: Tensor, upsampling: Upsampling, peak: Tensor |
     return smaller(active_cells(maps, bound, upsampling, peak), maps)
 
 
-def _cut(layer: Cells | Tensor, bound: Tensor, upsampling: Upsampling) -> Cells | Tensor:
-    if isinstance(layer, Cells):
-        return layer.above(bound.to(layer.index.device))
-    return may_fire(layer, bound.to(layer.device), upsampling)
+def _cut(layers: Sequence[Cells | Tensor], bound: Tensor, upsampling: Upsampling) -> list[Cells | Tensor]:
+    """What may fire above ``bound`` (U,) of what some batches hold of one layer; many cells are looked at together."""
+    left: dict[int, Cells | Tensor] = {}
+    groups: dict[tuple[torch.device, int], list[int]] = {}
+    seen = 0
+    for n, layer in enumerate(layers):
+        if isinstance(layer, Cells):
+            seen += len(layer)
+            groups.setdefault((layer.index.device, seen // _CUT_AT_ONCE), []).append(n)
+        else:
+            left[n] = may_fire(layer, bound.to(layer.device), upsampling)
+    for (device, _), numbers in groups.items():
+        some = [layer for layer in map(layers.__getitem__, numbers) if isinstance(layer, Cells)]
+        left |= zip(numbers, all_above(some, bound.to(device)), strict=True)
+    return [left[n] for n in range(len(layers))]
 
 
 class Candidates:
@@ -165,10 +178,10 @@ class Candidates:
 
     def cut(self, bounds: Sequence[Tensor]) -> None:
         """Let go of what no longer can fire."""
-        for batch in self.batches:
-            batch.layers = [
-                _cut(layer, bound, self._upsampling) for layer, bound in zip(batch.layers, bounds, strict=True)
-            ]
+        for i, bound in enumerate(bounds):
+            left = _cut([batch.layers[i] for batch in self.batches], bound, self._upsampling)
+            for batch, layer in zip(self.batches, left, strict=True):
+                batch.layers[i] = layer
         self._count()
         self._cut_to = self.nbytes
 

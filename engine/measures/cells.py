@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -45,13 +46,27 @@ class Cells:
 
     def above(self, limit: Tensor) -> Cells:
         """Those with a corner above their unit's limit; ``limit`` (U,) float32."""
-        unit = (self.index // (self.shape[2] * self.shape[3])) % self.shape[1]
-        fires = (self.corners > limit[unit]).any(0)
-        return Cells(self.shape, self.index[fires], self.corners[:, fires])
+        return all_above([self], limit)[0]
 
     def to(self, device: torch.device) -> Cells:
         """The same cells on ``device``."""
         return Cells(self.shape, self.index.to(device), self.corners.to(device))
+
+
+def all_above(several: Sequence[Cells], limit: Tensor) -> list[Cells]:
+    """Of each of ``several``, of one layer and on one device, those with a corner above their unit's limit (U,)."""
+    _, U, rows, cols = several[0].shape
+    index, corners = torch.cat([cells.index for cells in several]), torch.cat([cells.corners for cells in several], 1)
+    unit = index // (rows * cols) % U
+    fires = (corners > limit.index_select(0, unit)).any(0)
+    ends = torch.tensor([0, *accumulate(map(len, several))], device=index.device)
+    before = F.pad(fires.cumsum(0), (1, 0)).index_select(0, ends).tolist()  # so many fire in those before
+    (at,) = first_places(fires, before[-1])
+    index, corners = index.index_select(0, at), corners.index_select(1, at)
+    return [
+        Cells(cells.shape, index[start:end].to(cells.index.dtype), corners[:, start:end])
+        for cells, (start, end) in zip(several, pairwise(before), strict=True)
+    ]
 
 
 def pad_maps(maps: Tensor, upsampling: Upsampling) -> Tensor:
@@ -68,32 +83,26 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
     """
     N, U, h, w = maps.shape
     peak = maps.amax((2, 3)) if peak is None else peak
-    which = places(_above(peak, limit, upsampling))
+    n, u = places(_above(peak, limit, upsampling))
     cells = (h + 1) * (w + 1)
     step = max(1, _CELLS_AT_ONCE[maps.device.type == "cpu"] // cells)
     parts = []
-    for start in range(0, len(which), step):
-        some = which[start : start + step]
-        chosen = chosen_maps(maps, some).to(torch.float32)
-        hit = places(_active(chosen, limit[some % U], upsampling))
-        parts.append(_index_and_corners(chosen, some, hit, upsampling))
-    index = torch.cat([i for i, _ in parts]) if parts else which
+    for start in range(0, len(n), step):
+        images, units = n[start : start + step], u[start : start + step]
+        chosen = maps[images, units].to(torch.float32)
+        (hit,) = places(_active(chosen, limit[units], upsampling))
+        parts.append(_index_and_corners(chosen, images * U + units, hit, upsampling))
+    index = torch.cat([i for i, _ in parts]) if parts else n
     corners = torch.cat([c for _, c in parts]) if parts else torch.zeros((0, 4), device=maps.device)
     return Cells((N, U, h + 1, w + 1), index.to(_kind(N, U, cells)), corners.T.contiguous())
 
 
 class Limits:
-    """Limits of U units, (U,) float32 ``limit``, as a search in the maps of any number of images needs them."""
+    """``limit`` (U,) float32 of U units; ``extended`` (U + 1,): and one that nothing exceeds, for what is no map."""
 
     def __init__(self, limit: Tensor) -> None:
         self.limit = limit
-        self._of_maps = limit.new_zeros(0)
-
-    def of_maps(self, images: int) -> Tensor:
-        """(images U + 1,): the limit of each map, and one that nothing exceeds for what is no map."""
-        if len(self._of_maps) != images * len(self.limit) + 1:
-            self._of_maps = torch.cat([self.limit.repeat(images), self.limit.new_full((1,), torch.inf)])
-        return self._of_maps
+        self.extended = torch.cat([limit, limit.new_full((1,), torch.inf)])
 
 
 class CellSearch:
@@ -113,12 +122,12 @@ class CellSearch:
         self._room = guess.room(N, N * U, (h + 1) * (w + 1))
         if self._room is None or self._room[0] * (h + 1) * (w + 1) > _CELLS_AT_ONCE[maps.device.type == "cpu"]:
             return
-        above = _above(peak, limits.limit, upsampling).view(-1)
-        which = first_places(above, self._room[0])  # -1 where there are fewer: the last map, at a limit beyond all
-        chosen = chosen_maps(maps, which).to(torch.float32)
-        active = _active(chosen, limits.of_maps(N)[which], upsampling)
-        hit = first_places(active, self._room[1], fill=0)
-        self._index, self._corners = _index_and_corners(chosen, which, hit, upsampling)
+        above = _above(peak, limits.limit, upsampling)
+        n, u = first_places(above, self._room[0])  # -1 where there are fewer: the last map, at a limit beyond all
+        chosen = maps[n, u].to(torch.float32)
+        active = _active(chosen, limits.extended[u], upsampling)
+        (hit,) = first_places(active, self._room[1], fill=0)
+        self._index, self._corners = _index_and_corners(chosen, torch.add(u, n, alpha=U), hit, upsampling)
         self.counts = above.sum(dtype=torch.float64), active.sum(dtype=torch.float64)
 
     def end(self, counts: Sequence[int]) -> Cells:
@@ -152,13 +161,6 @@ class CellGuess:
         self._cells.learn(cells, images)
 
 
-def chosen_maps(maps: Tensor, which: Tensor) -> Tensor:
-    """(P, h, w): of ``maps`` (N, U, h, w), however they lie in memory, those at the flat places ``which`` (P,)."""
-    units = maps.shape[1]
-    chosen: Tensor = maps[which // units, which % units]
-    return chosen.contiguous()
-
-
 def _kind(N: int, U: int, cells: int) -> torch.dtype:
     return torch.int32 if N * U * cells < 2**31 else torch.int64
 
@@ -188,14 +190,14 @@ def _active(chosen: Tensor, limits: Tensor, upsampling: Upsampling) -> Tensor:
 def _index_and_corners(chosen: Tensor, which: Tensor, hit: Tensor, upsampling: Upsampling) -> tuple[Tensor, Tensor]:
     """(index, corners) of the cells ``hit`` (M,) of the maps ``chosen`` (m, h, w), which are the maps ``which`` of all.
 
-    ``corners`` is (M, 4). To select along one axis is several times faster than to index.
+    ``corners`` is (M, 4).
     """
     _, h, w = chosen.shape
     cells = (h + 1) * (w + 1)
     row, place = hit // cells, hit % cells
     offset, outside = _corner_places(h, w, chosen.device)
     sample = torch.add(offset.index_select(0, place), row[:, None], alpha=h * w)
-    corners = chosen.view(-1).index_select(0, sample.view(-1)).view(-1, 4)
+    corners = chosen.take(sample)
     if upsampling == "half-pixel-zero":
         corners = corners.masked_fill_(outside.index_select(0, place), 0)
     return torch.add(place, which.index_select(0, row), alpha=cells), corners

@@ -19,13 +19,15 @@ def enlarged_above(cells: Cells, bound: torch.Tensor, at: Placement) -> UnitValu
     """
     _, U, rows, cols = cells.shape
     step = max(1, _PIXELS_AT_ONCE[bound.device.type == "cpu"] // at.pixel.shape[1])
-    units, values = [torch.zeros(0, dtype=torch.int64, device=bound.device)], [bound.new_zeros(0)]
+    order = (cells.index // (rows * cols) % U).to(torch.int32).argsort(stable=True)  # unit after unit
+    count, values = torch.zeros(U, dtype=torch.int64, device=bound.device), [bound.new_zeros(0)]
     for start in range(0, len(cells), step):
-        index = cells.index[start : start + step].long()
+        some = order[start : start + step]
+        index = cells.index.index_select(0, some).long()
         place, unit = index % (rows * cols), index // (rows * cols) % U
         wy, wx = at.wy.index_select(0, place // cols), at.wx.index_select(0, place % cols)
-        value = enlarge(cells.corners[:, start : start + step], wy, wx)
+        value = enlarge(cells.corners.index_select(1, some), wy, wx)
         above = value > bound.index_select(0, unit)[:, None, None]  # false where a cell has fewer pixels
         values.append(value[above])
-        units.append(torch.repeat_interleave(unit, above.sum((1, 2)), output_size=len(values[-1])))
-    return UnitValues(torch.cat(units), torch.cat(values))
+        count.index_add_(0, unit, above.sum((1, 2)))
+    return UnitValues(count, torch.cat(values))

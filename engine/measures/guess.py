@@ -29,11 +29,14 @@ class Guess:
         self._an_image = count / images
 
 
-def first_places(mask: Tensor, size: int, fill: int = -1) -> Tensor:
-    """(size,) int64: the first places at which ``mask`` (M,) is true, rising, then ``fill``; without waiting."""
-    return torch.nonzero_static(mask, size=size, fill_value=fill).view(-1)
+def first_places(mask: Tensor, size: int, fill: int = -1) -> tuple[Tensor, ...]:
+    """The first places at which ``mask`` is true, rising, then ``fill``: (size,) int64 for each dimension.
+
+    The host does not wait.
+    """
+    return torch.nonzero_static(mask, size=size, fill_value=fill).unbind(1)
 
 
-def places(mask: Tensor) -> Tensor:
-    """All places, as in a flat tensor, at which ``mask`` is true, rising; the host waits."""
-    return mask.reshape(-1).nonzero().view(-1)
+def places(mask: Tensor) -> tuple[Tensor, ...]:
+    """All places at which ``mask`` is true, rising: (M,) int64 for each dimension; the host waits."""
+    return mask.nonzero().unbind(1)

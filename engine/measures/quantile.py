@@ -26,6 +26,9 @@ from ndissect.store.model import UnitStatistics
 #: Takes what was prepared, and cannot fail half-way for want of memory.
 Commit = Callable[[], None]
 
+# Batches whose extremes are put together at once.
+_EXTREMES_AT_ONCE = 16
+
 #: Bytes that thresholds may take, unless told otherwise.
 BUDGET = 2 << 30
 
@@ -58,7 +61,8 @@ class Quantile:
             self.passes = math.ceil(BITS / bits)
         self._first_pass = True
         self._values = torch.zeros(units, dtype=torch.int64, device=self._device)
-        self._finite = 0  # values that every unit has had beside those
+        # Values that every unit has had beside those, and the least and the largest of each of their maps.
+        self._finite, self._extremes = 0, list[tuple[Tensor, Tensor]]()
         self._nan, self._inf = torch.zeros_like(self._values), torch.zeros_like(self._values)
         self._min = torch.full((units,), torch.inf, device=self._device)
         self._max = torch.full((units,), -torch.inf, device=self._device)
@@ -93,6 +97,8 @@ class Quantile:
         """Put in order what has come, where that is much."""
         if self.tail:
             self.tail.settle_if_due()
+        if len(self._extremes) >= _EXTREMES_AT_ONCE:
+            self._add_up()
 
     def prepared(self, values: Tensor, activations: Tensor | None = None) -> Commit:
         """What takes the values as :meth:`update` does; all that may run out of memory is done."""
@@ -107,13 +113,12 @@ class Quantile:
             high = torch.where(finite, raw, -torch.inf).amax(1)
             values = torch.where(torch.isfinite(values), values, torch.nan)
             count, nan, inf = (~torch.isnan(values)).sum(1), torch.isnan(raw).sum(1), torch.isinf(raw).sum(1)
-        least, most = torch.minimum(self._min, low), torch.maximum(self._max, high)
         select = self._select.prepared(values)
 
         def commit() -> None:
             select()
             if self._first_pass:
-                self._min, self._max = least, most
+                self._extremes.append((low[None], high[None]))
                 for total, new in zip((self._values, self._nan, self._inf), (count, nan, inf), strict=True):
                     total.add_(new)
 
@@ -122,16 +127,16 @@ class Quantile:
     def prepared_samples(self, samples: Samples | None, count: int, low: Tensor, high: Tensor, tail: Tail) -> Commit:
         """What takes ``count`` finite values of each unit, of which ``samples`` are all that exceed the bound.
 
-        ``low``, ``high``: the least and the largest activation of each unit (U,); ``tail``: the one that takes them,
-        this quantile's or a copy with more values, which is to take its place.
+        ``low``, ``high`` (N, U) float32: the least and the largest of each map; ``tail``: the one that takes them, this
+        quantile's or a copy with more values, which is to take its place.
         """
-        least, most = torch.minimum(self._min, low), torch.maximum(self._max, high)
 
         def commit() -> None:
             self._select = tail
             if samples is not None:
                 tail.take(samples)
-            self._min, self._max, self._finite = least, most, self._finite + count
+            self._extremes.append((low, high))
+            self._finite += count
 
         return commit
 
@@ -146,9 +151,13 @@ class Quantile:
         self._select.start([hazen_position(n, self._q)[0] if n else 0 for n in counts], counts)
 
     def _add_up(self) -> None:
-        """Count those values of which all units have had as many."""
+        """Count those values of which all units have had as many, and their extremes."""
         self._values += self._finite
         self._finite = 0
+        if self._extremes:
+            self._min = torch.cat([self._min[None], *(low for low, _ in self._extremes)]).amin(0)
+            self._max = torch.cat([self._max[None], *(high for _, high in self._extremes)]).amax(0)
+            self._extremes = []
 
     def end_pass(self, ranks: Ranks = ALONE) -> bool:
         """True when all the values must be fed once more; ``ranks``: other processes took the other values."""
@@ -175,7 +184,7 @@ class Quantile:
         for tensor, name in zip((self._values, self._nan, self._inf), ("values", "nan", "inf"), strict=True):
             tensor.copy_(state[name])
         self._min, self._max = state["min"].to(self._device), state["max"].to(self._device)
-        self._first_pass, self._finite = bool(state["first_pass"]), 0
+        self._first_pass, self._finite, self._extremes = bool(state["first_pass"]), 0, []
         self._select.restore(state)
         if not self._first_pass and isinstance(self._select, Tail):
             self._start()

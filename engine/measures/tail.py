@@ -16,7 +16,7 @@ from torch import Tensor
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import demand_form
 from ndissect.engine.measures.cells import Cells
-from ndissect.engine.measures.guess import first_places
+from ndissect.engine.measures.guess import places
 from ndissect.engine.measures.radix import RadixSelection
 
 # Values that are cut back at once; it takes some 12 bytes for each.
@@ -36,17 +36,23 @@ def tail_length(total: int, q: Fraction) -> int:
 
 @dataclass(frozen=True)
 class UnitValues:
-    """Values (M,) float32 of the units ``unit`` (M,) int64, in any order; NaN for what is to be passed over."""
+    """Values (M,) float32, unit after unit, of which ``count`` (U,) int64 are of each."""
 
-    unit: Tensor
+    count: Tensor
     value: Tensor
 
     def __len__(self) -> int:
-        return len(self.unit)
+        return len(self.value)
 
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """Unit and value of each."""
-        return self.unit, self.value
+    def of_each(self, of_unit: Tensor) -> Tensor:
+        """(M,): for each value what ``of_unit`` (U,) says of its unit."""
+        return torch.repeat_interleave(of_unit, self.count, output_size=len(self.value))
+
+    @classmethod
+    def above(cls, values: Tensor, limit: Tensor) -> UnitValues:
+        """Those of ``values`` (U, n) float32 above ``limit`` (U,), not NaN; the host waits."""
+        above = values > limit[:, None]
+        return cls(above.sum(1), values[above])
 
 
 @dataclass(frozen=True)
@@ -66,20 +72,28 @@ class CellSamples:
         """All samples above a limit lie in the cells that have a corner above it."""
         return cls(cells.shape, cells.index, cells.corners[0].clone())  # the other corners may be let go of
 
+    @classmethod
+    def joined(cls, several: Sequence[CellSamples]) -> CellSamples:
+        """Those of several batches, whose places are then no longer distinct."""
+        return cls(several[0].shape, torch.cat([s.index for s in several]), torch.cat([s.corner for s in several]))
+
     def __len__(self) -> int:
         return len(self.index)
 
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """Unit and value of each; NaN for a corner in the padding.
+    def units(self) -> Tensor:
+        """(M,): the unit of each."""
+        _, U, rows, cols = self.shape
+        return self.index // (rows * cols) % U
+
+    def samples(self) -> Tensor:
+        """(M,): ``corner``, and NaN where it lies in the padding.
 
         Each sample is the corner top left of exactly one cell, which is neither in the first row nor in the first
         column.
         """
-        _, U, rows, cols = self.shape
-        index = self.index.long()
-        place = index % (rows * cols)
-        inside = (place >= cols) & (place % cols > 0)
-        return index // (rows * cols) % U, torch.where(inside, self.corner, torch.nan)
+        _, _, rows, cols = self.shape
+        place = self.index % (rows * cols)
+        return torch.where((place >= cols) & (place % cols > 0), self.corner, torch.nan)
 
 
 #: Values of which some wait to be put into a tail.
@@ -105,23 +119,23 @@ class Tail:
         self._waiting: list[Samples] = []
         self._selected: tuple[np.ndarray, np.ndarray] | None = None
 
-    def above_bound(self, values: Tensor) -> UnitValues:
-        """Those of ``values`` (U, n) float32 that may matter; NaN does not."""
-        u, at = (values > self.bound[:, None]).nonzero(as_tuple=True)
-        return UnitValues(u, values[u, at])
-
     def prepared(self, values: Tensor) -> Callable[[], None]:
         """What takes ``values`` (U, n) float32, NaN passed over; all that may run out of memory is done."""
-        return partial(self.take, self.above_bound(values))
+        return partial(self.take, UnitValues.above(values, self.bound))
 
     def with_values(self, values: Tensor) -> Tail:
-        """Another, with these values (U, n) float32 as well: the first of them spare most of the others."""
+        """Another, which has these finite values (U, n) float32 as well, and a bound where they are enough for one."""
         other = copy.copy(self)
         other._buffer, other._waiting = self._buffer.clone(), list(self._waiting)
-        step = self._buffer.shape[1]
-        for start in range(0, values.shape[1], step):
-            other.take(other.above_bound(values[:, start : start + step]))
+        other.settle()
+        if values.shape[1] < self._kept:
+            other.take(UnitValues.above(values, other.bound))
             other.settle()
+            return other
+        largest = _largest(torch.cat([other._buffer, values], 1), self._kept)
+        other._buffer.fill_(-torch.inf)[:, : self._kept] = largest
+        other._filled = torch.full_like(self._filled, self._kept)
+        other.bound, other._fresh, other.raised = largest.amin(1), 0, True
         return other
 
     def take(self, values: Samples) -> None:
@@ -140,40 +154,62 @@ class Tail:
 
         Out of memory half-way, what is not in the buffer still waits.
         """
+        samples = [s for s in self._waiting if isinstance(s, CellSamples)]
+        if samples:
+            others = [s for s in self._waiting if not isinstance(s, CellSamples)]
+            self._waiting = [self._sorted(CellSamples.joined(samples)), *others]
         while self._waiting:
-            pairs = [values.pairs() for values in self._waiting]
-            u, values = torch.cat([u for u, _ in pairs]), torch.cat([v for _, v in pairs])
-            above = values > self.bound.index_select(0, u)
-            fresh = torch.zeros_like(self._filled).index_add_(0, u, above.long())
-            most, total = torch.stack([(self._filled + fresh).amax(), fresh.sum()]).tolist()
-            at = first_places(above, total)
-            u, order = u.index_select(0, at).sort(stable=True)
-            values = values.index_select(0, at.index_select(0, order))
-            rest: list[Samples] = []
-            rank = torch.arange(total, device=u.device) - (fresh.cumsum(0) - fresh).index_select(0, u)
-            if most > self._buffer.shape[1]:
-                fits = rank < (self._buffer.shape[1] - self._filled)[u]
-                rest = [UnitValues(u[~fits], values[~fits])]
-                u, values, rank = u[fits], values[fits], rank[fits]
-                fresh = torch.minimum(fresh, self._buffer.shape[1] - self._filled)
-            place = torch.add(rank + self._filled.index_select(0, u), u, alpha=self._buffer.shape[1])
-            self._buffer.view(-1).index_copy_(0, place, values)
-            self._filled, self._waiting, self._fresh = self._filled + fresh, rest, self._fresh + len(u)
-            if rest or (most > self._kept and self._fresh >= len(self.bound) * self._kept * _FRESH_SHARE):
+            values = self._waiting[0]
+            assert isinstance(values, UnitValues)
+            self._put(values)
+            if self._fresh >= len(self.bound) * self._kept * _FRESH_SHARE:
                 self._cut()
 
+    def _sorted(self, samples: CellSamples) -> UnitValues:
+        """The samples above the bound, unit after unit."""
+        u, values = samples.units(), samples.samples()
+        above = values > self.bound.index_select(0, u)
+        count = torch.zeros_like(self._filled).index_add_(0, u, above.long())
+        (at,) = places(above)
+        order = u.index_select(0, at).to(torch.int32).argsort(stable=True)
+        return UnitValues(count, values.index_select(0, at.index_select(0, order)))
+
+    def _put(self, values: UnitValues) -> None:
+        """Put the first that waits into the buffer, or as many of its values as fit, after which it is cut."""
+        width, filled, count = self._buffer.shape[1], self._filled, values.count
+        before, units = count.cumsum(0) - count, torch.arange(len(filled), device=filled.device)
+        rank, rest = torch.arange(len(values), device=filled.device), None
+        place = rank + values.of_each(filled + units * width - before)
+        most = int((filled + count).amax())
+        if most <= width:
+            self._buffer.view(-1).index_copy_(0, place, values.value)
+            self._filled, self._waiting = filled + count, self._waiting[1:]
+            self._fresh += len(values)
+            return
+        fits = rank < values.of_each(before + width - filled)
+        some = torch.minimum(count, width - filled)
+        rest = UnitValues(count - some, values.value[~fits])
+        self._buffer.view(-1).index_copy_(0, place[fits], values.value[fits])
+        self._filled, self._waiting = filled + some, [rest, *self._waiting[1:]]
+        self._cut()
+        above = rest.value > rest.of_each(self.bound)
+        count = torch.zeros_like(filled).index_add_(0, rest.of_each(units), above.long())
+        self._waiting = [UnitValues(count, rest.value[above]), *self._waiting[1:]]
+
     def _cut(self) -> None:
-        """Cut rows that hold more than ``kept`` values back to the largest; of those the least is the bound."""
-        bound, over = self.bound.clone(), (self._filled > self._kept)[:, None]
-        step = max(1, _CUT_AT_ONCE // self._buffer.shape[1])
-        for start in range(0, len(bound), step):
-            rows = slice(start, start + step)
-            largest = _largest(self._buffer[rows], self._kept)
-            bound[rows] = largest.amin(1)
-            self._buffer[rows, : self._kept] = torch.where(over[rows], largest, self._buffer[rows, : self._kept])
-            self._buffer[rows, self._kept :] = -torch.inf
-        self.bound, self._filled, self._fresh = bound, self._filled.clamp(max=self._kept), 0
-        self.raised = True
+        """Cut each row back to its ``kept`` largest values, of which the least is the bound.
+
+        A row with fewer is filled up with -inf, which lies below all others and so changes no rank from the top.
+        """
+        bound, step = [], max(1, _CUT_AT_ONCE // self._buffer.shape[1])
+        for start in range(0, len(self._buffer), step):
+            rows = self._buffer[start : start + step]
+            largest = _largest(rows, self._kept)
+            bound.append(largest.amin(1))
+            rows[:, : self._kept] = largest
+            rows[:, self._kept :] = -torch.inf
+        self.bound, self._filled, self._fresh = torch.cat(bound), torch.full_like(self._filled, self._kept), 0
+        self.raised = self.raised or bool((self.bound > -torch.inf).any())
 
     def state(self) -> dict[str, Tensor]:
         self.settle()
@@ -218,7 +254,7 @@ class Tail:
         for u, (row, filled, from_top) in enumerate(
             zip(self._buffer.cpu().numpy(), self._filled.tolist(), self._from_top, strict=True)
         ):
-            if filled:
+            if from_top:
                 k = filled - from_top
                 above = min(k + 1, filled - 1)
                 values = np.partition(row[:filled], (k, above))

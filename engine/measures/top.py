@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import demand_form
-from ndissect.engine.measures.cells import chosen_maps
 from ndissect.engine.measures.guess import Guess, first_places, places
 
 # Maps wait until they are so many times those that are kept.
@@ -31,13 +31,22 @@ class Top:
 
 @dataclass(frozen=True)
 class Rivals:
-    """Some maps of a batch of N images' U units that may be among the highest.
+    """Some maps of a batch that may be among the highest.
 
-    ``which`` (P,) int64: places in (N, U), flat; ``maps`` (P, h, w) floating.
+    ``count``: how many; ``image``, ``unit`` (P,) int64: the first of these are the image of the batch and the unit of
+    each, the others are -1; ``maps`` (P, h, w) floating.
     """
 
-    which: Tensor
+    count: int
+    image: Tensor
+    unit: Tensor
     maps: Tensor
+
+    @classmethod
+    def at(cls, maps: Tensor, places: tuple[Tensor, ...], count: int | None = None) -> Rivals:
+        """Those of ``maps`` (N, U, h, w) at these images and units, of which the first ``count`` count, all without."""
+        image, unit = places
+        return cls(len(unit) if count is None else count, image, unit, maps[image, unit])
 
 
 class RivalSearch:
@@ -49,22 +58,21 @@ class RivalSearch:
     """
 
     def __init__(self, maps: Tensor, above: Tensor, guess: Guess) -> None:
-        self._above, self._maps, self._guess = above.view(-1), maps, guess
+        self._above, self._maps, self._guess = above, maps, guess
         self.counts: tuple[Tensor, ...] = ()
-        self._room = guess.room(len(maps), above.numel())
-        if self._room is not None:
-            self._which = first_places(self._above, self._room, fill=0)
-            self._chosen = chosen_maps(maps, self._which)
-            self.counts = (self._above.sum(dtype=torch.float64),)
+        room = guess.room(len(maps), above.numel())
+        if room is not None:
+            self._rivals = Rivals.at(maps, first_places(above, room), 0)
+            self.counts = (above.sum(dtype=torch.float64),)
 
     def end(self, counts: Sequence[int]) -> Rivals:
         """The maps, given what was counted; where there are more than was guessed they are looked for again."""
-        if self._room is None or counts[0] > self._room:
-            which = places(self._above)
-            self._guess.learn(len(which), len(self._maps))
-            return Rivals(which, chosen_maps(self._maps, which))
-        self._guess.learn(counts[0], len(self._maps))
-        return Rivals(self._which[: counts[0]], self._chosen[: counts[0]])
+        if counts and counts[0] <= len(self._rivals.unit):
+            rivals = replace(self._rivals, count=counts[0])
+        else:
+            rivals = Rivals.at(self._maps, places(self._above))
+        self._guess.learn(rivals.count, len(self._maps))
+        return rivals
 
 
 class TopTracker:
@@ -104,18 +112,17 @@ class TopTracker:
     def among(self, maps: Tensor) -> Rivals:
         """What :meth:`take` is to be given of any ``maps``; the host waits."""
         peak = _finite(maps.to(torch.float32)).amax((2, 3))
-        which = places(torch.isfinite(peak) & (peak >= self._peak[:, -1]))
-        return Rivals(which, chosen_maps(maps, which))
+        return Rivals.at(maps, places(torch.isfinite(peak) & (peak >= self._peak[:, -1])))
 
     def take(self, rivals: Rivals, images: Sequence[int]) -> None:
         """Take maps of the images numbered ``images``. This cannot fail for want of memory."""
-        if len(rivals.which):
+        if rivals.count:
             self._waiting.append((rivals, list(images)))
         self._latest = max(self._latest, *images)
 
     def settle_if_due(self) -> None:
         """Choose the highest of what waits where that is much."""
-        waiting = sum(len(rivals.which) for rivals, _ in self._waiting)
+        waiting = sum(rivals.count for rivals, _ in self._waiting)
         if waiting and (self._limit is None or waiting > _WAITING_SHARE * self._peak.numel()):
             self.settle()
 
@@ -123,19 +130,19 @@ class TopTracker:
         """Choose the highest of what waits and what is kept. Out of memory half-way, nothing has changed."""
         if not self._waiting:
             return
-        units, device = len(self._peak), self._peak.device
-        which = torch.cat([rivals.which for rivals, _ in self._waiting])
-        maps = torch.cat([rivals.maps.to(torch.float32) for rivals, _ in self._waiting])
-        numbers = [torch.tensor(images) for _, images in self._waiting]
-        starts = np.cumsum([0, *map(len, numbers)])[:-1]
-        row = torch.cat([r.which // units + int(s) for (r, _), s in zip(self._waiting, starts, strict=True)])
+        several = [rivals for rivals, _ in self._waiting]
+        maps = torch.cat([rivals.maps.to(torch.float32) for rivals in several])
+        unit = torch.cat([rivals.unit for rivals in several])
+        numbers = torch.tensor([n for _, images in self._waiting for n in images], device=self._peak.device)
+        starts = accumulate((len(images) for _, images in self._waiting), initial=0)
+        image = numbers[torch.cat([rivals.image + start for rivals, start in zip(several, starts, strict=False)])]
         finite = _finite(maps)
         peak, mean = finite.amax((1, 2)), finite.clamp_(min=-torch.finfo(torch.float32).max).mean((1, 2))
-        self._keep_best(which % units, peak, mean, torch.cat(numbers).to(device)[row], maps)
+        self._keep_best(unit, peak, mean, image, maps)
         self._waiting = []
 
     def _keep_best(self, unit: Tensor, peak: Tensor, mean: Tensor, image: Tensor, maps: Tensor) -> None:
-        """Of what is kept and of these maps (P, h, w) of the units ``unit`` (P,) keep each unit's best."""
+        """Of what is kept and of these maps (P, h, w) keep the best of each unit; ``unit`` (P,), -1 for none."""
         units, device = len(self._peak), self._peak.device
         unit = torch.cat(
             [torch.arange(units, device=device).repeat_interleave(self._count, output_size=self._peak.numel()), unit]

@@ -16,35 +16,33 @@ from torch import Tensor
 
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.measures.candidates import may_fire, smaller
-from ndissect.engine.measures.cells import CellGuess, Cells, CellSearch, Limits
+from ndissect.engine.measures.cells import CellGuess, Cells, CellSearch, Limits, active_cells
 from ndissect.engine.measures.enlarged import enlarged_above
 from ndissect.engine.measures.label_grid import Placement
 from ndissect.engine.measures.quantile import Quantile
-from ndissect.engine.measures.tail import CellSamples, Samples
+from ndissect.engine.measures.tail import CellSamples, Samples, Tail
 from ndissect.engine.measures.tally import upsample_dense
 from ndissect.engine.measures.top import Rivals, RivalSearch, TopTracker
 from ndissect.store.protocol import Protocol
+
+# Values that are looked at together while no bound is known.
+_VALUES_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True)
 class Look:
     """What is known of the maps (N, U, h, w) of some images before the host has read what was counted.
 
-    ``peak`` (N, U) float32: each map's largest value, NaN where it holds one; ``low``, ``high`` (U,): of all; ``cells``
-    and ``rivals``: what is looked for; ``counts``: scalars on the device, to be read.
+    ``peak``, ``low`` (N, U) float32: each map's largest and least value, NaN where it holds one; ``cells``, ``rivals``:
+    what is looked for; ``counts``: scalars on the device, to be read.
     """
 
     maps: Tensor
     peak: Tensor
     low: Tensor
-    high: Tensor
     cells: CellSearch | None
     rivals: RivalSearch | None
-
-    @property
-    def counts(self) -> list[Tensor]:
-        searches = [search.counts for search in (self.cells, self.rivals) if search]
-        return [self.low.amin(), self.high.amax(), *(count for counts in searches for count in counts)]
+    counts: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,10 @@ class LayerGatherer:
         if tail and tail.raised:
             cells = CellSearch(maps, peak, self._at(tail.bound), self._protocol.upsampling, self._guess)
         rivals = None if images is None else self.top.search(maps, peak, images)
-        return Look(maps, peak, low.amin(0), peak.amax(0), cells, rivals)
+        counts = [low.amin(), peak.amax()]
+        for search in (cells, rivals):
+            counts += search.counts if search else ()
+        return Look(maps, peak, low, cells, rivals, counts)
 
     def _at(self, bound: Tensor) -> Limits:
         if self._limits is None or self._limits.limit is not bound:
@@ -101,13 +102,26 @@ class LayerGatherer:
             return Gathered(self.quantile.prepared(self._values(maps)), look.peak, None, rivals)
         samples: Samples | None = None
         if look.cells is None:
-            tail = tail.with_values(self._values(maps))
+            tail = self._first(tail, maps)
             firing = may_fire(maps, tail.bound, self._protocol.upsampling, look.peak)
         else:
             cells = look.cells.end(counted[: len(look.cells.counts)])
             samples, firing = self._samples(cells, tail.bound), smaller(cells, maps)
-        take = self.quantile.prepared_samples(samples, self._count(maps), look.low, look.high, tail)
+        take = self.quantile.prepared_samples(samples, self._count(maps), look.low, look.peak, tail)
         return Gathered(take, look.peak, firing, rivals)
+
+    def _first(self, tail: Tail, maps: Tensor) -> Tail:
+        """``tail`` with the values of finite ``maps``, while no bound is known: the first of them give one."""
+        start, images = 0, max(1, _VALUES_AT_ONCE // (maps.shape[1] * self._count(maps[:1])))
+        while start < len(maps) and not tail.raised:
+            tail = tail.with_values(self._values(maps[start : start + images]))
+            start += images
+        while start < len(maps):  # each time as many as before altogether
+            some = maps[start : 2 * start]
+            tail.take(self._samples(active_cells(some, tail.bound, self._protocol.upsampling), tail.bound))
+            tail.settle()
+            start *= 2
+        return tail
 
     def _odd(self, look: Look) -> Gathered:
         """The same where a value is not finite."""
