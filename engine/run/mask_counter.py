@@ -151,7 +151,7 @@ class MaskCounter:
             [images.tolist() for images in missing_others if len(images)], unreadable_as_none=True
         )
         for mine, absent, theirs, absent_others in zip(own, missing, others, missing_others, strict=True):
-            store = LabelStore(self.device)
+            store = LabelStore(self.device, len(mine) + len(theirs))
             with self.clock.during("labels"):
                 store.add_from(held, np.setdiff1d(mine, absent))
                 if len(absent):
@@ -166,13 +166,13 @@ class MaskCounter:
         for i, layer in enumerate(batch.layers):
             if isinstance(layer, Cells):
                 rows, cols = self.geometries[i].axes
-                self.tallies[i].add_cells(layer, self._thresholds[i], rows, cols, labelling)
+                self.tallies[i].add_cells(layer.to(self.device), self._thresholds[i], rows, cols, labelling)
             else:
                 count = partial(self._count_some, i, layer, labelling)
                 Halving(len(layer), self._progress).run(len(layer), count)
 
     def _count_some(self, i: int, maps: Tensor, labelling: Labelling, images: slice) -> None:
-        self._count_maps(labelling, i, maps[images], None, images)
+        self._count_maps(labelling, i, maps[images].to(self.device), None, images)
 
     def cost_of_pairings(self, batches: Sequence[CandidateBatch], labels: LabelStore, count: int) -> float:
         """About how many seconds ``count`` pairings of the null take for these batches, judged by some images."""
@@ -217,9 +217,13 @@ class MaskCounter:
 
     def consumer(self, batch: Batch) -> Consumer:
         """What counts the layers of a batch (ndissect.engine.passes.forward); its labels are counted now."""
-        own = LabelStore()
-        own.add(batch.images, batch.labels)
-        [store] = self._gathered([batch.images], own)
+        store = LabelStore(self.device, len(batch) * (1 + self.pairings))
+        store.add(batch.images, batch.labels)
+        with self.clock.during("null", self.device):
+            others = store.lacks(self._paired[:, batch.images])
+            if len(others):
+                [labels] = self.loader.read_labels([others.tolist()], unreadable_as_none=True)
+                store.add(others, labels)
         return partial(self._count_maps, self._labelling(batch.images, store))
 
     def _count_maps(self, labelling: Labelling, i: int, maps: Tensor, _: Extremes | None, images: slice) -> None:
