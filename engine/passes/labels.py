@@ -88,9 +88,12 @@ def run_lengths(labels: LabelBatch) -> Tensor:
     """
     words = labels.words().numpy()
     N, pixels = labels.pixels.shape[:2]
-    changes = (words[1:] != words[:-1]).any(1)
-    ends = np.append(np.flatnonzero(changes) + 1, len(words))
-    left = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(words))
+    changes = np.zeros(len(words) - 1, bool)
+    for word in words.T:  # one by one: numpy is slow along short axes
+        changes |= word[1:] != word[:-1]
+    kind = np.int32 if len(words) < 2**31 else np.int64
+    ends = np.append(np.flatnonzero(changes) + 1, len(words)).astype(kind)
+    left = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(words), dtype=kind)
     return torch.from_numpy(np.minimum(left, 255).astype(np.uint8).reshape(N, pixels))
 
 

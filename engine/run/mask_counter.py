@@ -33,8 +33,9 @@ from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.thumbnails import image_table
 from ndissect.store.model import ImageTable, TopImages, UnitStatistics
 
-# What the null costs is judged by one in this many images: a few percent of what it takes.
-_TRIAL_SHARE = 64
+# What the null costs is judged by one in this many images, a few percent of what it takes, and by the shortest of some
+# trials: another program that takes the processor for a moment is no part of it.
+_TRIAL_SHARE, _TRIALS = 128, 3
 # Images whose labels are read at once.
 _READ_AT_ONCE = 64
 
@@ -191,13 +192,17 @@ class MaskCounter:
                 pairings=pairings,
             )
             # On an image first: what is only done once, such as compiling a kernel, is no part of it.
-            trial.count_candidates([first_images(piece[0], 1)], labels, tell=False)
-            self._finish()
-            began = time.perf_counter()
-            trial.count_candidates(piece, labels, tell=False)
-            self._finish()
-            seconds.append(time.perf_counter() - began)
+            trial._seconds([first_images(piece[0], 1)], labels)
+            seconds.append(min(trial._seconds(piece, labels) for _ in range(_TRIALS)))
         return max(seconds[1] - seconds[0], 0.0) * images / sum(len(batch.images) for batch in piece)
+
+    def _seconds(self, batches: Sequence[CandidateBatch], labels: LabelStore) -> float:
+        """How long it takes to count some batches."""
+        began = time.perf_counter()
+        self.count_candidates(batches, labels, tell=False)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - began
 
     def _trial_piece(self, batches: Sequence[CandidateBatch], most: int) -> list[CandidateBatch]:
         """Up to ``most`` images of those that would be counted together, from the middle of the batches."""
@@ -208,10 +213,6 @@ class MaskCounter:
                 piece.append(first_images(batch, most))
             most -= len(batch.images)
         return piece
-
-    def _finish(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     # Of maps, as the network gives them
 
