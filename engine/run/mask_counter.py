@@ -33,9 +33,8 @@ from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.thumbnails import image_table
 from ndissect.store.model import ImageTable, TopImages, UnitStatistics
 
-# What the null costs is judged by one in this many images, a few percent of what it takes, and by the shortest of some
-# trials: another program that takes the processor for a moment is no part of it.
-_TRIAL_SHARE, _TRIALS = 128, 3
+# What the null costs is judged by one in this many images: a few percent of what it takes.
+_TRIAL_SHARE = 64
 # Images whose labels are read at once.
 _READ_AT_ONCE = 64
 
@@ -103,7 +102,7 @@ class MaskCounter:
         images = np.array([image for batch in batches for image in batch.images], np.int64)
         if not len(held.lacks(images)):
             self._add_others(held, images)
-        at_hand = held.device == self.device and not len(held.lacks(self._labelled_as(images)))
+        at_hand = self._at_hand(images, held)
         # Where labels are gathered for it, a piece is a batch, so that they stay few.
         pieces = list(in_pieces(batches, self.device)) if at_hand else [[batch] for batch in batches]
         gathered = None if at_hand else self._gathered([piece[0].images for piece in pieces], held)
@@ -126,6 +125,10 @@ class MaskCounter:
                 read = self.loader.read_labels([numbers.tolist() for numbers in some], unreadable_as_none=True)
                 for numbers, labels in zip(some, read, strict=True):
                     held.add(numbers, labels)
+
+    def _at_hand(self, images: npt.NDArray[np.int64], held: LabelStore) -> bool:
+        """Whether all labels that some images are counted under can be looked up in ``held`` where they are counted."""
+        return held.device == self.device and not len(held.lacks(self._labelled_as(images)))
 
     def _labelled_as(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(P, N): the images whose labels these are counted under, first their own."""
@@ -193,16 +196,20 @@ class MaskCounter:
             )
             # On an image first: what is only done once, such as compiling a kernel, is no part of it.
             trial._seconds([first_images(piece[0], 1)], labels)
-            seconds.append(min(trial._seconds(piece, labels) for _ in range(_TRIALS)))
+            seconds.append(trial._seconds(piece, labels))
         return max(seconds[1] - seconds[0], 0.0) * images / sum(len(batch.images) for batch in piece)
 
     def _seconds(self, batches: Sequence[CandidateBatch], labels: LabelStore) -> float:
         """How long it takes to count some batches."""
-        began = time.perf_counter()
+        images = np.array([image for batch in batches for image in batch.images], np.int64)
+        # Where this thread does it all, other programs that take the processor for a moment are no part of it.
+        alone = self.device.type == "cpu" and self._at_hand(images, labels)
+        clock = time.thread_time if alone else time.perf_counter
+        began = clock()
         self.count_candidates(batches, labels, tell=False)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter() - began
+        return clock() - began
 
     def _trial_piece(self, batches: Sequence[CandidateBatch], most: int) -> list[CandidateBatch]:
         """Up to ``most`` images of those that would be counted together, from the middle of the batches."""
