@@ -10,11 +10,17 @@ from pathlib import Path
 import cli
 import faults
 import h5py
+import numpy as np
 import pytest
+import torch
 from faults import nd_in, numbers, stopped
 from pausing import Notes, Pause, Pausing, digest, edit_sealed
 
+from ndissect.engine.measures.candidates import CandidateBatch
+from ndissect.engine.measures.label_store import LabelStore
+from ndissect.engine.measures.pieces import together
 from ndissect.engine.run import evidence_plan as evidence
+from ndissect.store.protocol import make_protocol
 
 OUT = "out.nd.h5"
 RUN = ("dissect", "slow.py:network", "-d", "small", "-l", "first", "-l", "second", "-b", "2", "--top", "3", "-o", OUT)
@@ -47,6 +53,33 @@ def test_a_cheap_null_is_counted_however_often_a_run_paused(
     whole, paused, null = whole_and_paused(runs, tmp_path, STOPS[stops], memory=memory)
     assert paused == whole
     assert null
+
+
+def test_batches_are_counted_together_and_a_pause_after_any_of_them_loses_none(
+    stoppable_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, counted = Pausing(stoppable_inputs), list[int]()
+    runs.protocol = make_protocol(q="1/60")  # so that cells are kept, not maps
+
+    def counting(batches: list[CandidateBatch], device: torch.device) -> CandidateBatch:
+        counted.append(len(batches))
+        return together(batches, device)
+
+    monkeypatch.setattr("ndissect.engine.run.mask_counter.together", counting)
+    alone = digest(runs.run(tmp_path / "alone.nd.h5", save_every=1e9))
+    monkeypatch.setattr("ndissect.engine.measures.pieces._CELLS", {"cpu": 500})
+    counted.clear()
+    assert digest(runs.run(tmp_path / "whole.nd.h5", save_every=1e9)) == alone
+    pieces = list(counted)
+    assert max(pieces[:-1]) > 1
+    first = -(-len(runs.dataset) // faults.BATCH)
+    for n in range(1, len(pieces)):
+        with pytest.raises(Pause):
+            runs.run(tmp_path / OUT, save_every=1e9, stop_after=first + 1 + n)
+        notes = Notes()
+        assert digest(runs.run(tmp_path / OUT, save_every=1e9, notes=notes)) == alone
+        [told] = [text for text in notes.told if "going on with the tally" in text]
+        assert f"after {faults.BATCH * sum(pieces[:n])} of" in told
 
 
 @pytest.mark.parametrize("stops", STOPS)
@@ -143,8 +176,9 @@ def test_labels_that_are_in_memory_are_there_after_a_pause_as_well(
     """Reading them would make the null look dearer than in a run that did not pause."""
     seen: list[bool] = []
 
-    def cost(counting: object, pieces: list[object], count: int) -> float:
-        seen.append(all(piece.labels is not None for piece in pieces))  # type: ignore[attr-defined]
+    def cost(counting: object, batches: list[CandidateBatch], labels: LabelStore, count: int) -> float:
+        images = np.array([image for batch in batches for image in batch.images])
+        seen.append(len(images) > 0 and not len(labels.lacks(images)))
         return 0.0
 
     monkeypatch.setattr("ndissect.engine.run.mask_counter.MaskCounter.cost_of_pairings", cost)

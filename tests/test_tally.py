@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import oracle
@@ -10,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ndissect.engine.measures.plain_count import count_plainly
 from ndissect.engine.measures.tally import ConceptTally, Tally
-from ndissect.engine.passes.labels import label_batch
+from ndissect.engine.passes.labels import Labelling, label_batch, run_lengths
 from ndissect.store.upsampling import UPSAMPLINGS, Field, make_axis
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -466,6 +468,64 @@ def test_labels_of_other_images_give_a_null_through_the_same_tally():
     np.testing.assert_array_equal(null_layer.area, right_layer.area)
     np.testing.assert_array_equal(null_concepts.area, right_concepts.area)
     assert (null_layer.intersection != right_layer.intersection).any()
+
+
+def in_ways(labels, rows, slots):
+    """Images under the labels of ``rows`` (P, N) for ``slots`` (P, N)."""
+    return Labelling(batch(labels), torch.tensor(rows), torch.tensor(slots))
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["as on a host", "as on a GPU without the kernel"])
+@pytest.mark.parametrize("bins", [1 << 20, 0], ids=["a table", "too many bins for one"])
+def test_several_ways_of_labelling_are_counted_at_once_each_for_its_slots(monkeypatch, plain, bins):
+    """The images' own labels in two groups, and two pairings, one of which names a row twice and another never."""
+    monkeypatch.setattr("ndissect.engine.measures.hits._TABLE_BINS", {"cpu": bins})
+    monkeypatch.setattr("ndissect.engine.measures.hits._HITS_AT_ONCE", 50)
+    if plain:
+        monkeypatch.setattr("ndissect.engine.measures.tally.count_on_host", count_plainly)
+    rng = np.random.default_rng(43)
+    labels = random_labels(rng, 5, (12, 9), concepts=9, categories=3, groups=2, most_maps=6)
+    maps = activations(rng, (5, 4, 4, 3))
+    limits = thresholds(rng, maps)
+    placement = place("half-pixel", (4, 3), (12, 9))
+    rows = [[0, 1, 2, 3, 4], [1, 0, 3, 4, 2], [2, 2, 0, 1, 3]]
+    ways = in_ways(labels, rows, [labels.group, [2] * 5, [3] * 5])
+    layer, concepts = Tally(4, 9, 3, 4), ConceptTally(9, 4)
+    for images in (slice(0, 2), slice(2, 5)):
+        layer.add(maps[images], torch.from_numpy(limits), *placement.axes, "half-pixel", ways[images])
+        concepts.add(ways[images])
+    own = tally(maps, limits, placement, labels, groups=2)
+    assert_equal((layer.counts(slice(2)), concepts.counts(slice(2))), dense(maps, limits, placement, labels, groups=2))
+    for way, slot in ((1, 2), (2, 3)):
+        wrong = replace(labels.take(list(range(5)), labels_of=rows[way]), group=[0] * 5)
+        there = slice(slot, slot + 1)
+        assert_equal((layer.counts(there), concepts.counts(there)), dense(maps, limits, placement, wrong))
+    np.testing.assert_array_equal(layer.counts(slice(2)).intersection, own[0].intersection)
+    assert concepts.images(slice(2)).tolist() == [labels.group.count(0), labels.group.count(1)]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(work())
+def test_the_plain_tally_of_a_gpu_counts_as_the_host_does(case):
+    maps, limits, placement, labels, groups, _, _ = case
+    with mock.patch("ndissect.engine.measures.tally.count_on_host", count_plainly):
+        counted = tally(maps, limits, placement, labels, groups=groups)
+    assert_equal(counted, dense(maps, limits, placement, labels, groups))
+
+
+@pytest.mark.parametrize("width", [1, 7, 300])
+def test_runs_tell_how_far_a_pixel_s_labels_go(width):
+    """Of one label and of several maps, none longer than what a byte holds."""
+    rng = np.random.default_rng(47)
+    labels = random_labels(rng, 3, (4, width), most_maps=2)
+    labels.maps[1] = np.full((1, 4, width), 3, np.int32)
+    some = batch(labels)
+    runs = run_lengths(some)
+    assert (runs.dtype, runs.shape) == (torch.uint8, some.pixels.shape[:2])
+    flat = some.pixels.reshape(-1, some.pixels.shape[2])
+    for at, run in enumerate(runs.view(-1).tolist()):
+        same = (flat[at:] == flat[at]).all(1).tolist()
+        assert run == min(same.index(False) if False in same else len(same), 255)
 
 
 # --- planted units --------------------------------------------------------------------------------------------------

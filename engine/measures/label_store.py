@@ -13,16 +13,18 @@ from ndissect.engine.passes.labels import LabelBatch, Labelling, run_lengths
 
 # Rows of a store that has to grow and was not told for how many images it is.
 _FEW = 64
+# What is kept of a LabelBatch.
+_KEPT = ("pixels", "image_level", "area", "present")
 
 
 class LabelStore:
     """Labels on ``device``, of ``expected`` images or more.
 
     Memory for the expected images is asked for at once. A host gives it as it is filled, and is asked for no more than
-    ``most`` bytes of it; a GPU gives it all.
+    ``most`` bytes of it, if that is known; a GPU gives it all.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", expected: int = 0, most: int = 0) -> None:
+    def __init__(self, device: torch.device | str = "cpu", expected: int = 0, most: int | None = None) -> None:
         self.device = torch.device(device)
         self._expected, self._most = expected, most
         self._row_of = np.full(1, -1, np.int64)  # by image, -1 where it is not there
@@ -64,8 +66,9 @@ class LabelStore:
         return pixels.shape[1] * a_pixel + 4 * like["area"].shape[1]
 
     def _room_at_first(self, rows: int, like: dict[str, Tensor]) -> int:
-        fit = self._most // self._row_bytes(like) if self.device.type == "cpu" else self._expected
-        return max(rows, min(self._expected, fit))
+        if self._most is None or self.device.type != "cpu":
+            return max(rows, self._expected)
+        return max(rows, min(self._expected, self._most // self._row_bytes(like)))
 
     def _room_after(self, rows: int, room: int) -> int:
         return room if rows <= room else max(2 * room, rows, _FEW)
@@ -75,17 +78,13 @@ class LabelStore:
         if not len(images):
             return
         rows, labels = slice(self._filled, self._filled + len(images)), labels.to(self.device)
-        given = {
-            "pixels": labels.pixels,
-            "image_level": labels.image_level,
-            "area": labels.area.to(torch.int32),
-            "present": labels.present,
-        }
+        given = {name: getattr(labels, name) for name in _KEPT}
         if self.device.type == "cpu":
             given["runs"] = run_lengths(labels)
         if not self._kept:
             room = self._room_at_first(rows.stop, given)
-            self._kept = {name: self._empty(room, some.shape[1:], some) for name, some in given.items()}
+            kinds = {name: torch.int32 if name == "area" else some.dtype for name, some in given.items()}
+            self._kept = {name: self._empty(room, some.shape[1:], kinds[name]) for name, some in given.items()}
         for name, some in given.items():
             self._grow(name, rows.stop, some)
             _write(self._kept[name][rows], some)
@@ -96,8 +95,8 @@ class LabelStore:
         self._row_of[numbers] = np.arange(rows.start, rows.stop)
         self._filled = rows.stop
 
-    def _empty(self, rows: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        return torch.empty((rows, *shape), dtype=like.dtype, device=self.device)
+    def _empty(self, rows: int, shape: Sequence[int], kind: torch.dtype) -> Tensor:
+        return torch.empty((rows, *shape), dtype=kind, device=self.device)
 
     def _grow(self, name: str, rows: int, some: Tensor) -> None:
         """Make room for so many rows as wide as those of ``some``, if there is not."""
@@ -105,7 +104,7 @@ class LabelStore:
         shape = [max(a, b) for a, b in zip(kept.shape[1:], some.shape[1:], strict=True)]
         room = self._room_after(rows, len(kept))
         if [room, *shape] != list(kept.shape):
-            self._kept[name] = self._empty(room, shape, kept)
+            self._kept[name] = self._empty(room, shape, kept.dtype)
             _write(self._kept[name][: self._filled], kept[: self._filled])
 
     def clear(self) -> None:
@@ -124,7 +123,7 @@ class LabelStore:
         """Take the labels of ``images``, not there yet, from another store."""
         if len(images):
             rows = torch.from_numpy(other._rows(images)).to(other.device)
-            kept = {name: tensor.index_select(0, rows) for name, tensor in other._kept.items() if name != "runs"}
+            kept = {name: tensor.index_select(0, rows) for name, tensor in other._kept.items() if name in _KEPT}
             self.add(images, _batch(kept))
 
     def labelling(self, images: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]) -> Labelling:
@@ -136,13 +135,13 @@ class LabelStore:
 
 def _batch(tensors: dict[str, Tensor]) -> LabelBatch:
     """Kept tensors as labels, in group 0."""
-    names = ("pixels", "image_level", "area", "present")
     group = torch.zeros(len(tensors["area"]), dtype=torch.int64, device=tensors["area"].device)
-    return LabelBatch(**{name: tensors[name] for name in names}, group=group)
+    return LabelBatch(**{name: tensors[name] for name in _KEPT}, group=group)
 
 
 def _write(into: Tensor, narrow: Tensor) -> None:
     """Write ``narrow`` into rows that may be wider, which then end in zeros."""
     if narrow.shape[-1] < into.shape[-1]:
         into.zero_()
-    into[..., : narrow.shape[-1]] = narrow
+        into = into[..., : narrow.shape[-1]]
+    into.copy_(narrow)

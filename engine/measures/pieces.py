@@ -39,10 +39,10 @@ def _fit(batches: Sequence[CandidateBatch], most: int) -> bool:
 
 
 def together(batches: Sequence[CandidateBatch], device: torch.device) -> CandidateBatch:
-    """Batches of :func:`in_pieces` as one, on ``device``."""
-    batches = [batch.to(device) for batch in batches]
+    """Batches of :func:`in_pieces` as one: on ``device``, but for a single one, which stays where it is."""
     if len(batches) == 1:
         return batches[0]
+    batches = [batch.to(device) for batch in batches]
     images = [image for batch in batches for image in batch.images]
     layers = zip(*(batch.layers for batch in batches), strict=True)
     return CandidateBatch(images, [_joined([c for c in cells if isinstance(c, Cells)]) for cells in layers])

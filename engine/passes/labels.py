@@ -82,15 +82,18 @@ class Labelling:
 
 
 def run_lengths(labels: LabelBatch) -> Tensor:
-    """(N, H W) uint8, for labels on the host: from each pixel on, how many have its labels, row by row; 255 at most.
+    """(N, H W) uint8: from each pixel on, how many have the same labels, 255 at most. A run may end in a later row.
 
-    Runs go on from one row of the grid into the next.
+    ``labels``: on the host, of at least one image.
     """
     words = labels.words().numpy()
     N, pixels = labels.pixels.shape[:2]
-    changes = (words[1:] != words[:-1]).any(1)
-    ends = np.append(np.flatnonzero(changes) + 1, len(words)) if len(words) else np.zeros(0, np.int64)
-    left = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(words))
+    changes = np.zeros(len(words) - 1, bool)
+    for word in words.T:  # one by one: numpy is slow along short axes
+        changes |= word[1:] != word[:-1]
+    kind = np.int32 if len(words) < 2**31 else np.int64
+    ends = np.append(np.flatnonzero(changes) + 1, len(words)).astype(kind)
+    left = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(words), dtype=kind)
     return torch.from_numpy(np.minimum(left, 255).astype(np.uint8).reshape(N, pixels))
 
 

@@ -105,7 +105,7 @@ class MaskCounter:
         images = np.array([image for batch in batches for image in batch.images], np.int64)
         if not len(held.lacks(images)):
             self._add_others(held, images)
-        at_hand = held.device == self.device and not len(held.lacks(self._labelled_as(images)))
+        at_hand = self._at_hand(images, held)
         # Where labels are gathered for it, a piece is a batch, so that they stay few.
         pieces = list(in_pieces(batches, self.device)) if at_hand else [[batch] for batch in batches]
         gathered = None if at_hand else self._gathered([piece[0].images for piece in pieces], held)
@@ -128,6 +128,10 @@ class MaskCounter:
                 read = self.loader.read_labels([numbers.tolist() for numbers in some], unreadable_as_none=True)
                 for numbers, labels in zip(some, read, strict=True):
                     held.add(numbers, labels)
+
+    def _at_hand(self, images: npt.NDArray[np.int64], held: LabelStore) -> bool:
+        """Whether all labels that some images are counted under can be looked up in ``held`` where they are counted."""
+        return held.device == self.device and not len(held.lacks(self._labelled_as(images)))
 
     def _labelled_as(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(P, N): the images whose labels these are counted under, first their own."""
@@ -154,7 +158,7 @@ class MaskCounter:
             [images.tolist() for images in missing_others if len(images)], unreadable_as_none=True
         )
         for mine, absent, theirs, absent_others in zip(own, missing, others, missing_others, strict=True):
-            store = LabelStore(self.device)
+            store = LabelStore(self.device, len(mine) + len(theirs))
             with self.clock.during("labels"):
                 store.add_from(held, np.setdiff1d(mine, absent))
                 if len(absent):
@@ -169,13 +173,13 @@ class MaskCounter:
         for i, layer in enumerate(batch.layers):
             if isinstance(layer, Cells):
                 rows, cols = self.geometries[i].axes
-                self.tallies[i].add_cells(layer, self._thresholds[i], rows, cols, labelling)
+                self.tallies[i].add_cells(layer.to(self.device), self._thresholds[i], rows, cols, labelling)
             else:
                 count = partial(self._count_some, i, layer, labelling)
                 Halving(len(layer), self._progress).run(len(layer), count)
 
     def _count_some(self, i: int, maps: Tensor, labelling: Labelling, images: slice) -> None:
-        self._count_maps(labelling, i, maps[images], images)
+        self._count_maps(labelling, i, maps[images].to(self.device), images)
 
     def cost_of_pairings(self, batches: Sequence[CandidateBatch], labels: LabelStore, count: int) -> float:
         """About how many seconds ``count`` pairings of the null take for these batches, judged by some images."""
@@ -194,13 +198,21 @@ class MaskCounter:
                 pairings=pairings,
             )
             # On an image first: what is only done once, such as compiling a kernel, is no part of it.
-            trial.count_candidates([first_images(piece[0], 1)], labels, tell=False)
-            self._finish()
-            began = time.perf_counter()
-            trial.count_candidates(piece, labels, tell=False)
-            self._finish()
-            seconds.append(time.perf_counter() - began)
+            trial._seconds([first_images(piece[0], 1)], labels)
+            seconds.append(trial._seconds(piece, labels))
         return max(seconds[1] - seconds[0], 0.0) * images / sum(len(batch.images) for batch in piece)
+
+    def _seconds(self, batches: Sequence[CandidateBatch], labels: LabelStore) -> float:
+        """How long it takes to count some batches."""
+        images = np.array([image for batch in batches for image in batch.images], np.int64)
+        # Where this thread does it all, other programs that take the processor for a moment are no part of it.
+        alone = self.device.type == "cpu" and self._at_hand(images, labels)
+        clock = time.thread_time if alone else time.perf_counter
+        began = clock()
+        self.count_candidates(batches, labels, tell=False)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return clock() - began
 
     def _trial_piece(self, batches: Sequence[CandidateBatch], most: int) -> list[CandidateBatch]:
         """Up to ``most`` images of those that would be counted together, from the middle of the batches."""
@@ -212,17 +224,17 @@ class MaskCounter:
             most -= len(batch.images)
         return piece
 
-    def _finish(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     # Of maps, as the network gives them
 
     def consumer(self, batch: Batch) -> Consumer:
         """What counts the layers of a batch (ndissect.engine.passes.forward); its labels are counted now."""
-        own = LabelStore()
-        own.add(batch.images, batch.labels)
-        [store] = self._gathered([batch.images], own)
+        store = LabelStore(self.device, len(batch) * (1 + self.pairings))
+        store.add(batch.images, batch.labels)
+        with self.clock.during("null", self.device):
+            others = store.lacks(self._paired[:, batch.images])
+            if len(others):
+                [labels] = self.loader.read_labels([others.tolist()], unreadable_as_none=True)
+                store.add(others, labels)
         return partial(self._count_maps, self._labelling(batch.images, store))
 
     def _count_maps(self, labelling: Labelling, i: int, maps: Tensor, images: slice) -> None:
