@@ -8,11 +8,13 @@ definition about half a percent of locations lie above T: the other cells are ne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ndissect.engine.measures import cell_search
 from ndissect.store.upsampling import Upsampling
 
 # Cells that are looked at together: what is made of them on the way is bounded to some hundred MB.
@@ -63,6 +65,16 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
     ``peak`` (N, U): the maps' largest values where they are known, NaN where a map holds one.
     """
     N, U, h, w = maps.shape
+    shape = N, U, h + 1, w + 1
+    by_kernel = cell_search.active(maps, limit, upsampling, partial(_search, upsampling=upsampling))
+    index, corners = by_kernel[:2] if by_kernel is not None else _search(maps, limit, upsampling, peak)
+    small = N * U * (h + 1) * (w + 1) < 2**31
+    return Cells(shape, index.to(torch.int32) if small else index, corners)
+
+
+def _search(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(index, corners) of the active cells."""
+    _, _, h, w = maps.shape
     peak = maps.amax((2, 3)) if peak is None else peak
     if upsampling == "half-pixel-zero":
         peak = torch.maximum(peak, torch.zeros_like(peak))
@@ -73,8 +85,7 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
     parts = [_active(maps, limit, upsampling, n[s : s + step], u[s : s + step]) for s in range(0, len(n), step)]
     index = torch.cat([i for i, _ in parts]) if parts else torch.zeros(0, dtype=torch.int64, device=maps.device)
     corners = torch.cat([c for _, c in parts], 1) if parts else torch.zeros((4, 0), device=maps.device)
-    small = N * U * cells < 2**31
-    return Cells((N, U, h + 1, w + 1), index.to(torch.int32) if small else index, corners)
+    return index, corners
 
 
 def _active(maps: Tensor, limit: Tensor, upsampling: Upsampling, n: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

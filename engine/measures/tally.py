@@ -18,7 +18,8 @@ from ndissect.engine.measures import fused
 from ndissect.engine.measures.cell_work import CellWork
 from ndissect.engine.measures.cells import Cells, active_cells, pad_maps
 from ndissect.engine.measures.label_grid import Placement, enlarge, finite_or_nan
-from ndissect.engine.passes.labels import LabelBatch
+from ndissect.engine.measures.map_work import MapWork
+from ndissect.engine.passes.labels import LabelBatch, Labelling
 from ndissect.store.counts import ConceptCounts, Ints, LayerCounts
 from ndissect.store.upsampling import Axis, Upsampling
 
@@ -132,11 +133,13 @@ def add_maps(
     """
     N, U, h, w = maps.shape
     limit, count = compare_at(threshold).to(tallies[0]._device), _begin(tallies, N, rows, cols)
+    done = count.add_maps(maps, limit, upsampling, labels)
     # A few images at a time, so that memory stays bounded even where nearly everything fires.
     step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
-    for start in range(0, N, step):
+    for start in range(0, N if done < len(tallies) else 0, step):
         images = slice(start, start + step)
-        count.add(active_cells(maps[images], limit, upsampling), limit, [given[images] for given in labels], start)
+        cells = active_cells(maps[images], limit, upsampling)
+        count.add(cells, limit, [given[images] for given in labels], start, done)
     _commit(tallies, count, labels)
 
 
@@ -167,17 +170,31 @@ class _Count:
         self.area = torch.zeros(images * self._units, dtype=torch.int64, device=into[0].device)
         self.hits = [_Hits(x.numel(), x.device) for x in into]
 
-    def add(self, cells: Cells, limit: Tensor, labels: Sequence[LabelBatch], first: int) -> None:
-        """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch."""
+    def add_maps(self, maps: Tensor, limit: Tensor, upsampling: Upsampling, labels: Sequence[LabelBatch]) -> int:
+        """Count whole maps by the kernel that looks for active cells as well: into how many it could, the first."""
+        if not fused.wanted(limit.device):
+            return 0
+        for k, (given, x) in enumerate(zip(labels, self._into, strict=True)):
+            area = torch.zeros_like(self.area) if k else self.area  # the same masks: one counts
+            work = MapWork(maps, limit, upsampling, Labelling.own(given), self._at, x.shape[2])
+            if not fused.add_maps(work, area, self.hits[k].table, partial(self._apart, k)):
+                return k
+        return len(labels)
+
+    def add(self, cells: Cells, limit: Tensor, labels: Sequence[LabelBatch], first: int, done: int = 0) -> None:
+        """Count the cells of the images that ``labels`` are of, the first of which is image ``first`` of the batch.
+
+        Into all but the first ``done``, which have them.
+        """
         works = [
-            CellWork(cells, limit, given, self._at, first, x.shape[2])
+            CellWork(cells, limit, Labelling.own(given), self._at, first, x.shape[2])
             for given, x in zip(labels, self._into, strict=True)
         ]
-        done = 0
         if fused.wanted(limit.device):
             areas = [self.area, *(torch.zeros_like(self.area) for _ in works[1:])]  # the same masks: one counts
-            for k, work in enumerate(works):
-                if not fused.add(work, areas[k], self.hits[k].table, partial(self._apart, k)):
+            while done < len(works):
+                k = done
+                if not fused.add(works[k], areas[k], self.hits[k].table, partial(self._apart, k)):
                     break
                 done += 1
         if done < len(works):
@@ -195,7 +212,7 @@ class _Count:
         """Count ``works``, of the same cells, into the intersections ``which``, and mask pixels into ``area``."""
         cells, limit, first = works[0].cells, works[0].limit, works[0].first
         at, (_, U, rows, cols) = self._at, cells.shape
-        words = [work.labels.words() for work in works]
+        words = [work.labelling.labels.words() for work in works]
         step = max(1, _PIXELS_AT_ONCE[limit.device.type == "cpu"] // at.pixel.shape[1])
         # Numbers of 32 bits where they suffice: there are many of them, and what takes time is moving them.
         small = max(words[0].shape[0], *(x.numel() for x in self._into)) < 2**31
@@ -211,13 +228,16 @@ class _Count:
             if area is not None:
                 area.index_add_(0, image + first * U, per_cell)
             hit = mask.view(-1).nonzero()[:, 0]
-            pixel = ((n * at.pixels).to(kind)[:, None] + table[place]).view(-1).index_select(0, hit)
+            spot = table[place].view(-1).index_select(0, hit)
             for k, work, word in zip(which, works, words, strict=True):
-                base = torch.repeat_interleave(((work.labels.group[n] * U + u) * work.columns).to(kind), per_cell)
-                # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
-                words_hit = word[:, 0].index_select(0, pixel) if word.shape[1] == 1 else word.index_select(0, pixel)
-                label = words_hit.view(work.labels.pixels.dtype).view(len(hit), work.labels.pixels.shape[2])
-                self.hits[k].add((base[:, None] + label).view(-1))
+                labels = work.labelling.labels.pixels
+                for row, slot in zip(work.labelling.row, work.labelling.slot, strict=True):
+                    base = torch.repeat_interleave(((slot[n] * U + u) * work.columns).to(kind), per_cell)
+                    pixel = torch.repeat_interleave((row[n] * at.pixels).to(kind), per_cell) + spot
+                    # One look-up for all the labels of a pixel; those that are 0 are counted in a column of their own.
+                    words_hit = word[:, 0].index_select(0, pixel) if word.shape[1] == 1 else word.index_select(0, pixel)
+                    label = words_hit.view(labels.dtype).view(len(hit), labels.shape[2])
+                    self.hits[k].add((base[:, None] + label).view(-1))
 
 
 class _Hits:
