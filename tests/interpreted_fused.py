@@ -1,28 +1,33 @@
-"""The fused kernel on the CPU, in Triton's interpreter: run by test_fused.py in a process of its own, with
-TRITON_INTERPRET=1 from its start. Tally then takes the kernel for whatever it counts.
+"""The fused kernels on the CPU, in Triton's interpreter: run by test_fused.py in a process of its own, with
+TRITON_INTERPRET=1 from its start. Tally then takes the kernels for whatever it counts, active_cells for what it finds.
 """
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import oracle
 import pytest
 import torch
-from test_tally import Placement, activations, assert_equal, batch, dense, place, random_labels, tally, thresholds
+from test_tally import Placement, activations, assert_equal, batch, dense, place, random_labels, thresholds
 from triton.runtime import interpreter
 
-from ndissect.engine.measures import fused, fused_kernel
-from ndissect.engine.measures.cell_work import CellWork
+from ndissect.engine.measures import cell_search, cell_search_kernel, cells, fused, fused_kernel, map_kernel
 from ndissect.engine.measures.cells import active_cells
 from ndissect.engine.measures.label_grid import Placement as Tables
 from ndissect.engine.measures.label_grid import enlarge
-from ndissect.engine.measures.tally import Tally, _Count
+from ndissect.engine.measures.map_work import MapWork
+from ndissect.engine.measures.tally import ConceptTally, Tally, compare_at
 from ndissect.engine.passes.labels import Labelling, label_batch
-from ndissect.store.upsampling import UPSAMPLINGS
+from ndissect.store.upsampling import UPSAMPLINGS, Field
 
 # What is not finite, and what overflows, numpy tells the interpreter of.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 in_every_upsampling = pytest.mark.parametrize("kind", UPSAMPLINGS)
+# Whole maps, whose active cells are looked for and counted in one launch, or cells.
+by_maps_and_by_cells = pytest.mark.parametrize("by", ["maps", "cells"])
+KERNELS = {"maps": map_kernel, "cells": fused_kernel}
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +43,77 @@ def one_element_is_an_integer(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nothing_learnt_yet(monkeypatch):
-    monkeypatch.setattr(fused._State, "why_not", None)
-    monkeypatch.setattr(fused._State, "tried", set())
+def the_language_is_patched_once_a_launch(monkeypatch):
+    """Triton's interpreter does it for every call of a function, which takes a third of its time."""
+    if not hasattr(interpreter, "_LangPatchScope"):
+        return
+    whole, patched = interpreter._patch_lang, set()
+
+    def patch(function):
+        if id(function.__globals__) in patched:
+            return None
+        scope, first = whole(function), not patched
+        patched.add(id(function.__globals__))
+        if first:
+            restore = scope.restore
+
+            def restore_all():
+                patched.clear()
+                restore()
+
+            scope.restore = restore_all
+        return scope
+
+    monkeypatch.setattr(interpreter, "_patch_lang", patch)
+
+
+@pytest.fixture(autouse=True)
+def launches(monkeypatch):
+    """How often each kernel was launched. None has failed yet; forms that were tried stay tried."""
+    for state in (fused._State, cell_search._State):
+        monkeypatch.setattr(state, "why_not", None)
     monkeypatch.delenv("ND_FUSED", raising=False)
+    count = Counter()
+
+    def counting(name, launch):
+        def counted(*given):
+            count[name] += 1
+            return launch(*given)
+
+        return counted
+
+    for name, kernel in KERNELS.items():
+        monkeypatch.setattr(kernel, "launch", counting(name, kernel.launch))
+    monkeypatch.setattr(cell_search_kernel, "search", counting("search", cell_search_kernel.search))
+    return count
 
 
-def check(maps, limits, placement, labels, groups=1):
-    """The fused counts equal the dense oracle's, and it was the fused kernel that counted."""
+@pytest.fixture
+def nothing_tried(monkeypatch):
+    for state in (fused._State, cell_search._State):
+        monkeypatch.setattr(state, "tried", set())
+
+
+def counted(by, maps, limits, placement, labels, groups=1):
+    """The product's counts of the images, given as maps or as cells."""
+    layer = Tally(maps.shape[1], len(labels.category), labels.categories, slots=groups)
+    concepts = ConceptTally(len(labels.category), slots=groups)
+    some, threshold = batch(labels), torch.from_numpy(np.asarray(limits)).double()
+    if by == "maps":
+        layer.add(maps, threshold, *placement.axes, placement.kind, some)
+    else:
+        layer.add_cells(active_cells(maps, compare_at(threshold), placement.kind), threshold, *placement.axes, some)
+    concepts.add(some)
+    return layer.counts(), concepts.counts()
+
+
+def check(launches, maps, limits, placement, labels, groups=1):
+    """The fused counts equal the dense oracle's, and it was the fused kernels that counted."""
     expected = dense(maps, limits, placement, labels, groups)
-    assert_equal(tally(maps, limits, placement, labels, groups=groups), expected)
-    assert fused.why_not() is None
-    if expected.area.any():
-        assert fused._State.tried
+    for by in KERNELS:
+        assert_equal(counted(by, maps, limits, placement, labels, groups), expected)
+        assert fused.why_not() is cell_search.why_not() is None
+        assert launches[by] or not expected.area.any()
     return expected
 
 
@@ -73,18 +136,20 @@ def check(maps, limits, placement, labels, groups=1):
         pytest.param((1, 6), (10, 10), id="one row"),
     ],
 )
-def test_counts_equal_the_oracle_at_every_scale(kind, shape, grid):
+def test_counts_equal_the_oracle_at_every_scale(launches, kind, shape, grid):
     rng = np.random.default_rng(shape[0] * grid[0])
     labels = random_labels(rng, 2, grid, groups=2, most_maps=4)
-    maps = activations(rng, (2, 3, *shape))
-    # Few cells of large maps, for the interpreter takes milliseconds for each.
-    limits = np.quantile(maps.numpy(), 0.97 if np.prod(grid) > 5000 else 0.5, axis=(0, 2, 3))
-    assert check(maps, limits, place(kind, shape, grid), labels, groups=2).area.any()
+    maps = activations(rng, (2, 2, *shape))
+    # Few cells of large maps, for the interpreter takes milliseconds for each: of some rows, or of all.
+    maps[:, :, 5:] -= 4 if shape[0] >= 28 else 0
+    share = 0.95 if np.prod(grid) > 5000 else 0.8 if np.prod(shape) > 200 else 0.5
+    limits = np.quantile(maps[:, :, :5].numpy(), share, axis=(0, 2, 3))
+    assert check(launches, maps, limits, place(kind, shape, grid), labels, groups=2).area.any()
 
 
 @in_every_upsampling
 @pytest.mark.parametrize("limit", [0.5, -0.5, -1e30])
-def test_pixels_that_touch_nan_or_infinity_are_in_no_mask(kind, limit):
+def test_pixels_that_touch_nan_or_infinity_are_in_no_mask(launches, kind, limit):
     rng = np.random.default_rng(17)
     labels = random_labels(rng, 2, (9, 8))
     maps = activations(rng, (2, 4, 6, 5))
@@ -93,22 +158,22 @@ def test_pixels_that_touch_nan_or_infinity_are_in_no_mask(kind, limit):
         maps[torch.from_numpy((spots > k / 20) & (spots < (k + 1) / 20))] = value
     maps[:, 1] = torch.inf
     maps[0, 0] = torch.nan
-    expected = check(maps, np.full(4, limit), place(kind, (6, 5), (9, 8)), labels)
+    expected = check(launches, maps, np.full(4, limit), place(kind, (6, 5), (9, 8)), labels)
     assert expected.area[0, 0] > 0
     assert expected.area[0, 1] == 0
 
 
 @pytest.mark.parametrize("limit", [-1e9, -0.0, 0.0, 2.0, np.inf, -np.inf, np.nan], ids=str)
-def test_thresholds_below_everything_negative_zero_and_above_everything(limit):
+def test_thresholds_below_everything_negative_zero_and_above_everything(launches, limit):
     rng = np.random.default_rng(13)
     maps = activations(rng, (2, 3, 4, 4), "ties")
     placement = place("half-pixel-zero", (4, 4), (10, 10))
-    check(maps, np.array([limit, 1.0, limit]), placement, random_labels(rng, 2, (10, 10)))
+    check(launches, maps, np.array([limit, 1.0, limit]), placement, random_labels(rng, 2, (10, 10)))
 
 
 @pytest.mark.parametrize("maps_of_labels", range(6))
 @pytest.mark.parametrize("many", [False, True], ids=["int16", "int32"])
-def test_none_to_five_label_maps_of_either_size_and_image_level_labels(maps_of_labels, many):
+def test_none_to_five_label_maps_of_either_size_and_image_level_labels(launches, maps_of_labels, many):
     rng = np.random.default_rng(maps_of_labels)
     concepts = [3, 7, 40_000, 65_000] if many else [3, 7, 300, 32_000]
     C = 70_000 if many else 32_767 - 1
@@ -121,90 +186,226 @@ def test_none_to_five_label_maps_of_either_size_and_image_level_labels(maps_of_l
     layer = Tally(2, C, 1)
     layer.add(maps, torch.tensor([0.5, 0.9], dtype=torch.float64), *placement.axes, "half-pixel", some)
     assert fused.why_not() is None
-    assert fused._State.tried
-    counted = layer.counts()
+    assert launches["maps"]
+    counts = layer.counts()
     # The oracle, for the concepts that there are.
     row = {0: 0} | {c: i + 1 for i, c in enumerate(concepts)}
     renamed = [np.vectorize(row.__getitem__, otypes=[np.int32])(m) if m.size else m for m in fine]
     labels = oracle.Labels(renamed, [[3], []], np.zeros(4, int), 1, [0, 0])
     expected = dense(maps, np.array([0.5, 0.9]), placement, labels)
     at = np.array(concepts) - 1
-    np.testing.assert_array_equal(counted.intersection[:, :, at], expected.intersection)
-    assert counted.intersection.sum() == expected.intersection.sum() > 0
-    np.testing.assert_array_equal(counted.area, expected.area)
-    np.testing.assert_array_equal(counted.area_in_category, expected.area_in_category)
+    np.testing.assert_array_equal(counts.intersection[:, :, at], expected.intersection)
+    assert counts.intersection.sum() == expected.intersection.sum() > 0
+    np.testing.assert_array_equal(counts.area, expected.area)
+    np.testing.assert_array_equal(counts.area_in_category, expected.area_in_category)
 
 
-def test_more_labels_in_a_cell_than_are_counted_together():
+def test_more_labels_in_a_cell_than_are_counted_together(launches):
     """Every pixel of a cell of 16 x 16 with a label of its own: what the rounds leave is counted pixel by pixel."""
     rng = np.random.default_rng(5)
     own = (np.arange(32 * 32) % 500 + 1).reshape(1, 32, 32)
     labels = oracle.Labels([own, np.zeros((0, 32, 32), int)], [[], []], np.zeros(500, int), 1, [0, 0])
     maps = activations(rng, (2, 2, 2, 2))
-    expected = check(maps, np.array([0.2, 0.0]), place("half-pixel", (2, 2), (32, 32)), labels)
+    expected = check(launches, maps, np.array([0.2, 0.0]), place("half-pixel", (2, 2), (32, 32)), labels)
     assert (expected.intersection > 0).sum() > 10 * fused_kernel.ROUNDS
 
 
-def test_repeated_concepts_count_once_a_map_where_that_is_asked_for():
+def test_repeated_concepts_count_once_a_map_where_that_is_asked_for(launches):
     rng = np.random.default_rng(6)
     labels = replace(random_labels(rng, 3, (9, 9), concepts=2), once=False)
     maps = activations(rng, (3, 2, 3, 3))
-    check(maps, np.zeros(2), place("half-pixel", (3, 3), (9, 9)), labels)
-
-
-@pytest.mark.parametrize("at_once", [1, 1 << 24], ids=["an image at a time", "all images"])
-def test_counts_do_not_depend_on_how_images_are_cut(monkeypatch, at_once):
-    monkeypatch.setattr("ndissect.engine.measures.tally._CELLS_AT_ONCE", at_once)
-    rng = np.random.default_rng(7)
-    labels = random_labels(rng, 4, (12, 12), groups=3)
-    maps = activations(rng, (4, 2, 4, 4))
-    check(maps, thresholds(rng, maps), place("half-pixel", (4, 4), (12, 12)), labels, groups=3)
+    check(launches, maps, np.zeros(2), place("half-pixel", (3, 3), (9, 9)), labels)
 
 
 @pytest.mark.parametrize(("bins", "kernel"), [(1 << 23, True), (0, False)])
-def test_bins_too_many_for_an_array_are_counted_too(monkeypatch, bins, kernel):
+def test_bins_too_many_for_an_array_are_counted_too(monkeypatch, launches, bins, kernel):
     monkeypatch.setattr("ndissect.engine.measures.hits._TABLE_BINS", {"cpu": bins})
     rng = np.random.default_rng(8)
     labels = random_labels(rng, 2, (12, 12))
     maps = activations(rng, (2, 2, 4, 4))
     limits, placement = thresholds(rng, maps), place("half-pixel", (4, 4), (12, 12))
-    assert_equal(tally(maps, limits, placement, labels), dense(maps, limits, placement, labels))
-    assert bool(fused._State.tried) == kernel
+    for by in KERNELS:
+        assert_equal(counted(by, maps, limits, placement, labels), dense(maps, limits, placement, labels))
+        assert bool(launches[by]) == kernel
 
 
-def test_cells_of_many_images_numbered_in_int64():
-    """Flat places beyond 2^31 come as int64; here small ones do."""
-    work, count = some_work(np.random.default_rng(9))
-    wide = replace(work, cells=replace(work.cells, index=work.cells.index.long()))
-    found = run(count, wide)
-    for got, expected in zip(found, count.apart(work), strict=True):
-        assert torch.equal(got, expected)
+def test_a_pixel_on_a_sample_that_is_the_threshold_is_in_no_mask(launches):
+    """Cells of one pixel or none, a map of one row: the cells beside the pixel's have a corner above the limit."""
+    maps = torch.tensor([[[[1.3040, 0.94708097, -0.7037]], [[0.5, 0.04132598, 0.02]]]])
+    labels = oracle.Labels([np.ones((1, 1, 1), np.int32)], [[]], np.array([0]), 1, [0])
+    limits = maps[0, :, 0, 1].numpy().astype(np.float64)
+    for offset in range(-9, 3):
+        placement = Placement("receptive-field", (1, 3), (1, 1), Field(offset, 3, 3), 1)
+        check(launches, maps, limits, placement, labels)
+
+
+# --- many ways of labelling -----------------------------------------------------------------------------------------
+
+
+def plainly(work, slots):
+    """(area, hits) of ``work``, hits of ``slots`` parts of the tally, one cell and way after the other."""
+    N, U, rows, cols = work.cells.shape
+    labels = work.labelling.labels.pixels
+    area = torch.zeros(N * U, dtype=torch.int64)
+    hits = torch.zeros((slots, U, work.columns), dtype=torch.int64)
+    for m, flat in enumerate(work.cells.index.tolist()):
+        image, place_of = flat // (rows * cols), flat % (rows * cols)
+        n, u = image // U, image % U
+        wy, wx = work.at.wy[[place_of // cols]], work.at.wx[[place_of % cols]]
+        hit = (enlarge(work.cells.corners[:, [m]], wy, wx) > work.limit[u]).flatten()
+        area[image + work.first * U] += hit.sum()
+        for row, slot in zip(work.labelling.row[:, n], work.labelling.slot[:, n], strict=True):
+            seen = labels[row, work.at.pixel[place_of][hit]].flatten().long()
+            hits[slot, u] += torch.bincount(seen[seen > 0], minlength=work.columns)
+    return area, hits.flatten()
+
+
+def some_work(rng, shape=(7, 7), grid=(30, 30), units=6, ways=1, kind="half-pixel"):
+    """Maps of three images whose labels are of five, in some ways and 2 slots each, and the same work in cells."""
+    labels = random_labels(rng, 5, grid)
+    maps, limit = activations(rng, (3, units, *shape)), torch.full((units,), 0.8)
+    slot = torch.from_numpy(rng.integers(0, 2, (ways, 3))) + 2 * torch.arange(ways)[:, None]
+    row = torch.from_numpy(np.stack([rng.permutation(5)[:3] for _ in range(ways)]))
+    at = Tables(*place(kind, shape, grid).axes)
+    work = MapWork(maps, limit, kind, Labelling(batch(labels), row, slot), at, len(labels.category) + 1)
+    return work, work.cells()
+
+
+def run(work, slots, kernel=fused_kernel):
+    """(area, hits) of a kernel."""
+    units = len(work.limit)
+    area, hits = torch.zeros(3 * units, dtype=torch.int64), torch.zeros(slots * units * work.columns, dtype=torch.int64)
+    kernel.launch(work, area, hits)
+    return area, hits
+
+
+def assert_same(got, expected):
+    for mine, wanted in zip(got, expected, strict=True):
+        assert torch.equal(mine, wanted)
+        assert wanted.any()
+
+
+@pytest.mark.parametrize("ways", [1, 4])
+@pytest.mark.parametrize(("shape", "grid"), [((4, 3), (24, 24)), ((5, 5), (19, 19)), ((6, 7), (12, 13))], ids=str)
+def test_all_ways_of_labelling_are_counted_in_one_launch(launches, shape, grid, ways):
+    whole, work = some_work(np.random.default_rng(ways), shape, grid, 3, ways)
+    expected = plainly(work, 2 * ways)
+    launches.clear()
+    assert_same(run(work, 2 * ways), expected)
+    assert_same(run(whole, 2 * ways, map_kernel), expected)
+    assert launches == {"cells": 1, "maps": 1}
+
+
+def test_images_after_the_first_of_a_batch_are_counted_where_they_belong():
+    _, work = some_work(np.random.default_rng(9), (4, 4), (12, 12))
+    some = work.cells.index < 2 * 6 * 25
+    few = cells.Cells((2, 6, 5, 5), work.cells.index[some], work.cells.corners[:, some])
+    later = replace(work, cells=few, labelling=work.labelling[:2], first=1)
+    area, hits = run(later, 2)
+    early_area, early_hits = run(replace(later, first=0), 2)
+    assert torch.equal(area[6:], early_area[:-6])
+    assert area.any()
+    assert not area[:6].any()
+    assert torch.equal(hits, early_hits)
+
+
+def test_cells_of_many_images_numbered_in_int64(monkeypatch):
+    """Flat places beyond 2^31 come as int64; here small ones do. So do all other numbers, where some are that large."""
+    _, work = some_work(np.random.default_rng(9), (4, 4), (12, 12))
+    expected = plainly(work, 2)
+    long = replace(work, cells=replace(work.cells, index=work.cells.index.long()))
+    assert_same(run(long, 2), expected)
+    narrow = fused_kernel.constants
+    monkeypatch.setattr(fused_kernel, "constants", lambda *form: narrow(*form[:4], wide=True))
+    assert_same(run(long, 2), expected)
+
+
+# --- the search for active cells ------------------------------------------------------------------------------------
+
+
+@in_every_upsampling
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((7, 7), torch.float32),
+        ((14, 14), torch.float16),
+        ((40, 28), torch.bfloat16),
+        ((1, 3), torch.float32),
+        ((1, 520), torch.float32),
+    ],
+    ids=str,
+)
+def test_the_cells_found_are_those_of_plain_operations(launches, nothing_tried, kind, dtype, shape):
+    rng = np.random.default_rng(shape[0])
+    maps = activations(rng, (2, 3, *shape), dtype=dtype)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        maps[torch.from_numpy(rng.random(maps.shape) < 0.03)] = value
+    for limit in ([0.9, -0.2, 5.0], [torch.nan, torch.inf, -torch.inf], [9.0, 9.0, torch.inf]):
+        bound = torch.tensor(limit)
+        given = active_cells(maps, bound, kind)
+        index, corners = cells._search(maps, bound, kind)
+        assert given.index.dtype == torch.int32
+        assert given.corners.dtype == torch.float32
+        assert torch.equal(given.index.long(), index)
+        np.testing.assert_array_equal(given.corners.numpy(), corners.numpy())
+    assert launches["search"] == 5  # two of them tries
+    assert cell_search.why_not() is None
+
+
+def test_maps_in_any_memory_layout_are_looked_through(launches):
+    maps = activations(np.random.default_rng(1), (2, 3, 5, 4)).to(memory_format=torch.channels_last)
+    given = active_cells(maps, torch.zeros(3), "half-pixel")
+    assert torch.equal(given.index.long(), cells._search(maps, torch.zeros(3), "half-pixel")[0])
+    assert launches["search"]
+
+
+@pytest.mark.parametrize("room", [0, 5, 100_000])
+def test_a_search_into_a_given_room_gives_the_first_cells_and_how_many_there_are(room):
+    maps = activations(np.random.default_rng(4), (2, 3, 5, 4))
+    index, corners = cells._search(maps, torch.zeros(3), "half-pixel")
+    plainly = partial(cells._search, upsampling="half-pixel")
+    given, given_corners, count = cell_search.active(maps, torch.zeros(3), "half-pixel", plainly, room)
+    assert int(count) == len(index) > 5
+    assert len(given) == given_corners.shape[1] == room
+    some = min(room, len(index))
+    assert torch.equal(given[:some].long(), index[:some])
+    assert torch.equal(given_corners[:, :some], corners[:, :some])
+
+
+def test_a_search_that_gives_other_cells_is_found_out_and_never_used(monkeypatch, launches, nothing_tried):
+    maps, limit = activations(np.random.default_rng(2), (2, 3, 5, 4)), torch.zeros(3)
+    index, corners = cells._search(maps, limit, "half-pixel")
+    whole = cell_search_kernel.search
+    monkeypatch.setattr(cell_search_kernel, "search", lambda *given: tuple(x.flip(-1) for x in whole(*given)[:2]))
+    for _ in range(2):
+        given = active_cells(maps, limit, "half-pixel")
+        assert torch.equal(given.index.long(), index)
+        assert torch.equal(given.corners, corners)
+    assert launches["search"] == 1
+    assert cell_search.why_not() == "the kernel finds other cells than plain operations do on this device"
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (RuntimeError("Failed to find C compiler.\nMore."), "RuntimeError: Failed to find C compiler."),
+        (torch.OutOfMemoryError("CUDA out of memory"), None),
+    ],
+    ids=["for good", "for now"],
+)
+def test_where_the_search_fails_plain_operations_give_the_cells(monkeypatch, error, why):
+    maps, limit = activations(np.random.default_rng(3), (2, 3, 5, 4)), torch.zeros(3)
+
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(cell_search_kernel, "search", failing)
+    given = active_cells(maps, limit, "half-pixel")
+    assert torch.equal(given.index.long(), cells._search(maps, limit, "half-pixel")[0])
+    assert cell_search.why_not() == why
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
-
-
-def some_work(rng, shape=(7, 7), grid=(30, 30), units=6):
-    """Cells with limits that pixels meet to the bit, and the tally's own way to count them."""
-    labels = random_labels(rng, 2, grid)
-    maps = activations(rng, (2, units, *shape))
-    rows, cols = place("half-pixel", shape, grid).axes
-    limit = torch.full((units,), 0.8)
-    intersection = torch.zeros((1, units, len(labels.category) + 1), dtype=torch.int64)
-    tables = Tables(rows, cols)
-    cells = active_cells(maps, limit, "half-pixel")
-    work = CellWork(cells, limit, Labelling.own(batch(labels)), tables, 0, intersection.shape[2])
-    return replace(work, limit=fused.limits_on_pixels(work)), _Count(2, intersection, tables)
-
-
-def run(count, work, launch=fused_kernel.launch):
-    """(area, hits) of the kernel, with its unlabelled column, which it leaves out, from the plain tally."""
-    area, hits = torch.zeros_like(count.area), torch.zeros_like(count._into).view(-1)
-    launch(work, area, hits)
-    columns = count._into.shape[2]
-    assert not hits[::columns].any()
-    hits[::columns] = count.apart(work)[1][::columns]
-    return area, hits
 
 
 def contracted(corners, wy, wx):
@@ -223,6 +424,7 @@ def contracted(corners, wy, wx):
 
 def counting_contracted(work, area, hits):
     """A launch of a kernel whose compiler joined multiplications and additions."""
+    work = work.cells() if isinstance(work, MapWork) else work
     _, U, rows, cols = work.cells.shape
     index = work.cells.index.long()
     which, place_of = index // (rows * cols), index % (rows * cols)
@@ -230,37 +432,54 @@ def counting_contracted(work, area, hits):
     area.index_add_(0, which, (value > work.limit[which % U][:, None, None]).sum((1, 2)))
 
 
-def test_ties_are_kept_to_the_bit_where_a_fused_multiply_add_would_break_them():
-    work, count = some_work(np.random.default_rng(10))
-    expected = count.apart(work)
-    for got, wanted in zip(run(count, work), expected, strict=True):
-        assert torch.equal(got, wanted)
+@by_maps_and_by_cells
+def test_ties_are_kept_to_the_bit_where_a_fused_multiply_add_would_break_them(by):
+    whole, work = some_work(np.random.default_rng(10))
+    limit = fused.limits_on_pixels(work)
+    work = replace(work, limit=limit)
+    expected = plainly(work, 2)
+    assert_same(run(replace(whole, limit=limit) if by == "maps" else work, 2, KERNELS[by]), expected)
     # The same cells with joined arithmetic: so the equality above would not hold.
     joined = torch.zeros_like(expected[0])
     counting_contracted(work, joined, None)
     assert not torch.equal(joined, expected[0])
 
 
-def test_the_limits_of_the_trial_lie_on_pixels():
-    work, _ = some_work(np.random.default_rng(11))
+def units_whose_limit_is(work, values):
+    """The units with a value (M, ...) of one of their cells at their limit."""
     _, U, rows, cols = work.cells.shape
-    index = work.cells.index.long()
-    unit, place_of = index // (rows * cols) % U, index % (rows * cols)
-    value = enlarge(work.cells.corners, work.at.wy[place_of // cols], work.at.wx[place_of % cols])
-    met = (value == work.limit[unit][:, None, None]).flatten(1).any(1)
-    assert set(unit[met].tolist()) == set(range(U))
+    unit = work.cells.index.long() // (rows * cols) % U
+    return set(unit[(values == work.limit[unit].view(-1, 1)).any(1)].tolist())
 
 
-def test_differences_that_overflow_are_counted_as_the_plain_tally_does(monkeypatch):
+def test_the_limits_of_the_trial_lie_on_pixels_and_on_and_beside_corners():
+    _, work = some_work(np.random.default_rng(11))
+    _, U, rows, cols = work.cells.shape
+    place_of = work.cells.index.long() % (rows * cols)
+    value = enlarge(work.cells.corners, work.at.wy[place_of // cols], work.at.wx[place_of % cols]).flatten(1)
+    on_pixels, on_corners = fused.trial_works(work)
+    assert units_whose_limit_is(on_pixels, value) == set(range(U))
+    corners = work.cells.corners.T
+    assert units_whose_limit_is(on_corners, corners) == {0, 3}
+    for units, towards in (({1, 4}, torch.inf), ({2, 5}, -torch.inf)):
+        moved = replace(on_corners, limit=torch.nextafter(on_corners.limit, torch.tensor(towards)))
+        assert units_whose_limit_is(moved, corners) == units
+    for trial in (on_pixels, on_corners):
+        assert (trial.limit >= work.limit).all()
+
+
+@by_maps_and_by_cells
+def test_differences_that_overflow_are_counted_as_the_plain_tally_does(monkeypatch, launches, by):
     rng = np.random.default_rng(12)
     maps = torch.from_numpy(rng.choice(np.float32([-3e38, 3e38, 1, 0, 1e-45, -1e-45]), (2, 3, 4, 4)))
     labels = random_labels(rng, 2, (11, 11))
     placement = place("half-pixel", (4, 4), (11, 11))
     limits = np.array([0.5, 0.0, -1e30])
-    kernel, _ = tally(maps, limits, placement, labels)
-    assert fused._State.tried
+    kernel, _ = counted(by, maps, limits, placement, labels)
+    assert launches[by]
+    assert fused.why_not() is None
     monkeypatch.setenv("ND_FUSED", "0")
-    plain, _ = tally(maps, limits, placement, labels)
+    plain, _ = counted(by, maps, limits, placement, labels)
     assert plain.area.any()
     for name in ("intersection", "area", "area_in_category"):
         np.testing.assert_array_equal(getattr(kernel, name), getattr(plain, name))
@@ -276,29 +495,33 @@ def case(seed):
     return maps, np.full(4, 0.3), place("half-pixel", (4, 4), (12, 12)), labels
 
 
-def test_a_kernel_that_rounds_otherwise_is_found_out_and_never_used(monkeypatch):
+@by_maps_and_by_cells
+def test_a_kernel_that_rounds_otherwise_is_found_out_and_never_used(monkeypatch, nothing_tried, by):
     """At the limits themselves both kernels count the same here, so only the trial can tell; there are no labels."""
     rng = np.random.default_rng(13)
     labels = oracle.Labels([np.zeros((1, 112, 112), int)] * 2, [[]] * 2, np.zeros(3, int), 1, [0, 0])
     maps = activations(rng, (2, 64, 7, 7), "relu")
     limits = np.quantile(maps.numpy(), 0.99, axis=(0, 2, 3))
     placement = Placement("half-pixel", (7, 7), (112, 112))
-    monkeypatch.setattr(fused_kernel, "launch", counting_contracted)
-    assert_equal(tally(maps, limits, placement, labels), dense(maps, limits, placement, labels))
+    other = "cells" if by == "maps" else "maps"
+    monkeypatch.setattr(KERNELS[by], "launch", counting_contracted)
+    monkeypatch.setattr(KERNELS[other], "launch", lambda *_: pytest.fail("it has failed for both"))
+    assert_equal(counted(by, maps, limits, placement, labels), dense(maps, limits, placement, labels))
     assert fused.why_not() == "the fused kernel counts otherwise than the plain tally on this device"
     assert not fused.wanted(torch.device("cuda"))
 
     # Without its trial it would be believed.
     monkeypatch.setattr(fused._State, "why_not", None)
-    monkeypatch.setattr(fused, "limits_on_pixels", lambda work: work.limit)
-    assert_equal(tally(maps, limits, placement, labels), dense(maps, limits, placement, labels))
+    monkeypatch.setattr(fused, "trial_works", lambda work: ())
+    assert_equal(counted(by, maps, limits, placement, labels), dense(maps, limits, placement, labels))
     assert fused.why_not() is None
 
 
-@pytest.mark.parametrize("after", [0, 1], ids=["in its trial", "later"])
-def test_whatever_it_raises_the_plain_tally_counts_on(monkeypatch, after):
+@by_maps_and_by_cells
+@pytest.mark.parametrize("after", [0, 3], ids=["in its trial", "later"])
+def test_whatever_it_raises_the_plain_tally_counts_on(monkeypatch, nothing_tried, by, after):
     maps, limits, placement, labels = case(14)
-    whole, calls = fused_kernel.launch, []
+    whole, calls = KERNELS[by].launch, []
 
     def failing(*given):
         calls.append(given)
@@ -306,35 +529,41 @@ def test_whatever_it_raises_the_plain_tally_counts_on(monkeypatch, after):
             raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
         whole(*given)
 
-    monkeypatch.setattr(fused_kernel, "launch", failing)
+    monkeypatch.setattr(KERNELS[by], "launch", failing)
     expected = dense(maps, limits, placement, labels)
     for _ in range(2):
-        assert_equal(tally(maps, limits, placement, labels), expected)
+        assert_equal(counted(by, maps, limits, placement, labels), expected)
     assert fused.why_not() == "RuntimeError: Failed to find C compiler."
     assert len(calls) == after + 1
 
 
-@pytest.mark.parametrize("after", [0, 1], ids=["in its trial", "later"])
-def test_without_memory_for_it_the_plain_tally_counts_until_there_is_some(monkeypatch, after):
+@by_maps_and_by_cells
+@pytest.mark.parametrize("after", [0, 3], ids=["in its trial", "later"])
+def test_without_memory_for_it_the_plain_tally_counts_until_there_is_some(monkeypatch, nothing_tried, by, after):
     maps, limits, placement, labels = case(15)
-    whole, calls = fused_kernel.launch, []
 
-    def failing(*given):
-        calls.append(given)
-        if len(calls) == after + 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        whole(*given)
+    def failing(kernel, name, calls):
+        whole = kernel.launch
 
-    monkeypatch.setattr(fused_kernel, "launch", failing)
+        def launch(*given):
+            calls.append(given)
+            if name != by or len(calls) == after + 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            whole(*given)
+
+        monkeypatch.setattr(kernel, "launch", launch)
+        return calls
+
+    calls = {name: failing(kernel, name, []) for name, kernel in KERNELS.items()}[by]
     expected = dense(maps, limits, placement, labels)
-    assert_equal(tally(maps, limits, placement, labels), expected)
+    assert_equal(counted(by, maps, limits, placement, labels), expected)
     assert len(calls) == after + 1
-    assert_equal(tally(maps, limits, placement, labels), expected)
-    assert len(calls) == 3  # one that failed, a trial and a count
+    assert_equal(counted(by, maps, limits, placement, labels), expected)
+    assert len(calls) == after + 1 + (1 if after else 4)  # the count, and what was to be tried before it
     assert fused.why_not() is None
 
 
-def test_running_out_of_memory_half_way_adds_nothing(monkeypatch):
+def test_running_out_of_memory_half_way_adds_nothing(monkeypatch, launches):
     """After the kernel has counted some of the images, looking for the cells of the others fails."""
     maps, limits, placement, labels = case(18)
     monkeypatch.setattr("ndissect.engine.measures.tally._CELLS_AT_ONCE", 1)
@@ -348,11 +577,12 @@ def test_running_out_of_memory_half_way_adds_nothing(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return active_cells(*cells_of)
 
+    monkeypatch.setattr(fused, "add_maps", lambda *_: False)  # there is not enough for whole maps
     with monkeypatch.context() as patch:
         patch.setattr("ndissect.engine.measures.tally.active_cells", failing)
         with pytest.raises(torch.OutOfMemoryError):
             layer.add(*given)
-    assert fused._State.tried
+    assert launches["cells"]
     assert not any(t.any() for t in layer.state().values())
     layer.add(*given)
     expected = dense(maps, limits, placement, labels)
@@ -360,17 +590,20 @@ def test_running_out_of_memory_half_way_adds_nothing(monkeypatch):
     np.testing.assert_array_equal(layer.counts().area, expected.area)
 
 
-def test_nd_fused_0_turns_it_off(monkeypatch):
+@by_maps_and_by_cells
+def test_nd_fused_0_turns_all_off(monkeypatch, launches, by):
     maps, limits, placement, labels = case(16)
     monkeypatch.setenv("ND_FUSED", "0")
-    assert_equal(tally(maps, limits, placement, labels), dense(maps, limits, placement, labels))
-    assert not fused._State.tried
+    assert_equal(counted(by, maps, limits, placement, labels), dense(maps, limits, placement, labels))
+    assert not launches
 
 
-def test_each_form_of_the_kernel_is_tried_before_it_counts():
+def test_each_form_of_a_kernel_is_tried_before_it_counts(launches, nothing_tried):
     rng = np.random.default_rng(17)
     for grid in ((8, 8), (12, 12)):
         labels = random_labels(rng, 1, grid)
         maps = activations(rng, (1, 2, 4, 4))
-        check(maps, np.full(2, 0.5), Placement("half-pixel", (4, 4), grid), labels)
-    assert len(fused._State.tried) == 2
+        for _ in range(2):
+            check(launches, maps, np.full(2, 0.5), Placement("half-pixel", (4, 4), grid), labels)
+    assert len(fused._State.tried) == 4
+    assert launches["maps"] == launches["cells"] == 2 * (3 + 2)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ndissect.engine.measures import cell_search
 from ndissect.engine.measures.guess import Guess, first_places, places
 from ndissect.store.upsampling import Upsampling
 
@@ -82,6 +83,14 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
     ``peak`` (N, U): the maps' largest values where they are known, NaN where a map holds one.
     """
     N, U, h, w = maps.shape
+    given = cell_search.active(maps, limit, upsampling, partial(_search, upsampling=upsampling))
+    index, corners = given[:2] if given is not None else _search(maps, limit, upsampling, peak)
+    return Cells((N, U, h + 1, w + 1), index, corners)
+
+
+def _search(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Index and corners of the active cells, by plain operations."""
+    N, U, h, w = maps.shape
     peak = maps.amax((2, 3)) if peak is None else peak
     n, u = places(_above(peak, limit, upsampling))
     cells = (h + 1) * (w + 1)
@@ -94,7 +103,7 @@ def active_cells(maps: Tensor, limit: Tensor, upsampling: Upsampling, peak: Tens
         parts.append(_index_and_corners(chosen, images * U + units, hit, upsampling))
     index = torch.cat([i for i, _ in parts]) if parts else n
     corners = torch.cat([c for _, c in parts]) if parts else torch.zeros((0, 4), device=maps.device)
-    return Cells((N, U, h + 1, w + 1), index.to(_kind(N, U, cells)), corners.T.contiguous())
+    return index.to(_kind(N, U, cells)), corners.T.contiguous()
 
 
 class Limits:

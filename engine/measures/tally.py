@@ -18,6 +18,7 @@ from ndissect.engine.measures.cells import Cells, active_cells, pad_maps
 from ndissect.engine.measures.hits import Hits
 from ndissect.engine.measures.host_count import count_on_host
 from ndissect.engine.measures.label_grid import Placement, finite_or_nan
+from ndissect.engine.measures.map_work import MapWork
 from ndissect.engine.measures.plain_count import count_plainly
 from ndissect.engine.passes.labels import LabelBatch, Labelling
 from ndissect.store.counts import ConceptCounts, Ints, LayerCounts
@@ -81,6 +82,10 @@ class Tally:
         labelling = _labelling(labels)
         N, U, h, w = maps.shape
         limit, count = compare_at(threshold).to(self._device), _Count(N, self._intersection, self._place(rows, cols))
+        work = MapWork(maps, limit, upsampling, labelling, count.at, self._intersection.shape[2])
+        if fused.wanted(limit.device) and fused.add_maps(work, count.area, count.hits.table, count.apart):
+            self._commit(count, labelling)
+            return
         # A few images at a time, so that memory stays bounded even where nearly everything fires.
         step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
         for start in range(0, N, step):
@@ -148,13 +153,13 @@ class _Count:
     """Mask pixels of N images on their way into a tally: ``area`` (N U,), and ``hits`` of its flat intersection."""
 
     def __init__(self, images: int, into: Tensor, placement: Placement) -> None:
-        self._into, self._at = into, placement
+        self._into, self.at = into, placement
         self.area = torch.zeros(images * into.shape[1], dtype=torch.int64, device=into.device)
         self.hits = Hits(into.numel(), into.device)
 
     def add(self, cells: Cells, limit: Tensor, labelling: Labelling, first: int) -> None:
         """Count the cells of the images of ``labelling``, the first of which is image ``first`` of the batch."""
-        work = CellWork(cells, limit, labelling, self._at, first, self._into.shape[2])
+        work = CellWork(cells, limit, labelling, self.at, first, self._into.shape[2])
         if fused.wanted(limit.device) and fused.add(work, self.area, self.hits.table, self.apart):
             return
         count = count_on_host if limit.device.type == "cpu" else count_plainly
