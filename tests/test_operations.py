@@ -25,14 +25,16 @@ from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.settings import Settings
 from ndissect.store.protocol import make_protocol
 
-#: The most that each further batch may ask for, of all layers together, in gathering and in counting with the null.
+#: The most that a batch usually asks for, of all layers together, in gathering, and that counting with the null takes
+#: for it, where several batches are counted at once.
 GATHERING = {"layer4": 80, "layer?": 320}
 COUNTING = {"layer4": 80, "layer?": 320}
-WAITS = 1
-#: What a run does once may add so much to the average of a run of 16 batches.
-ONCE = 1.5
-#: Batches of twice as many images may ask for so much more, where work is cut into pieces that fit the caches.
-EVEN = 1.1
+#: How often it usually waits: the host reads once for all layers, and now and then a layer's values are put in order,
+#: which of four is one or another in most batches of so short a run.
+WAITS = {"layer4": 1, "layer?": 3}
+#: What a run does once, and now and then, may make the average of a run of 16 batches so much larger; and each layer
+#: may then wait a few times.
+ONCE, WAITS_ONCE = 1.5, 3
 
 BATCH, BATCHES, NULL = 64, 16, 4
 SIDE, GRID = 48, 28
@@ -95,24 +97,24 @@ def test_gathering_a_batch_takes_few_operations(counted: Counted, layers: str) -
 @pytest.mark.parametrize("layers", COUNTING)
 def test_counting_a_batch_with_its_null_takes_few_operations(counted: Counted, layers: str) -> None:
     found = counted(layers)
-    assert 1 <= total(found.operations, COUNTED) <= COUNTING[layers], found.operations
-    assert total(found.operations_in_all, COUNTED) <= ONCE * COUNTING[layers], found.operations_in_all
+    assert 1 <= total(found.operations_in_all, COUNTED) <= COUNTING[layers], found.operations_in_all
 
 
-@pytest.mark.parametrize("phases", [GATHERED, COUNTED], ids=["gathering", "counting"])
 @pytest.mark.parametrize("layers", GATHERING)
-def test_a_batch_waits_once_at_most(counted: Counted, layers: str, phases: tuple[str, ...]) -> None:
+def test_a_batch_waits_once(counted: Counted, layers: str) -> None:
     found = counted(layers)
-    assert total(found.waits, phases) <= WAITS, found.waits
-    assert total(found.waits_in_all, phases) <= WAITS + ONCE, found.waits_in_all
+    assert 1 <= total(found.waits, GATHERED) <= WAITS[layers], found.waits
+    assert total(found.waits, COUNTED) <= 1, found.waits
+    assert total(found.waits_in_all, GATHERED) <= WAITS_ONCE * (1 + WAITS[layers]), found.waits_in_all
+    assert total(found.waits_in_all, COUNTED) <= 2, found.waits_in_all
 
 
-@pytest.mark.parametrize("phases", [GATHERED, COUNTED], ids=["gathering", "counting"])
 @pytest.mark.parametrize("layers", GATHERING)
-def test_nothing_is_asked_for_each_image(counted: Counted, layers: str, phases: tuple[str, ...]) -> None:
+def test_nothing_is_asked_for_each_image(counted: Counted, layers: str) -> None:
     few, many = counted(layers, BATCH // 2), counted(layers)
-    assert total(many.operations, phases) <= EVEN * total(few.operations, phases), (few.operations, many.operations)
-    assert total(many.waits, phases) <= EVEN * total(few.waits, phases), (few.waits, many.waits)
+    for phases in GATHERED, COUNTED:
+        assert total(many.waits, phases) <= total(few.waits, phases), (few.waits, many.waits)
+    assert total(many.operations, GATHERED) <= total(few.operations, GATHERED), (few, many)
 
 
 # The count itself
@@ -122,14 +124,15 @@ def test_operations_and_waits_are_counted_by_what_they_are() -> None:
     x = torch.arange(6.0)
 
     def work() -> None:
+        (x + 1).tolist()  # which a GPU would have to copy
         (x + 1).sum().item()  # three, of which the last waits
         x[x > 2]  # a comparison, and a choice whose size depends on values
         x[torch.tensor([0, 2])]  # of which the size is known
 
     found = count_operations(work)
     assert found.operations[""] >= 6
-    assert found.waits[""] == 2
-    assert found.names["", "add"] == 1
+    assert found.waits[""] == 3
+    assert found.names["", "add"] == 2
 
 
 def test_a_batch_is_told_from_what_a_run_does_once() -> None:
@@ -147,5 +150,5 @@ def test_a_batch_is_told_from_what_a_run_does_once() -> None:
     found = count_batch(run, 8, 4)
     an_operation = count_operations(lambda: torch.ones(1)).operations[""]
     assert found.waits == {"": 2.0}, "one in each loop"
-    assert found.operations[""] == 4 * an_operation + 2
+    assert found.operations[""] == 4 * an_operation + 2, "of the usual batches: a ones, a ones and its item"
     assert found.operations_in_all[""] == ((2 * (103 + 4) + 50) * an_operation + 8) / 4

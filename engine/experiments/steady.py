@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 from ndissect.engine.machine.operations import OperationCount
 from ndissect.engine.machine.progress import Progress
@@ -17,7 +19,8 @@ NETWORK = ("check", "forward")
 class BatchOperations:
     """Operations and waits of a batch of ``batch`` images, by phase of the run, the network's phases left out.
 
-    ``operations``, ``waits``: of a batch in the steady state, the later half of each loop over the images;
+    ``operations``, ``waits``: of the usual batch in the steady state: the median in the later half of each loop over the
+    images. Now and then a batch takes more, when what was gathered is put in order.
     ``operations_in_all``, ``waits_in_all``: of the whole run, also what it does once, divided by its ``batches``. The
     phase ``""`` is what is done outside of any.
     """
@@ -40,23 +43,23 @@ def count_batch(dissect: Callable[[Progress], object], batch: int, batches: int)
     return BatchOperations(
         batch,
         batches,
-        operations=_further([[(at.images, at.operations) for at in loop] for loop in loops.told], batch, phases),
-        waits=_further([[(at.images, at.waits) for at in loop] for loop in loops.told], batch, phases),
+        operations=_typical([[(at.images, at.operations) for at in loop] for loop in loops.told], batch, phases),
+        waits=_typical([[(at.images, at.waits) for at in loop] for loop in loops.told], batch, phases),
         operations_in_all={phase: count.operations[phase] / batches for phase in phases},
         waits_in_all={phase: count.waits[phase] / batches for phase in phases},
     )
 
 
-def _further(
+def _typical(
     loops: Sequence[Sequence[tuple[int, Counter[str]]]], batch: int, phases: Sequence[str]
 ) -> dict[str, float]:
-    """By phase, what ``batch`` images add in the later halves of ``loops``, given as (images, count so far)."""
+    """By phase, what ``batch`` images usually add in the later halves of ``loops``, given as (images, count so far)."""
     added = dict.fromkeys(phases, 0.0)
     for loop in loops:
-        images, end = loop[-1]
-        before, middle = next(at for at in loop if 2 * at[0] >= images)
-        for phase in phases if images > before else ():
-            added[phase] += (end[phase] - middle[phase]) * batch / (images - before)
+        steps = list(pairwise(loop))
+        later = [step for step in steps if 2 * step[0][0] >= loop[-1][0]] or steps[-1:]
+        for phase in phases if later else ():
+            added[phase] += median((end[phase] - begun[phase]) * batch / (n - m) for (m, begun), (n, end) in later)
     return added
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ndissect.engine.machine.timing import phase
@@ -34,6 +35,17 @@ class OperationCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self.names: Counter[tuple[str, str]] = Counter()
+        self._reads = _Reads(self.waits)
+
+    def __enter__(self) -> OperationCount:
+        """Count from here on."""
+        self._reads.__enter__()
+        return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        """Count no more."""
+        super().__exit__(*error)
+        self._reads.__exit__(*error)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -44,6 +56,22 @@ class OperationCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names[during, name] += 1
         if _waits(name, args, kwargs or {}):
             self.waits[during] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Reads(TorchFunctionMode):
+    """Counts by phase, into ``waits``, the lists made of tensors: a GPU's are copied for it, which a CPU's are not."""
+
+    def __init__(self, waits: Counter[str]) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count ``func`` if it is one, and call it."""
+        if func is Tensor.tolist and args[0].device.type == "cpu" and args[0].ndim:
+            self._waits[phase()] += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -104,7 +104,12 @@ class Candidates:
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken, on host and device."""
-        return sum(self._taken.values()) + self.labels.nbytes
+        return self._in_batches + self.labels.nbytes
+
+    @property
+    def _in_batches(self) -> int:
+        """Bytes that a cut can let go of."""
+        return sum(self._taken.values())
 
     def images(self) -> set[int]:
         """The images that are kept."""
@@ -116,12 +121,13 @@ class Candidates:
         ``labels``: of its images, None where they are to be read again.
         """
         labels = labels if self.labelled else None
-        more = batch.nbytes + (labels.nbytes if labels else 0)
-        if self.nbytes + more > max(_GROWN * self._cut_to, _WORTH):
+        if self._in_batches + batch.nbytes > max(_GROWN * self._cut_to, _WORTH):
             self.cut(bounds)
         if self._put(batch, labels):
             return
-        if not self.full or self.nbytes > _WORTH_CUTTING * self._cut_to:  # else hardly anything can have sunk below
+        if (
+            not self.full or self._in_batches > _WORTH_CUTTING * self._cut_to
+        ):  # else hardly anything can have sunk below
             self.cut(bounds)
             if self._put(batch, labels):
                 return
@@ -183,7 +189,7 @@ class Candidates:
             for batch, layer in zip(self.batches, left, strict=True):
                 batch.layers[i] = layer
         self._count()
-        self._cut_to = self.nbytes
+        self._cut_to = self._in_batches
 
     def _count(self) -> None:
         self._taken = dict.fromkeys(self._taken, 0)

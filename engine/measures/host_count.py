@@ -24,6 +24,8 @@ from ndissect.engine.passes.labels import run_lengths
 
 # Pixels of the cells that are looked at together: what is made of them stays in a CPU's caches.
 _PIXELS_AT_ONCE = 1 << 22
+# Hits that are handed over together.
+_BINS_AT_ONCE = 1 << 22
 
 _Array = npt.NDArray[Any]
 
@@ -49,11 +51,19 @@ def count_on_host(work: CellWork, area: Tensor, add: AddHits) -> None:
     runs = (run_lengths(labelling.labels) if labelling.runs is None else labelling.runs).numpy().reshape(-1)
     rows, slots = labelling.row.numpy(), labelling.slot.numpy()
     kind = np.int32 if (int(slots.max(initial=0)) + 1) * U * work.columns < 2**31 else np.int64
+    areas = area.numpy()
+    bins: list[_Array] = []
+    times: list[_Array] = []
+
+    def hand_over() -> None:
+        if bins:
+            add(torch.from_numpy(np.concatenate(bins)), torch.from_numpy(np.concatenate(times)))
+            bins.clear()
+            times.clear()
+
     for spans in _spans(work):
-        image = spans.image_unit + work.first * U
-        area.index_add_(0, torch.from_numpy(image), torch.from_numpy(spans.length.astype(np.int64)))
+        np.add.at(areas, spans.image_unit + work.first * U, spans.length)
         n, u = np.divmod(spans.image_unit, U)
-        bins, times = [], []
         for row, slot in zip(rows, slots, strict=True):
             first_bin = ((slot.take(n) * U + u) * work.columns).astype(kind)
             first_pixel = row.take(n) * work.at.pixels + spans.pixel
@@ -63,7 +73,9 @@ def count_on_host(work: CellWork, area: Tensor, add: AddHits) -> None:
                 which = labelled // pixels.shape[2]
                 bins.append(base.take(which) + label.take(labelled))
                 times.append(length.take(which))
-        add(torch.from_numpy(np.concatenate(bins)), torch.from_numpy(np.concatenate(times)))
+        if sum(map(len, bins)) > _BINS_AT_ONCE:
+            hand_over()
+    hand_over()
 
 
 def _numpy_kind(pixels: Tensor) -> type[np.int16] | type[np.int32]:

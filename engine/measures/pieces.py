@@ -12,7 +12,7 @@ from ndissect.engine.measures.cells import Cells
 
 # Cells that are counted together, of all layers: so many that a host's calls do not count beside the work, so few that
 # a run can be saved, and tells how far it is, several times a second.
-_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
+_CELLS = {"cpu": 1 << 18, "cuda": 1 << 20}
 
 
 def in_pieces(batches: Sequence[CandidateBatch], device: torch.device) -> Iterator[list[CandidateBatch]]:

@@ -5,7 +5,10 @@ Most of it was kept from the first half. Images for which memory did not suffice
 
 from __future__ import annotations
 
+import torch
+
 from ndissect.engine.machine.state import State, as_tensor, under
+from ndissect.engine.measures.tally import compare_at
 from ndissect.engine.passes.grouping import group_images
 from ndissect.engine.run.announce import plan_tally
 from ndissect.engine.run.begin import Run
@@ -68,6 +71,8 @@ def _begin_tally(run: Run) -> Tallying:
     p, gatherer = run.forward_pass, run.gatherer
     statistics = [quantile.result() for quantile in gatherer.quantiles]
     tops = [top.result(run.ranks) for top in gatherer.tops]
+    with p.clock.during("tally", p.device):  # of what might have fired, what does
+        gatherer.candidates.cut([compare_at(torch.from_numpy(s.threshold)) for s in statistics])
     for note in run.plan.notes:
         p.progress.note(note)
     pairings = run.plan.pairings
