@@ -19,8 +19,8 @@ NETWORK = ("check", "forward")
 class BatchOperations:
     """Operations and waits of a batch of ``batch`` images, by phase of the run, the network's phases left out.
 
-    ``operations``, ``waits``: of the usual batch in the steady state: the median in the later half of each loop over the
-    images. Now and then a batch takes more, when what was gathered is put in order.
+    ``operations``, ``waits``: of the usual batch in the steady state, the median in the later half of each loop over
+    the images. Now and then a batch takes more, when what was gathered is put in order.
     ``operations_in_all``, ``waits_in_all``: of the whole run, also what it does once, divided by its ``batches``. The
     phase ``""`` is what is done outside of any.
     """

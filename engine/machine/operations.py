@@ -39,13 +39,13 @@ class OperationCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> OperationCount:
         """Count from here on."""
-        self._reads.__enter__()
-        return super().__enter__()  # type: ignore[no-any-return]
+        self._reads.__enter__()  # type: ignore[no-untyped-call]
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         """Count no more."""
-        super().__exit__(*error)
-        self._reads.__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._reads.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
