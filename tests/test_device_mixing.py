@@ -4,7 +4,7 @@ waits. What a GPU computes is not tried here (tests/benchmarks/on_a_gpu.py), but
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,9 @@ from ndissect.engine.data.synthetic import write_synthetic
 from ndissect.engine.machine import timing
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.networks.layers import LayerInfo, list_layers
+from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import Network, load_network
-from ndissect.engine.passes import loader, transfer
+from ndissect.engine.passes import decoding, loader, transfer
 from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.settings import Settings
 from ndissect.store.model import Dissection
@@ -34,6 +34,9 @@ def network():
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 3, 2, 1))
     return net.eval()
+
+def with_own_transform():
+    return network(), lambda images: images.float() / 255
 """
 BATCH, BATCHES, SIDE = 8, 12, 32
 
@@ -46,6 +49,10 @@ class _Stream:
 
     def synchronize(self) -> None:
         pass
+
+
+def _decoded_there(sources: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    return [image.to(device) for image in decoding._by_torchvision(sources, torch.device("cpu"))]
 
 
 @pytest.fixture
@@ -63,6 +70,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     monkeypatch.setattr(loader, "_page_locked", lambda shape: np.empty(shape, np.uint8))
     monkeypatch.setattr(loader, "_pinned", lambda batch: batch)
+    monkeypatch.setattr(loader, "lock_pages", lambda address, size: lambda: None)
     return PretendedGpu()
 
 
@@ -84,15 +92,15 @@ class Waits(Progress):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is dissected."""
+    """What is dissected: a network, one that came with a transform of its own, or its layers of a data set."""
 
-    network: Network
+    networks: dict[str, Network]
     data: ConceptDataset
-    layers: list[LayerInfo]
 
-    def dissect(self, protocol: Protocol, progress: Progress, **settings: Any) -> Dissection:
-        given = Settings(workers=1, batch=BATCH, null=2, publish_every=0, **settings)
-        found = dissect(self.network, self.data, self.layers, protocol, given, progress).dissection
+    def dissect(self, protocol: Protocol, progress: Progress, of: str = "network", **settings: Any) -> Dissection:
+        network = self.networks[of]
+        given = Settings(**{"workers": 1, "batch": BATCH, "null": 2, "publish_every": 0} | settings)
+        found = dissect(network, self.data, list_layers(network, (SIDE, SIDE)), protocol, given, progress).dissection
         assert found is not None
         return found
 
@@ -101,9 +109,16 @@ class Subject:
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("pretended")
     (folder / "net.py").write_text(NETWORK, encoding="utf-8")
-    network = load_network(f"{folder / 'net.py'}:network")
+    networks = {name: load_network(f"{folder / 'net.py'}:{name}") for name in ("network", "with_own_transform")}
     data = write_synthetic(folder / "data", BATCH * BATCHES, image_size=SIDE, grid=16, concepts=40, workers=1)
-    return Subject(network, open_dataset(data), list_layers(network, (SIDE, SIDE)))
+    return Subject(networks, open_dataset(data))
+
+
+def assert_equal(given: Dissection, expected: Dissection) -> None:
+    for one, other in zip(given.layers, expected.layers, strict=True):
+        for what in ("counts", "statistics", "top"):
+            for name, array in vars(getattr(one, what)).items():
+                np.testing.assert_array_equal(array, getattr(getattr(other, what), name), f"{what}.{name}")
 
 
 def protocol_of(upsampling: str, over: str = "raw") -> Protocol:
@@ -127,10 +142,22 @@ def test_tensors_of_the_host_and_of_a_gpu_never_meet(
     expected = subject.dissect(protocol, Progress())
     with gpu:
         given = subject.dissect(protocol, Progress(), device=torch.device("cuda"), memory=memory)
-    for one, other in zip(given.layers, expected.layers, strict=True):
-        for what in ("counts", "statistics", "top"):
-            for name, array in vars(getattr(one, what)).items():
-                np.testing.assert_array_equal(array, getattr(getattr(other, what), name), f"{what}.{name}")
+    assert_equal(given, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+@pytest.mark.parametrize("of", ["network", "with_own_transform"])
+@pytest.mark.parametrize("jpeg_on", [None, torch.device("cuda")], ids=str)
+def test_batches_that_processes_read_are_used_where_they_are_copied(
+    subject: Subject, gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch, of: str, jpeg_on: torch.device | None
+) -> None:
+    how: dict[str, Any] = {"of": of, "workers": 2, "decode_in": "processes"}
+    protocol, cuda = protocol_of("half-pixel"), torch.device("cuda")
+    expected = subject.dissect(protocol, Progress(), **how, jpeg_on=jpeg_on and torch.device("cpu"))
+    monkeypatch.setattr(decoding, "decoder", lambda device: _decoded_there)
+    with gpu:
+        given = subject.dissect(protocol, Progress(), **how, device=cuda, jpeg_on=jpeg_on)
+    assert_equal(given, expected)
 
 
 def test_the_host_waits_once_for_a_batch(subject: Subject, gpu: PretendedGpu) -> None:
