@@ -4,8 +4,10 @@ waits. What a GPU computes is not tried here (tests/benchmarks/on_a_gpu.py), but
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,12 @@ from ndissect.engine.data.synthetic import write_synthetic
 from ndissect.engine.machine import timing
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
+from ndissect.engine.measures import pieces
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.engine.passes import decoding, loader, transfer
 from ndissect.engine.run.dissect import dissect
+from ndissect.engine.run.saved_run import SavedRun
 from ndissect.engine.run.settings import Settings
 from ndissect.store.model import Dissection
 from ndissect.store.protocol import Protocol, make_protocol
@@ -57,12 +61,9 @@ def _decoded_there(sources: Sequence[torch.Tensor], device: torch.device) -> lis
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
-    @contextlib.contextmanager
-    def untimed(*_: object) -> Iterator[None]:
-        yield
-
+    timed = timing.Clock._timed
     monkeypatch.setenv("ND_FUSED", "0")
-    monkeypatch.setattr(timing.Clock, "_timed", untimed)
+    monkeypatch.setattr(timing.Clock, "_timed", lambda clock, what, device: timed(clock, what, None))
     monkeypatch.setattr(transfer, "_copying_stream", lambda device: _Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
@@ -158,6 +159,38 @@ def test_batches_that_processes_read_are_used_where_they_are_copied(
     with gpu:
         given = subject.dissect(protocol, Progress(), **how, device=cuda, jpeg_on=jpeg_on)
     assert_equal(given, expected)
+
+
+class Stopped(Exception):
+    """What ends a run for now."""
+
+
+def test_a_run_that_is_stopped_goes_on_there(
+    subject: Subject, gpu: PretendedGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pieces._CELLS, "cuda", 2000)
+    protocol, network = protocol_of("half-pixel"), subject.networks["network"]
+    expected = subject.dissect(protocol, Progress())
+    asked = itertools.count(1)
+    settings = Settings(
+        device=torch.device("cuda"),
+        workers=1,
+        batch=BATCH,
+        null=2,
+        save_every=0,
+        stop=lambda: Stopped() if next(asked) % 5 == 0 else None,
+    )
+    layers, stops = list_layers(network, (SIDE, SIDE)), 0
+    with gpu:
+        while True:
+            saved = SavedRun(tmp_path / ".x.saved", {"data": "small"}, target=tmp_path / "x", command=["nd"])
+            with contextlib.suppress(Stopped), saved.held():
+                outcome = dissect(network, subject.data, layers, protocol, settings, Progress(), saved=saved)
+                break
+            stops += 1
+    assert stops > BATCHES // 5, "also while it counted"
+    assert outcome.dissection is not None
+    assert_equal(outcome.dissection, expected)
 
 
 def test_the_host_waits_once_for_a_batch(subject: Subject, gpu: PretendedGpu) -> None:
