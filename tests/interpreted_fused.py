@@ -372,6 +372,27 @@ def test_a_search_into_a_given_room_gives_the_first_cells_and_how_many_there_are
     assert torch.equal(given_corners[:, :some], corners[:, :some])
 
 
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_a_search_that_does_not_wait_is_given_its_cells_by_the_kernel(monkeypatch, launches, nothing_tried, upsampling):
+    limits, guess = cells.Limits(torch.tensor([2.5, 3.0, 3.5])), cells.CellGuess()
+    for seed, scale in ((5, 1), (6, 1), (7, 100), (8, 1)):  # the third has more cells than there is room for
+        maps = activations(np.random.default_rng(seed), (2, 3, 12, 11)) * scale
+        search = cells.CellSearch(maps, maps.amax((2, 3)), limits, upsampling, guess)
+        assert len(search.counts) == (seed > 5), "nothing can be guessed at first, then no map is counted"
+        found = search.end([int(count) for count in search.counts])
+        monkeypatch.setenv("ND_FUSED", "0")
+        expected = active_cells(maps, limits.limit, upsampling)
+        monkeypatch.delenv("ND_FUSED")
+        assert found.index.dtype == expected.index.dtype
+        assert torch.equal(found.index, expected.index)
+        assert torch.equal(found.corners, expected.corners)
+        assert found.corners.untyped_storage().nbytes() == found.corners.nbytes, (
+            "what was guessed too much is let go of"
+        )
+    assert launches["search"] == 2 + 4 + 1  # two tries, and one for each but for the third, which takes another
+    assert cell_search.why_not() is None
+
+
 def test_a_search_that_gives_other_cells_is_found_out_and_never_used(monkeypatch, launches, nothing_tried):
     maps, limit = activations(np.random.default_rng(2), (2, 3, 5, 4)), torch.zeros(3)
     index, corners = cells._search(maps, limit, "half-pixel")

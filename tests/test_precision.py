@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cli
 import numpy as np
@@ -24,7 +25,7 @@ from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import Precision, computing
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.passes import loader
+from ndissect.engine.passes import decoding, loader
 from ndissect.engine.passes.decoding import decode_together
 from ndissect.engine.run import execution, forward_pass
 from ndissect.engine.run.drift import SAMPLE, THRESHOLDS_MAY_MOVE, Drift, departures, exact_enough, measure_drift
@@ -219,6 +220,19 @@ def test_auto_takes_the_other_decoder_where_it_is_exact_enough(
     [kept] = run["drift"]
     assert (kept["decoder"], kept["images"]) == ("cpu", SAMPLE)
     assert exact_enough([Drift(**kept)]) == (decoder == "cpu")
+
+
+def test_auto_on_a_gpu_without_a_decoder_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, there = torch.device("cuda"), mock.Mock(return_value=[])
+    monkeypatch.setattr(decoding, "_by_torchcodec", there)
+    decoding.decoder.cache_clear()
+    assert execution.on_gpu(cuda) == cuda
+    missing = mock.Mock(side_effect=RuntimeError("decode_jpegs_cuda: torchvision not compiled with nvJPEG support"))
+    for by in ("_by_torchcodec", "_by_torchvision"):
+        monkeypatch.setattr(decoding, by, missing)
+    decoding.decoder.cache_clear()
+    assert execution.on_gpu(cuda) is None
+    decoding.decoder.cache_clear()
 
 
 def test_auto_without_a_gpu_is_the_cpu(place: Path) -> None:

@@ -33,6 +33,8 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # where events are recorded, and pages locked, unless something else is said
     except (RuntimeError, AssertionError) as e:
         reason = str(e).strip().splitlines()[0]
         raise WrongUse(f"cannot use the device '{name}': {reason}", "--device auto picks one that works") from e

@@ -42,11 +42,12 @@ class Clock:
     def _timed(self, what: str, device: torch.device | None) -> Iterator[None]:
         if device is not None and device.type == "cuda":
             began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            began.record()
+            stream = torch.cuda.current_stream(device)
+            began.record(stream)
             try:
                 yield
             finally:
-                ended.record()
+                ended.record(stream)
                 self._gpu.append((what, began, ended))
                 self._settle(4096)
             return

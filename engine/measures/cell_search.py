@@ -1,6 +1,7 @@
 """The kernels that look for active cells, used on a GPU where they give what plain operations give, else not at all.
 
-They serve :func:`ndissect.engine.measures.cells.active_cells`.
+They serve :func:`ndissect.engine.measures.cells.active_cells`, which waits to know how many there are, and
+:class:`ndissect.engine.measures.cells.CellSearch`, which does not.
 """
 
 from __future__ import annotations

@@ -117,9 +117,9 @@ class Limits:
 class CellSearch:
     """A search for the active cells of ``maps`` (N, U, h, w) that does not wait to know how many there are.
 
-    It makes room for as many maps and cells as are likely, judged by the searches before. ``counts``: of the maps that
-    hold an active cell, and of the cells, scalars (float64) on the device. The host reads them together with others,
-    and gives them to :meth:`end`. Where nothing can be guessed the host waits, and there is nothing to read.
+    It makes room for as many as are likely, judged by the searches before. ``counts``: of the active cells and, where
+    plain operations look for them, of the maps that hold one: scalars on the device. The host reads them together with
+    others, and gives them to :meth:`end`. Where nothing can be guessed the host waits, and there is nothing to read.
 
     ``peak`` (N, U): the maps' largest values.
     """
@@ -128,46 +128,60 @@ class CellSearch:
         N, U, h, w = maps.shape
         self._maps, self._peak, self._limits, self._upsampling, self._guess = maps, peak, limits, upsampling, guess
         self.counts: tuple[Tensor, ...] = ()
-        self._room = guess.room(N, N * U, (h + 1) * (w + 1))
-        if self._room is None or self._room[0] * (h + 1) * (w + 1) > _CELLS_AT_ONCE[maps.device.type == "cpu"]:
+        self._rooms: tuple[int, ...] = ()
+        room = guess.cells.room(N, N * U * (h + 1) * (w + 1))
+        if room is None or room > _CELLS_AT_ONCE[maps.device.type == "cpu"]:
             return
-        above = _above(peak, limits.limit, upsampling)
-        n, u = first_places(above, self._room[0])  # -1 where there are fewer: the last map, at a limit beyond all
-        chosen = maps[n, u].to(torch.float32)
-        active = _active(chosen, limits.extended[u], upsampling)
-        (hit,) = first_places(active, self._room[1], fill=0)
-        self._index, self._corners = _index_and_corners(chosen, torch.add(u, n, alpha=U), hit, upsampling)
-        self.counts = above.sum(dtype=torch.float64), active.sum(dtype=torch.float64)
+        plainly = partial(_search, upsampling=upsampling)
+        given = cell_search.active(maps, limits.limit, upsampling, plainly, room)
+        if given is not None:
+            self._index, self._corners, count = given
+            self.counts, self._rooms = (count,), (room,)
+        else:
+            self._look_plainly(room)
+
+    def _look_plainly(self, room: int) -> None:
+        N, U, h, w = self._maps.shape
+        for_maps = self._guess.maps.room(N, N * U)
+        if for_maps is None or for_maps * (h + 1) * (w + 1) > _CELLS_AT_ONCE[self._maps.device.type == "cpu"]:
+            return
+        above = _above(self._peak, self._limits.limit, self._upsampling)
+        n, u = first_places(above, for_maps)  # -1 where there are fewer: the last map, at a limit beyond all
+        chosen = self._maps[n, u].to(torch.float32)
+        active = _active(chosen, self._limits.extended[u], self._upsampling)
+        (hit,) = first_places(active, room, fill=0)
+        index, corners = _index_and_corners(chosen, torch.add(u, n, alpha=U), hit, self._upsampling)
+        self._index, self._corners = index, corners.T
+        self.counts = active.sum(dtype=torch.float64), above.sum(dtype=torch.float64)
+        self._rooms = room, for_maps
 
     def end(self, counts: Sequence[int]) -> Cells:
         """The active cells, given what was counted; where there are more than was guessed they are looked for again."""
         N, U, h, w = self._maps.shape
-        if self._room is None or not counts or counts[0] > self._room[0] or counts[1] > self._room[1]:
+        if counts and all(count <= room for count, room in zip(counts, self._rooms, strict=True)):
+            # Copies, which let go of what the guess was too large by.
+            index = self._index[: counts[0]].to(_kind(N, U, (h + 1) * (w + 1)), copy=True)
+            corners = self._corners[:, : counts[0]].clone(memory_format=torch.contiguous_format)
+            found = Cells((N, U, h + 1, w + 1), index, corners)
+        else:
             found = active_cells(self._maps, self._limits.limit, self._upsampling, self._peak)
-            maps = counts[0] if counts else int(_above(self._peak, self._limits.limit, self._upsampling).sum())
-            self._guess.learn(maps, len(found), N)
-            return found
-        self._guess.learn(counts[0], counts[1], N)
-        # Copies, which let go of what the guess was too large by.
-        index = self._index[: counts[1]].to(_kind(N, U, (h + 1) * (w + 1)), copy=True)
-        return Cells((N, U, h + 1, w + 1), index, self._corners[: counts[1]].T.contiguous())
+            maps = counts[1:] or (int(_above(self._peak, self._limits.limit, self._upsampling).sum()),)
+            counts = len(found), *maps
+        self._guess.learn(N, *counts)
+        return found
 
 
 class CellGuess:
-    """How many maps and cells of a layer are likely to be active in the next images."""
+    """How many ``maps`` and ``cells`` of a layer are likely to be active in the next images."""
 
     def __init__(self) -> None:
-        self._maps, self._cells = Guess(), Guess()
+        self.maps, self.cells = Guess(), Guess()
 
-    def room(self, images: int, maps: int, cells: int) -> tuple[int, int] | None:
-        """So many maps and cells, of ``maps`` of ``cells`` each; None where nothing is known."""
-        active_maps, active = self._maps.room(images, maps), self._cells.room(images, maps * cells)
-        return None if active_maps is None or active is None else (active_maps, active)
-
-    def learn(self, maps: int, cells: int, images: int) -> None:
-        """So many were active in so many images."""
-        self._maps.learn(maps, images)
-        self._cells.learn(cells, images)
+    def learn(self, images: int, cells: int, maps: int | None = None) -> None:
+        """So many were active in so many images; None where nobody counted them."""
+        self.cells.learn(cells, images)
+        if maps is not None:
+            self.maps.learn(maps, images)
 
 
 def _kind(N: int, U: int, cells: int) -> torch.dtype:

@@ -128,7 +128,8 @@ class LabelStore:
 
     def labelling(self, images: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]) -> Labelling:
         """N images under the labels of ``images`` (P, N), all of which are there, for ``slots`` (P, N)."""
-        row, slot = (torch.from_numpy(x).to(self.device) for x in (self._rows(images), slots))
+        # The host does not wait: what is copied from memory that is not page-locked is taken out of it at once.
+        row, slot = (torch.from_numpy(x).to(self.device, non_blocking=True) for x in (self._rows(images), slots))
         filled = {name: kept[: self._filled] for name, kept in self._kept.items()}
         return Labelling(_batch(filled), row, slot, filled.get("runs"))
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import State, as_tensor, demand_form, from_tensor
-from ndissect.engine.passes.labels import LabelBatch
 
 # Values that are ranked at once, and batches whose peaks are moved to the host at once.
 _AT_ONCE = 1 << 24
@@ -52,9 +51,9 @@ class Peaks:
             if sum(peak.device.type != "cpu" for peak in peaks) >= _MOVED_AT_ONCE:
                 self._on_host(i)
 
-    def add_labels(self, images: Sequence[int], labels: LabelBatch) -> None:
-        """Take what these images hold; ``labels`` on the host."""
-        self._held.append(np.packbits(labels.area.numpy()[:, 1:] > 0, axis=1, bitorder="little"))
+    def add_labels(self, images: Sequence[int], area: Tensor) -> None:
+        """Take what these images hold: ``area`` (N, C + 1), on the host, pixels of each concept."""
+        self._held.append(np.packbits(area.numpy()[:, 1:] > 0, axis=1, bitorder="little"))
         self._held_by += images
 
     def _on_host(self, i: int) -> Tensor:

@@ -202,7 +202,7 @@ def merged(states: Sequence[dict[str, Tensor]], q: Fraction) -> UnitStatistics:
     values, nan, inf = (torch.stack([s[name] for s in states]).sum(0) for name in ("values", "nan", "inf"))
     least = torch.stack([s["min"] for s in states]).amin(0)
     most = torch.stack([s["max"] for s in states]).amax(0)
-    from_top = [int(n) - hazen_position(int(n), q)[0] if n else 0 for n in values]
+    from_top = [n - hazen_position(n, q)[0] if n else 0 for n in values.tolist()]
     low, high = selected(states, from_top)
     return _statistics(q, low, high, values=values, nan=nan, inf=inf, minimum=least, maximum=most)
 

@@ -137,7 +137,9 @@ class TopTracker:
         starts = accumulate((len(images) for _, images in self._waiting), initial=0)
         image = numbers[torch.cat([rivals.image + start for rivals, start in zip(several, starts, strict=False)])]
         finite = _finite(maps)
-        peak, mean = finite.amax((1, 2)), finite.clamp_(min=-torch.finfo(torch.float32).max).mean((1, 2))
+        peak = finite.amax((1, 2))
+        # In float64 before it is rounded: a GPU adds up in an order that depends on how many maps there are.
+        mean = finite.clamp_(min=-torch.finfo(torch.float32).max).mean((1, 2), dtype=torch.float64).to(torch.float32)
         self._keep_best(unit, peak, mean, image, maps)
         self._waiting = []
 

@@ -55,6 +55,15 @@ def decoder(device: torch.device) -> Decoder:
     )
 
 
+def can_decode(device: torch.device) -> bool:
+    """Whether something that is installed decodes JPEGs on ``device``."""
+    try:
+        decoder(device)
+    except NDError:
+        return False
+    return True
+
+
 def _by_torchcodec(sources: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     from torchcodec.decoders import decode_jpeg  # noqa: PLC0415 - rarely there
 

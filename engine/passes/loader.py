@@ -90,14 +90,15 @@ class Batch:
 
     ``images``: their numbers in the data set; ``bad``: (number, what is wrong) of the images that are left out;
     ``pixels``: uint8 tensors (n, 3, H, W), one where all images have one size, else one an image; ``labels``: of these
-    images; ``digest``: of all that was read, to be added up mod 2**128. Tensors are on the host, or where the forward
-    pass counts.
+    images, ``area`` of which is always on the host as well; ``digest``: of all that was read, to be added up mod
+    2**128. The other tensors are on the host, or where the forward pass counts.
     """
 
     images: list[int]
     bad: list[tuple[int, NDError]]
     pixels: list[Tensor]
     labels: LabelBatch
+    area: Tensor
     digest: int
 
     def __len__(self) -> int:
@@ -125,7 +126,7 @@ class Loaded:
             return self.batch
         batch = self.batch.each(torch.clone, torch.clone)
         self.release()
-        return batch
+        return replace(batch, area=batch.labels.area)
 
 
 class Loader:
@@ -225,7 +226,8 @@ class Loader:
         arrays, pixels = self._decoded(arrays) if self._reader.encoded else (arrays, _tensors(arrays.pixels))
         if arrays.bad and not skip_bad:
             self.refuse(images[start:])
-        return Batch(arrays.images, arrays.bad, pixels, from_arrays(arrays.labels), sum(arrays.digests))
+        labels = from_arrays(arrays.labels)
+        return Batch(arrays.images, arrays.bad, pixels, labels, labels.area, sum(arrays.digests))
 
     def _decoded(self, arrays: BatchArrays) -> tuple[BatchArrays, list[Tensor]]:
         """The pixels of all images that can be decoded, and what is left of ``arrays`` then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Generator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,14 +59,16 @@ class _Copy:
             return tensor.to(device, non_blocking=True)
 
         def kept(tensor: Tensor) -> Tensor:
-            return tensor if loaded.release is None else tensor.clone()
+            # What the device decoded is nobody else's, and may not be there yet for a stream of another's.
+            return tensor if loaded.release is None or tensor.is_cuda else tensor.clone()
 
         self._loaded = loaded  # its memory must not be used for anything else meanwhile
         self._device = device
         self._batch: Batch | None = None
         try:
             with torch.cuda.stream(stream):
-                self._batch = loaded.batch.each(copied if pixels else kept, copied)
+                batch = loaded.batch.each(copied if pixels else kept, copied)
+            self._batch = replace(batch, area=kept(loaded.batch.area))
         except torch.OutOfMemoryError:  # it stays on the host: the forward pass takes it in pieces
             pass
         self._copied = stream.record_event()

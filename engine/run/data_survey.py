@@ -41,7 +41,7 @@ class DataSurvey:
 
     def add(self, batch: Batch) -> None:
         """Take a batch."""
-        area = batch.labels.area.numpy()  # on the host, where it was made
+        area = batch.area.numpy()
         self._area += area.sum(0)
         self._holding += (area > 0).sum(0)
         self._holding[:, 0] += len(batch)

@@ -21,6 +21,7 @@ from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import Ranks, join
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.passes.decoding import can_decode
 from ndissect.engine.run.dissect import dissect, gather_part
 from ndissect.engine.run.drift import Drift, departures, exact_enough, measure_drift
 from ndissect.engine.run.live_progress import LiveProgress
@@ -158,14 +159,15 @@ def _settled(
 
     ``--decode auto`` is settled here: JPEGs are decoded on the GPU if that is exact enough, for all processes alike.
     """
-    console, gpu = request.console, on_gpu(settings.device)
+    console, gpu = request.console, None
     if request.options.decode == "auto":
+        gpu = on_gpu(settings.device)
         settings = replace(settings, jpeg_on=gpu)
     departing = departures(settings, dataset)
     drift = measure_drift(network, dataset, layers, request.protocol, departing) if ranks.rank == 0 else []
     for d in drift:
         console.tell(str(d))
-    if request.options.decode == "auto" and gpu is not None:
+    if gpu is not None:
         exact = bool(ranks.gather(exact_enough(d for d in drift if d.decoder != THREADS))[0])
         settings = replace(settings, jpeg_on=gpu if exact else None)
         if ranks.rank == 0:
@@ -174,8 +176,8 @@ def _settled(
 
 
 def on_gpu(device: torch.device) -> torch.device | None:
-    """Where a GPU decodes JPEGs, None where there is none."""
-    return device if device.type == "cuda" else None
+    """Where a GPU decodes JPEGs, None where there is none, or no decoder for it."""
+    return device if device.type == "cuda" and can_decode(device) else None
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Gatherer:
         """Take the labels of a batch, which are ``labels`` on the device, and keep with them what may fire."""
         self.survey.add(batch)
         if self.peaks:
-            self.peaks.add_labels(batch.images, batch.labels)
+            self.peaks.add_labels(batch.images, batch.area)
         for images, layers in firing:
             some = labels if images == slice(0, len(batch)) else labels[images]
             self.candidates.add(CandidateBatch(batch.images[images], layers), self.bounds(), some)

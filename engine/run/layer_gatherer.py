@@ -165,7 +165,7 @@ def prepare(layers: Sequence[LayerGatherer], maps: Sequence[Tensor], images: Seq
     for layer in layers:
         layer.settle_if_due()
     looks = [layer.look(m, images) for layer, m in zip(layers, maps, strict=True)]
-    counts = iter(torch.stack([count for look in looks for count in look.counts]).tolist())
+    counts = iter(torch.stack([count.double() for look in looks for count in look.counts]).tolist())
     return [
         layer.prepared(look, [next(counts) for _ in look.counts]) for layer, look in zip(layers, looks, strict=True)
     ]

@@ -30,7 +30,7 @@ from torch import Tensor
 from ndissect.engine.machine.device import choose_device, device_name, exact_arithmetic
 from ndissect.engine.measures import cell_search, fused
 from ndissect.engine.measures.cell_work import CellWork
-from ndissect.engine.measures.cells import active_cells
+from ndissect.engine.measures.cells import CellGuess, CellSearch, Limits, active_cells
 from ndissect.engine.measures.label_grid import Placement
 from ndissect.engine.measures.map_work import MapWork
 from ndissect.engine.measures.tally import Tally, compare_at
@@ -121,6 +121,15 @@ def layers(device: torch.device, images: int) -> None:
                 return [given.index.cpu(), given.corners.cpu()]
 
             compare(f"search: {layer}, {dtype}", search, [cells.index, cells.corners])
+
+            def guessed(there: Any = there, limit: Tensor = limit) -> list[Any]:
+                limits, guess, peak = Limits(limit.to(there[0].device)), CellGuess(), there[0].amax((2, 3)).float()
+                for _ in range(2):  # at first nothing can be guessed
+                    search = CellSearch(there[0], peak, limits, there[3], guess)
+                    given = search.end([int(count) for count in search.counts])
+                return [given.index.cpu(), given.corners.cpu()]
+
+            compare(f"search without a wait: {layer}, {dtype}", guessed, [cells.index, cells.corners])
         in_four_ways(layer, images, device)
     print(f"  kernels in use: {fused.why_not() or 'yes'}; search: {cell_search.why_not() or 'yes'}")
 
