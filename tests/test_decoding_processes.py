@@ -240,10 +240,13 @@ def test_they_import_no_torch_and_nothing_from_where_nd_was_started(
     found = decoders()
     assert len(found) == 2
     for process in found:
-        mapped = Path(f"/proc/{process}/maps").read_text()
-        assert "libtorch" not in mapped
-        assert "memfd:nd-batch" in mapped
-        assert "/dev/shm" not in mapped
+
+        def mapped(process: int = process) -> str:
+            return Path(f"/proc/{process}/maps").read_text()
+
+        cli.wait_until(lambda mapped=mapped: "memfd:nd-batch" in mapped(), 30)  # it has started, and read a batch
+        assert "libtorch" not in mapped()
+        assert "/dev/shm" not in mapped()
     assert set(Path("/dev/shm").iterdir()) == shared
     read.close()
     assert not (here / "imported").exists()
@@ -329,7 +332,7 @@ def test_memory_that_is_not_there_is_an_error_that_says_what_to_do(data: Broden)
 OUT = "out.nd.h5"
 IMAGES = 600
 RUN = (
-    *("dissect", "slow.py:network", "-d", "small", "-l", "first", "-b", "20", "--workers", "3"),
+    *("dissect", "slow.py:network", "-d", "small", "-l", "first", "-b", "8", "--workers", "3"),
     *("--top", "3", "--null", "0", "-o", OUT),
 )
 

@@ -159,7 +159,7 @@ class DecodingProcesses:
         """Take one message; NDError where the process has ended."""
         try:
             said = connection.recv()
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:  # between two messages, or in one
             raise self._ended(self._processes[connection], self._begun.get(connection, waited_for)) from error
         if isinstance(said, Begun):
             self._begun[connection] = said.number

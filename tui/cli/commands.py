@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "bench": Entry(
         "bench:bench",
-        "Time a dissection beside decoding and the bare forward pass, on this machine, in one process.",
+        "Time a dissection beside decoding and the bare forward pass, on this machine, within a minute.",
         torch=True,
     ),
     "merge": Entry(
