@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -13,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
+from ndissect.engine.measures.cell_tail import CellTail
 from ndissect.engine.measures.cells import Cells, active_cells
-from ndissect.engine.measures.enlarged import enlarged_above
+from ndissect.engine.measures.enlarged import EnlargedCells, enlarged_above
 from ndissect.engine.measures.label_grid import Placement
 from ndissect.engine.measures.quantile import Quantile
+from ndissect.engine.measures.samples import UnitValues
+from ndissect.engine.measures.tail import Tail
 from ndissect.engine.measures.tally import upsample_dense
 from ndissect.engine.measures.top import TopTracker
 from ndissect.engine.run.layer_gatherer import LayerGatherer, prepare
@@ -151,6 +155,112 @@ def test_enlarged_cells_hold_every_pixel_above_the_bound_once(
     assert found.count.tolist() == (dense > bound[:, None]).sum(1).tolist()
     for values, row, limit in zip(found.value.split(found.count.tolist()), dense, bound, strict=True):
         np.testing.assert_array_equal(values.sort().values, row[row > limit].sort().values)
+
+
+def rectified(seed: int, images: int) -> torch.Tensor:
+    """Mostly zeros, of the last unit nothing else."""
+    maps = (random_maps(seed, images) - 1.5).clamp(min=0)
+    maps[:, -1] = 0
+    return maps
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.integers(0, 10**6),
+    st.lists(st.integers(3, 9), min_size=1, max_size=8),
+    st.sampled_from(UPSAMPLINGS),
+    st.booleans(),
+    st.sampled_from(["right", "too high", "too low", "noise"]),
+    st.lists(st.sampled_from(["asked", "saved", "restored", "too many"]), max_size=2),
+)
+def test_cells_kept_instead_of_their_pixels_give_the_oracle_s_thresholds_whatever_a_sample_says(
+    seed: int, parts: list[int], upsampling: Upsampling, zeros: bool, sample: str, events: list[str]
+) -> None:
+    gathering = Gathering(sum(parts), upsampling, "upsampled")
+    likely, noise = CellTail._likely, np.random.default_rng(seed)
+
+    def told(self: CellTail, *arguments: Any) -> torch.Tensor:
+        value = likely(self, *arguments)
+        by = {"right": 0, "too high": 0.7, "too low": -0.7, "noise": noise.normal(size=UNITS)}[sample]
+        return value + torch.as_tensor(by, dtype=torch.float32)
+
+    keeps = True
+    with (
+        mock.patch.object(CellTail, "_likely", told),
+        mock.patch("ndissect.engine.measures.cell_tail._MORE", 0),
+        mock.patch("ndissect.engine.measures.tail._CELL_BYTES", 10000),
+        mock.patch("ndissect.engine.run.layer_gatherer._PIXELS_OF_A_CELL", 1),
+    ):
+        for number, images in enumerate(parts):
+            gathering.give((rectified if zeros else random_maps)(seed + number, images))
+            tail = gathering.layer.quantile.tail
+            assert tail is not None
+            assert tail.keeps_cells is keeps
+            event = events[number] if number < len(events) else ""
+            if event == "asked":
+                gathering.layer.quantile.so_far()
+            elif event == "saved":
+                tail.state()  # and goes on
+            elif event == "restored":
+                gathering.save_and_restore()
+            elif event == "too many":
+                tail.settle()
+            keeps = keeps and event not in ("restored", "too many")
+        gathering.check()
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 300), st.booleans(), st.integers(1, 4))
+def test_values_that_come_beside_cells_are_ranked_with_their_pixels(
+    seed: int, kept: int, zeros: bool, images: int
+) -> None:
+    of_cells, others = ((rectified if zeros else random_maps)(seed + n, m) for n, m in enumerate((3, images)))
+    axes, tail = axes_of("half-pixel"), Tail(UNITS, kept, torch.device("cpu"))
+    dense = upsample_dense(torch.cat([of_cells, others]), *axes, "half-pixel").transpose(0, 1)
+    tail.take(EnlargedCells.of(active_cells(of_cells, tail.bound, "half-pixel"), Placement(*axes)))
+    tail.take(UnitValues.above(dense[:, 3:].reshape(UNITS, -1), tail.bound))
+    with (
+        mock.patch("ndissect.engine.measures.cell_tail._MORE", 0),
+        mock.patch("ndissect.engine.measures.tail._PIXELS_AT_ONCE", 100),
+    ):
+        tail.settle_if_due()
+    rows = np.sort(dense.reshape(UNITS, -1).numpy(), 1)[:, ::-1]
+    for rank in {1, min(2, kept), kept // 2 + 1, kept}:
+        tail.start([rows.shape[1] - rank] * UNITS, [rows.shape[1]] * UNITS)
+        low, high = tail.order_statistics()
+        np.testing.assert_array_equal(low, rows[:, rank - 1])
+        np.testing.assert_array_equal(high, rows[:, max(rank - 2, 0)])
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.integers(0, 10**6),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.tuples(st.integers(7, 20), st.integers(7, 20)),
+    st.sampled_from(UPSAMPLINGS),
+)
+def test_pixels_are_counted_and_taken_from_their_cells(
+    seed: int, shape: tuple[int, int], grid: tuple[int, int], upsampling: Upsampling
+) -> None:
+    maps, axes = random_maps(seed, 3, shape), axes_of(upsampling, shape, grid)
+    all_cells = active_cells(maps, torch.full((UNITS,), -torch.inf), upsampling)
+    cells = EnlargedCells.of(all_cells, Placement(*axes))
+    low, high = torch.tensor([1.0, -0.5, 2.0, -torch.inf]), torch.tensor([1.5, torch.inf, 2.0, 0.03])
+    dense = upsample_dense(maps, *axes, upsampling).transpose(0, 1).reshape(UNITS, -1)
+    with mock.patch("ndissect.engine.measures.enlarged._ROWS_AT_ONCE", (100, 100)):
+        count, inside = cells.between(low, high)
+        reach, holds = cells.reaching(low)
+    above = (dense > low[:, None]).sum(1)
+    assert count.tolist() == above.tolist()
+    for values, row, least, most in zip(inside.value.split(inside.count.tolist()), dense, low, high, strict=True):
+        np.testing.assert_array_equal(values.sort().values, row[(row > least) & (row <= most)].sort().values)
+    assert (reach >= above).all()
+    assert (reach <= (dense >= low[:, None]).sum(1)).all()
+    left = cells.chosen(holds).values_above(low)
+    assert left.count.tolist() == above.tolist()
+    everything, share = cells.sample(torch.full((UNITS,), -torch.inf))
+    assert share == 1 / 16
+    assert sum(map(len, everything)) > 0
 
 
 @pytest.mark.parametrize("over", ["raw", "upsampled"])

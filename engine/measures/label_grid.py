@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from itertools import product
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,6 +34,20 @@ class Placement:
         pixel = y[:, None, :, None] * self.width + x[None, :, None, :]
         self.wy, self.wx = torch.from_numpy(wy).to(device), torch.from_numpy(wx).to(device)
         self.pixel = torch.from_numpy(pixel.reshape(-1, y.shape[1] * x.shape[1])).to(device)
+
+    def sizes(self) -> Tensor:
+        """((h + 1) (w + 1),) int64: how many target pixels each cell has."""
+        high, wide = (~self.wy.isnan()).sum(1), (~self.wx.isnan()).sum(1)
+        return (high[:, None] * wide).view(-1)
+
+    def thinned(self, step: int) -> Iterator[Placement]:
+        """The same cells with every ``step``-th row and column of their pixels: once for each that can be the first."""
+        pixel = self.pixel.view(-1, self.wy.shape[1], self.wx.shape[1])
+        for y, x in product(range(step), repeat=2):
+            other = copy.copy(self)
+            other.wy, other.wx = self.wy[:, y::step], self.wx[:, x::step]
+            other.pixel = pixel[:, y::step, x::step].flatten(1)
+            yield other
 
 
 def _blocks(axis: Axis) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
@@ -15,9 +14,11 @@ from torch import Tensor
 
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.state import demand_form
-from ndissect.engine.measures.cells import Cells
+from ndissect.engine.measures.cell_tail import CellTail
+from ndissect.engine.measures.enlarged import EnlargedCells
 from ndissect.engine.measures.guess import places
 from ndissect.engine.measures.radix import RadixSelection
+from ndissect.engine.measures.samples import CellSamples, UnitValues
 
 # Values that are cut back at once; it takes some 12 bytes for each.
 _CUT_AT_ONCE = 1 << 23
@@ -27,6 +28,10 @@ _WAITING_SHARE, _WAITING = 2, 1 << 22
 _FRESH_SHARE = 0.25
 # Units whose tails are searched at once: a histogram takes a megabyte a unit.
 _UNITS_TOGETHER = 64
+# Bytes that cells may take for each value that is kept: as many as the buffer would.
+_CELL_BYTES = 8
+# Pixels of cells that are enlarged at once where the values themselves are needed.
+_PIXELS_AT_ONCE = 1 << 24
 
 
 def tail_length(total: int, q: Fraction) -> int:
@@ -34,70 +39,8 @@ def tail_length(total: int, q: Fraction) -> int:
     return min(total, math.ceil(q * total + Fraction(1, 2)))
 
 
-@dataclass(frozen=True)
-class UnitValues:
-    """Values (M,) float32, unit after unit, of which ``count`` (U,) int64 are of each."""
-
-    count: Tensor
-    value: Tensor
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def of_each(self, of_unit: Tensor) -> Tensor:
-        """(M,): for each value what ``of_unit`` (U,) says of its unit."""
-        return torch.repeat_interleave(of_unit, self.count, output_size=len(self.value))
-
-    @classmethod
-    def above(cls, values: Tensor, limit: Tensor) -> UnitValues:
-        """Those of ``values`` (U, n) float32 above ``limit`` (U,), not NaN; the host waits."""
-        above = values > limit[:, None]
-        return cls(above.sum(1), values[above])
-
-
-@dataclass(frozen=True)
-class CellSamples:
-    """The samples of maps that lie in some of their cells (ndissect.engine.measures.cells), each of them once.
-
-    ``shape``: (N, U, h + 1, w + 1), the cells that there are; ``index`` (M,): the places of these; ``corner`` (M,)
-    float32: the sample top left of each.
-    """
-
-    shape: tuple[int, int, int, int]
-    index: Tensor
-    corner: Tensor
-
-    @classmethod
-    def of(cls, cells: Cells) -> CellSamples:
-        """All samples above a limit lie in the cells that have a corner above it."""
-        return cls(cells.shape, cells.index, cells.corners[0].clone())  # the other corners may be let go of
-
-    @classmethod
-    def joined(cls, several: Sequence[CellSamples]) -> CellSamples:
-        """Those of several batches, whose places are then no longer distinct."""
-        return cls(several[0].shape, torch.cat([s.index for s in several]), torch.cat([s.corner for s in several]))
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def units(self) -> Tensor:
-        """(M,): the unit of each."""
-        _, U, rows, cols = self.shape
-        return self.index // (rows * cols) % U
-
-    def samples(self) -> Tensor:
-        """(M,): ``corner``, and NaN where it lies in the padding.
-
-        Each sample is the corner top left of exactly one cell, which is neither in the first row nor in the first
-        column.
-        """
-        _, _, rows, cols = self.shape
-        place = self.index % (rows * cols)
-        return torch.where((place >= cols) & (place % cols > 0), self.corner, torch.nan)
-
-
 #: Values of which some wait to be put into a tail.
-Samples = UnitValues | CellSamples
+Samples = UnitValues | CellSamples | EnlargedCells
 
 
 class Tail:
@@ -105,19 +48,42 @@ class Tail:
 
     What exceeds the unit's bound, its ``kept``-th largest value so far, is rare once the stream has run for a while.
     Values wait in a list until there are enough of them, or somebody asks: taking them costs the host nothing.
+
+    As long as there are cells of enlarged maps alone, those are kept instead of their pixels, and there is no buffer.
     """
 
     def __init__(self, units: int, kept: int, device: torch.device) -> None:
         self._kept = kept
+        self._cells: CellTail | None = CellTail(units, kept, device)
         #: No threshold will be below: the ``kept``-th largest value some time ago, -inf before there were as many.
         self.bound = torch.full((units,), -torch.inf, device=device)
         #: Whether a bound is above -inf.
         self.raised = False
-        self._buffer = torch.full((units, 2 * kept), -torch.inf, device=device)
+        self._made: torch.Tensor | None = None  # the buffer
         self._filled = torch.zeros(units, dtype=torch.int64, device=device)
+        self._short = False  # whether rows may lack values that equal the bound
         self._fresh = 0  # values that came into the buffer since it was cut
         self._waiting: list[Samples] = []
         self._selected: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def _buffer(self) -> Tensor:
+        if self._made is None:
+            self._made = torch.full((len(self.bound), 2 * self._kept), -torch.inf, device=self.bound.device)
+        return self._made
+
+    @property
+    def keeps_cells(self) -> bool:
+        """Whether cells are kept instead of their pixels."""
+        return self._cells is not None and not self._waiting
+
+    def copy(self) -> Tail:
+        """Another with the same values, which takes more by itself."""
+        other = copy.copy(self)
+        other._waiting = list(self._waiting)
+        other._cells = None if self._cells is None else self._cells.copy()
+        other._made = None if self._made is None else self._made.clone()
+        return other
 
     def prepared(self, values: Tensor) -> Callable[[], None]:
         """What takes ``values`` (U, n) float32, NaN passed over; all that may run out of memory is done."""
@@ -125,8 +91,7 @@ class Tail:
 
     def with_values(self, values: Tensor) -> Tail:
         """Another, which has these finite values (U, n) float32 as well, and a bound where they are enough for one."""
-        other = copy.copy(self)
-        other._buffer, other._waiting = self._buffer.clone(), list(self._waiting)
+        other = self.copy()
         other.settle()
         if values.shape[1] < self._kept:
             other.take(UnitValues.above(values, other.bound))
@@ -140,11 +105,30 @@ class Tail:
 
     def take(self, values: Samples) -> None:
         """Take all values of some maps that are above the bound, and any others."""
-        if len(values):
+        if isinstance(values, EnlargedCells) and self._cells is not None and not self._waiting:
+            self._cells.take(values)
+        elif len(values):
             self._waiting.append(values)
 
+    def raise_bound(self) -> None:
+        """Raise the bound by the cells that are kept, as far as they allow."""
+        if self._cells is not None:
+            self._cells.raise_bound()
+            self._bound_of_cells(self._cells)
+
+    def _bound_of_cells(self, cells: CellTail) -> None:
+        if self.bound is not cells.bound:
+            self.bound = cells.bound
+            self.raised = bool((self.bound > -torch.inf).any())
+
     def settle_if_due(self) -> None:
-        """Put what waits into the buffer where it is much."""
+        """Put what waits into the buffer where it is much, and raise the bound where many cells have come."""
+        if self._cells is not None:
+            most = _CELL_BYTES * len(self.bound) * self._kept
+            self._cells.raise_if_due(most)
+            self._bound_of_cells(self._cells)
+            if self._waiting or self._cells.nbytes > most:
+                self.settle()
         waiting = sum(map(len, self._waiting))
         if waiting > min(_WAITING_SHARE * len(self.bound) * self._kept, _WAITING):
             self.settle()
@@ -154,16 +138,23 @@ class Tail:
 
         Out of memory half-way, what is not in the buffer still waits.
         """
+        if self._cells is not None:
+            parts = self._cells.cells.parts(_PIXELS_AT_ONCE) if len(self._cells) else []
+            self._waiting, self._cells, self._short = [*self._waiting, *parts], None, self.raised
         samples = [s for s in self._waiting if isinstance(s, CellSamples)]
         if samples:
             others = [s for s in self._waiting if not isinstance(s, CellSamples)]
             self._waiting = [self._sorted(CellSamples.joined(samples)), *others]
         while self._waiting:
             values = self._waiting[0]
+            if isinstance(values, EnlargedCells):
+                self._waiting[0] = values = values.values_above(self.bound)
             assert isinstance(values, UnitValues)
             self._put(values)
             if self._fresh >= len(self.bound) * self._kept * _FRESH_SHARE:
                 self._cut()
+        if self._short:
+            self._fill_up()
 
     def _sorted(self, samples: CellSamples) -> UnitValues:
         """The samples above the bound, unit after unit."""
@@ -199,19 +190,32 @@ class Tail:
     def _cut(self) -> None:
         """Cut each row back to its ``kept`` largest values, of which the least is the bound.
 
-        A row with fewer is filled up with -inf, which lies below all others and so changes no rank from the top.
+        A row with fewer is filled up with its bound, which as many values reach, or with -inf before there is one: that
+        lies below all others and so changes no rank from the top.
         """
         bound, step = [], max(1, _CUT_AT_ONCE // self._buffer.shape[1])
         for start in range(0, len(self._buffer), step):
             rows = self._buffer[start : start + step]
-            largest = _largest(rows, self._kept)
+            least = self.bound[start : start + step, None]
+            largest = _largest(rows, self._kept).maximum(least)
             bound.append(largest.amin(1))
             rows[:, : self._kept] = largest
             rows[:, self._kept :] = -torch.inf
         self.bound, self._filled, self._fresh = torch.cat(bound), torch.full_like(self._filled, self._kept), 0
         self.raised = self.raised or bool((self.bound > -torch.inf).any())
 
+    def _fill_up(self) -> None:
+        """Make what lacks in rows, and what is below, equal to their bound, which ``kept`` values of each reach."""
+        filled = torch.where(self.bound > -torch.inf, self._filled.clamp(min=self._kept), self._filled)
+        there = torch.arange(self._buffer.shape[1], device=self.bound.device) < filled[:, None]
+        self._buffer.copy_(torch.where(there, self._buffer.maximum(self.bound[:, None]), self._buffer))
+        self._filled, self._short = filled, False
+
     def state(self) -> dict[str, Tensor]:
+        if self._cells is not None and not self._waiting and len(self._cells):
+            other = self.copy()  # this one goes on with its cells
+            other.settle()
+            return other.state()
         self.settle()
         filled = torch.arange(self._buffer.shape[1], device=self.bound.device) < self._filled[:, None]
         state = {"tail": self._buffer[filled], "filled": self._filled, "bound": self.bound}
@@ -227,7 +231,7 @@ class Tail:
         demand_form(state, {"tail": self._buffer.new_zeros(int(state["filled"].sum()))})
         self._filled, self.bound = state["filled"].to(device), state["bound"].to(device)
         self.raised = bool((self.bound > -torch.inf).any())
-        self._waiting, self._fresh = [], int(self._filled.sum())
+        self._waiting, self._fresh, self._cells, self._short = [], int(self._filled.sum()), None, False
         self._buffer.fill_(-torch.inf)
         filled = torch.arange(self._buffer.shape[1], device=device) < self._filled[:, None]
         self._buffer[filled] = state["tail"].to(device)
@@ -240,7 +244,8 @@ class Tail:
         self._from_top = [n - k for k, n in zip(from_top, counts, strict=True)]
 
     def end_pass(self, ranks: Ranks) -> bool:
-        self.settle()
+        if not self.keeps_cells:
+            self.settle()
         if ranks.size > 1:
             self._selected = selected([self.state()], self._from_top, ranks)
         return False
@@ -249,6 +254,10 @@ class Tail:
         """x[k] and x[k + 1] (or x[k] again, at the top) of each unit, float32; 0 for a unit without values."""
         if self._selected is not None:
             return self._selected
+        if self.keeps_cells and self._cells is not None and len(self._cells):
+            low, high = self._cells.order_statistics(self._from_top)
+            self._bound_of_cells(self._cells)
+            return low, high
         self.settle()
         low, high = np.zeros(len(self._filled), np.float32), np.zeros(len(self._filled), np.float32)
         for u, (row, filled, from_top) in enumerate(

@@ -17,16 +17,21 @@ from torch import Tensor
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.measures.candidates import may_fire, smaller
 from ndissect.engine.measures.cells import CellGuess, Cells, CellSearch, Limits, active_cells
-from ndissect.engine.measures.enlarged import enlarged_above
+from ndissect.engine.measures.enlarged import EnlargedCells
 from ndissect.engine.measures.label_grid import Placement
 from ndissect.engine.measures.quantile import Quantile
-from ndissect.engine.measures.tail import CellSamples, Samples, Tail
+from ndissect.engine.measures.samples import CellSamples
+from ndissect.engine.measures.tail import Samples, Tail
 from ndissect.engine.measures.tally import upsample_dense
 from ndissect.engine.measures.top import Rivals, RivalSearch, TopTracker
 from ndissect.store.protocol import Protocol
 
 # Values that are looked at together while no bound is known.
 _VALUES_AT_ONCE = 1 << 25
+# Cells likewise.
+_CELLS_AT_ONCE = 1 << 22
+# Cells are kept instead of their pixels where they have so many.
+_PIXELS_OF_A_CELL = 16
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class LayerGatherer:
 
     def _first(self, tail: Tail, maps: Tensor) -> Tail:
         """``tail`` with the values of finite ``maps``, while no bound is known: the first of them give one."""
+        if self._protocol.quantile_over == "upsampled" and tail.keeps_cells and self._has_large_cells(tail):
+            return self._first_cells(tail, maps)
         start, images = 0, max(1, _VALUES_AT_ONCE // (maps.shape[1] * self._count(maps[:1])))
         while start < len(maps) and not tail.raised:
             tail = tail.with_values(self._values(maps[start : start + images]))
@@ -122,6 +129,26 @@ class LayerGatherer:
             tail.settle()
             start *= 2
         return tail
+
+    def _first_cells(self, tail: Tail, maps: Tensor) -> Tail:
+        """``tail`` with the cells of finite ``maps``, while no bound is known."""
+        tail, (_, U, h, w) = tail.copy(), maps.shape
+        step = max(1, _CELLS_AT_ONCE // (U * (h + 1) * (w + 1)))
+        for start in range(0, len(maps), step):
+            some = maps[start : start + step]
+            tail.take(self._samples(active_cells(some, tail.bound, self._protocol.upsampling), tail.bound))
+            tail.settle_if_due()
+        if not tail.raised:
+            tail.raise_bound()
+        return tail
+
+    def _has_large_cells(self, tail: Tail) -> bool:
+        return self._placed(tail.bound.device).pixel.shape[1] >= _PIXELS_OF_A_CELL
+
+    def _placed(self, device: torch.device) -> Placement:
+        if self._placement is None:
+            self._placement = Placement(*self._geometry.axes, device)
+        return self._placement
 
     def _odd(self, look: Look) -> Gathered:
         """The same where a value is not finite."""
@@ -137,9 +164,9 @@ class LayerGatherer:
         """All values above ``bound`` (U,), which lie in ``cells``."""
         if self._protocol.quantile_over == "raw":
             return CellSamples.of(cells)
-        if self._placement is None:
-            self._placement = Placement(*self._geometry.axes, bound.device)
-        return enlarged_above(cells, bound, self._placement)
+        enlarged = EnlargedCells.of(cells, self._placed(bound.device))
+        tail = self.quantile.tail
+        return enlarged if tail and tail.keeps_cells else enlarged.values_above(bound)
 
     def _values(self, maps: Tensor) -> Tensor:
         """(U, n): all values of ``maps`` whose quantile is asked for."""
