@@ -193,7 +193,8 @@ def test_a_run_that_is_stopped_goes_on_there(
     assert_equal(outcome.dissection, expected)
 
 
-def test_the_host_waits_once_for_a_batch(subject: Subject, gpu: PretendedGpu) -> None:
+def test_the_host_waits_once_for_a_batch(subject: Subject, gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pieces._CELLS, "cuda", 512)  # several pieces: the first also makes tables
     waits = Waits(gpu)
     with gpu:
         subject.dissect(protocol_of("half-pixel"), waits, device=torch.device("cuda"))
