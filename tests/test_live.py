@@ -27,6 +27,7 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.subset import Subset
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Phase, Progress
+from ndissect.engine.measures import pieces
 from ndissect.engine.measures.candidates import CandidateBatch
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
@@ -240,6 +241,7 @@ def test_results_that_would_take_too_long_are_given_up_half_way(inputs: Path, mo
         whole(counter, batch, *labels)
 
     monkeypatch.setattr(MaskCounter, "_count_batch", slowly)
+    monkeypatch.setitem(pieces._CELLS, "cpu", 1)  # each batch is counted by itself
     seen: list[int] = []
     outcome = run(inputs, Slow(pause=0.0), lambda d, n: seen.append(n))
     assert not seen

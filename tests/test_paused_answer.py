@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import cli
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from faults import nd_in, numbers, stopped
+from faults import held, nd_in, numbers
 from pausing import Notes, Pause, Pausing, digest, edit_sealed
 
 from ndissect.engine.measures.candidates import CandidateBatch
@@ -200,7 +201,10 @@ def test_a_command_stopped_by_ctrl_c_ends_as_one_that_was_not(stoppable_inputs: 
     (folder / OUT).unlink()
     before = 0.0
     for at in ("3", "4"):
-        assert stopped(folder, *RUN, by=signal.SIGINT, STOP_AT=at).returncode == 130
+        with held(folder, *RUN, STOP_AT=at) as command:
+            time.sleep(0.3)  # more than what is told is rounded to
+            command.signal(signal.SIGINT)
+        assert command.end().returncode == 130
         [run] = cli.json_of("status", folder=folder)["runs"]
         assert run["seconds"] > before, "what was spent before counts"
         before = run["seconds"]
