@@ -5,7 +5,7 @@
 Parts, and about how long each takes on two quiet cores (without names: all, in this order; images are made once, which
 takes half a minute); no bench of them goes on for more than five minutes on a busy machine, and says what it left out:
 
-    operations   torch operations and waits a batch, ResNet-18 layer4, batch of 64                      20 s
+    operations   torch operations and waits a batch, ResNet-18 layer4, batch of 64                      40 s
     free         a network that costs nothing, its whole dissection / decoding and forward pass         60 s
     layer4       ResNet-18 layer4, likewise, and the forward pass inside of it / the bare one          180 s
     layers       likewise, layer1 to layer4                                                            220 s
@@ -166,7 +166,7 @@ def of_bench(part: str, what: str, m: Bench, goal: float) -> list[Figure]:
 
 
 def operations(machine: Machine) -> list[Figure]:
-    network, batches = resnet18(), 8
+    network, batches = resnet18(), 16
     layers = layers_of(network, "layer4")
     settings = replace(machine.settings, null=4)
 
