@@ -42,10 +42,11 @@ def decoders(of: int | None = None) -> list[int]:
     """The processes that decode for process ``of``, for this one without."""
     found = []
     for task in Path(f"/proc/{of or os.getpid()}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"decoding_process" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
+        with contextlib.suppress(OSError):  # a thread that has ended
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    if b"decoding_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        found.append(int(child))
     return found
 
 
