@@ -38,6 +38,8 @@ WRONG = {
     "a layer that is no map": (("-l", "pooled"), 2, ("pooled (AdaptiveAvgPool2d) cannot be dissected", "units")),
     "text as weights": (("--weights", "text.pt"), 1, ("text.pt is not a checkpoint", ".safetensors")),
     "code as weights": (("--weights", "evil.pt"), 1, ("evil.pt holds more than tensors", "could run code")),
+    "a deviation of nothing": (("--std", "0.2,0,0.2"), 2, ("--std '0.2,0,0.2'", "above 0")),
+    "a mean that is no number": (("--mean", "0.5,nan"), 2, ("--mean '0.5,nan' is no list of numbers", "0.485")),
     "unknown network": (("nothing.here:net",), 2, ("no module named nothing.here", "torchvision:NAME")),
 }
 

@@ -162,13 +162,13 @@ class CellSearch:
             # Copies, which let go of what the guess was too large by.
             index = self._index[: counts[0]].to(_kind(N, U, (h + 1) * (w + 1)), copy=True)
             corners = self._corners[:, : counts[0]].clone(memory_format=torch.contiguous_format)
-            found = Cells((N, U, h + 1, w + 1), index, corners)
+            cells = Cells((N, U, h + 1, w + 1), index, corners)
         else:
-            found = active_cells(self._maps, self._limits.limit, self._upsampling, self._peak)
+            cells = active_cells(self._maps, self._limits.limit, self._upsampling, self._peak)
             maps = counts[1:] or (int(_above(self._peak, self._limits.limit, self._upsampling).sum()),)
-            counts = len(found), *maps
+            counts = len(cells), *maps
         self._guess.learn(N, *counts)
-        return found
+        return cells
 
 
 class CellGuess:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ndissect.engine.machine.ranks import Ranks
 from ndissect.engine.machine.state import demand_form
 from ndissect.engine.measures import fused
 from ndissect.engine.measures.cell_work import CellWork
@@ -207,14 +206,6 @@ class ConceptTally:
         demand_form(state, self.state())
         for name, mine in self.state().items():
             mine.copy_(state[name])
-
-    def shared(self, ranks: Ranks) -> ConceptTally:
-        """What all processes have counted, in a tally of its own."""
-        everyone = ConceptTally(self._area.shape[1] - 1, len(self._area))
-        everyone.restore(self.state())
-        for total in everyone.state().values():
-            ranks.sum(total)
-        return everyone
 
     def counts(self, slots: slice = _ALL) -> ConceptCounts:
         """What was counted so far for some slots."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,10 @@ def network_loader(options: Options) -> Callable[[], Network]:
         _require_file(options.weights, "--weights takes a .safetensors or .pt file")
     size = parse_size(options.size, "--size") if options.size else None
     mean, std = _floats(options.mean, "--mean"), _floats(options.std, "--std")
+    if std is not None and min(std) <= 0:
+        raise WrongUse(
+            f"--std '{options.std}': images are divided by it, so each is above 0", "for example 0.229,0.224,0.225"
+        )
 
     def load() -> Network:
         from ndissect.engine.machine.memory import parse_bytes  # noqa: PLC0415 - torch takes seconds to import
@@ -66,6 +71,9 @@ def _floats(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(x) for x in text.split(","))
+        numbers = tuple(float(x) for x in text.split(","))
     except ValueError:
-        raise WrongUse(f"{option} '{text}' is no list of numbers", "for example 0.485,0.456,0.406") from None
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise WrongUse(f"{option} '{text}' is no list of numbers", "for example 0.485,0.456,0.406")
+    return numbers
