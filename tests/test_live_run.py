@@ -15,7 +15,8 @@ import cli
 import numpy as np
 import pytest
 from cli import wait_until
-from test_live import LAYERS, by_hand, shown
+from test_live import LAYERS, shown
+from test_publishing import by_hand
 
 from ndissect.store.live import Run, partial_file, read_run, run_file
 from ndissect.store.reader import Store
