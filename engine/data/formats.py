@@ -7,7 +7,9 @@ Runs, ``nd data info``, ``nd data check`` and ``nd data pack`` then work with it
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -28,23 +30,31 @@ class _Open(Protocol):
 class DataFormat:
     """One format.
 
-    ``name``: as messages call it. ``signs``: the files that define a data set of this format; a folder that holds one
-    of them is one, beside ``images/``. ``open``: reads and checks the tables of a folder; ``report`` receives every
-    fault and the reading goes on, without it the first fault is raised; an image of more than ``max_pixels`` is not
-    read.
+    ``key``: as ``--format`` takes it; ``name``: as messages call it; ``holds``: what a folder of this format holds, in
+    words; ``owns``: whether a folder is one, which looks at the names of few files. ``open``: reads and checks the
+    tables of a folder; ``report`` receives every fault and the reading goes on, without it the first fault is raised;
+    an image of more than ``max_pixels`` is not read.
     """
 
+    key: str
     name: str
-    signs: tuple[str, ...]
+    holds: str
+    owns: Callable[[Path], bool]
     open: _Open
 
-    def owns(self, folder: Path) -> bool:
-        """Whether ``folder`` is a data set of this format."""
-        return any((folder / sign).exists() for sign in self.signs)
+
+#: The tables of Broden: a folder with one of them is meant to be such a data set.
+BRODEN_SIGNS = ("index.csv", "label.csv")
+
+
+def _holds_one(signs: tuple[str, ...], folder: Path) -> bool:
+    return any((folder / sign).exists() for sign in signs)
 
 
 #: Every format that is known. A folder is opened by the first that owns it.
-FORMATS = (DataFormat("Broden", ("index.csv", "label.csv"), Broden),)
+FORMATS = (
+    DataFormat("broden", "Broden", "index.csv, label.csv and images/", partial(_holds_one, BRODEN_SIGNS), Broden),
+)
 
 
 def open_dataset(folder: Path, note: Note | None = None, max_pixels: int | None = None) -> ConceptDataset:
@@ -81,7 +91,7 @@ def find_dataset(text: str) -> Path:
         return path
     if os.path.exists(path):  # noqa: PTH110
         archive = path.suffix.lower() == ".zip"
-        tables = ", or ".join(" and ".join(f.signs) for f in FORMATS)
+        tables = ", or ".join(f.holds for f in FORMATS)
         hint = "Unpack it and pass the folder" if archive else f"Pass the folder that holds {tables}"
         raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder", hint)
     if len(path.parts) == 1 and ".." not in path.parts:
@@ -105,10 +115,11 @@ def _format_of(folder: Path) -> DataFormat | None:
 def _not_a_dataset(folder: Path) -> NDError:
     """The error for a folder of no known format, with a guess at what was meant."""
     inside = [path for path in sorted(folder.iterdir()) if os.path.isdir(path) and _format_of(path)]  # noqa: PTH112
-    contents = ", or ".join(f"{', '.join(f.signs)} and images/" for f in FORMATS)
+    contents = ", or ".join(f.holds for f in FORMATS)
     hint = f"Did you mean {inside[0]}?" if inside else f"Pass the folder that holds {contents}"
-    signs = " nor ".join(sign for f in FORMATS for sign in f.signs)
-    return NDError(f"{folder} is not a data set in {_names()} format: it holds neither {signs}", hint)
+    return NDError(
+        f"{folder} is not a data set in {_names()} format: it holds neither {' nor '.join(BRODEN_SIGNS)}", hint
+    )
 
 
 def _names() -> str:

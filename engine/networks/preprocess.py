@@ -125,6 +125,8 @@ def make_preprocess(
     size: tuple[int, int] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    *,
+    bgr: bool = False,
 ) -> tuple[Preprocess, tuple[str, ...]]:
     """The Preprocess for what came with a network (a transform, or None), and notes for the user.
 

@@ -11,7 +11,7 @@ from torch import nn
 from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.engine.networks.sources import load_module
 from ndissect.engine.networks.spec import parse_spec
-from ndissect.engine.networks.weights import apply_state, digest_of, read_checkpoint
+from ndissect.engine.networks.weights import Checkpoint, apply_state, digest_of, read_checkpoint
 from ndissect.store.errors import NDError, WrongUse
 
 
@@ -42,14 +42,19 @@ def load_network(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     max_weights: int | None = None,
+    *,
+    weights_key: str | None = None,
+    weights_prefix: str | None = None,
+    bgr: bool = False,
 ) -> Network:
     """The network that ``spec`` names, with the weights of a file where one is given.
 
     ``spec`` is written as ndissect.engine.networks.spec says. ``partial``: weights that do not cover the network, or go
     beyond it, are used as far as they fit. ``size`` (rows, columns), ``mean`` and ``std`` (in [0, 1], by channel)
     prepare images where no transform of the network's own does. ``max_weights``: bytes that the weights may take, by
-    default what their file lets expect. WrongUse for a spec that names nothing, NDError where the network's code or
-    weights fail.
+    default what their file lets expect; ``weights_key`` and ``weights_prefix``: which of several sets of weights in the
+    file; ``bgr``: the network takes blue, green and red. WrongUse for a spec that names nothing, NDError where the
+    network's code or weights fail.
     """
     parsed = parse_spec(spec)
     if partial and weights is None:
@@ -60,11 +65,13 @@ def load_network(
     notes: list[str] = []
     left_out: tuple[str, ...] = ()
     if weights is not None:
-        origin, notes, left_out = _load_weights(module, weights, partial, origin, max_weights)
+        checkpoint = read_checkpoint(weights, max_weights, key=weights_key)
+        origin = origin | {"weights_file": str(weights.resolve()), "weights_sha256": checkpoint.sha256}
+        origin, notes, left_out = _load_weights(module, checkpoint, str(weights), partial, weights_prefix, origin)
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
         module = module.float()
         notes.append("The network is in half precision: it runs in float32 here")
-    preprocess, told = make_preprocess(made.transform, made.name, size, mean, std)
+    preprocess, told = make_preprocess(made.transform, made.name, size, mean, std, bgr=bgr)
     module.eval().requires_grad_(False)
     return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told), left_out)
 
@@ -85,12 +92,10 @@ def _plain_module(module: nn.Module, spec: str) -> nn.Module:
 
 
 def _load_weights(
-    module: nn.Module, path: Path, partial: bool, origin: dict[str, str], max_weights: int | None
+    module: nn.Module, checkpoint: Checkpoint, path: str, partial: bool, prefix: str | None, origin: dict[str, str]
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Where the weights came from, what to tell of them, and the keys to which they gave no value."""
-    checkpoint = read_checkpoint(path, max_weights)
-    fit = apply_state(module, checkpoint.state, str(path), partial)
-    origin = origin | {"weights_file": str(path.resolve()), "weights_sha256": checkpoint.sha256}
+    fit = apply_state(module, checkpoint.state, path, partial, prefix=prefix)
     if checkpoint.key:
         origin["weights_key"] = checkpoint.key
     notes = []

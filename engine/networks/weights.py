@@ -62,7 +62,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return read_checkpoint(path).state
 
 
-def read_checkpoint(path: Path, max_bytes: int | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, max_bytes: int | None = None, *, key: str | None = None) -> Checkpoint:
     """The tensors of ``path`` and their provenance; errors as ``load_state``.
 
     ``max_bytes``: what they may take in memory; by default 16 GB, and 8 times what the file has.
@@ -83,7 +83,9 @@ def read_checkpoint(path: Path, max_bytes: int | None = None) -> Checkpoint:
     return Checkpoint(plain_tensors(state, limit), key, digest)
 
 
-def apply_state(module: nn.Module, state: Mapping[str, Tensor], source: str, partial: bool = False) -> Fit:
+def apply_state(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, partial: bool = False, *, prefix: str | None = None
+) -> Fit:
     """Loads ``state`` into ``module`` (cast to its dtypes) and returns what did not fit; prefixes are undone.
 
     Raises NDError listing every key that is missing, unexpected or of another shape, unless ``partial``; and in any

@@ -23,9 +23,12 @@ def asked_for(options: Options, protocol: Protocol, dataset: ConceptDataset) -> 
         "network": options.network,
         "weights": options.weights.name if options.weights else None,  # what is in it is looked at once it is loaded
         "partial": options.partial,
-        "transform": [options.size, options.mean, options.std],
+        "weights_set": [options.weights_key, options.weights_prefix],
+        "transform": [options.size, options.mean, options.std, options.bgr],
         "layers": list(options.layers) or None,
         "all_convs": options.all_convs,
+        "map": options.map,
+        "functional": options.functional,
         "top": options.top,
         "null": options.null,
         "precision": options.precision,
@@ -33,6 +36,13 @@ def asked_for(options: Options, protocol: Protocol, dataset: ConceptDataset) -> 
         "protocol": protocol.to_json(),
         "version": version("ndissect"),
         "data": dataset.tables_digest(),
+        "labels": [
+            options.labeller,
+            options.labeller_classes.name if options.labeller_classes else None,
+            options.labeller_min,
+            options.labeller_size,
+            options.colors,
+        ],
     }
 
 

@@ -43,6 +43,9 @@ def network_loader(options: Options) -> Callable[[], Network]:
             mean=mean,
             std=std,
             max_weights=None if most is None else parse_bytes(most, "--max-weights", "write it as 40GB"),
+            weights_key=options.weights_key,
+            weights_prefix=options.weights_prefix,
+            bgr=options.bgr,
         )
 
     return load

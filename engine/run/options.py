@@ -19,15 +19,24 @@ DECODERS = ("cpu", "gpu", "auto")
 class Options:
     """Everything that decides what a run counts and what it takes. Texts are written as on the command line.
 
-    The network: ``network`` (``demo``, ``torchvision:NAME[@WEIGHTS]``, ``path/file.py:factory``,
-    ``package.module:factory``); ``weights``: a file with its weights, of at most ``max_weights`` (``40GB``) of memory;
-    ``partial``: accept missing and unexpected keys; ``size`` (``224``, ``360x480``), ``mean`` and ``std``
-    (``0.5,0.5,0.5``): its input, where it comes without a transform; ``anyway``: mark what is refused else.
+    The network: ``network`` (``demo``, ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME``, ``hf:OWNER/NAME``,
+    ``path/file.py:factory``, ``package.module:factory``); ``weights``: a file with its weights, of at most
+    ``max_weights`` (``40GB``) of memory;
+    ``weights_key`` and ``weights_prefix``: which of several sets of weights in it; ``partial``: accept missing and
+    unexpected keys; ``size`` (``224``, ``360x480``), ``mean`` and ``std`` (``0.5,0.5,0.5``) and ``bgr``: its input,
+    where it comes without a transform; ``anyway``: mark what is refused else.
 
-    Its layers: ``layers``, names and globs, or ``all_convs``; by default those that suit the network.
+    Its layers: ``layers``, names and globs, or ``all_convs``; by default those that suit the network; ``map``: how
+    maps are made of what they return (``tokens[1:] -> 14x14``, or ``path/file.py:function``); ``functional``: layers
+    that are no modules as well, by their names in torch.fx.
 
-    The images: ``data``, a folder or a downloaded data set, by default the demo's; ``skip_bad``: go on without images
-    that cannot be read; ``max_pixels`` of an image, or of its label maps together.
+    The images: ``data``, a folder or a downloaded data set, by default the demo's; ``format`` of the folder, where it
+    could be of several; ``skip_bad``: go on without images that cannot be read; ``max_pixels`` of an image, or of its
+    label maps together.
+
+    Their labels, where not those of the data: ``labeller``, a segmentation network, written as ``network`` is;
+    ``labeller_classes``: a file with the names of its classes; ``labeller_min``: the score below which a pixel has no
+    label; ``labeller_size``: its input, as ``size``; ``colors``: the names of the pixels' colours.
 
     The protocol: its name, and ``quantile`` (``0.005``, ``5/999``), ``quantile_over``, ``upsampling``, ``grid``,
     ``union``, ``maps`` and ``min_images`` where they differ from it (ndissect.store.protocol).
@@ -55,11 +64,22 @@ class Options:
     maps: str | None = None
     min_images: int = 0
     weights: Path | None = None
+    weights_key: str | None = None
+    weights_prefix: str | None = None
     partial: bool = False
     anyway: bool = False
     size: str | None = None
     mean: str | None = None
     std: str | None = None
+    bgr: bool = False
+    map: str | None = None
+    functional: bool = False
+    format: str | None = None
+    labeller: str | None = None
+    labeller_classes: Path | None = None
+    labeller_min: float = 0.0
+    labeller_size: str | None = None
+    colors: bool = False
     device: str = "auto"
     precision: str = "fp32"
     memory: str | None = None

@@ -35,7 +35,7 @@ _BROWSE = {
 COMMANDS: Mapping[str, Entry] = {
     "dissect": Entry("dissect:dissect", "Dissect layers of a network over labelled images into a store.", torch=True),
     "layers": Entry(
-        "dissect:layers",
+        "layers:layers",
         "List a network's layers that can be dissected: dotted name, module, units, map size.",
         torch=True,
     ),

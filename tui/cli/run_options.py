@@ -17,7 +17,8 @@ from ndissect.tui.cli.options import MAX_PIXELS
 #: called as its field unless it says otherwise.
 DECLARED: Mapping[str, Any] = {
     "network": typer.Argument(
-        metavar="NETWORK", help="demo, torchvision:NAME[@WEIGHTS], path/file.py:factory or package.module:factory."
+        metavar="NETWORK",
+        help="demo, torchvision:NAME[@WEIGHTS], timm:NAME, hf:OWNER/NAME, path/file.py:factory or module:factory.",
     ),
     "layers": typer.Option(
         "--layers", "--layer", "-l", help="Layers by dotted name or glob ('layer?', 'features.*'); repeatable."
@@ -35,14 +36,29 @@ DECLARED: Mapping[str, Any] = {
     "maps": typer.Option(help="A pixel that several maps call the same: once or once-a-map."),
     "min_images": typer.Option(help="Leave out concepts held by fewer images."),
     "weights": typer.Option(help="A .safetensors or .pt file with the network's weights."),
+    "weights_key": typer.Option(metavar="KEY", help="Which of several sets of weights in the file: ema, teacher."),
+    "weights_prefix": typer.Option(metavar="PREFIX", help="What the names of the network's weights begin with there."),
     "partial": typer.Option("--partial", help="Accept weights with missing or unexpected keys."),
     "anyway": typer.Option(
         "--anyway",
         help="Run a network that does not repeat itself, whose maps lie elsewhere or that lacks weights; marks it.",
     ),
-    "size": typer.Option(help="Input size, N or HxW, for a network that comes without a transform."),
+    "size": typer.Option(help="Input size, N or HxW, of a network that comes without a transform."),
     "mean": typer.Option(help="Mean of each channel in [0, 1], R,G,B; likewise."),
     "std": typer.Option(help="Standard deviation of each channel, R,G,B; likewise."),
+    "bgr": typer.Option("--bgr", help="The network takes blue, green, red; likewise."),
+    "map": typer.Option(
+        metavar="HOW", help="Maps of what layers return: 'tokens[1:] -> 14x14', or path/file.py:function."
+    ),
+    "functional": typer.Option("--functional", help="Also layers that are no modules, by their names in torch.fx."),
+    "format": typer.Option(metavar="FORMAT", help="The format of the data, where a folder fits several."),
+    "labeller": typer.Option(
+        metavar="NETWORK", help="Label the images by this segmentation network; written as NETWORK."
+    ),
+    "labeller_classes": typer.Option(metavar="FILE", help="Names of the labeller's classes, one a line, or a table."),
+    "labeller_min": typer.Option(min=0, max=1, help="Pixels that the labeller gives a lower score have no label."),
+    "labeller_size": typer.Option(metavar="SIZE", help="The labeller's input, N or HxW; as --size."),
+    "colors": typer.Option("--colors", help="Label every pixel by the name of its colour, eleven in all."),
     "device": typer.Option(help="auto, cpu, cuda, cuda:1 or mps."),
     "precision": typer.Option(
         help="Arithmetic of the forward pass: fp32 (exact), tf32, bf16 or fp16, which are measured."
