@@ -398,7 +398,7 @@ def test_a_missing_table(data: Path, table: str) -> None:
 def test_a_folder_that_is_no_data_set(tmp_path: Path, data: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(empty, "neither index.csv nor label.csv")
+    refused(empty, "it holds nothing")
     refused(tmp_path / "nowhere", "no folder")
     refused(tmp_path, f"Did you mean {data}")
 
