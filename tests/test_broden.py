@@ -32,7 +32,7 @@ from PIL import Image
 
 from ndissect.engine.data.broden import Broden, split_by_name
 from ndissect.engine.data.formats import find_dataset, open_dataset
-from ndissect.engine.data.images import BadFile, decode_image, numbers_to_rgb, rgb_to_numbers
+from ndissect.engine.data.images import BadFile, decode_image, decode_labels, numbers_to_rgb, rgb_to_numbers
 from ndissect.store.errors import NDError, WrongUse
 
 MINI = Path(__file__).resolve().parents[2] / "shared" / "data" / "broden_mini"
@@ -398,7 +398,7 @@ def test_a_missing_table(data: Path, table: str) -> None:
 def test_a_folder_that_is_no_data_set(tmp_path: Path, data: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(empty, "neither index.csv nor label.csv")
+    refused(empty, "it holds nothing")
     refused(tmp_path / "nowhere", "no folder")
     refused(tmp_path, f"Did you mean {data}")
 
@@ -507,13 +507,27 @@ def test_an_unknown_image_level_label(data: Path, number: str) -> None:
     refused(data, "index.csv", "row 3", "column scene", "dtd/two.png", number)
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "1"])
+def test_grey_and_palette_maps_are_numbers_as_they_stand(data: Path, mode: str) -> None:
+    path = data / "images/dtd/two_object_0.png"
+    numbers = rgb_to_numbers(np.asarray(Image.open(path)))
+    assert numbers.any()
+    if mode == "1":
+        numbers = (numbers == numbers.max()).astype(np.uint16)
+    image = Image.fromarray(numbers if mode == "I;16" else numbers.astype(bool if mode == "1" else np.uint8))
+    if mode == "P":
+        image = Image.fromarray(numbers.astype(np.uint8)).convert("P")
+        image.putdata(numbers.ravel().tolist())
+        image.putpalette([255 - n // 3 for n in range(768)])
+    image.save(path)
+    assert (decode_labels(path.read_bytes(), "a.png", (16, 16)) == numbers).all()
+
+
 @pytest.mark.parametrize(
     ("image", "word"),
     [
-        (Image.new("L", (16, 16)), "8-bit greyscale"),
-        (Image.new("P", (16, 16)), "bit palette"),
+        (Image.new("LA", (16, 16)), "8-bit greyscale with alpha"),
         (Image.new("RGBA", (16, 16)), "8-bit RGB with alpha"),
-        (Image.new("I;16", (16, 16)), "16-bit greyscale"),
         (Image.new("RGB", (16, 15)), "15 x 16"),
     ],
 )

@@ -1,13 +1,15 @@
 """The formats in which a labelled data set may lie on disk, and the one way to open a data set of any of them.
 
-A format is a class with the methods of :class:`ndissect.engine.data.dataset.FolderDataset` and an entry in FORMATS.
-Runs, ``nd data info``, ``nd data check`` and ``nd data pack`` then work with it: none of them knows a format by name.
+A format is a function that opens a folder as a :class:`ndissect.engine.data.dataset.FolderDataset`, mostly as
+:class:`ndissect.engine.data.labelled_files.LabelledFiles`, and an entry in FORMATS. Runs, ``nd data info``,
+``nd data check`` and ``nd data pack`` then work with it: none of them knows a format by name.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Protocol
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, FolderDataset
+from ndissect.engine.data.labelled_files import LabelledFiles
+from ndissect.engine.data.mask_folder import is_mask_folder, open_mask_folder
 from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.packed import Note, find_pack
 from ndissect.engine.data.tables import Report
@@ -46,39 +50,82 @@ class DataFormat:
 #: The tables of Broden: a folder with one of them is meant to be such a data set.
 BRODEN_SIGNS = ("index.csv", "label.csv")
 
+# So many names of a folder are looked at for what was meant, and so deep.
+_LOOKED_AT, _DEEP = 200, 3
+
 
 def _holds_one(signs: tuple[str, ...], folder: Path) -> bool:
     return any((folder / sign).exists() for sign in signs)
 
 
-#: Every format that is known. A folder is opened by the first that owns it.
+#: Every format that is known.
 FORMATS = (
     DataFormat("broden", "Broden", "index.csv, label.csv and images/", partial(_holds_one, BRODEN_SIGNS), Broden),
+    DataFormat("folder", "folder", "images/ and masks/ with files of the same names", is_mask_folder, open_mask_folder),
 )
 
 
-def open_dataset(folder: Path, note: Note | None = None, max_pixels: int | None = None) -> ConceptDataset:
+def open_dataset(
+    folder: Path,
+    note: Note | None = None,
+    max_pixels: int | None = None,
+    *,
+    key: str | None = None,
+    grid: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConceptDataset:
     """The data set in ``folder``, by its pack where there is one; ``note`` is told why a pack is of no use.
 
-    Its tables are read and checked, and no image is opened yet. NDError where the folder is no data set, or names the
-    table, row and column of what is wrong.
+    Its tables are read and checked, and no image is opened yet but for its size, of which ``progress`` is told (images
+    done, images in all). ``key``: of the format, where the folder fits several; ``grid``: on which label maps are
+    wanted, for data sets whose maps are of any size. NDError where the folder is no data set, or names the table, row
+    and column of what is wrong; WrongUse as :func:`format_of`.
     """
-    dataset = open_folder(folder, max_pixels=max_pixels)
+    dataset = open_folder(folder, max_pixels=max_pixels, key=key)
+    if isinstance(dataset, LabelledFiles):
+        for text in dataset.notes:
+            (note or _say_nothing)(text)
+        dataset.read_sizes(progress)
     pack = find_pack(dataset, note)
+    if isinstance(dataset, LabelledFiles) and grid not in (None, dataset.grid):
+        if pack is not None and note:
+            note(f"the pack {pack.folder} is not used: its labels are on a grid of {_by(dataset.grid)}")
+        return dataset.on_grid(grid)
     return dataset if pack is None else pack
 
 
-def open_folder(folder: Path, report: Report | None = None, max_pixels: int | None = None) -> FolderDataset:
+def open_folder(
+    folder: Path, report: Report | None = None, max_pixels: int | None = None, *, key: str | None = None
+) -> FolderDataset:
     """The data set in ``folder`` as its own files have it, packed or not; otherwise as :func:`open_dataset`.
 
     ``report`` receives every fault of the tables and the reading goes on; without it the first fault is raised.
     """
     if not folder.is_dir():
         raise NDError(f"There is no folder {folder}", "Pass the folder of a data set")
-    data_format = _format_of(folder)
-    if data_format is None:
+    return format_of(folder, key).open(folder, report, max_pixels)
+
+
+def format_of(folder: Path, key: str | None = None) -> DataFormat:
+    """The format of the data set in ``folder``: that of ``key``, or else the only one that the folder fits.
+
+    WrongUse where there is no format ``key``, and where several fit; NDError, which says what was looked for, where
+    none does.
+    """
+    if key is not None:
+        named = next((data_format for data_format in FORMATS if data_format.key == key), None)
+        if named is None:
+            keys = [data_format.key for data_format in FORMATS]
+            raise WrongUse(f"There is no format {key}", f"Use {' or '.join(nearest(key, keys) or keys)}")
+        return named
+    fitting = _fitting(folder)
+    if not fitting:
         raise _not_a_dataset(folder)
-    return data_format.open(folder, report, max_pixels)
+    if len(fitting) > 1:
+        what = " and ".join(f"{f.name} ({f.holds})" for f in fitting)
+        choices = " or ".join(f"--format {f.key}" for f in fitting)
+        raise WrongUse(f"{folder} could be a data set of {len(fitting)} formats: {what}", f"Say which: {choices}")
+    return fitting[0]
 
 
 def find_dataset(text: str) -> Path:
@@ -90,9 +137,8 @@ def find_dataset(text: str) -> Path:
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         return path
     if os.path.exists(path):  # noqa: PTH110
-        archive = path.suffix.lower() == ".zip"
-        tables = ", or ".join(f.holds for f in FORMATS)
-        hint = "Unpack it and pass the folder" if archive else f"Pass the folder that holds {tables}"
+        archive = _is_archive(path.name)
+        hint = "Unpack it and pass the folder" if archive else f"Pass the folder; it holds {_contents()}"
         raise WrongUse(f"{text} is {'an archive' if archive else 'a file'}, a data set is a folder", hint)
     if len(path.parts) == 1 and ".." not in path.parts:
         downloaded = cache_folder() / path
@@ -104,23 +150,55 @@ def find_dataset(text: str) -> Path:
         near = nearest(text, list(DOWNLOADS))
         if near:
             raise WrongUse(f"There is no data set {text}", f"Did you mean {' or '.join(near)}?")
-    hint = f"Pass a folder in {_names()} format, or fetch one with `nd data download {DOWNLOADS[0]}`"
+    hint = f"Pass the folder of a data set, or fetch one with `nd data download {DOWNLOADS[0]}`"
     raise WrongUse(f"There is no folder {text}", hint)
 
 
-def _format_of(folder: Path) -> DataFormat | None:
-    return next((data_format for data_format in FORMATS if data_format.owns(folder)), None)
+def _fitting(folder: Path) -> list[DataFormat]:
+    return [data_format for data_format in FORMATS if data_format.owns(folder)]
 
 
 def _not_a_dataset(folder: Path) -> NDError:
     """The error for a folder of no known format, with a guess at what was meant."""
-    inside = [path for path in sorted(folder.iterdir()) if os.path.isdir(path) and _format_of(path)]  # noqa: PTH112
-    contents = ", or ".join(f.holds for f in FORMATS)
-    hint = f"Did you mean {inside[0]}?" if inside else f"Pass the folder that holds {contents}"
-    return NDError(
-        f"{folder} is not a data set in {_names()} format: it holds neither {' nor '.join(BRODEN_SIGNS)}", hint
-    )
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in _entries(folder))
+    more = ", ..." if len(names) > 6 else ""
+    what = f"{folder} is not a data set: it holds {', '.join(names[:6]) + more if names else 'nothing'}"
+    inside = next((path for path in _folders_in(folder) if _fitting(path)), None)
+    archive = next((name for name in names if _is_archive(name)), None)
+    if inside is not None:
+        return NDError(what, f"Did you mean {inside}?")
+    if archive is not None:
+        return NDError(what, f"Unpack {archive} and pass the folder")
+    return NDError(what, f"A data set holds {_contents()}; `nd data init IMAGES MASKS` makes one of your own files")
 
 
-def _names() -> str:
-    return " or ".join(f"{f.name}'s" for f in FORMATS)
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in itertools.islice(entries, _LOOKED_AT) if not entry.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    """The folders below ``folder``, the nearest first, as far as is looked."""
+    level = [folder]
+    for _ in range(_DEEP):
+        level = [Path(e) for up in level for e in sorted(_entries(up), key=lambda e: e.name) if e.is_dir()][:_LOOKED_AT]
+        yield from level
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"))
+
+
+def _contents() -> str:
+    return "; or ".join(f"{f.holds} ({f.name})" for f in FORMATS)
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

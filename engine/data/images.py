@@ -15,15 +15,17 @@ from ndissect.engine.data.image_bombs import MOST_PIXELS, defused
 from ndissect.store.errors import NDError
 from ndissect.store.regular import read_regular
 
-# Named one by one: Pillow also opens formats that start other programs.
-_PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# What Pillow's decoders raise on damaged files, as found by feeding them such files.
-_UNREADABLE = (
+#: The formats of photographs. Named one by one: Pillow also opens formats that start other programs.
+PHOTOGRAPHS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: What Pillow's decoders raise on damaged files, as found by feeding them such files.
+UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, TypeError, KeyError, AttributeError,
     ZeroDivisionError, struct.error, zlib.error, RuntimeError, AssertionError, Image.DecompressionBombError,
 )  # fmt: skip
 # It would be printed beside the error that says the same.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Without loss: a JPEG blurs the numbers of a label map into one another.
+_LABEL_MAPS = ("PNG", "BMP", "TIFF", "GIF")
 _LONGEST_TEXT = 500
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with alpha"}
@@ -65,7 +67,7 @@ def decode_image(data: bytes, file: str, size: tuple[int, int] | None = None) ->
     no image, is truncated or damaged, or is not of ``size`` (H, W).
     """
     try:
-        with Image.open(defused(data), formats=_PHOTOGRAPHS) as image:
+        with Image.open(defused(data), formats=PHOTOGRAPHS) as image:
             # Before decoding: a small file can declare an enormous image.
             if size is not None and (image.height, image.width) != size:
                 raise BadFile(file, f"the image is {image.height} x {image.width} pixels, index.csv says {_by(size)}")
@@ -77,33 +79,59 @@ def decode_image(data: bytes, file: str, size: tuple[int, int] | None = None) ->
                 raise BadFile(file, f"an image of mode {image.mode} is no photograph of 8 or 16 bits")
             # Each step makes an image anew, and a large one is large.
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BadFile(file, f"not a readable image: {_reason(error, data)}") from error
 
 
 def decode_labels(data: bytes, file: str, grid: tuple[int, int]) -> npt.NDArray[np.uint16]:
-    """The label map in ``data``, an 8-bit RGB PNG, as (sh, sw) uint16: concept number = R + 256 G.
+    """The label map in ``data``, a PNG, as (sh, sw) uint16 concept numbers.
 
-    BadFile where the data is no PNG, is truncated or damaged (by its checksums), or is not of ``grid`` (sh, sw).
+    In 8-bit RGB, as Broden writes it, a pixel is the number R + 256 G; in grey of up to 16 bits, or with a palette, it
+    is the number as it stands. BadFile where the data is no such PNG, is truncated or damaged (by its checksums), or is
+    not of ``grid`` (sh, sw).
     """
     if not data.startswith(_PNG_START) or len(data) < 26:
         raise BadFile(file, "not a PNG file" if data else "the file is empty")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if (depth, colour) != (8, 2):
+    if (depth, colour) != (8, 2) and colour not in (0, 3):
         actual = f"{depth}-bit {_PNG_COLOURS.get(colour, 'unknown')}"
-        raise BadFile(file, f"a label map must be 8-bit RGB, this one is {actual}")
+        raise BadFile(file, f"a label map must be 8-bit RGB, greyscale or palette, this one is {actual}")
     if (height, width) != grid:
         raise BadFile(file, f"the label map is {height} x {width} pixels, index.csv says {_by(grid)}")
-    _check_png(data, file)
+    pixels = decode_label_pixels(data, file)
+    # Only the first of several headers was looked at.
+    if pixels.shape[:2] != grid or (pixels.ndim == 3) != (colour == 2):
+        raise BadFile(file, f"a PNG with two headers, the other of {_by(pixels.shape[:2])} pixels")
+    return rgb_to_numbers(pixels.astype(np.uint8, copy=False)) if pixels.ndim == 3 else pixels.astype(np.uint16)
+
+
+def decode_label_pixels(data: bytes, file: str) -> npt.NDArray[np.uint8 | np.uint16]:
+    """The pixels of a label map as they stand: numbers, (h, w) uint8 or uint16, or colours, (h, w, 3) uint8.
+
+    Of a palette the numbers are given, of grey with 1, 2, 4, 8 or 16 bits the grey; an alpha channel is left out.
+    BadFile where the data is no PNG, BMP, TIFF or GIF, or is truncated or damaged. How large the image is must have
+    been looked at before.
+    """
+    depth = 8
+    if data.startswith(_PNG_START):
+        _check_png(data, file)
+        depth = data[24]
     try:
-        with Image.open(defused(data), formats=("PNG",)) as image:
-            # Only the first of several headers was looked at.
-            if (image.height, image.width) != grid or image.mode != "RGB":
-                raise BadFile(file, f"a PNG with two headers, the other of {image.height} x {image.width} pixels")
-            rgb = np.asarray(image)
-    except _UNREADABLE as error:
-        raise BadFile(file, f"not a readable PNG: {_reason(error, data)}") from error
-    return rgb_to_numbers(rgb)
+        with Image.open(defused(data), formats=_LABEL_MAPS) as opened:
+            opened.load()
+            with_alpha = opened.mode in ("RGBA", "LA")
+            image = opened.convert("RGB" if opened.mode == "RGBA" else "L") if with_alpha else opened
+            if image.mode not in ("1", "L", "P", "RGB", "I", "I;16", "I;16L", "I;16B"):
+                raise BadFile(file, f"an image of mode {image.mode} is no label map of 8 or 16 bits")
+            pixels, grey = np.asarray(image), image.mode == "L"
+    except UNREADABLE as error:
+        raise BadFile(file, f"not a readable label map: {_reason(error, data)}") from error
+    if pixels.dtype == np.uint8:
+        # Grey of few bits was spread over all that 8 bits can be.
+        return pixels // (255 // ((1 << depth) - 1)) if grey and depth in (2, 4) else pixels
+    if pixels.dtype != bool and pixels.size and (pixels.min() < 0 or pixels.max() > 0xFFFF):
+        raise BadFile(file, "holds numbers that are larger than 65,535")
+    return pixels.astype(np.uint16)
 
 
 def rgb_to_numbers(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
@@ -150,5 +178,5 @@ def _reason(error: Exception, data: bytes) -> str:
     return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
 
 
-def _by(size: tuple[int, int]) -> str:
+def _by(size: tuple[int, ...]) -> str:
     return f"{size[0]} x {size[1]}"

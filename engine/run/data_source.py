@@ -18,11 +18,19 @@ _TRIED, _USUAL = 100, (224, 224)
 def open_named(options: Options, console: Console) -> ConceptDataset:
     """The data set that ``options.data`` names, packed or not; by itself the demo's, which is made where it is missing.
 
-    WrongUse where there is none of that name; NDError where it cannot be read.
+    Label maps of any size are read on the grid of the protocol that ``options`` name. WrongUse where there is no data
+    set of that name, or where it could be of several formats; NDError where it cannot be read.
     """
     with console.progress() as progress:
         folder = find_named(options.data, progress.step("making the demo's images"))
-    return open_dataset(folder, console.note, options.max_pixels)
+        return open_dataset(
+            folder,
+            console.note,
+            options.max_pixels,
+            key=options.format,
+            grid=options.make_protocol().grid,
+            progress=progress.step("reading the sizes of images"),
+        )
 
 
 def image_size(dataset: ConceptDataset) -> tuple[int, int]:

@@ -281,6 +281,7 @@ class Execution:
         )
         record["run"] |= {"elapsed": round(outcome.before + time.time() - self.request.started, 3)}
         record["run"] |= {"processes": self.ranks.size, "drift": [d.to_json() for d in self.drift]}
+        record["data"] |= {"format": self.request.options.format}
         return record | {"asked": self.asked}
 
     def _publishing(self, live: RunWriter) -> Publish:

@@ -15,6 +15,7 @@ from ndissect.engine.machine.memory import budget
 from ndissect.engine.run.merge import merge, open_shards
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.provenance import skipped
+from ndissect.store.protocol import Protocol
 from ndissect.store.writer import write_store
 
 
@@ -35,7 +36,13 @@ def merge_to_store(
     began = time.time()
     shards = open_shards(folders)
     about: dict[str, Any] = shards[0].about["provenance"]
-    dataset = open_dataset(data or Path(about["data"]["path"]), console.note, options.max_pixels)
+    dataset = open_dataset(
+        data or Path(about["data"]["path"]),
+        console.note,
+        options.max_pixels,
+        key=about["data"].get("format"),
+        grid=Protocol.from_json(shards[0].key["protocol"]).grid,
+    )
     with console.progress() as progress:
         device = choose_device(options.device)
         dissection, survey, seconds = merge(

@@ -1,0 +1,54 @@
+"""The image files below a folder, from one look at each of its folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from ndissect.engine.data.tables import IMAGE_ROWS
+from ndissect.store.errors import NDError
+
+#: The endings of photographs, and of label maps: what loses no number.
+IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+MAP_ENDINGS = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff"))
+
+
+def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -> list[str]:
+    """The files below ``folder`` with one of these endings, sorted: paths relative to it with ``/``; hidden ones not.
+
+    NDError where a folder cannot be read, or where there are more than ``most``.
+    """
+    files: list[str] = []
+    folders, seen = [""], {os.path.realpath(folder)}
+    while folders:
+        below = folders.pop()
+        try:
+            with os.scandir(folder / below) as entries:
+                for entry in entries:
+                    path = f"{below}{entry.name}"
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        # A link may lead back to where it lies.
+                        if not entry.is_symlink() or (real := os.path.realpath(entry.path)) not in seen:
+                            seen |= {real} if entry.is_symlink() else set()
+                            folders.append(f"{path}/")
+                    elif os.path.splitext(entry.name)[1].lower() in endings:  # noqa: PTH122 - of 100,000 names
+                        files.append(path)
+        except OSError as error:
+            raise NDError(f"{folder / below} cannot be read: {error.strerror or error}", "") from error
+        if len(files) > most:
+            raise NDError(f"{folder} holds more than {most:,} images, the most that are read", "")
+    return sorted(files)
+
+
+def stem(path: str) -> str:
+    """A path without the ending of its file's name."""
+    return os.path.splitext(path)[0]  # noqa: PTH122
+
+
+def some(names: Collection[str], most: int = 5) -> str:
+    """The first few of ``names``, and how many more there are."""
+    shown = ", ".join(PurePosixPath(name).as_posix() for name in sorted(names)[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
