@@ -109,10 +109,13 @@ class Figures:
 class FolderDataset(ConceptDataset, Protocol):
     """A data set read from its own files: what a format provides, so that it can be packed, described and checked."""
 
-    image_sizes: npt.NDArray[np.int32]
-    """(N, 2): the height and width of every image."""
     max_pixels: int
     """An image of more pixels is not read, nor are label maps of one image with more in all."""
+
+    @property
+    def image_sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2): the height and width of every image."""
+        ...
 
     def maps_of(self, index: int) -> list[str]:
         """The label maps of image ``index``."""
