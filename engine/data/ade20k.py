@@ -92,8 +92,9 @@ class _Names:
     as_object: Counter[int] = field(default_factory=Counter)
     as_part: Counter[int] = field(default_factory=Counter)
 
-    def add(self, data: bytes, file: str) -> str:
-        """Take the classes that the JSON of an image names; its scene. BadFile where that is no such JSON."""
+    def add(self, data: bytes, file: str) -> tuple[str, frozenset[int]]:
+        """Take the classes that the JSON of an image names; its scene and classes. BadFile where it is no such JSON."""
+        numbers = set()
         annotation = parse_json(data, file).object("annotation")
         for entry in annotation.objects("object"):
             number, name = entry.number("name_ndx"), entry.text("name")
@@ -101,8 +102,9 @@ class _Names:
                 continue  # nobody said what it is
             self.names.setdefault(number, name if name.strip() else f"class {number}")
             level = entry.object("parts").get("part_level")
+            numbers.add(number)
             (self.as_part if level else self.as_object)[number] += 1
-        return _scene(annotation.get("scene"))
+        return _scene(annotation.get("scene")), frozenset(numbers)
 
     def category(self, number: int) -> str:
         """``part`` for a class that is more often part of an object than one by itself, else ``object``."""
@@ -116,6 +118,7 @@ def read_contents(root: Path, say: Report) -> Contents:
     images: list[tuple[Path, tuple[Path, ...], str]] = []
     without: list[str] = []
     left_out: list[BadFile] = []
+    held: list[frozenset[int]] = []
     for folder, files in _folders(root, base):
         maps = _maps(files)
         for image in (name for name in files if name.endswith(".jpg")):
@@ -126,12 +129,13 @@ def read_contents(root: Path, say: Report) -> Contents:
             file = folder / f"{stem}.json"
             try:
                 data = read_file(root / file, file.as_posix(), _JSON_BYTES)
-                scene = names.add(data, file.as_posix())
+                scene, classes = names.add(data, file.as_posix())
             except BadFile as fault:
                 say(fault)
                 continue
             digest.update(hashlib.blake2b(data, digest_size=16).digest())
             images.append((folder / image, tuple(folder / name for name in maps[stem]), scene))
+            held.append(classes)
     if not images:
         say(BadFile(base.as_posix(), "no image in it has label maps (_seg.png) and a .json of the same name"))
     elif without:
@@ -141,7 +145,8 @@ def read_contents(root: Path, say: Report) -> Contents:
     concepts = {n: (name, names.category(n)) for n, name in first_names(names.names, ",").items()}
     concepts |= {number: (f"{scene}-s", "scene") for scene, number in numbers.items()}
     records = tuple(_record(base, *image, numbers) for image in images)
-    return Contents(concept_table(concepts), records, (digest.digest(),), tuple(left_out))
+    with_scenes = tuple(numbers_of | {*record.labels} for numbers_of, record in zip(held, records, strict=True))
+    return Contents(concept_table(concepts), records, (digest.digest(),), tuple(left_out), with_scenes)
 
 
 def _record(base: Path, file: Path, maps: tuple[Path, ...], scene: str, numbers: dict[str, int]) -> ImageRecord:

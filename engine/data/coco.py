@@ -8,8 +8,6 @@ that can be counted and others. A crowd is labelled as what it is a crowd of: it
 from __future__ import annotations
 
 import hashlib
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.broden import split_by_name
-from ndissect.engine.data.coco_masks import BadMask, layered, mask_of
-from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
+from ndissect.engine.data.coco_sources import Instances, PanopticMap, TwoChannelMap
+from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.in_place import (
     IMAGE_ENDINGS,
     Contents,
@@ -35,7 +33,6 @@ from ndissect.engine.data.in_place import (
     split_in,
 )
 from ndissect.engine.data.json_fields import Fields, parse_json
-from ndissect.engine.data.label_maps import read_map_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles, LabelSource
 from ndissect.engine.data.tables import Report
 
@@ -49,7 +46,6 @@ _EXPORTED_FOLDERS = ("train", "valid", "val", "test")
 _CONVERTED, _NO_TABLE = "_detection_format.json", "_categories.json"
 #: Panoptic maps in two channels, category and instance, as the converter takes and makes them.
 _TWO_CHANNELS = "_2ch_format"
-_SHOWN = 8
 
 
 def owns_instances(folder: Path) -> bool:
@@ -70,98 +66,6 @@ def open_instances(root: Path, report: Report | None = None, max_pixels: int | N
 def open_panoptic(root: Path, report: Report | None = None, max_pixels: int | None = None) -> LabelledFiles:
     """The panoptic maps of ``root``; ``report`` receives every fault of the JSON files, else the first is raised."""
     return opened(root, read_contents(root, report or refuse, panoptic=True), report, max_pixels)
-
-
-@dataclass(frozen=True)
-class Instances:
-    """The masks of the instances of one image: a LabelSource without files.
-
-    ``masks``: packed JSON, a list of pairs: concept number, and the segmentation as COCO has it.
-    """
-
-    file: str
-    masks: bytes
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """None: the masks are in the table."""
-        return ()
-
-    def read(self, root: Path, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint16], bytes]:
-        """(M, H, W) uint16 of an image of ``size``: where instances overlap, a pixel has the concepts of all."""
-        data = zlib.decompress(self.masks)
-        try:
-            return layered([(number, mask_of(mask, size)) for number, mask in json.loads(data)], size), data
-        except BadMask as fault:
-            raise BadFile(self.file, str(fault)) from None
-
-
-@dataclass(frozen=True, eq=False)
-class PanopticMap:
-    """A PNG of segments, of which the pixel (R, G, B) is of segment R + 256 G + 65536 B: a LabelSource.
-
-    ``segments`` (K,) uint32, rising, with 0, which is none; ``concepts`` (K,) uint16; ``table``: where they are listed.
-    """
-
-    file: Path
-    segments: npt.NDArray[np.uint32]
-    concepts: npt.NDArray[np.uint16]
-    table: str
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The one file."""
-        return (self.file,)
-
-    def read(self, root: Path, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint16], bytes]:
-        """(1, h, w) uint16 concept numbers; BadFile where the table does not list a segment."""
-        pixels, data = _read_colours(root, self.file, size)
-        wide = pixels.astype(np.uint32)
-        segments = wide[..., 0] | wide[..., 1] << 8 | wide[..., 2] << 16
-        row = np.searchsorted(self.segments, segments).clip(max=len(self.segments) - 1)
-        _check(self.file, segments[self.segments[row] != segments], f"segment {{}}, not listed in {self.table}")
-        return self.concepts[row][None], data
-
-
-@dataclass(frozen=True, eq=False)
-class TwoChannelMap:
-    """A PNG whose red is the category and whose green tells instances apart: a LabelSource.
-
-    ``concepts`` (256,) int32: by category, 0 for none, -1 where ``table`` does not list it.
-    """
-
-    file: Path
-    concepts: npt.NDArray[np.int32]
-    table: str
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The one file."""
-        return (self.file,)
-
-    def read(self, root: Path, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint16], bytes]:
-        """(1, h, w) uint16 concept numbers; BadFile where the table does not list a category."""
-        pixels, data = _read_colours(root, self.file, size)
-        red = pixels[..., 0]
-        concepts = self.concepts[red]
-        _check(self.file, red[concepts < 0], f"category {{}}, not listed in {self.table}")
-        return concepts.astype(np.uint16)[None], data
-
-
-def _read_colours(root: Path, file: Path, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8 | np.uint16], bytes]:
-    data = read_map_file(root, file, size)
-    pixels = decode_label_pixels(data, file.as_posix())
-    if pixels.ndim != 3:
-        raise BadFile(file.as_posix(), "a panoptic map has three colours, this one has numbers")
-    return pixels, data
-
-
-def _check(file: Path, unknown: npt.NDArray[np.integer], words: str) -> None:
-    """BadFile where there are unknown numbers."""
-    if unknown.size:
-        distinct = np.unique(unknown)
-        some = ", ".join(map(str, distinct[:_SHOWN].tolist())) + (", ..." if len(distinct) > _SHOWN else "")
-        raise BadFile(file.as_posix(), f"holds {words.format(some)}")
 
 
 @dataclass(frozen=True)
@@ -196,8 +100,7 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
             digests.append(hashlib.blake2b(data, digest_size=16).digest())
             fields = parse_json(data, file.as_posix())
             del data
-            names = {entry.number("id"): entry.text("name") for entry in fields.objects("categories")}
-            tables.append(_Table(file, fields, names))
+            tables.append(_Table(file, fields, _categories(fields, say)))
         except BadFile as fault:
             say(fault)
     # Some count their categories from 0, which is no concept here.
@@ -205,13 +108,31 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
     names = _joined(tables, say)
     concepts = {id_ + first: (name, "object") for id_, name in names.items()}
     records: dict[str, ImageRecord] = {}
+    held: dict[str, frozenset[int]] = {}
     left_out: list[BadFile] = []
+    twice: list[str] = []
     for table in tables:
         try:
-            _add_images(root, table, first, records, say, left_out, panoptic=panoptic)
+            for record, numbers in _labelled(root, table, first, say, left_out, panoptic=panoptic):
+                if record.name in records:
+                    twice.append(record.name)
+                else:
+                    records[record.name], held[record.name] = record, numbers
         except BadFile as fault:
             say(fault)
-    return Contents(concept_table(concepts), tuple(records.values()), tuple(digests), tuple(left_out))
+    if twice:
+        left_out.append(BadFile(tables[-1].file.as_posix(), named("images that two JSON files list, read once", twice)))
+    return Contents(
+        concept_table(concepts), tuple(records.values()), tuple(digests), tuple(left_out), tuple(held.values())
+    )
+
+
+def _categories(fields: Fields, say: Report) -> dict[int, str]:
+    """The names of the categories of one table by their ids, which must be small enough for label maps."""
+    names = {entry.number("id"): entry.text("name") for entry in fields.objects("categories")}
+    for id_ in [id_ for id_ in names if not 0 <= id_ < _LARGEST_NUMBER]:
+        say(BadFile(fields.file, f"category {names.pop(id_)!r} has the id {id_}, not one from 0 to 65,534"))
+    return names
 
 
 def _joined(tables: Sequence[_Table], say: Report) -> dict[int, str]:
@@ -219,42 +140,26 @@ def _joined(tables: Sequence[_Table], say: Report) -> dict[int, str]:
     names: dict[int, str] = {}
     for table in tables:
         for id_, name in table.categories.items():
-            if not 0 <= id_ < _LARGEST_NUMBER:
-                say(BadFile(table.file.as_posix(), f"category {name!r} has the id {id_}, not one from 0 to 65,534"))
-            elif names.setdefault(id_, name) != name:
+            if names.setdefault(id_, name) != name:
                 what = f"category {id_} is {name!r}, in {tables[0].file.name} it is {names[id_]!r}"
                 say(BadFile(table.file.as_posix(), what))
     return names
 
 
-def _add_images(
-    root: Path,
-    table: _Table,
-    first: int,
-    records: dict[str, ImageRecord],
-    say: Report,
-    left_out: list[BadFile],
-    *,
-    panoptic: bool,
-) -> None:
-    """Add the images of ``table`` that are there, with their labels, to ``records``, by name."""
+def _labelled(
+    root: Path, table: _Table, first: int, say: Report, left_out: list[BadFile], *, panoptic: bool
+) -> Iterator[tuple[ImageRecord, frozenset[int]]]:
+    """The images of ``table`` that are there, each with the concepts that it holds."""
     images, folder = _images(root, table, left_out)
-    source_of = _panoptic_maps if panoptic else _instances
-    sources = source_of(root, table, images, first, say, left_out)
-    twice = []
+    sources = (_panoptic_maps if panoptic else _instances)(root, table, images, first, say, left_out)
     for image in images:
         name = f"{folder}/{image.name}" if folder else image.name
-        if name in records:
-            twice.append(name)
-            continue
-        if image.id in sources or not panoptic:
-            split = split_in(table.part) or split_in(table.file.as_posix()) or split_by_name(name)
-            source = sources.get(image.id)
-            records[name] = ImageRecord(name, image.file, split, () if source is None else (source,))
-    if twice:
-        left_out.append(
-            BadFile(table.file.as_posix(), named("images that another JSON file has already labelled", twice))
-        )
+        split = split_in(table.part) or split_in(table.file.as_posix()) or split_by_name(name)
+        if image.id in sources:
+            source, numbers = sources[image.id]
+            yield ImageRecord(name, image.file, split, (source,)), numbers
+        elif not panoptic:  # it holds no instance, and that is known
+            yield ImageRecord(name, image.file, split), frozenset()
 
 
 def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_Image], str]:
@@ -301,7 +206,7 @@ def _image_folder(root: Path, table: _Table, names: Sequence[str]) -> tuple[Path
 
 def _instances(
     root: Path, table: _Table, images: Sequence[_Image], first: int, say: Report, left_out: list[BadFile]
-) -> dict[int, LabelSource]:
+) -> dict[int, tuple[LabelSource, frozenset[int]]]:
     """The masks of each image that has any, by its id."""
     masks: dict[int, list[tuple[int, Any]]] = {image.id: [] for image in images}
     listed = {entry.number("id") for entry in table.fields.objects("images")}
@@ -317,7 +222,10 @@ def _instances(
     if boxes:
         left_out.append(BadFile(table.file.as_posix(), named("annotations without a mask, which label nothing", boxes)))
     return {
-        image.id: Instances(image.file.as_posix(), zlib.compress(json.dumps(masks[image.id]).encode(), 1))
+        image.id: (
+            Instances.packed(image.file.as_posix(), masks[image.id]),
+            frozenset(number for number, _ in masks[image.id]),
+        )
         for image in images
         if masks[image.id]
     }
@@ -344,7 +252,7 @@ def _usable(table: _Table, listed: set[int], say: Report) -> Iterator[Fields]:
 
 def _panoptic_maps(
     root: Path, table: _Table, images: Sequence[_Image], first: int, say: Report, left_out: list[BadFile]
-) -> dict[int, LabelSource]:
+) -> dict[int, tuple[LabelSource, frozenset[int]]]:
     """The panoptic map of each image that has one, by its id."""
     file = table.file.as_posix()
     at = table.file.with_suffix("")
@@ -360,7 +268,7 @@ def _panoptic_maps(
     for id_ in table.categories:
         if 0 < id_ < 256:
             concepts[id_] = id_ + first
-    sources: dict[int, LabelSource] = {}
+    sources: dict[int, tuple[LabelSource, frozenset[int]]] = {}
     missing: list[str] = []
     for entry in table.fields.objects("annotations"):
         image, map_name = entry.number("image_id"), entry.text("file_name")
@@ -369,9 +277,11 @@ def _panoptic_maps(
         if map_name not in maps:
             missing.append(map_name)
         elif two_channels:
-            sources[image] = TwoChannelMap(two / map_name, concepts, file)
+            _, numbers = _segments(entry, table, first)
+            sources[image] = TwoChannelMap(two / map_name, concepts, file), frozenset(numbers.tolist()) - {0}
         else:
-            sources[image] = PanopticMap(at / map_name, *_segments(entry, table, first), file)
+            segments, numbers = _segments(entry, table, first)
+            sources[image] = PanopticMap(at / map_name, segments, numbers, file), frozenset(numbers.tolist()) - {0}
     if not sources:
         raise BadFile(file, f"none of its images has a panoptic map in {at.as_posix()}")
     without = [name for id_, name in names.items() if id_ not in sources]

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from ndissect.engine.data.dataset import Figures
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.splits import split_called
@@ -41,6 +42,7 @@ _NO_SCENE = frozenset(("", "misc"))
 class Contents:
     """What a folder holds: its concepts and images.
 
+    ``held``: the concepts of each image, by the tables; None where tables list no more than labels of whole images;
     ``tables``: the bytes of the files that say so, or digests of them; ``left_out``: what a folder has that is no part
     of the data set, which stops no run: a run tells it, and ``nd data check`` lists it as a fault.
     """
@@ -49,6 +51,7 @@ class Contents:
     records: tuple[ImageRecord, ...]
     tables: tuple[bytes, ...] = ()
     left_out: tuple[BadFile, ...] = ()
+    held: tuple[frozenset[int], ...] | None = None
 
 
 def opened(root: Path, contents: Contents, report: Report | None, max_pixels: int | None) -> LabelledFiles:
@@ -70,9 +73,36 @@ def opened(root: Path, contents: Contents, report: Report | None, max_pixels: in
         contents.concepts,
         contents.records,
         digest=digest.hexdigest(),
+        figures=_figures(contents),
         notes=() if report else [str(fault) for fault in contents.left_out],
         max_pixels=max_pixels,
     )
+
+
+def _figures(contents: Contents) -> Figures:
+    """How many images hold each concept and each category, by the tables; nothing is decoded.
+
+    Where the tables say nothing of a category, its images are those that have label maps.
+    """
+    concepts, records = contents.concepts, contents.records
+    held = contents.held or [frozenset(record.labels) for record in records]
+    category_of = dict(zip(concepts.number.tolist(), concepts.category.tolist(), strict=True))
+    count = Counter(number for numbers in held for number in numbers)
+    by_category = Counter(category for numbers in held for category in {category_of[n] for n in numbers})
+    labelled = Counter(number for record in records for number in record.labels)
+    known = [contents.held is not None or category in by_category for category in concepts.category.tolist()]
+    images = [count[n] if known[row] else -1 for row, n in enumerate(concepts.number.tolist())]
+    # A label of a whole image covers it; how much of it a map covers is in no table.
+    coverage = [
+        float(labelled[n]) if labelled[n] == count[n] and known[row] else np.nan
+        for row, n in enumerate(concepts.number.tolist())
+    ]
+    with_maps = sum(bool(record.sources) for record in records)
+    in_category = {
+        name: by_category[row] if contents.held is not None or row in by_category else with_maps
+        for row, name in enumerate(concepts.categories)
+    }
+    return Figures(np.array(images, np.int64), np.array(coverage, np.float64), in_category, {})
 
 
 def refuse(fault: BadFile) -> None:

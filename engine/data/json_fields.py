@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +35,9 @@ class Fields:
         """The object ``key``."""
         return Fields(self._get(key, dict, "an object"), self.file, key)
 
-    def objects(self, key: str) -> list[Fields]:
+    def objects(self, key: str) -> Iterator[Fields]:
         """The entries of the list ``key``; whether each is an object shows when a field of it is taken."""
-        return [Fields(entry, self.file, f"entry {row} of {key!r}") for row, entry in enumerate(self.list(key))]
+        return (Fields(entry, self.file, f"entry {row} of {key!r}") for row, entry in enumerate(self.list(key)))
 
     def list(self, key: str) -> list[Any]:
         """The list ``key``."""
