@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from ndissect.engine.data import ade20k, cityscapes, coco, image_folder, scene_parsing, textures, voc
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, FolderDataset
 from ndissect.engine.data.labelled_files import LabelledFiles
@@ -62,6 +63,34 @@ def _holds_one(signs: tuple[str, ...], folder: Path) -> bool:
 FORMATS = (
     DataFormat("broden", "Broden", "index.csv, label.csv and images/", partial(_holds_one, BRODEN_SIGNS), Broden),
     DataFormat("folder", "folder", "images/ and masks/ with files of the same names", is_mask_folder, open_mask_folder),
+    DataFormat(
+        "ade150",
+        "ADE20K SceneParsing-150",
+        "images/, annotations/ and objectInfo150.txt",
+        scene_parsing.owns,
+        scene_parsing.open_scene_parsing,
+    ),
+    DataFormat("ade20k", "full ADE20K", "images/ADE/ with _seg.png and .json files", ade20k.owns, ade20k.open_ade20k),
+    DataFormat(
+        "coco-instances",
+        "COCO instances",
+        "images and annotations/instances_*.json",
+        coco.owns_instances,
+        coco.open_instances,
+    ),
+    DataFormat(
+        "coco-panoptic",
+        "COCO panoptic",
+        "images, annotations/panoptic_*.json and the PNGs beside it",
+        coco.owns_panoptic,
+        coco.open_panoptic,
+    ),
+    DataFormat("voc", "PASCAL VOC", "JPEGImages/ and SegmentationClass/", voc.owns, voc.open_voc),
+    DataFormat("cityscapes", "Cityscapes", "leftImg8bit/ and gtFine/", cityscapes.owns, cityscapes.open_cityscapes),
+    DataFormat("dtd", "Describable Textures", "images/ and labels/train1.txt", textures.owns, textures.open_textures),
+    DataFormat(
+        "image-folder", "ImageFolder", "a folder of images a class", image_folder.owns, image_folder.open_image_folder
+    ),
 )
 
 
