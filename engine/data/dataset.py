@@ -70,6 +70,8 @@ class ConceptDataset(Protocol):
     """(N,) each ``train`` or ``val``."""
     grid: tuple[int, int]
     """(sh, sw): the size of every label map."""
+    notes: tuple[str, ...]
+    """What its files have otherwise than they should, yet could be read; told once, when it is opened."""
 
     @property
     def largest(self) -> int:

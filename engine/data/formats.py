@@ -58,12 +58,16 @@ FORMATS = (
 
 
 def open_dataset(folder: Path, note: Note | None = None, max_pixels: int | None = None) -> ConceptDataset:
-    """The data set in ``folder``, by its pack where there is one; ``note`` is told why a pack is of no use.
+    """The data set in ``folder``, by its pack where there is one.
 
+    ``note`` is told what its files have otherwise than they should, and why a pack is of no use.
     Its tables are read and checked, and no image is opened yet. NDError where the folder is no data set, or names the
     table, row and column of what is wrong.
     """
     dataset = open_folder(folder, max_pixels=max_pixels)
+    if note:
+        for text in dataset.notes:
+            note(text)
     pack = find_pack(dataset, note)
     return dataset if pack is None else pack
 

@@ -145,6 +145,7 @@ class PackedDataset:
     def __init__(self, dataset: FolderDataset, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
         self.root, self.name, self.concepts = dataset.root, dataset.name, dataset.concepts
         self.names, self.splits, self.grid = dataset.names, dataset.splits, dataset.grid
+        self.notes = dataset.notes
         self.folder, self.packed = folder, packed
         self._source, self._rows, self._note = dataset, rows, note
         self._ends = ends(rows, self.grid)

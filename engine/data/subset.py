@@ -14,6 +14,7 @@ class Subset:
     def __init__(self, dataset: ConceptDataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, list(indices)
         self.root, self.name, self.concepts, self.grid = dataset.root, dataset.name, dataset.concepts, dataset.grid
+        self.notes = dataset.notes
         self.names = tuple(dataset.names[i] for i in self._indices)
         self.splits = tuple(dataset.splits[i] for i in self._indices)
 
