@@ -93,6 +93,10 @@ class Broden:
     def __len__(self) -> int:
         return len(self.names)
 
+    def known_sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2): the height and width of every image, by index.csv."""
+        return self.image_sizes
+
     def tables_digest(self) -> str:
         """Hex digest of the bytes of every table that was read."""
         return self._tables_digest

@@ -163,6 +163,20 @@ class MappedImages(Protocol):
         ...
 
 
+@runtime_checkable
+class SizedImages(Protocol):
+    """What a data set can do besides, if its tables tell the sizes of its images."""
+
+    def known_sizes(self) -> npt.NDArray[np.int32] | None:
+        """(N, 2): the height and width of every image; None where they would have to be opened for it."""
+        ...
+
+
+def known_sizes(dataset: ConceptDataset) -> npt.NDArray[np.int32] | None:
+    """(N, 2): the height and width of every image of ``dataset``, where that is known without opening images."""
+    return dataset.known_sizes() if isinstance(dataset, SizedImages) else None
+
+
 def is_mapped(dataset: ConceptDataset) -> bool:
     """Whether the images of ``dataset`` lie decoded in mapped files."""
     return isinstance(dataset, MappedImages) and dataset.mapped

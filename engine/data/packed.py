@@ -167,6 +167,10 @@ class PackedDataset:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def known_sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2): the height and width of every image."""
+        return self._rows["size"].astype(np.int32)
+
     def tables_digest(self) -> str:
         """Hex digest of the tables of the data set."""
         return self._source.tables_digest()
