@@ -10,6 +10,8 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TextIO
 
@@ -31,13 +33,16 @@ _PARTS = ("label", "truth", "activation", "intersect", "iou")
 _UNKNOWN_IMAGES = -1
 # The authors' tables have 34 columns.
 _MOST_COLUMNS = 1_000
+# An IoU that differs by more from that of its counts is rounded, to so many decimals at least, or wrong.
+_EXACT, _FEWEST_DECIMALS = 1e-9, 2
 
 
 def read_table(path: Path, layer: str) -> Dissection:
     """The table at ``path`` as a dissection of one layer that knows only each category's best concept.
 
     Rows whose label is empty are the unlabelled number 0 that leaked into the older code: they are left out. NDError
-    for a file that is no such table, and where a row contradicts itself.
+    for a file that is no such table, and where a row contradicts itself. IoUs may be rounded: they are computed anew
+    from the counts, and the provenance says to how many decimals the table has them.
     """
     try:
         data = read_regular(path, limits.TABLE.most)
@@ -66,14 +71,20 @@ def read_table(path: Path, layer: str) -> Dissection:
     lines = text.count("\n") - 1
     _demand(path, lines, limits.UNITS)
     _demand(path, lines * len(categories), limits.BEST)
-    rows = sorted(_rows(path, reader, categories), key=lambda row: row[0])
+    every = list(_rows(path, reader, categories))
+    decimals = _demand_ious(path, every)
+    rows = sorted(((row.unit, row.cells) for row in every), key=lambda row: row[0])
     units = [unit for unit, _ in rows]
     if not units:
         raise NDError(f"{path} holds no units", "the table is incomplete: copy it again")
     if units != list(range(1, len(units) + 1)):
         what = f"{path}: the units are not 1 to {len(units)}, each once"
         raise NDError(what, "the table is incomplete: copy it again")
-    return _dissection(path, layer, categories, [cells for _, cells in rows], hashlib.sha256(data).hexdigest())
+    origin: dict[str, object] = {"file": path.name, "path": str(path.resolve())}
+    origin |= {"sha256": hashlib.sha256(data).hexdigest()}
+    if decimals is not None:
+        origin |= {"iou_decimals": decimals}
+    return _dissection(path, layer, categories, [cells for _, cells in rows], origin)
 
 
 def _demand(path: Path, count: int, limit: limits.Limit) -> None:
@@ -86,9 +97,17 @@ def _demand(path: Path, count: int, limit: limits.Limit) -> None:
 _Cell = tuple[str, int, int, int]
 
 
-def _rows(
-    path: Path, reader: csv.DictReader[str], categories: tuple[str, ...]
-) -> Iterator[tuple[int, dict[str, _Cell]]]:
+@dataclass(frozen=True)
+class _Row:
+    """A unit's cells by category; ``ious``: by category the IoU of its counts, and as the table has it."""
+
+    line: int
+    unit: int
+    cells: dict[str, _Cell]
+    ious: dict[str, tuple[float, float, str]]
+
+
+def _rows(path: Path, reader: csv.DictReader[str], categories: tuple[str, ...]) -> Iterator[_Row]:
     while True:
         try:
             row = next(reader, None)
@@ -96,21 +115,44 @@ def _rows(
                 return
             if None in row or None in row.values():
                 raise ValueError(f"the line has not {len(reader.fieldnames or [])} columns")
-            cells = {}
+            cells, ious = {}, {}
             for k in categories:
                 if not row[f"{k}-label"]:
                     continue
                 truth, area, both = (_whole(row[f"{k}-{part}"]) for part in ("truth", "activation", "intersect"))
-                if not abs(float(iou(both, area, truth)) - float(row[f"{k}-iou"])) < 1e-9:
-                    raise ValueError(f"{k}-iou is not intersect / (activation + truth - intersect)")
+                ious[k] = float(iou(both, area, truth)), float(row[f"{k}-iou"]), row[f"{k}-iou"]
                 if both > truth:
                     raise ValueError(f"{k}-intersect is more than {k}-truth")
                 if both:
                     cells[k] = (row[f"{k}-label"], truth, area, both)
-            yield int(row["unit"]), cells
+            yield _Row(reader.line_num, int(row["unit"]), cells, ious)
         except (ValueError, csv.Error) as e:
             where = f"{path}, line {reader.line_num}"
             raise NDError(f"{where}: {e}", "the table is damaged, or none of the 2017 results") from e
+
+
+def _demand_ious(path: Path, rows: list[_Row]) -> int | None:
+    """To how many decimals the table's IoUs are rounded; None where they are exact.
+
+    NDError where one is neither the IoU of its counts nor rounded to as many decimals as the table prints.
+    """
+    printed = [(row.line, k, *of_counts) for row in rows for k, of_counts in row.ious.items()]
+    if all(abs(exact - value) < _EXACT for _, _, exact, value, _ in printed):
+        return None
+    # Zeros at the end may be left out: the table was rounded to what its longest IoU has.
+    decimals = max(_decimals(text) for *_, text in printed)
+    tolerance = 0.5 * 10.0**-decimals + _EXACT if decimals >= _FEWEST_DECIMALS else _EXACT
+    for line, k, exact, value, text in printed:
+        if not abs(exact - value) <= tolerance:
+            what = f"{k}-iou is not intersect / (activation + truth - intersect)"
+            hint = "the table is damaged, or none of the 2017 results"
+            raise NDError(f"{path}, line {line}: {what}: {text} instead of {exact:.6g}", hint)
+    return decimals
+
+
+def _decimals(text: str) -> int:
+    exponent = Decimal(text.strip()).as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def _whole(text: str) -> int:
@@ -121,7 +163,7 @@ def _whole(text: str) -> int:
 
 
 def _dissection(
-    path: Path, layer: str, categories: tuple[str, ...], rows: list[dict[str, _Cell]], digest: str
+    path: Path, layer: str, categories: tuple[str, ...], rows: list[dict[str, _Cell]], origin: dict[str, object]
 ) -> Dissection:
     areas: dict[tuple[int, str], int] = {}
     for cells in rows:
@@ -169,7 +211,7 @@ def _dissection(
             ),
         ),
         images=None,
-        provenance={"imported": {"file": path.name, "path": str(path.resolve()), "sha256": digest}},
+        provenance={"imported": origin},
     )
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.images import numbers_to_rgb
+from ndissect.engine.data.index_table import split_by_name
 
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
 

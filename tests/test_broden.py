@@ -30,9 +30,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from ndissect.engine.data.broden import Broden, split_by_name
+from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.formats import find_dataset, open_dataset
 from ndissect.engine.data.images import BadFile, decode_image, decode_labels, numbers_to_rgb, rgb_to_numbers
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.store.errors import NDError, WrongUse
 
 MINI = Path(__file__).resolve().parents[2] / "shared" / "data" / "broden_mini"
@@ -435,9 +436,8 @@ def test_an_empty_table(data: Path, table: str) -> None:
         ("index.csv", 1, "sh", "0", ["row 3", "column sh", "cannot be 0"]),
         ("index.csv", 1, "iw", "1_0", ["row 3", "column iw"]),
         ("index.csv", 1, "sh", "17", ["row 3", "17 x 16", "row 2 has 16 x 16"]),
-        ("index.csv", 1, "split", "test", ["row 3", "column split", "'test'"]),
+        ("index.csv", 1, "split", "held", ["row 3", "column split", "'held'"]),
         ("index.csv", 1, "image", "", ["row 3", "column image", "empty"]),
-        ("index.csv", 1, "material", "dtd/x.png", ["row 3", "column material", "no category"]),
         ("label.csv", 1, "number", "x", ["label.csv", "row 3", "column number", "'x'"]),
         ("label.csv", 1, "number", "3", ["label.csv", "row 3", "number 3", "row 2"]),
         ("label.csv", 1, "number", "70000", ["label.csv", "row 3", "65535"]),
@@ -455,6 +455,12 @@ def test_an_empty_table(data: Path, table: str) -> None:
 def test_a_wrong_cell(data: Path, table: str, row: int, column: str, value: str, words: list[str]) -> None:
     edit_csv(data / table, row, column, value)
     refused(data, *words)
+
+
+def test_labels_in_a_column_that_no_table_names_a_category(data: Path) -> None:
+    edit_csv(data / "index.csv", 1, "material", "dtd/x.png")
+    (data / "category.csv").unlink()
+    refused(data, "row 3", "column material", "no category")
 
 
 def test_a_concept_without_any_category(data: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mask_factory import halves, write_folder
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.check import check_dataset
 from ndissect.engine.data.formats import open_dataset, open_folder
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import LabelledFiles
 from ndissect.engine.data.mask_folder import open_mask_folder
 from ndissect.engine.data.mask_pairs import common_suffix, pair

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.in_place import (
     Contents,
@@ -31,6 +30,7 @@ from ndissect.engine.data.in_place import (
     refuse,
     scene_numbers,
 )
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.json_fields import parse_json
 from ndissect.engine.data.label_maps import read_map_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,36 +16,33 @@ from ndissect.engine.data.concepts import Concepts, category_order, read_concept
 from ndissect.engine.data.dataset import Figures, Labels, Sample
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
 from ndissect.engine.data.images import BadFile, allow_pixels, decode_image, decode_labels, read_file
+from ndissect.engine.data.index_table import FIXED_COLUMNS, SIZES, items_of, more_than, read_index
 from ndissect.engine.data.jpeg import bare_jpeg, keep_jpeg
-from ndissect.engine.data.tables import CATEGORY_ROWS, CONCEPT_ROWS, IMAGE_ROWS, WHOLE, Report, Table, parse_table
+from ndissect.engine.data.tables import (
+    CATEGORY_ROWS,
+    CONCEPT_ROWS,
+    IMAGE_ROWS,
+    WHOLE,
+    Report,
+    Table,
+    parse_table,
+    quoted,
+)
 from ndissect.store.regular import read_regular
-
-#: The columns of index.csv that are no category.
-FIXED_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 
 Decode = Callable[[bytes, str, tuple[int, int]], npt.NDArray[np.uint8]]
 
 # A table's bytes are looked at before its rows are counted: 63,305 images of Broden take 230 bytes each.
 _ROW_BYTES = 256
-_SIZES = ("ih", "iw", "sh", "sw")
-_LONGEST_SIDE = 2**15
-# What a path that leads out of its folder must hold: a quick look at every cell, a slow one at few.
-_SUSPECT = re.compile(r"\.\.|[\\:\0]|(?:^|;)\s*/")
 _CHECK = "`nd data check` lists everything that is wrong with a data set"
-
-
-def split_by_name(name: str) -> str:
-    """``train`` or ``val`` for the image path ``name``: the rule of the Broden authors, by its md5, about 7 to 3."""
-    first = hashlib.md5(name.encode(), usedforsecurity=False).digest()[:8]
-    return "train" if int.from_bytes(first, "big") / 2**64 <= 0.7 else "val"
 
 
 class Broden:
     """A data set in Broden's format: a FolderDataset with JpegFiles, safe to read from several threads and to pickle.
 
-    Beside the fields of FolderDataset: ``columns`` (K,): the category columns of index.csv; ``unused``: its columns
-    that are no category; ``filled`` (N, K) bool: whether image n has labels in column k; ``rows`` (N,): the row in
-    index.csv; ``frequency`` (C,) int64: how many images hold a concept, by label.csv, -1 where it does not say;
+    Beside the fields of FolderDataset: ``columns`` (K,): the category columns of index.csv; ``unused``: its empty
+    columns that are no category; ``filled`` (N, K) bool: whether image n has labels in column k; ``rows`` (N,): the row
+    in index.csv; ``frequency`` (C,) int64: how many images hold a concept, by label.csv, -1 where it does not say;
     ``coverage`` (C,) float64: how much of them it covers, in whole images, NaN where label.csv does not say;
     ``category_coverage``: the summed coverage of each category that has a c_ file.
 
@@ -70,9 +66,12 @@ class Broden:
                 return Table(file, (), ())
             _update(digest, file.encode())
             _update(digest, data)
-            return parse_table(file, data, required, say, rows)
+            parsed = parse_table(file, data, required, say, rows)
+            notes.extend(parsed.notes)
+            return parsed
 
-        index = table("index.csv", ("image", *_SIZES), IMAGE_ROWS)
+        notes: list[str] = []
+        index = table("index.csv", ("image", *SIZES), IMAGE_ROWS)
         labels = table("label.csv", ("number", "name"), CONCEPT_ROWS)
         listed = table("category.csv", ("name",), CATEGORY_ROWS) if os.path.lexists(root / "category.csv") else None
         order = category_order([c for c in index.columns if c not in FIXED_COLUMNS], labels, listed, say)
@@ -80,7 +79,8 @@ class Broden:
         cover = {c: read_coverage(table(f"c_{c}.csv", ("number", "coverage"), CONCEPT_ROWS), say) for c in covered}
         self._keep_concepts(read_concepts(labels, order, cover, say))
         self.category_coverage = {c: sum(by_number.values()) for c, by_number in cover.items()}
-        self._read_index(index, order, say)
+        notes += self._read_index(index, order, say, by_category_file=listed is not None and bool(listed.columns))
+        self.notes = tuple(notes)
         if report:  # an image that is listed twice stops no run: it is told to whoever asks for all faults
             for fault in self._duplicates():
                 report(fault)
@@ -93,6 +93,10 @@ class Broden:
     def __len__(self) -> int:
         return len(self.names)
 
+    def known_sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2): the height and width of every image, by index.csv."""
+        return self.image_sizes
+
     def tables_digest(self) -> str:
         """Hex digest of the bytes of every table that was read."""
         return self._tables_digest
@@ -100,7 +104,7 @@ class Broden:
     def cells(self, index: int) -> dict[str, tuple[str, ...]]:
         """The items of each category cell of image ``index`` that is not empty: numbers and paths of label maps."""
         pairs = zip(self.columns, self._cells[index], strict=True)
-        return {column: items for column, cell in pairs if (items := _items(cell))}
+        return {column: items for column, cell in pairs if (items := items_of(cell))}
 
     @cached_property
     def largest(self) -> int:
@@ -194,7 +198,7 @@ class Broden:
         file = f"images/{self.names[index]}"
         ih, iw = self.image_sizes[index].tolist()
         if ih * iw > self.max_pixels:
-            raise BadFile(file, f"the image is {ih} x {iw} pixels, {self._more_than_are_read()}")
+            raise BadFile(file, f"the image is {ih} x {iw} pixels, {more_than(self.max_pixels)}")
         data = read_file(self.image_path(index), file, most_bytes(ih * iw))
         return decode(data, file, (ih, iw)), data
 
@@ -222,7 +226,7 @@ class Broden:
         paths = self.maps_of(index)
         count = len(paths)
         if count * self.grid[0] * self.grid[1] > self.max_pixels:
-            maps = f"{count} label maps of {self.grid[0]} x {self.grid[1]} pixels, {self._more_than_are_read()}"
+            maps = f"{count} label maps of {self.grid[0]} x {self.grid[1]} pixels, {more_than(self.max_pixels)}"
             raise BadFile("index.csv", f"row {self.rows[index]}: {self.names[index]} has {maps}")
         return paths
 
@@ -239,9 +243,6 @@ class Broden:
             files.append(data)
         return maps, files
 
-    def _more_than_are_read(self) -> str:
-        return f"more than {self.max_pixels:,}; --max-pixels reads larger ones"
-
     def _keep_concepts(self, concepts: Concepts) -> None:
         self.concepts, self.frequency, self.coverage = concepts.table, concepts.frequency, concepts.coverage
         # A place for every value that a map can hold, so that checking a map is one look-up.
@@ -249,91 +250,34 @@ class Broden:
         self._known[0] = True
         self._known[list(concepts.listed)] = True
 
-    def _read_index(self, table: Table, order: tuple[str, ...], say: Report) -> None:
+    def _read_index(self, table: Table, order: tuple[str, ...], say: Report, *, by_category_file: bool) -> list[str]:
+        """Keep what index.csv says; returns notes."""
         self.columns = tuple(c for c in table.columns if c in order)
-        self.unused = tuple(c for c in table.columns if c not in order and c not in FIXED_COLUMNS)
-        places = [table.columns.index(c) for c in self.columns]
-        _check_unused(table, self.unused, say)
-        names: list[str] = []
-        splits: list[str] = []
-        cells: list[tuple[str, ...]] = []
-        sizes: list[tuple[int, ...]] = []
-        rows: list[int] = []
-        seen: dict[str, tuple[int, ...] | None] = {}
-        for line, row in table.rows:
-            name, row_cells = table.cell(row, "image"), tuple(row[i] for i in places)
-            # Nearly every row has the same sizes: read each combination once.
-            key = ",".join(table.cell(row, c) for c in _SIZES)
-            size = seen[key] if key in seen else _read_sizes(table, line, row, say)
-            split = table.cell(row, "split") or split_by_name(name)
-            if size is not None:
-                seen[key] = size
-            faults = _row_faults(table, line, name, split, dict(zip(self.columns, row_cells, strict=True)))
-            if size is not None and sizes and size[2:] != sizes[0][2:]:
-                first = f"row {rows[0]} has {sizes[0][2]} x {sizes[0][3]}"
-                what = f"label maps of {size[2]} x {size[3]} pixels, {first}: all maps must have one size"
-                faults.append(table.fault(line, "sh, sw", what))
-            elif size is not None and not sizes and size[2] * size[3] > self.max_pixels:
-                what = f"label maps of {size[2]} x {size[3]} pixels, {self._more_than_are_read()}"
-                faults.append(table.fault(line, "sh, sw", what))
-            for fault in faults:
-                say(fault)
-            if size is None or faults:
-                continue
-            names.append(name)
-            splits.append(split)
-            cells.append(row_cells)
-            sizes.append(size)
-            rows.append(line)
-        if table.columns and not table.rows:
-            say(BadFile(table.file, "the data set is empty: the table lists no image"))
-        self.names, self.splits, self.rows, self._cells = tuple(names), tuple(splits), tuple(rows), tuple(cells)
-        self.image_sizes = np.array([s[:2] for s in sizes], np.int32).reshape(-1, 2)
-        self.filled = np.array([[c != "" for c in row] for row in cells], bool).reshape(len(cells), len(places))
-        self.grid: tuple[int, int] = (sizes[0][2], sizes[0][3]) if sizes else (0, 0)
+        others = [c for c in table.columns if c not in order and c not in FIXED_COLUMNS]
+        filled = [c for c in others if any(table.cell(row, c) for _, row in table.rows)]
+        self.unused = tuple(c for c in others if c not in filled)
+        notes = []
+        if filled and by_category_file:
+            notes = [f"{table.file} has {', '.join(map(quoted, filled))}, no category of category.csv: not read"]
+        elif filled:
+            _refuse_labels(table, filled, say)
+        index = read_index(table, self.columns, self.max_pixels, say)
+        self.names, self.splits, self.rows, self._cells = index.names, index.splits, index.rows, index.cells
+        self.image_sizes, self.grid = index.image_sizes, index.grid
+        filled_cells = [[c != "" for c in row] for row in self._cells]
+        self.filled = np.array(filled_cells, bool).reshape(len(self._cells), len(self.columns))
+        return [*notes, *index.notes]
 
 
 def _refuse(fault: BadFile) -> None:
     raise BadFile(fault.file, fault.what, fault.hint or _CHECK)
 
 
-def _check_unused(table: Table, unused: tuple[str, ...], say: Report) -> None:
-    """Report labels in a column that is no category: they would be lost without a word."""
-    for column in unused:
-        line = next((line for line, row in table.rows if table.cell(row, column)), None)
-        if line is not None:
-            say(table.fault(line, column, "the column is no category of category.csv or label.csv, yet not empty"))
-
-
-def _read_sizes(table: Table, line: int, row: tuple[str, ...], say: Report) -> tuple[int, ...] | None:
-    sizes = [table.number(line, row, c, _LONGEST_SIDE, say) for c in _SIZES]
-    for column, value in zip(_SIZES, sizes, strict=True):
-        if value == 0:
-            say(table.fault(line, column, "a size cannot be 0"))
-    return tuple(s for s in sizes if s) if all(sizes) else None
-
-
-def _row_faults(table: Table, line: int, name: str, split: str, cells: dict[str, str]) -> list[BadFile]:
-    faults = [] if name else [table.fault(line, "image", "the cell is empty")]
-    if split not in ("train", "val"):
-        faults.append(table.fault(line, "split", f"{split!r} is neither train nor val"))
-    for column, cell in {"image": name, **cells}.items():
-        if not _SUSPECT.search(cell):
-            continue
-        for path in (cell,) if column == "image" else _items(cell):
-            if not _stays_inside(path):
-                faults.append(table.fault(line, column, f"{path!r} leads out of the folder images/"))
-    return faults
-
-
-def _stays_inside(path: str) -> bool:
-    """Whether the relative path ``path`` stays in its folder, on every system."""
-    windows = PureWindowsPath(path)  # understands / and drives as well
-    return not (windows.drive or windows.root or ".." in windows.parts or "\\" in path or "\0" in path)
-
-
-def _items(cell: str) -> tuple[str, ...]:
-    return tuple(item for part in cell.split(";") if (item := part.strip()))
+def _refuse_labels(table: Table, columns: list[str], say: Report) -> None:
+    """Report labels in columns that are no category: without category.csv they would be lost without a word."""
+    for column in columns:
+        line = next(line for line, row in table.rows if table.cell(row, column))
+        say(table.fault(line, column, "the column is no category of label.csv, yet not empty"))
 
 
 def _update(digest: hashlib.blake2b, data: bytes) -> None:

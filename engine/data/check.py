@@ -11,6 +11,7 @@ from pathlib import Path
 from ndissect.engine.data.dataset import at_once
 from ndissect.engine.data.formats import open_folder
 from ndissect.engine.data.images import BadFile
+from ndissect.engine.data.packed import Note
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,20 @@ def check_dataset(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    note: Note | None = None,
 ) -> list[Problem]:
     """All problems of a data set, in the order of its tables and images; empty where it is sound.
 
     Every table is read, every photograph and label map decoded; sizes and numbers must agree with the tables.
-    Frequencies and coverages are not recomputed. ``progress`` receives (images done, images in all).
+    Frequencies and coverages are not recomputed. ``progress`` receives (images done, images in all);
+    ``note`` is told what is not as it should be, yet is read all the same.
     NDError where the folder is no data set at all.
     """
     problems: list[Problem] = []
     dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels)
+    if note:
+        for text in dataset.notes:
+            note(text)
     pool = ThreadPoolExecutor(at_once(dataset, workers or os.cpu_count() or 1))
     try:
         # Threads are enough: decoding and reading leave Python's lock.

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.coco_sources import Instances, PanopticMap, TwoChannelMap
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.in_place import (
@@ -32,6 +31,7 @@ from ndissect.engine.data.in_place import (
     refuse,
     split_in,
 )
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.json_fields import Fields, parse_json
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles, LabelSource
 from ndissect.engine.data.tables import Report

@@ -70,6 +70,8 @@ class ConceptDataset(Protocol):
     """(N,) each ``train`` or ``val``."""
     grid: tuple[int, int]
     """(sh, sw): the size of every label map."""
+    notes: tuple[str, ...]
+    """What its files have otherwise than they should, yet could be read; told once, when it is opened."""
 
     @property
     def largest(self) -> int:
@@ -162,6 +164,20 @@ class MappedImages(Protocol):
     def read_run(self, images: Sequence[int]) -> Run | None:
         """These images at once; None where they do not lie one after another in one size, or must be read singly."""
         ...
+
+
+@runtime_checkable
+class SizedImages(Protocol):
+    """What a data set can do besides, if its tables tell the sizes of its images."""
+
+    def known_sizes(self) -> npt.NDArray[np.int32] | None:
+        """(N, 2): the height and width of every image; None where they would have to be opened for it."""
+        ...
+
+
+def known_sizes(dataset: ConceptDataset) -> npt.NDArray[np.int32] | None:
+    """(N, 2): the height and width of every image of ``dataset``, where that is known without opening images."""
+    return dataset.known_sizes() if isinstance(dataset, SizedImages) else None
 
 
 def is_mapped(dataset: ConceptDataset) -> bool:

@@ -103,17 +103,18 @@ def open_dataset(
     grid: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConceptDataset:
-    """The data set in ``folder``, by its pack where there is one; ``note`` is told why a pack is of no use.
+    """The data set in ``folder``, by its pack where there is one.
 
-    Its tables are read and checked, and no image is opened yet but for its size, of which ``progress`` is told (images
-    done, images in all). ``key``: of the format, where the folder fits several; ``grid``: on which label maps are
-    wanted, for data sets whose maps are of any size. NDError where the folder is no data set, or names the table, row
-    and column of what is wrong; WrongUse as :func:`format_of`.
+    ``note`` is told what its files have otherwise than they should, and why a pack is of no use. Its tables are read
+    and checked, and no image is opened yet but for its size, of which ``progress`` is told (images done, images in
+    all). ``key``: of the format, where the folder fits several; ``grid``: on which label maps are wanted, for data sets
+    whose maps are of any size. NDError where the folder is no data set, or names the table, row and column of what is
+    wrong; WrongUse as :func:`format_of`.
     """
     dataset = open_folder(folder, max_pixels=max_pixels, key=key)
+    for text in dataset.notes if note else ():
+        note(text)
     if isinstance(dataset, LabelledFiles):
-        for text in dataset.notes:
-            (note or _say_nothing)(text)
         dataset.read_sizes(progress)
     pack = find_pack(dataset, note)
     if isinstance(dataset, LabelledFiles) and grid not in (None, dataset.grid):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.in_place import (
     IMAGE_ENDINGS,
@@ -20,6 +19,7 @@ from ndissect.engine.data.in_place import (
     opened,
     refuse,
 )
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.splits import split_called
 from ndissect.engine.data.tables import Report

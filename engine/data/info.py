@@ -76,9 +76,12 @@ def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixe
     """The figures of the data set in ``dataset_path`` with its ``n`` most and least frequent concepts.
 
     Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty;
-    ``note`` is told why a pack cannot be used.
+    ``note`` is told what its files have otherwise than they should, and why a pack cannot be used.
     """
     dataset = open_folder(dataset_path, max_pixels=max_pixels)
+    if note:
+        for text in dataset.notes:
+            note(text)
     figures = dataset.figures()
     pack = find_pack(dataset, note)
     known = np.flatnonzero(figures.images >= 0)

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.class_names import MOST_BYTES, ClassName, read_class_names
 from ndissect.engine.data.image_files import IMAGE_ENDINGS, MAP_ENDINGS, list_files, some, stem
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_maps import MapFile, MapValues, read_map_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.mask_concepts import CATEGORY, MaskConcepts, unnamed

@@ -145,6 +145,7 @@ class PackedDataset:
     def __init__(self, dataset: FolderDataset, folder: Path, rows: Rows, packed: str, note: Note | None = None) -> None:
         self.root, self.name, self.concepts = dataset.root, dataset.name, dataset.concepts
         self.names, self.splits, self.grid = dataset.names, dataset.splits, dataset.grid
+        self.notes = dataset.notes
         self.folder, self.packed = folder, packed
         self._source, self._rows, self._note = dataset, rows, note
         self._ends = ends(rows, self.grid)
@@ -165,6 +166,10 @@ class PackedDataset:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def known_sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2): the height and width of every image."""
+        return self._rows["size"].astype(np.int32)
 
     def tables_digest(self) -> str:
         """Hex digest of the tables of the data set."""

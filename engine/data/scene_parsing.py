@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.in_place import (
     IMAGE_ENDINGS,
@@ -23,6 +22,7 @@ from ndissect.engine.data.in_place import (
     scene_numbers,
     split_in,
 )
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_maps import MapFile, MapValues, map_values
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.tables import Report

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ndissect.engine.data.dataset import ConceptDataset, JpegFiles, Labels, MappedImages, Run, Sample, is_mapped
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.engine.data.dataset import (
+    ConceptDataset,
+    JpegFiles,
+    Labels,
+    MappedImages,
+    Run,
+    Sample,
+    is_mapped,
+    known_sizes,
+)
 
 
 class Subset:
@@ -14,6 +26,7 @@ class Subset:
     def __init__(self, dataset: ConceptDataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, list(indices)
         self.root, self.name, self.concepts, self.grid = dataset.root, dataset.name, dataset.concepts, dataset.grid
+        self.notes = dataset.notes
         self.names = tuple(dataset.names[i] for i in self._indices)
         self.splits = tuple(dataset.splits[i] for i in self._indices)
 
@@ -42,6 +55,11 @@ class Subset:
         """Images of the part at once, where they lie one after another in the data set (MappedImages)."""
         dataset = self._dataset
         return dataset.read_run([self._indices[i] for i in images]) if isinstance(dataset, MappedImages) else None
+
+    def known_sizes(self) -> npt.NDArray[np.int32] | None:
+        """(N, 2): the height and width of every image of the part, where those of the whole are known."""
+        sizes = known_sizes(self._dataset)
+        return None if sizes is None else sizes[self._indices]
 
     def tables_digest(self) -> str:
         """Of the whole data set's tables."""

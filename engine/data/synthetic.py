@@ -28,9 +28,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.engine.data.alone import alone_in
-from ndissect.engine.data.broden import FIXED_COLUMNS, split_by_name
 from ndissect.engine.data.colors import COLORS
 from ndissect.engine.data.images import numbers_to_rgb
+from ndissect.engine.data.index_table import FIXED_COLUMNS, split_by_name
 from ndissect.engine.data.synthetic_scene import CATEGORIES, FEWEST_CONCEPTS, KINDS, Painter, concept_numbers
 from ndissect.engine.data.unpack import require_space
 from ndissect.store.errors import NDError, WrongUse

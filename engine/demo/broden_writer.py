@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.colors import color_map
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.demo.canvas import GRID, SIZE
 from ndissect.engine.demo.render import Rendered
 from ndissect.engine.demo.vocabulary import CATEGORIES, NAMES

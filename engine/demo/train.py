@@ -23,8 +23,8 @@ from PIL import Image
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.colors import COLORS, color_map
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.demo.broden_writer import SOURCE
 from ndissect.engine.demo.canvas import SIZE
 from ndissect.engine.demo.network import CLASSES, PRESENT, WEIGHTS, DemoCNN, demo_transform

@@ -142,7 +142,7 @@ def make_preprocess(
             )
             return plain, (note,)
         return replace(plain, source="options"), ()
-    preset = _from_preset(transform, source)
+    preset = _from_preset(transform, source, resized=size is not None)
     if preset is not None:
         return replace(preset, size=size or preset.size, mean=mean or preset.mean, std=std or preset.std), ()
     if not callable(transform):
@@ -155,8 +155,11 @@ def make_preprocess(
     return _from_transform(transform, source), ()
 
 
-def _from_preset(transform: object, source: str) -> Preprocess | None:
-    """A preset of torchvision's weights, without its crop; None for anything else."""
+def _from_preset(transform: object, source: str, *, resized: bool) -> Preprocess | None:
+    """A preset of torchvision's weights, without its crop; None for anything else.
+
+    Presets for segmentation, which bring the short side to a size, are left as they are unless ``resized``.
+    """
     _presets = sys.modules.get("torchvision.transforms._presets")
     if _presets is None:  # nobody can have made one
         return None
@@ -169,6 +172,14 @@ def _from_preset(transform: object, source: str) -> Preprocess | None:
             interpolation=transform.interpolation.value,
             antialias=bool(transform.antialias),
             source=f"{source}, whole image without crop",
+        )
+    if resized and isinstance(transform, _presets.SemanticSegmentation):
+        return Preprocess(
+            mean=tuple(map(float, transform.mean)),
+            std=tuple(map(float, transform.std)),
+            interpolation=transform.interpolation.value,
+            antialias=bool(transform.antialias),
+            source=f"{source}, resized by --size",
         )
     if isinstance(transform, _presets.VideoClassification | _presets.OpticalFlow):
         raise NDError(f"{source} takes videos or image pairs; nd dissects networks that take one image", WANTED)

@@ -15,6 +15,7 @@ from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.passes.input_size import joined, several_sizes
 from ndissect.engine.passes.loader import Batch
 from ndissect.store.errors import NDError
 
@@ -59,6 +60,7 @@ class Forward:
         self.crops: dict[str, tuple[slice, slice]] = {}
         self._progress, self._clock = progress, clock
         self._capture: Capture | None = None
+        self._size: tuple[int, int] | None = None  # of every input
 
     @contextlib.contextmanager
     def captured(self) -> Iterator[Capture]:
@@ -138,12 +140,21 @@ class Forward:
             self.batch.size = min(self.batch.size, inner.size)
 
     def inputs(self, pixels: Sequence[Tensor], images: slice) -> Tensor:
-        """The network's input (n, C, h, w) for some images of a batch, on its device."""
+        """The network's input (n, C, h, w) for some images of a batch, on its device.
+
+        WrongUse where they, or those of an earlier batch, have another size.
+        """
         part = [pixels[0][images]] if len(pixels) == 1 else list(pixels[images])
         prepare = self.network.preprocess
         if prepare.transform is None:  # a researcher's own transform may hold tensors on the CPU
-            return torch.cat([prepare.apply(x.to(self.device, non_blocking=True)) for x in part])
-        return torch.cat([prepare.apply(x) for x in part]).to(self.device)
+            inputs = joined(self.network, (prepare.apply(x.to(self.device, non_blocking=True)) for x in part))
+        else:
+            inputs = joined(self.network, map(prepare.apply, part)).to(self.device)
+        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        self._size = self._size or size
+        if size != self._size:
+            raise several_sizes(self.network, dict.fromkeys((self._size, size)))
+        return inputs
 
 
 def _hand_over(consume: Consumer, i: int, maps: Sequence[Tensor], images: slice) -> None:

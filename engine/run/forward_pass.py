@@ -31,6 +31,7 @@ from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.forward import Forward
+from ndissect.engine.passes.input_size import demand_one_size
 from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.transfer import on_device
 from ndissect.engine.run.settings import Settings
@@ -106,10 +107,12 @@ def open_pass(
 
     ``ranks``: the processes that share the work; ``seconds``: by what was done, before this process went on with it;
     ``examination``: of the same layers on images of the same size, as an earlier pass has it: nothing is examined then.
-    NDError where the network is refused (ndissect.engine.examination.examine), and where the device has not the memory
-    for what is done in the block; ``when_full`` is the hint then.
+    WrongUse where images are known to reach the network at several sizes; NDError where it is refused
+    (ndissect.engine.examination.examine), and where the device has not the memory for what is done in the block;
+    ``when_full`` is the hint then.
     """
     exact_arithmetic()
+    demand_one_size(network, dataset)
     clock = Clock(seconds)
     loader = make_loader(dataset, protocol, settings)
     forward = Forward(

@@ -91,7 +91,7 @@ def check(path: DataArgument, max_pixels: MaxPixelsOption = None, json: JsonOpti
 
     folder = find_named(path)
     with show_progress() as progress:
-        problems = check_dataset(folder, progress.step("checking"), max_pixels=max_pixels)
+        problems = check_dataset(folder, progress.step("checking"), max_pixels=max_pixels, note=_note)
     if json:
         print_json({"path": str(folder), "problems": [asdict(p) for p in problems]})
     elif problems:
@@ -170,6 +170,8 @@ def pack(
     if force and remove:
         raise WrongUse("--force packs and --remove deletes", "choose one of them")
     dataset = open_folder(find_named(path), max_pixels=max_pixels)
+    for text in dataset.notes:
+        _note(text)
     if remove:
         _remove_pack(dataset)
         return

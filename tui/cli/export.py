@@ -183,4 +183,7 @@ def import_table(
     confirm_replace(path, force)
     write_store(path, dissection)
     emit_line(str(path))
+    decimals = dissection.provenance["imported"].get("iou_decimals")
+    if decimals is not None:
+        tell(f"note: the IoUs of {table.name} are rounded to {decimals} decimals: they are computed from its counts")
     tell(f"next: nd inspect -s {quoted(path)}")
