@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ndissect.engine.networks.class_names import class_names
 from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.engine.networks.sources import load_module
 from ndissect.engine.networks.spec import parse_spec
@@ -21,7 +22,7 @@ class Network:
 
     ``name``: short, for file names. ``digest``: sha256 of the state dict. ``origin``: where code and weights came
     from. ``notes``: what the user should be told. ``left_out``: keys of the state dict to which a weights file gave no
-    value.
+    value. ``classes``: what its outputs are called, in their order; () where that is not known.
     """
 
     module: nn.Module
@@ -32,6 +33,7 @@ class Network:
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def load_network(
@@ -73,7 +75,8 @@ def load_network(
         notes.append("The network is in half precision: it runs in float32 here")
     preprocess, told = make_preprocess(made.transform, made.name, size, mean, std, bgr=bgr)
     module.eval().requires_grad_(False)
-    return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told), left_out)
+    classes = made.classes or class_names(getattr(module, "classes", None))
+    return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told), left_out, classes)
 
 
 def _plain_module(module: nn.Module, spec: str) -> nn.Module:

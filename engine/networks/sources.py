@@ -27,12 +27,16 @@ _PLAIN_NAMES |= {"make", "model", "net", "network"}
 
 @dataclass(frozen=True)
 class LoadedModule:
-    """What a scheme gives: the network as its code made it, its transform or None, a short name, where it came from."""
+    """What a scheme gives: the network as its code made it, its transform or None, a short name, where it came from.
+
+    ``classes``: what its outputs are called, in their order; () where that is not known.
+    """
 
     module: nn.Module
     transform: object
     name: str
     origin: dict[str, str]
+    classes: tuple[str, ...] = ()
 
 
 def load_module(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
@@ -50,7 +54,7 @@ def _load_torchvision(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
         "weights": model.weights,
         "torchvision": torchvision_models.version(),
     }
-    return LoadedModule(model.module, model.transform, _file_name(spec.target), origin)
+    return LoadedModule(model.module, model.transform, _file_name(spec.target), origin, model.classes)
 
 
 def _load_file(spec: NetworkSpec, own_weights: bool) -> LoadedModule:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ndissect.engine.machine.torchvision_import import without_compiler
 from ndissect.engine.networks import FACTORY_SEED
+from ndissect.engine.networks.class_names import class_names
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 with without_compiler():
@@ -25,11 +26,15 @@ UNTRAINED = "none"
 
 @dataclass(frozen=True)
 class TorchvisionModel:
-    """A network of torchvision, its transform (torchvision's preset), and the weights' name or ``none``."""
+    """A network of torchvision, its transform (torchvision's preset), and the weights' name or ``none``.
+
+    ``classes``: what its outputs are called, where it has torchvision's weights.
+    """
 
     module: nn.Module
     transform: object
     weights: str
+    classes: tuple[str, ...]
 
 
 def load_torchvision(name: str, weights: str | None, own_weights: bool = False) -> TorchvisionModel:
@@ -58,7 +63,9 @@ def load_torchvision(name: str, weights: str | None, own_weights: bool = False) 
             f"or use random weights: torchvision:{name}@none",
         ) from error
     transform = chosen.value.transforms() if chosen is not None else None
-    return TorchvisionModel(module, transform, trained.name if trained is not None else UNTRAINED)
+    if trained is None:
+        return TorchvisionModel(module, transform, UNTRAINED, ())
+    return TorchvisionModel(module, transform, trained.name, class_names(trained.meta.get("categories")))
 
 
 def _choose(name: str, weights: str | None) -> Any:
