@@ -215,7 +215,10 @@ def test_wrong_specs_are_told_apart(tmp_path, monkeypatch):
     error = fails("small.py:nett", WrongUse)
     assert "no factory named 'nett'" in error.message
     assert error.hint == "Nearest: net. It defines: net, Other"
-    assert "factory" in fails("timm:resnet18", WrongUse).hint
+    assert "Did you mean timm:hf-hub:timm/resnet18.a1_in1k?" in fails("hf-hub:timm/resnet18.a1_in1k", WrongUse).hint
+    assert "is a folder" in fails(str(tmp_path), WrongUse).message
+    write(tmp_path / "saved" / "config.json", "{}")
+    assert "hf:saved" in fails("saved", WrongUse).hint
     assert "--weights" in fails("small.py:net", WrongUse, partial=True).hint
     for spec in ("", ":", "small.py:", ":net"):
         fails(spec, WrongUse)
