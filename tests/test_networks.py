@@ -122,6 +122,25 @@ def test_the_demo_network_loads():
     assert {"layer1", "layer2", "layer3", "layer4"} <= {name for name, _ in network.module.named_children()}
 
 
+def test_the_names_of_the_classes_are_those_that_the_module_gives(tmp_path):
+    file = write(
+        tmp_path / "named.py",
+        """
+        from torch import nn
+        def network(classes):
+            net = nn.Sequential(nn.Conv2d(3, 2, 1))
+            net.classes = classes
+            return net
+        def listed(): return network(["sky", "road"])
+        def mapped(): return nn.DataParallel(network({"1": "road", 0: "sky"}))
+        def wrong(): return network({0: "sky", 2: "road"})
+        def counted(): return network(2)
+        """,
+    )
+    names = {n: load_network(f"{file}:{n}").classes for n in ("listed", "mapped", "wrong", "counted")}
+    assert names == {"listed": ("sky", "road"), "mapped": ("sky", "road"), "wrong": (), "counted": ()}
+
+
 # ---- torchvision
 
 
@@ -131,6 +150,14 @@ def test_torchvision_without_weights_needs_no_download_and_repeats():
     assert (first.name, first.origin["weights"]) == ("resnet18", "none")
     assert first.preprocess.size == (224, 224)
     assert first.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_the_names_of_the_classes_come_with_torchvisions_weights(monkeypatch):
+    state = load_network("torchvision:lraspp_mobilenet_v3_large@none").module.state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: state)
+    classes = load_network("torchvision:lraspp_mobilenet_v3_large").classes
+    assert (len(classes), classes[0], classes[15]) == (21, "__background__", "person")
+    assert load_network("torchvision:lraspp_mobilenet_v3_large@none").classes == ()
 
 
 def test_torchvision_models_with_a_backbone_need_no_download_either(monkeypatch):
@@ -188,7 +215,10 @@ def test_wrong_specs_are_told_apart(tmp_path, monkeypatch):
     error = fails("small.py:nett", WrongUse)
     assert "no factory named 'nett'" in error.message
     assert error.hint == "Nearest: net. It defines: net, Other"
-    assert "factory" in fails("timm:resnet18", WrongUse).hint
+    assert "Did you mean timm:hf-hub:timm/resnet18.a1_in1k?" in fails("hf-hub:timm/resnet18.a1_in1k", WrongUse).hint
+    assert "is a folder" in fails(str(tmp_path), WrongUse).message
+    write(tmp_path / "saved" / "config.json", "{}")
+    assert "hf:saved" in fails("saved", WrongUse).hint
     assert "--weights" in fails("small.py:net", WrongUse, partial=True).hint
     for spec in ("", ":", "small.py:", ":net"):
         fails(spec, WrongUse)

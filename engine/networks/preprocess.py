@@ -27,6 +27,8 @@ WANTED = (
     "Return a transform that resizes the whole image, e.g. torchvision.transforms.v2.Compose([Resize((224, 224)), "
     "ToDtype(torch.float32, scale=True), Normalize(mean, std)])"
 )
+# Of red, green and blue, as ITU-R BT.601 and torchvision's rgb_to_grayscale have it.
+_LUMINANCE = (0.2989, 0.587, 0.114)
 Mode = Literal["batch", "image", "pil"]
 _RANDOM = re.compile(r"\b(Random\w+|AutoAugment|RandAugment|TrivialAugmentWide|AugMix|ColorJitter|MixUp|CutMix)\b")
 
@@ -36,7 +38,8 @@ class Preprocess:
     """What turns (N, 3, H, W) uint8 images into the (N, C, h, w) float32 input of a network.
 
     Either ``transform`` (the researcher's own; ``mode`` says what it is handed: a batch of tensors, one tensor, one
-    PIL image), or resize to ``size`` (rows, columns; None keeps the image's), scale to [0, 1], normalise.
+    PIL image), or resize to ``size`` (rows, columns; None keeps the image's), scale to [0, 1], normalise. ``channels``:
+    3, or 1 for the luminance alone, of which ``mean`` and ``std`` then are. ``bgr``: blue comes first, after all else.
     """
 
     transform: Callable[..., object] | None = None
@@ -46,6 +49,8 @@ class Preprocess:
     std: tuple[float, ...] | None = None
     interpolation: str = "bilinear"
     antialias: bool = True
+    channels: int = 3
+    bgr: bool = False
     source: str = "none given"
     _checked: set[tuple[int, int]] = field(default_factory=set, compare=False, repr=False)
 
@@ -73,6 +78,10 @@ class Preprocess:
             known |= {"transform": _steady_repr(self.transform), "applied_to": self.mode}
         for name, value in (("size", self.size), ("mean", self.mean), ("std", self.std)):
             known[name] = list(value) if value is not None else None
+        if self.channels == 1:
+            known["channels"] = "luminance"
+        if self.bgr:
+            known["channels"] = "blue, green, red"
         return known
 
     def _standard(self, images: Tensor) -> Tensor:
@@ -80,11 +89,13 @@ class Preprocess:
             images = _resize(images, self.size, self.interpolation, self.antialias)
         # To the bit what torchvision's to_dtype and normalize give, which take as long to import as torch.
         x = images.to(torch.float32).mul_(1.0 / 255)
-        if self.mean is None and self.std is None:
-            return x
-        mean = self.mean or (0.0,) * x.shape[1]
-        std = self.std or (1.0,) * x.shape[1]
-        return x.sub_(_by_channel(mean, x.device)).div_(_by_channel(std, x.device))
+        if self.channels == 1:
+            x = x.mul_(_by_channel(_LUMINANCE, x.device)).sum(1, keepdim=True)
+        if self.mean is not None or self.std is not None:
+            mean = self.mean or (0.0,) * x.shape[1]
+            std = self.std or (1.0,) * x.shape[1]
+            x = x.sub_(_by_channel(mean, x.device)).div_(_by_channel(std, x.device))
+        return x.flip(1) if self.bgr else x
 
     def _applied(self, images: Tensor) -> Tensor:
         assert self.transform is not None
@@ -127,15 +138,19 @@ def make_preprocess(
     std: tuple[float, ...] | None = None,
     *,
     bgr: bool = False,
+    channels: int = 3,
 ) -> tuple[Preprocess, tuple[str, ...]]:
     """The Preprocess for what came with a network (a transform, or None), and notes for the user.
 
-    ``size``, ``mean``, ``std`` replace the preset's or fill in for a missing transform. Raises WrongUse where they
-    meet a transform of the researcher's own, NDError where that one is random, crops, pads, flips or fails.
+    ``transform`` may be a Preprocess itself, which is a preset as torchvision's are. ``size``, ``mean``, ``std`` and
+    ``bgr`` replace the preset's or fill in for a missing transform; ``channels``: how many the network takes, where it
+    has none. Raises WrongUse where they meet a transform of the researcher's own and for a mean of other channels,
+    NDError where that transform is random, crops, pads, flips or fails.
     """
+    given = size is not None or mean is not None or std is not None or bgr
     if transform is None:
-        plain = Preprocess(size=size, mean=mean, std=std)
-        if size is None and mean is None and std is None:
+        plain = _checked_channels(Preprocess(size=size, mean=mean, std=std, bgr=bgr, channels=channels), source)
+        if not given:
             note = (
                 "The network came without a transform: images keep their size and are scaled to [0, 1] "
                 "(--size, --mean, --std change it)"
@@ -144,22 +159,31 @@ def make_preprocess(
         return replace(plain, source="options"), ()
     preset = _from_preset(transform, source, resized=size is not None)
     if preset is not None:
-        return replace(preset, size=size or preset.size, mean=mean or preset.mean, std=std or preset.std), ()
+        changed = replace(
+            preset,
+            size=size or preset.size,
+            mean=mean or preset.mean,
+            std=std or preset.std,
+            bgr=bgr or preset.bgr,
+        )
+        return _checked_channels(changed, source), ()
     if not callable(transform):
         raise NDError(f"{source} gave a {type(transform).__name__} as the transform, which cannot be called", WANTED)
-    if size is not None or mean is not None or std is not None:
+    if given:
         raise WrongUse(
-            f"{source} brings its own transform, which --size, --mean and --std cannot change",
+            f"{source} brings its own transform, which --size, --mean, --std and --bgr cannot change",
             "Change the transform, or let the factory return the module alone",
         )
     return _from_transform(transform, source), ()
 
 
 def _from_preset(transform: object, source: str, *, resized: bool) -> Preprocess | None:
-    """A preset of torchvision's weights, without its crop; None for anything else.
+    """A preset of torchvision's weights, without its crop, or of a library; None for anything else.
 
     Presets for segmentation, which bring the short side to a size, are left as they are unless ``resized``.
     """
+    if isinstance(transform, Preprocess):
+        return transform
     _presets = sys.modules.get("torchvision.transforms._presets")
     if _presets is None:  # nobody can have made one
         return None
@@ -184,6 +208,25 @@ def _from_preset(transform: object, source: str, *, resized: bool) -> Preprocess
     if isinstance(transform, _presets.VideoClassification | _presets.OpticalFlow):
         raise NDError(f"{source} takes videos or image pairs; nd dissects networks that take one image", WANTED)
     return None
+
+
+def _checked_channels(preprocess: Preprocess, source: str) -> Preprocess:
+    """``preprocess``; NDError for channels that an image does not have, WrongUse for options of other channels."""
+    channels = preprocess.channels
+    if channels not in (1, 3):
+        raise NDError(
+            f"{source} takes {channels} channels, and images have red, green and blue",
+            "Return (module, transform) from a factory, with a transform that makes the other channels",
+        )
+    if preprocess.bgr and channels == 1:
+        raise WrongUse(f"{source} takes one channel, the luminance, which --bgr cannot change", "Leave --bgr out")
+    for option, values in (("--mean", preprocess.mean), ("--std", preprocess.std)):
+        if values is not None and len(values) not in (1, channels):
+            raise WrongUse(
+                f"{option} has {len(values)} numbers, and {source} takes {channels} channel{'s' * (channels > 1)}",
+                f"give one number{', or one for each channel' * (channels > 1)}",
+            )
+    return preprocess
 
 
 def _from_transform(transform: Callable[..., object], source: str) -> Preprocess:

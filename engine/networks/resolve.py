@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from ndissect.engine.networks.class_names import class_names
+from ndissect.engine.networks.input_channels import input_channels
 from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
+from ndissect.engine.networks.readiness import set_to_run, watchable
 from ndissect.engine.networks.sources import load_module
 from ndissect.engine.networks.spec import parse_spec
 from ndissect.engine.networks.weights import Checkpoint, apply_state, digest_of, read_checkpoint
-from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.errors import WrongUse
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Network:
 
     ``name``: short, for file names. ``digest``: sha256 of the state dict. ``origin``: where code and weights came
     from. ``notes``: what the user should be told. ``left_out``: keys of the state dict to which a weights file gave no
-    value.
+    value. ``classes``: what its outputs are called, in their order; () where that is not known.
     """
 
     module: nn.Module
@@ -32,6 +34,7 @@ class Network:
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def load_network(
@@ -46,6 +49,7 @@ def load_network(
     weights_key: str | None = None,
     weights_prefix: str | None = None,
     bgr: bool = False,
+    layers_only: bool = False,
 ) -> Network:
     """The network that ``spec`` names, with the weights of a file where one is given.
 
@@ -53,42 +57,30 @@ def load_network(
     beyond it, are used as far as they fit. ``size`` (rows, columns), ``mean`` and ``std`` (in [0, 1], by channel)
     prepare images where no transform of the network's own does. ``max_weights``: bytes that the weights may take, by
     default what their file lets expect; ``weights_key`` and ``weights_prefix``: which of several sets of weights in the
-    file; ``bgr``: the network takes blue, green and red. WrongUse for a spec that names nothing, NDError where the
+    file; ``bgr``: the network takes blue, green and red. ``layers_only``: a list of its layers is wanted alone, so
+    that no weights are downloaded, and it has no digest. WrongUse for a spec that names nothing, NDError where the
     network's code or weights fail.
     """
     parsed = parse_spec(spec)
     if partial and weights is None:
         raise WrongUse("--partial says how a weights file is used, and none is given", "Add --weights FILE")
-    made = load_module(parsed, weights is not None)
-    module = _plain_module(made.module, spec)
+    made = load_module(parsed, weights is not None, layers_only, size)
+    module = watchable(made.module, spec)
     origin = made.origin
-    notes: list[str] = []
-    left_out: tuple[str, ...] = ()
+    notes = list(made.notes)
+    left_out = made.left_out
     if weights is not None:
         checkpoint = read_checkpoint(weights, max_weights, key=weights_key)
         origin = origin | {"weights_file": str(weights.resolve()), "weights_sha256": checkpoint.sha256}
-        origin, notes, left_out = _load_weights(module, checkpoint, str(weights), partial, weights_prefix, origin)
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
-        module = module.float()
-        notes.append("The network is in half precision: it runs in float32 here")
-    preprocess, told = make_preprocess(made.transform, made.name, size, mean, std, bgr=bgr)
-    module.eval().requires_grad_(False)
-    return Network(module, spec, made.name, preprocess, digest_of(module), origin, (*notes, *told), left_out)
-
-
-def _plain_module(module: nn.Module, spec: str) -> nn.Module:
-    """The network itself, without the wrapper that trained or compiled it, whose layers nd can name and hook."""
-    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(module, "_orig_mod"):
-        inner = module._orig_mod if hasattr(module, "_orig_mod") else module.module
-        assert isinstance(inner, nn.Module)
-        module = inner
-    if isinstance(module, torch.jit.ScriptModule):
-        raise NDError(
-            f"{spec} is a TorchScript module, whose layers cannot be watched", "Return the Python module instead"
-        )
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
-        raise NDError(f"{spec} has lazy layers without weights yet", "Run the network once on an image in the factory")
-    return module
+        origin, told, left_out = _load_weights(module, checkpoint, str(weights), partial, weights_prefix, origin)
+        notes += told
+    notes += set_to_run(module, spec)
+    channels, grey = input_channels(module, size) if made.transform is None else (3, ())
+    preprocess, told_of_input = make_preprocess(made.transform, made.name, size, mean, std, bgr=bgr, channels=channels)
+    notes += (*grey, *told_of_input)
+    classes = made.classes or class_names(getattr(module, "classes", None))
+    digest = "" if layers_only else digest_of(module)
+    return Network(module, spec, made.name, preprocess, digest, origin, tuple(notes), left_out, classes)
 
 
 def _load_weights(

@@ -6,15 +6,14 @@ import hashlib
 import importlib
 import importlib.util
 import os
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-from torch import nn
 
 from ndissect.engine.networks.factory import call_factory, users_code
 from ndissect.engine.networks.isolate import Scope
+from ndissect.engine.networks.lfs import refuse_pointer
+from ndissect.engine.networks.loaded import LoadedModule, Request, file_name
 from ndissect.engine.networks.spec import WRITTEN, NetworkSpec
 from ndissect.store.errors import WrongUse
 from ndissect.store.regular import open_regular, other_kind
@@ -25,41 +24,45 @@ _PLAIN_NAMES = {"factory", "build", "build_model", "create", "create_model", "ge
 _PLAIN_NAMES |= {"make", "model", "net", "network"}
 
 
-@dataclass(frozen=True)
-class LoadedModule:
-    """What a scheme gives: the network as its code made it, its transform or None, a short name, where it came from."""
+def load_module(
+    spec: NetworkSpec, own_weights: bool, layers_only: bool = False, size: tuple[int, int] | None = None
+) -> LoadedModule:
+    """The network of ``spec``, before the user's own weights are loaded.
 
-    module: nn.Module
-    transform: object
-    name: str
-    origin: dict[str, str]
-
-
-def load_module(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
-    """The network of ``spec``, before the user's own weights are loaded. ``own_weights``: whether there are any."""
-    return _LOADERS[spec.scheme](spec, own_weights)
+    ``own_weights``: whether there are any; ``layers_only`` and ``size``: as of ndissect.engine.networks.loaded.Request.
+    """
+    if spec.scheme in _BY_NAME:
+        request = Request(spec.text, spec.target, spec.detail, own_weights, layers_only, size)
+        return _BY_NAME[spec.scheme](request)
+    return _OWN[spec.scheme](spec)
 
 
-def _load_torchvision(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
-    from ndissect.engine.networks import torchvision_models  # noqa: PLC0415 - seconds to import, not always needed
+def _torchvision(request: Request) -> LoadedModule:
+    from ndissect.engine.networks.torchvision_models import load_torchvision  # noqa: PLC0415 - seconds to import
 
-    model = torchvision_models.load_torchvision(spec.target, spec.detail, own_weights)
-    origin = {
-        "kind": "torchvision",
-        "model": spec.target,
-        "weights": model.weights,
-        "torchvision": torchvision_models.version(),
-    }
-    return LoadedModule(model.module, model.transform, _file_name(spec.target), origin)
+    return load_torchvision(request)
 
 
-def _load_file(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
+def _timm(request: Request) -> LoadedModule:
+    from ndissect.engine.networks.timm_networks import load_timm  # noqa: PLC0415 - likewise
+
+    return load_timm(request)
+
+
+def _transformers(request: Request) -> LoadedModule:
+    from ndissect.engine.networks.transformers_networks import load_transformers  # noqa: PLC0415 - likewise
+
+    return load_transformers(request)
+
+
+def _load_file(spec: NetworkSpec) -> LoadedModule:
     path, factory = Path(spec.target).expanduser(), spec.detail or ""
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         raise WrongUse(f"{path} is {other_kind(path) or 'not there'}", f"Give the Python file. {WRITTEN}")
     file = path.resolve()
     if file.suffix != ".py":
         raise WrongUse(f"{path} is not a Python file", f"Weights go to --weights FILE. {WRITTEN}")
+    refuse_pointer(file)
     scope = Scope([file.parent, Path.cwd()])
     with users_code(scope, f"{path} cannot be imported"):
         module = scope.load_file(file)
@@ -68,7 +71,7 @@ def _load_file(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
     return LoadedModule(network, transform, _name(factory, file.stem), origin)
 
 
-def _load_from_package(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
+def _load_from_package(spec: NetworkSpec) -> LoadedModule:
     dotted, factory = spec.target, spec.detail or ""
     scope = Scope([Path.cwd()])
     if dotted.startswith("ndissect.") or not scope.owns(dotted.partition(".")[0]):
@@ -86,13 +89,17 @@ def _load_from_package(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
     return LoadedModule(network, transform, _name(factory, dotted.rpartition(".")[2]), origin)
 
 
-def _load_demo(spec: NetworkSpec, own_weights: bool) -> LoadedModule:
+def _load_demo(spec: NetworkSpec) -> LoadedModule:
     module, factory = _DEMO
-    return replace(_load_from_package(NetworkSpec(spec.text, "module", module, factory), own_weights), name="demo")
+    return replace(_load_from_package(NetworkSpec(spec.text, "module", module, factory)), name="demo")
 
 
-_LOADERS: dict[str, Callable[[NetworkSpec, bool], LoadedModule]] = {
-    "torchvision": _load_torchvision,
+_BY_NAME: dict[str, Callable[[Request], LoadedModule]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "hf": _transformers,
+}
+_OWN: dict[str, Callable[[NetworkSpec], LoadedModule]] = {
     "file": _load_file,
     "module": _load_from_package,
     "demo": _load_demo,
@@ -109,11 +116,7 @@ def _require_module(dotted: str) -> None:
 
 
 def _name(factory: str, stem: str) -> str:
-    return _file_name(stem if factory in _PLAIN_NAMES else factory)
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "network"
+    return file_name(stem if factory in _PLAIN_NAMES else factory)
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,10 @@
 
     torchvision:NAME            a network of torchvision with its default weights
     torchvision:NAME@WEIGHTS    with the weights of that name; ``none`` for random ones
+    timm:NAME[@TAG]             a network of timm, with its default weights or those of that tag; ``none`` as above
+    timm:hf-hub:OWNER/NAME      the same from Hugging Face's hub; timm:local-dir:PATH from a folder
+    hf:OWNER/NAME[@REVISION]    a vision network of transformers from Hugging Face's hub; ``none`` as above
+    hf:PATH                     the same from a folder
     path/file.py:FACTORY        what FACTORY of a Python file returns; ``~`` is the home folder
     package.module:FACTORY      what FACTORY of a module returns, installed or in the current folder
     demo                        the bundled demo network
@@ -24,6 +28,8 @@ from ndissect.store.names import quoted
 #: How a network of each scheme is written.
 FORMS = {
     "torchvision": "torchvision:NAME[@WEIGHTS]",
+    "timm": "timm:NAME[@TAG]",
+    "hf": "hf:OWNER/NAME",
     "file": "path/file.py:FACTORY",
     "module": "package.module:FACTORY",
     "demo": "demo",
@@ -32,7 +38,8 @@ FORMS = {
 WRITTEN = f"Networks are written {', '.join(list(FORMS.values())[:-1])} or {list(FORMS.values())[-1]}"
 
 _BY_NAME = tuple(scheme for scheme, form in FORMS.items() if form.startswith(f"{scheme}:"))
-_NOT_BY_NAME = ("timm", "hf", "huggingface", "hub")
+# What people write for the scheme of a hub.
+_MEANT = {"huggingface": "hf", "transformers": "hf", "hf-hub": "timm:hf-hub", "local-dir": "timm:local-dir"}
 _WEIGHTS_FILES = (".pt", ".pth", ".safetensors", ".ckpt", ".tar", ".bin")
 
 
@@ -40,7 +47,8 @@ _WEIGHTS_FILES = (".pt", ".pth", ".safetensors", ".ckpt", ".tar", ".bin")
 class NetworkSpec:
     """A network as it was named: ``text`` is what the user typed, ``scheme`` a key of FORMS.
 
-    ``target``: NAME, the file or the module; ``detail``: WEIGHTS or FACTORY, None where none is given.
+    ``target``: NAME, the file, the folder or the module; ``detail``: WEIGHTS, TAG, REVISION or FACTORY, None where none
+    is given.
     """
 
     text: str
@@ -60,17 +68,26 @@ def parse_spec(text: str) -> NetworkSpec:
         raise _incomplete(text)
     scheme, _, rest = text.partition(":")
     if scheme in _BY_NAME:
-        name, at, weights = rest.partition("@")
-        return NetworkSpec(text, scheme, name, weights if at else None)
-    if left in _NOT_BY_NAME:
-        raise WrongUse(f"{left}: networks are not loaded by name", f"Write a factory for it in a file. {WRITTEN}")
+        return NetworkSpec(text, scheme, *_name_and_weights(rest))
+    if scheme in _MEANT:
+        raise WrongUse(f"{text!r} is not a network", f"Did you mean {_MEANT[scheme]}:{rest}? {WRITTEN}")
     if left.endswith(".py") or "/" in left or os.path.exists(left):  # noqa: PTH110 - Path.exists raises where a name is too long
         return NetworkSpec(text, "file", left, right)
     return NetworkSpec(text, "module", left, right)
 
 
+def _name_and_weights(text: str) -> tuple[str, str | None]:
+    """``NAME@WEIGHTS`` taken apart; a folder may have an ``@`` in its own name."""
+    name, at, weights = text.rpartition("@")
+    if not at or "/" in weights or os.path.isdir(text.removeprefix("local-dir:")):  # noqa: PTH112 - likewise
+        return text, None
+    return name, weights
+
+
 def _incomplete(text: str) -> WrongUse:
     path = Path(text.rstrip(":")).expanduser()
+    if os.path.isdir(path):  # noqa: PTH112 - likewise
+        raise _a_folder(path)
     if path.suffix == ".py" and os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         factories = _defined_in(path)
         return WrongUse(
@@ -87,6 +104,15 @@ def _incomplete(text: str) -> WrongUse:
 
     near = nearest(text, list_models()) if re.fullmatch(r"\w+", text) else []
     return WrongUse(f"{text!r} is not a network", (f"Did you mean torchvision:{near[0]}? " if near else "") + WRITTEN)
+
+
+def _a_folder(path: Path) -> WrongUse:
+    """The error for a folder in place of a network, which says how the network in it is written."""
+    if os.path.isfile(path / "config.json"):  # noqa: PTH113 - likewise
+        hint = f"A folder saved by transformers is written hf:{quoted(path)}, one of timm timm:local-dir:{quoted(path)}"
+    else:
+        hint = WRITTEN
+    return WrongUse(f"{path} is a folder, not a network", hint)
 
 
 def _defined_in(path: Path) -> list[str]:

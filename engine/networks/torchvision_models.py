@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from typing import Any
 
@@ -14,30 +15,23 @@ from torch import nn
 
 from ndissect.engine.machine.torchvision_import import without_compiler
 from ndissect.engine.networks import FACTORY_SEED
+from ndissect.engine.networks.class_names import class_names
+from ndissect.engine.networks.loaded import UNTRAINED, LoadedModule, Request, file_name
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 with without_compiler():
     import torchvision
     from torchvision import models
-
-UNTRAINED = "none"
-
-
-@dataclass(frozen=True)
-class TorchvisionModel:
-    """A network of torchvision, its transform (torchvision's preset), and the weights' name or ``none``."""
-
-    module: nn.Module
-    transform: object
-    weights: str
+    from torchvision.models import WeightsEnum
 
 
-def load_torchvision(name: str, weights: str | None, own_weights: bool = False) -> TorchvisionModel:
-    """The network ``name`` with the weights of that name (None: DEFAULT; ``none``: random, the same at every run).
+def load_torchvision(request: Request) -> LoadedModule:
+    """The network of ``request`` with the weights of that name (None: DEFAULT; ``none``: random, always the same).
 
-    ``own_weights``: the caller brings a file, so nothing is downloaded; the transform is still that of ``weights``.
-    WrongUse for an unknown name or unknown weights, NDError where a download fails.
+    Nothing is downloaded where the user brings weights or wants the layers alone; the transform is still that of the
+    weights. WrongUse for an unknown name or unknown weights, NDError where a download fails.
     """
+    name = request.target
     known = models.list_models()
     if name not in known:
         near = nearest(name, known)
@@ -45,10 +39,11 @@ def load_torchvision(name: str, weights: str | None, own_weights: bool = False) 
             f"torchvision has no network named {name!r}",
             f"Nearest: {', '.join(near)}" if near else f"It has {len(known)}: {', '.join(known)}",
         )
-    chosen = _choose(name, weights)
-    trained = None if own_weights or _is_none(weights) else chosen
+    chosen = _choose(name, request.detail)
+    trained = None if request.own_weights or request.untrained else chosen
     try:
-        module = _build(name, trained)
+        with _nothing_loaded() if request.layers_only else nullcontext():
+            module = _build(name, trained)
     except (OSError, RuntimeError) as error:
         if trained is None:
             raise
@@ -58,13 +53,16 @@ def load_torchvision(name: str, weights: str | None, own_weights: bool = False) 
             f"or use random weights: torchvision:{name}@none",
         ) from error
     transform = chosen.value.transforms() if chosen is not None else None
-    return TorchvisionModel(module, transform, trained.name if trained is not None else UNTRAINED)
+    weights = trained.name if trained is not None else UNTRAINED
+    origin = {"kind": "torchvision", "model": name, "weights": weights, "torchvision": str(torchvision.__version__)}
+    classes = class_names(trained.meta.get("categories")) if trained is not None else ()
+    return LoadedModule(module, transform, file_name(name), origin, classes)
 
 
 def _choose(name: str, weights: str | None) -> Any:
     """The member of the model's weights enum that is meant; for ``none`` the default, whose transform applies."""
     enum: Any = models.get_model_weights(name)
-    if weights is None or _is_none(weights) or weights.upper() == "DEFAULT":
+    if weights is None or weights.lower() == UNTRAINED or weights.upper() == "DEFAULT":
         return getattr(enum, "DEFAULT", None)
     members: dict[str, Enum] = dict(enum.__members__)
     by_upper = {key.upper(): member for key, member in members.items()}
@@ -74,15 +72,13 @@ def _choose(name: str, weights: str | None) -> Any:
     return by_upper[weights.upper()]
 
 
-def _is_none(weights: str | None) -> bool:
-    return weights is not None and weights.lower() == UNTRAINED
-
-
 def _build(name: str, weights: Any) -> nn.Module:
     options: dict[str, Any] = {"weights": weights}
     takes = inspect.signature(models.get_model_builder(name)).parameters
     if weights is None and "weights_backbone" in takes:
         options["weights_backbone"] = None
+    if weights is not None and "quantize" in takes:
+        options["quantize"] = "Quantized" in type(weights).__name__
     if weights is not None:
         options["progress"] = sys.stderr.isatty()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -92,6 +88,17 @@ def _build(name: str, weights: Any) -> nn.Module:
     return module
 
 
-def version() -> str:
-    """torchvision's version, for the provenance."""
-    return str(torchvision.__version__)
+@contextmanager
+def _nothing_loaded() -> Iterator[None]:
+    """For the block torchvision builds networks as for their weights, and puts none into them.
+
+    Weights decide more than values: heads that they were trained with, and sizes of inputs.
+    """
+    fetch, put = WeightsEnum.get_state_dict, nn.Module.load_state_dict
+    WeightsEnum.get_state_dict = lambda *_, **__: {}
+    nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        WeightsEnum.get_state_dict = fetch
+        nn.Module.load_state_dict = put  # type: ignore[method-assign]

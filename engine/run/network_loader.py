@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from ndissect.engine.networks.resolve import Network
 
 
-def network_loader(options: Options) -> Callable[[], Network]:
-    """What loads the network; WrongUse for files that are not there and for numbers that are none."""
+def network_loader(options: Options, *, layers_only: bool = False) -> Callable[[], Network]:
+    """What loads the network; WrongUse for files that are not there and for numbers that are none.
+
+    ``layers_only``: for a list of its layers, which needs no weights, so that none are downloaded.
+    """
     file = options.network.rpartition(":")[0]
     if file.endswith(".py"):
         _require_file(Path(file).expanduser(), "a network of your own is written path/file.py:factory")
@@ -46,6 +49,7 @@ def network_loader(options: Options) -> Callable[[], Network]:
             weights_key=options.weights_key,
             weights_prefix=options.weights_prefix,
             bgr=options.bgr,
+            layers_only=layers_only,
         )
 
     return load

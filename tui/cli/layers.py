@@ -28,7 +28,7 @@ def layers(
     from ndissect.store.names import quoted
     from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table, tell
 
-    load = network_loader(options)
+    load = network_loader(options, layers_only=True)
     image_size = parse_size(input_size, "--input-size")
     from ndissect.engine.networks.layers import list_layers
 
