@@ -11,7 +11,7 @@ from torch import nn
 from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.engine.networks.sources import load_module
 from ndissect.engine.networks.spec import parse_spec
-from ndissect.engine.networks.weights import Checkpoint, apply_state, digest_of, read_checkpoint
+from ndissect.engine.networks.weights import digest_of, load_weights
 from ndissect.store.errors import NDError, WrongUse
 
 
@@ -65,9 +65,10 @@ def load_network(
     notes: list[str] = []
     left_out: tuple[str, ...] = ()
     if weights is not None:
-        checkpoint = read_checkpoint(weights, max_weights, key=weights_key)
-        origin = origin | {"weights_file": str(weights.resolve()), "weights_sha256": checkpoint.sha256}
-        origin, notes, left_out = _load_weights(module, checkpoint, str(weights), partial, weights_prefix, origin)
+        loaded = load_weights(
+            module, weights, partial=partial, max_bytes=max_weights, key=weights_key, prefix=weights_prefix
+        )
+        origin, notes, left_out = origin | loaded.origin, [*loaded.notes], loaded.left_out
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
         module = module.float()
         notes.append("The network is in half precision: it runs in float32 here")
@@ -89,20 +90,3 @@ def _plain_module(module: nn.Module, spec: str) -> nn.Module:
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
         raise NDError(f"{spec} has lazy layers without weights yet", "Run the network once on an image in the factory")
     return module
-
-
-def _load_weights(
-    module: nn.Module, checkpoint: Checkpoint, path: str, partial: bool, prefix: str | None, origin: dict[str, str]
-) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """Where the weights came from, what to tell of them, and the keys to which they gave no value."""
-    fit = apply_state(module, checkpoint.state, path, partial, prefix=prefix)
-    if checkpoint.key:
-        origin["weights_key"] = checkpoint.key
-    notes = []
-    for title, keys in (("missing", fit.missing), ("unexpected", fit.unexpected), ("mismatched", fit.mismatched)):
-        if keys:
-            origin[f"weights_{title}"] = ", ".join(keys)
-            notes.append(
-                f"--partial: {len(keys)} {title} {'key' if len(keys) == 1 else 'keys'} left out: {', '.join(keys)}"
-            )
-    return origin, notes, (*fit.missing, *fit.mismatched)
