@@ -21,6 +21,7 @@ from cli import nd, two_lines
 from PIL import Image
 from safetensors.torch import save_file
 
+from ndissect.engine.checkpoints.read import load_state, read_checkpoint
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.check import check_dataset
 from ndissect.engine.data.formats import open_dataset
@@ -29,7 +30,6 @@ from ndissect.engine.data.jpeg import keep_jpeg
 from ndissect.engine.data.pack import pack
 from ndissect.engine.data.packed import find_pack
 from ndissect.engine.experiments.series import read_series
-from ndissect.engine.networks.weights import load_state, read_checkpoint
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.table2017 import read_table
 

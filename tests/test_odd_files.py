@@ -13,6 +13,7 @@ from attempts import ODD, Attempt, attempt, put
 from broden_factory import Concept, Picture, write_broden
 from cli import in_parallel, nd, two_lines
 
+from ndissect.engine.checkpoints.read import load_state
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.check import check_dataset
 from ndissect.engine.data.download import Patience, download
@@ -21,7 +22,6 @@ from ndissect.engine.data.pack import pack, plan
 from ndissect.engine.data.packed import find_pack
 from ndissect.engine.experiments.series import read_series
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.networks.weights import load_state
 from ndissect.store.table2017 import read_table
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

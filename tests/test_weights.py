@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ndissect.engine.checkpoints.read import load_state
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.networks.weights import apply_state, load_state
+from ndissect.engine.networks.weights import apply_state
 from ndissect.store.errors import NDError
 
 

@@ -13,7 +13,7 @@ from ndissect.engine.networks.preprocess import Preprocess, make_preprocess
 from ndissect.engine.networks.readiness import set_to_run, watchable
 from ndissect.engine.networks.sources import load_module
 from ndissect.engine.networks.spec import parse_spec
-from ndissect.engine.networks.weights import Checkpoint, apply_state, digest_of, read_checkpoint
+from ndissect.engine.networks.weights import digest_of, load_weights
 from ndissect.store.errors import WrongUse
 
 
@@ -70,10 +70,11 @@ def load_network(
     notes = list(made.notes)
     left_out = made.left_out
     if weights is not None:
-        checkpoint = read_checkpoint(weights, max_weights, key=weights_key)
-        origin = origin | {"weights_file": str(weights.resolve()), "weights_sha256": checkpoint.sha256}
-        origin, told, left_out = _load_weights(module, checkpoint, str(weights), partial, weights_prefix, origin)
-        notes += told
+        loaded = load_weights(
+            module, weights, partial=partial, max_bytes=max_weights, key=weights_key, prefix=weights_prefix
+        )
+        origin, left_out = origin | loaded.origin, loaded.left_out
+        notes += loaded.notes
     notes += set_to_run(module, spec)
     channels, grey = input_channels(module, size) if made.transform is None else (3, ())
     preprocess, told_of_input = make_preprocess(made.transform, made.name, size, mean, std, bgr=bgr, channels=channels)
@@ -81,20 +82,3 @@ def load_network(
     classes = made.classes or class_names(getattr(module, "classes", None))
     digest = "" if layers_only else digest_of(module)
     return Network(module, spec, made.name, preprocess, digest, origin, tuple(notes), left_out, classes)
-
-
-def _load_weights(
-    module: nn.Module, checkpoint: Checkpoint, path: str, partial: bool, prefix: str | None, origin: dict[str, str]
-) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """Where the weights came from, what to tell of them, and the keys to which they gave no value."""
-    fit = apply_state(module, checkpoint.state, path, partial, prefix=prefix)
-    if checkpoint.key:
-        origin["weights_key"] = checkpoint.key
-    notes = []
-    for title, keys in (("missing", fit.missing), ("unexpected", fit.unexpected), ("mismatched", fit.mismatched)):
-        if keys:
-            origin[f"weights_{title}"] = ", ".join(keys)
-            notes.append(
-                f"--partial: {len(keys)} {title} {'key' if len(keys) == 1 else 'keys'} left out: {', '.join(keys)}"
-            )
-    return origin, notes, (*fit.missing, *fit.mismatched)
