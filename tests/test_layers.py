@@ -52,19 +52,19 @@ class Pair(nn.Module):
 
 def test_every_layer_is_listed_with_its_map_or_the_reason_against_it():
     infos = list_layers(network_of(Odd()), (20, 32))
-    assert [i.name for i in infos] == ["stem", "relu", "unused", "pair", "held", "held.0", "pool", "head"]
+    assert [i.name for i in infos] == ["stem", "relu", "unused", "pair", "pair.0", "held", "held.0", "pool", "head"]
     found = by_name(infos)
     assert (found["stem"].units, found["stem"].map_size, found["stem"].module_type) == (4, (9, 15), "Conv2d")
     assert (found["held.0"].units, found["held.0"].map_size, found["held.0"].conv) == (6, (7, 13), True)
     assert found["relu"].note == "called 2 times, the last call counts"
     assert (found["relu"].units, found["relu"].map_size) == (6, (7, 13))
+    assert (found["pair.0"].units, found["pair.0"].map_size) == (4, (9, 15))
+    assert [found[name].map_size for name in ("pool", "head")] == [(1, 1), (1, 1)] and found["head"].units == 10
     reasons = {i.name: i.reason for i in infos if not i.dissectable}
     assert reasons == {
         "unused": "not called in the forward pass",
-        "pair": "not a map: returns a tuple of 2",
+        "pair": "not a map: returns a tuple of 2, of which pair.0 is",
         "held": "holds layers, is not called itself",
-        "pool": "not a map: one value an image (1 x 1)",
-        "head": "not a map: shape (N, 10)",
     }
 
 
@@ -75,14 +75,18 @@ def test_resnet18_has_the_maps_that_the_papers_speak_of():
     assert found["layer4.1.relu"].calls == 2
 
 
-def test_transformers_say_why_their_layers_are_no_maps():
+def test_tokens_of_transformers_are_maps_and_units_may_be_last():
     infos = list_layers(load_network("torchvision:vit_b_16@none"))
-    assert [i.name for i in infos if i.dissectable] == ["conv_proj"]
-    assert by_name(infos)["encoder.layers.encoder_layer_0"].reason == "not a map: shape (N, 197, 768)"
-    swin = by_name(list_layers(load_network("torchvision:swin_t@none")))
+    block = by_name(infos)["encoder.layers.encoder_layer_0"]
+    assert (block.units, block.map_size, block.made_by) == (768, (14, 14), "tokens[1:] -> 14x14")
+    assert default_layers(infos) == ["encoder.layers.encoder_layer_11"]
+    infos = list_layers(load_network("torchvision:swin_t@none"))
+    swin = by_name(infos)
     # Four axes, but (N, h, w, units): taken for units it would give 7 units of 7 x 768.
-    assert swin["features.7.1"].reason == "not a map: shape (N, 7, 7, 768) has its units last"
+    assert (swin["features.7.1"].units, swin["features.7.1"].map_size) == (768, (7, 7))
+    assert swin["features.7.1"].made_by == "units last"
     assert swin["permute"].dissectable and swin["permute"].units == 768
+    assert default_layers(infos) == ["features.1", "features.3", "features.5", "features.7"]
 
 
 @pytest.mark.parametrize(

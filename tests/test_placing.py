@@ -17,7 +17,7 @@ from torch import nn
 from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.geometry.extents import trace_extents
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.networks.layers import list_layers
+from ndissect.engine.networks.layers import list_layers, taps_of
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.passes.forward import Forward
 from ndissect.engine.run.dissect import dissect
@@ -334,8 +334,8 @@ ORDINARY = (
 def test_ordinary_networks_are_placed_over_the_whole_image_in_every_layer(name: str) -> None:
     network = load_network(f"torchvision:{name}@none")
     x = torch.zeros(1, 3, 128, 128)
-    names = [i.name for i in list_layers(network, (128, 128)) if i.dissectable]
-    found = trace_extents(network.module, x, names)
+    infos = [i for i in list_layers(network, (128, 128)) if i.dissectable]
+    found = trace_extents(network.module, x, [i.name for i in infos], taps_of(infos))
     assert {n: e for n, e in found.items() if isinstance(e, str) or not all(axis.whole for axis in e)} == {}
 
 
@@ -351,7 +351,7 @@ def test_random_networks_are_not_refused_for_what_they_see_of_the_image(name: st
     names = [i.name for i in infos]
     image = torch.from_numpy(scenes(128, 128)[1].pixels).permute(2, 0, 1)[None]
     inputs = network.preprocess.apply(image)
-    with Capture(network.module, names) as capture:
+    with Capture(network.module, names, taps_of(infos)) as capture:
 
         def maps(x: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
             capture.run(network.preprocess.apply(torch.cat(list(x))))
@@ -363,7 +363,7 @@ def test_random_networks_are_not_refused_for_what_they_see_of_the_image(name: st
             np.testing.assert_allclose(a.place, b.place, atol=1e-3)
             np.testing.assert_allclose(a.width, b.width, atol=1e-3)
             assert a.clear == b.clear
-    extents = trace_extents(network.module, inputs, names)
+    extents = trace_extents(network.module, inputs, names, taps_of(infos))
     size = tuple(inputs.shape[-2:])
     faults = {i.name: align_map(extents[i.name], responses[i.name], i.map_size, size).fault for i in infos}
     assert {n: fault for n, fault in faults.items() if fault} == {}

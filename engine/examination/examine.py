@@ -101,12 +101,12 @@ def _examine(
     module, names = forward.network.module, [layer.name for layer in layers]
     with forward.captured():
         faults = _repeats(forward, first, _second(loader, first))
-        faults += check_weights(forward.maps, module, forward.network.left_out, first)
+        faults += check_weights(forward.maps, module, forward.network.left_out, first, forward.taps)
         # Images are run together only where they are known to change nothing of each other.
         room = min(forward.batch.size, at_once(loader.dataset, BANDS + 1)) > BANDS
         responses = _responses(forward, first, together=room and not faults)
     inputs = forward.inputs([first], slice(0, 1))
-    extents = trace_extents(module, inputs, names)
+    extents = trace_extents(module, inputs, names, forward.taps)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     alignments = {
         layer.name: align_map(extents[layer.name], responses[layer.name], layer.map_size, size)

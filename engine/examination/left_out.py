@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ndissect.engine.examination.faults import Fault
 from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.forward import MapsOf
 
 # Keys that are named.
@@ -23,10 +24,12 @@ _LEARNT = ("running_mean", "running_var")
 _NEVER = sys.maxsize
 
 
-def check_weights(maps_of: MapsOf, module: nn.Module, left_out: Sequence[str], image: Tensor) -> list[Fault]:
+def check_weights(
+    maps_of: MapsOf, module: nn.Module, left_out: Sequence[str], image: Tensor, taps: Mapping[str, Tap]
+) -> list[Fault]:
     """The layers whose maps of ``image`` change when the weights ``left_out`` (keys) do.
 
-    ``maps_of`` gives the maps of each layer for images, uint8 (1, 3, H, W).
+    ``maps_of`` gives the maps of each layer for images, uint8 (1, 3, H, W); ``taps``: where it takes them, by name.
     """
     weights = _weights(module, left_out)
     if not weights:
@@ -40,7 +43,7 @@ def check_weights(maps_of: MapsOf, module: nn.Module, left_out: Sequence[str], i
         return []
     said = {}
     for name in moved:
-        before = [key for key in weights if _called_before(key, name, order)] or list(weights)
+        before = [key for key in weights if _called_before(key, taps[name].module, order)] or list(weights)
         more = f" and {len(before) - _NAMED} more" if len(before) > _NAMED else ""
         said[name] = f"depends on weights that the weights file left out: {', '.join(before[:_NAMED])}{more}"
     hint = "give a file with these weights; a network as it was built tells nothing of what was learnt"

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.taps import Tap
 
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _PASSING = (nn.functional.adaptive_avg_pool2d, nn.functional.avg_pool2d, nn.functional.dropout)
@@ -49,7 +50,8 @@ def check(
     ``inputs``: batches as the network takes them. None where its output is not scores: a tensor (n, classes, ...).
     """
     module = network.module
-    consumers = linear_consumers(module, layer.name) if layer.calls == 1 else ()
+    tap = layer.tap or Tap(layer.name)
+    consumers = linear_consumers(module, layer.name) if layer.calls == 1 and tap == Tap(layer.name) else ()
     images = same = 0
     difference = scale = 0.0
     for x in inputs:
@@ -59,7 +61,7 @@ def check(
                 return None
             agree = torch.ones(len(x), dtype=torch.bool, device=plain.device)
             for matrix in rotations:
-                with _rotated(module, layer.name, torch.from_numpy(matrix), plain.device, consumers):
+                with _rotated(module, tap, torch.from_numpy(matrix), plain.device, consumers):
                     rotated = _scores(module(x))
                 assert rotated is not None
                 agree &= (rotated.argmax(1) == plain.argmax(1)).reshape(len(x), -1).all(1)
@@ -81,10 +83,8 @@ def _scores(output: object) -> Tensor | None:
 
 
 @contextlib.contextmanager
-def _rotated(
-    module: nn.Module, layer: str, q: Tensor, device: torch.device, consumers: Sequence[str]
-) -> Iterator[None]:
-    """The network with the output of ``layer`` rotated by ``q``, float64 on the CPU, and back by what follows."""
+def _rotated(module: nn.Module, tap: Tap, q: Tensor, device: torch.device, consumers: Sequence[str]) -> Iterator[None]:
+    """The network with the maps at ``tap`` rotated by ``q``, float64 on the CPU, and back by what follows."""
     single = q.float().to(device)
 
     def rotate(name: str, maps: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def _rotated(
             # W Q^T: for each place of a kernel, or of a flattened map, over the units.
             w = weight.cpu().double().view(len(weight), len(q), -1)
             _weight(module, name).copy_(torch.einsum("ouk,vu->ovk", w, q).reshape(weight.shape))
-        with Capture(module, [layer], edit=rotate):
+        with Capture(module, [tap.module], {tap.module: tap}, edit=rotate):
             yield
     finally:
         for name, weight in before.items():

@@ -94,7 +94,7 @@ def rotate_layer(
 
 
 def _one_layer(options: Options, network: Network, dataset: ConceptDataset) -> LayerInfo:
-    infos = list_layers(network, image_size(dataset))
+    infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=options.layers)
     names = match_layers(options.layers, infos) if options.layers else default_layers(infos)[-1:]
     if len(names) != 1:
         listed = ", ".join(names[:6]) + " ..." * (len(names) > 6)

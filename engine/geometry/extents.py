@@ -7,7 +7,7 @@ that pads its input to a multiple, or crops it, makes maps of more or of less th
 So an extent is followed from operation to operation: ``F.pad`` widens it, slices narrow it, a resize keeps it. Some
 networks pad before a window that has no padding of its own (reflection padding, TensorFlow's SAME). That padding
 belongs to the window and changes nothing. All positions are in pixels of the network's input, counted from its first
-edge.
+edge. Tokens lie where the map lay that they were laid out from (ndissect.engine.networks.axes).
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ndissect.engine.geometry.receptive import sliding_window
-from ndissect.engine.geometry.tracing import Input, Tracer, bind, moved_axes, pair, placewise, why_unknown
+from ndissect.engine.networks.axes import Axes, Factor, input_axes
+from ndissect.engine.networks.axes_rules import follow_axes
+from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.taps import Layout, Tap
+from ndissect.engine.networks.tracing import Input, Tracer, bind, moved_axes, pair, placewise, why_unknown
 from ndissect.store.upsampling import Field
 
 _ADAPTIVE = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices")
@@ -58,13 +63,68 @@ class Extent:
 Extents = tuple[Extent, Extent]
 
 
-def trace_extents(module: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, Extents | str]:
+def trace_extents(
+    module: nn.Module, x: Tensor, names: Sequence[str], taps: Mapping[str, Tap] | None = None
+) -> dict[str, Extents | str]:
     """For each layer of ``names`` what the rows and columns of its map show, or in words why that is unknown.
 
-    ``x``: one input of the network, (1, C, H, W).
+    ``x``: one input of the network, (1, C, H, W); ``taps``: where and how the maps are taken, by name.
     """
-    first = [Extent(d, n, Fraction(0), Fraction(n), Fraction(1, 2), Fraction(1)) for d, n in enumerate(x.shape[-2:])]
-    return Tracer(x, (first[0], first[1]), _rule).through(module, x, names)
+    rows, cols = (
+        Extent(d, n, Fraction(0), Fraction(n), Fraction(1, 2), Fraction(1)) for d, n in enumerate(x.shape[-2:])
+    )
+    extents = Tracer(x, (rows, cols), _rule)
+    axes = Tracer(x, input_axes(x.shape, id(x)), follow_axes)
+    known: dict[str, Extents | str] = dict.fromkeys(names, "it is not called in the forward pass")
+
+    def look(name: str, output: Any) -> None:
+        layout = taps[name].layout if taps and name in taps else Layout()
+        if layout.order == "NUhw":
+            known[name] = extents.of(output)
+        elif layout.order == "NU":
+            known[name] = (rows, cols)
+        else:
+            known[name] = _laid_out(layout, axes.of(output), extents)
+
+    with Capture(module, names, taps, observe=look), torch.no_grad(), extents, axes:
+        module(x)
+    return known
+
+
+def _laid_out(layout: Layout, axes: Axes | str, extents: Tracer[Extents]) -> Extents | str:
+    """What maps show that were laid out otherwise, by the maps that their places come from."""
+    if isinstance(axes, str):
+        return axes
+    lines: tuple[Factor | None, Factor | None] = (None, None)
+    if layout.order == "NhwU":
+        lines = axes[1].line, axes[2].line
+    elif layout.function is None:
+        tokens = axes[layout.order.index("T")]
+        if (tokens.before, tokens.after) == (layout.first, layout.last):
+            lines = tokens.grid or lines
+    rows, cols = (_of_line(line, extents) for line in lines)
+    if isinstance(rows, str) or isinstance(cols, str):
+        return rows if isinstance(rows, str) else str(cols)
+    return rows, cols
+
+
+def _of_line(line: Factor | None, extents: Tracer[Extents]) -> Extent | str:
+    """What the rows or columns ``line`` show of the image, sharing their part of it evenly."""
+    made = extents.by_identity(line.source[0]) if line else None
+    if line is None or made is None:
+        return "nothing tells where its tokens lie"
+    tensor, shown = made
+    if isinstance(shown, str):
+        return shown
+    d = line.source[1]
+    e = shown[d]
+    if line.size == tensor.shape[-2 + d] and line.low == 0 and line.high == 1:
+        return e
+    span = e.high - e.low
+    low, high = e.low + line.low * span, e.low + line.high * span
+    step = (high - low) / line.size
+    start = low + step / 2 if e.step > 0 else high - step / 2
+    return Extent(e.axis, e.size, low, high, start, step if e.step > 0 else -step)
 
 
 def _rule(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ndissect.engine.geometry.map_alignment import MapAlignment
 from ndissect.engine.geometry.receptive import trace_fields
-from ndissect.engine.networks.layers import LayerInfo
+from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.resolve import Network
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
@@ -48,7 +48,7 @@ def layer_geometries(
     """
     fields: dict[str, tuple[Field, Field] | str] = {}
     if protocol.upsampling == "receptive-field":
-        fields = trace_fields(network.module, inputs, [layer.name for layer in layers])
+        fields = trace_fields(network.module, inputs, [layer.name for layer in layers], taps_of(layers))
     geometries = []
     for layer in layers:
         assert layer.map_size is not None  # a dissectable layer has a map

@@ -13,20 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ndissect.engine.geometry.tracing import Input, Tracer, bind, pair, placewise, why_unknown
+from ndissect.engine.networks.taps import Tap
+from ndissect.engine.networks.tracing import Input, Tracer, bind, pair, placewise, why_unknown
 from ndissect.store.upsampling import Field
 
 Fields = tuple[Field, Field]
 _SAME = Field(0, 1, 1)
 
 
-def trace_fields(module: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, Fields | str]:
+def trace_fields(
+    module: nn.Module, x: Tensor, names: Sequence[str], taps: Mapping[str, Tap] | None = None
+) -> dict[str, Fields | str]:
     """For each layer of ``names`` its receptive field along rows and columns, or in words why it has none.
 
     ``x``: one input of the network, (1, C, H, W). A layer called several times answers for its last call. A 1 x 1 gate
     (squeeze and excitation) scales a map and does not widen its field.
     """
-    return Tracer(x, (_SAME, _SAME), _rule).through(module, x, names)
+    return Tracer(x, (_SAME, _SAME), _rule).through(module, x, names, taps)
 
 
 def _rule(

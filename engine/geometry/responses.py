@@ -98,7 +98,7 @@ def band_middles() -> npt.NDArray[np.float64]:
 
 def _change(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """What changed along the rows (h,) and the columns (w,) of maps (U, h, w), each unit in shares of its spread."""
-    spread = before.flatten(1).std(1)[:, None, None]
+    spread = before.flatten(1).std(1, correction=min(1, before[0].numel() - 1))[:, None, None]
     moved = ((after - before).abs() / spread.clamp_min(1e-12)).nan_to_num(0.0, 0.0, 0.0)
     moved = moved[(spread.flatten() > 0) & spread.flatten().isfinite()]
     if not len(moved):

@@ -9,13 +9,13 @@
     with Capture(network, ["layer4"], edit=lambda name, maps: maps * alive[:, None, None]):
         network(images)                # scores without some units of layer4
 
-Where a layer is called several times in one pass, the map of its last call is kept. This is the one place where hooks
-are put on modules.
+Where a layer is called several times in one pass, the map of its last call is kept, unless its tap names another
+(ndissect.engine.networks.taps). This is the one place where hooks are put on modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,9 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ndissect.engine.networks.taps import Tap
 from ndissect.store.errors import NDError
 
-#: Looks at what a layer returned, at every call: its name, and the output, which may be anything.
+#: Looks at what a layer returned, at every call of it, or at that which its tap names: its name, and the output, which
+#: may be anything.
 Observe = Callable[[str, Any], None]
 #: The maps that the network goes on with in place of those of the layer: the same shape, from its name and its maps.
 Edit = Callable[[str, Tensor], Tensor]
@@ -37,6 +39,9 @@ class _Enough(BaseException):
 
 class Capture:
     """Hooks on the layers ``names`` of ``module`` for a block.
+
+    ``taps``: by name, where the maps of a layer are and how they are made; without one its name is that of a module
+    that returns maps.
 
     By itself it keeps their activation maps, by name, after each forward pass. Maps are (N, U, h, w) tensors on the
     network's device, without gradients, and stay as they were when the layer returned them: a later in-place operation
@@ -52,6 +57,7 @@ class Capture:
         self,
         module: nn.Module,
         names: Sequence[str],
+        taps: Mapping[str, Tap] | None = None,
         *,
         stop: bool = True,
         observe: Observe | None = None,
@@ -60,7 +66,7 @@ class Capture:
     ) -> None:
         self.names = tuple(names)
         self._module = module
-        self._layers = {name: module.get_submodule(name) for name in self.names}
+        self._taps = {name: (taps or {}).get(name) or Tap(name) for name in self.names}
         self._stop, self._observe, self._edit, self._enter = stop, observe, edit, enter
         self._maps: dict[str, Tensor] = {}
         self._shapes: dict[tuple[str, int], tuple[int, ...]] = {}
@@ -71,13 +77,13 @@ class Capture:
 
     def __enter__(self) -> Self:
         keeps = self._observe is None and self._edit is None
-        if keeps:
-            # The outermost hook: a pass that the caller starts himself begins anew as well.
-            self._handles.append(self._module.register_forward_pre_hook(self._begin))
-        for name, layer in self._layers.items():
+        # The outermost hook: a pass that the caller starts himself begins anew as well.
+        self._handles.append(self._module.register_forward_pre_hook(self._begin))
+        for name, tap in self._taps.items():
+            layer = self._module.get_submodule(tap.module)
             if self._enter is not None:
                 self._handles.append(layer.register_forward_pre_hook(self._entering(name)))
-            hook = self._keeping(name) if keeps else self._passing(name)
+            hook = self._keeping(name, tap) if keeps else self._passing(name, tap)
             # What keeps maps may end the pass from its hook, so that it comes last.
             self._handles.append(layer.register_forward_hook(hook, prepend=not keeps))
         return self
@@ -92,7 +98,7 @@ class Capture:
 
     def __getitem__(self, name: str) -> Tensor:
         """(N, U, h, w): the map of ``name`` in the latest pass; NDError where that pass did not call the layer."""
-        if name not in self._layers:
+        if name not in self._taps:
             raise KeyError(name)
         if name not in self._maps:
             raise NDError(
@@ -124,55 +130,69 @@ class Capture:
 
         return hook
 
-    def _passing(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+    def _meant(self, name: str, tap: Tap) -> bool:
+        """Counts a call of the layer; whether the tap takes the maps of this one, or of all as long as they follow."""
+        self._calls[name] += 1
+        return tap.call in (0, self._calls[name])
+
+    def _passing(self, name: str, tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(layer: nn.Module, args: Any, output: Any) -> Any:
+            if not self._meant(name, tap):
+                return None
             if self._edit is not None:
-                _demand_map(name, output)
-                output = self._edit(name, output)
+                output = tap.put_back(output, self._edit(name, _maps_of(name, tap, output)))
             if self._observe is not None:
-                self._observe(name, output)
+                self._observe(name, tap.item(output))
             return output if self._edit is not None else None
 
         return hook
 
-    def _keeping(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _keeping(self, name: str, tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, args: Any, output: Any) -> None:
-            _demand_map(name, output)
-            shape = tuple(output.shape[1:])
+            if not self._meant(name, tap):
+                return
+            maps = _maps_of(name, tap, output)
+            shape = tuple(maps.shape[1:])
             before = self._shapes.setdefault((name, self._calls[name]), shape)
             if before != shape:
                 raise NDError(
                     f"the layer {name} changed its shape between batches: {_times(before)}, then {_times(shape)}",
                     "All images must reach the network at one size: add a resize to its transform, or --size",
                 )
-            self._calls[name] += 1
-            enough = self._running and self._stop and self._calls == self._expected
-            # Nothing runs after the last layer, so nothing can overwrite its map.
-            self._maps[name] = output.detach() if enough else output.detach().clone()
+            enough = self._running and self._stop and self._expected is not None and self._all_taken()
+            self._maps[name] = _kept(maps, tap, last=enough)
             if enough:
                 raise _Enough
 
         return hook
 
-
-def _demand_map(name: str, output: object) -> None:
-    """NDError where the output of the layer ``name`` is no activation map."""
-    reason = not_a_map(output)
-    if reason:
-        raise NDError(f"the layer {name} is not a map: {reason}", "`nd layers NETWORK` says which layers are")
+    def _all_taken(self) -> bool:
+        """Whether the calls that the taps take are over, by how many there were in the first pass."""
+        assert self._expected is not None
+        return all(self._calls[name] >= (tap.call or self._expected[name]) for name, tap in self._taps.items())
 
 
-def not_a_map(output: object) -> str:
-    """Why a layer's output is no activation map of shape (N, U, h, w); "" where it is one."""
-    if not isinstance(output, Tensor):
-        if isinstance(output, tuple | list):
-            return f"returns a {type(output).__name__} of {len(output)}"
-        return f"returns a {type(output).__name__}"
-    if output.ndim != 4:
-        return f"shape (N{''.join(f', {n}' for n in output.shape[1:])})"
-    if not output.is_floating_point():
-        return f"{str(output.dtype).removeprefix('torch.')} values"
-    return ""
+def _maps_of(name: str, tap: Tap, output: object) -> Tensor:
+    """The maps in the output of the layer ``name``; NDError where it has none."""
+    try:
+        return tap.maps(output)
+    except NDError as e:
+        said = e.message.removeprefix("not a map: ")
+        raise NDError(
+            f"the layer {name} is not a map: {said}", e.hint or "`nd layers NETWORK` says which layers are"
+        ) from e
+
+
+def _kept(maps: Tensor, tap: Tap, *, last: bool) -> Tensor:
+    """The maps as they are now. Nothing runs after the ``last`` layer, so nothing can overwrite its map.
+
+    What was made under inference_mode is copied outside of it, so that it can be worked on like any other tensor.
+    """
+    maps = maps.detach()
+    with torch.inference_mode(False):
+        if last and not maps.is_inference() and tap.layout.order == "NUhw":
+            return maps
+        return maps.clone() if tap.layout.order == "NUhw" else maps.clone(memory_format=torch.contiguous_format)
 
 
 def _times(shape: tuple[int, ...]) -> str:

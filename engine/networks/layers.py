@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ndissect.engine.networks.capture import Capture, not_a_map
-from ndissect.engine.networks.failures import failure_of_user_code
+from ndissect.engine.networks.map_rules import WRITTEN, read_rule
+from ndissect.engine.networks.probe import Output, Seen, probe
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.stages import last_block, stages_of
+from ndissect.engine.networks.taps import Tap
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 _UNTOLD = re.compile(r"(Max|Avg|LP|Adaptive\w*)Pool|Dropout|StochasticDepth|Identity|Flatten")
@@ -22,10 +22,13 @@ _UNTOLD = re.compile(r"(Max|Avg|LP|Adaptive\w*)Pool|Dropout|StochasticDepth|Iden
 class LayerInfo:
     """One layer: dotted ``name``, ``module_type``, ``units``, ``map_size`` (h, w), and why it cannot be dissected.
 
-    ``reason`` is "" for a dissectable layer. ``calls``: times called in one forward pass; the last call counts.
-    ``order``: its place in the order in which layers finish. ``same_as``: the innermost layer that returned this
-    very output (a container returns its last child's). ``conv``: a 2-D convolution. ``scores``: as many units as the
-    network has outputs.
+    ``reason`` is "" for a dissectable layer. ``calls``: times called in one forward pass; the last call counts, unless
+    the ``tap`` of a dissectable layer, which says where its maps are taken, names another. ``order``: its place in the
+    order in which layers finish. ``same_as``: the innermost layer that returned this very output (a container returns
+    its last child's). ``conv``: a 2-D convolution. ``scores``: as many units as the network has outputs.
+
+    The name is that of a module; ``module@2`` stands for its second call, ``module.0`` and ``module.key`` for a part of
+    what it returns.
     """
 
     name: str
@@ -38,68 +41,115 @@ class LayerInfo:
     same_as: str = ""
     conv: bool = False
     scores: bool = False
+    tap: Tap | None = None
 
     @property
     def dissectable(self) -> bool:
         return not self.reason
 
     @property
-    def note(self) -> str:
-        """What a reader of the list should know: which of several calls counts."""
-        return f"called {self.calls} times, the last call counts" if self.calls > 1 else ""
-
-
-@dataclass
-class _Seen:
-    """What the hooks saw of one layer; ``output`` keeps the tensor alive, so that its id stays its own."""
-
-    output: Any
-    version: int
-    shape: tuple[int, ...]
-    calls: int
-    order: int
-    reason: str
+    def spatial(self) -> bool:
+        """Whether it can be dissected and its maps have more than one place."""
+        return self.dissectable and self.map_size != (1, 1)
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """The same for layers that return the same values; an in-place ReLU returns its input's tensor, later."""
-        return id(self.output), self.version
+    def note(self) -> str:
+        """What a reader of the list should know: which of several calls counts."""
+        last = self.tap is None or not self.tap.call
+        return f"called {self.calls} times, the last call counts" if self.calls > 1 and last else ""
+
+    @property
+    def made_by(self) -> str:
+        """How its maps are made of what the module returns, ``tokens[1:] -> 16x16``; "" where it returns maps."""
+        return str(self.tap.layout) if self.tap else ""
 
 
-def list_layers(network: Network, image_size: tuple[int, int] = (224, 224)) -> list[LayerInfo]:
-    """Every layer of the network in its own order, as seen in one forward pass of one random image of ``image_size``.
+def list_layers(
+    network: Network,
+    image_size: tuple[int, int] = (224, 224),
+    *,
+    map_rule: str | None = None,
+    patterns: Sequence[str] = (),
+) -> list[LayerInfo]:
+    """Every layer of the network in its own order, as seen in a forward pass of random images of ``image_size``.
 
-    NDError where the forward pass fails, with the line of the network's own code.
+    ``map_rule``: the user's own (ndissect.engine.networks.map_rules). Calls before the last have layers of their own
+    where one of ``patterns`` asks for a call, as ``layer@2`` does. NDError where the forward pass fails, with the line
+    of the network's own code.
     """
-    seen: dict[str, _Seen] = {}
+    every_call = any("@" in pattern for pattern in patterns)
+    rule = read_rule(map_rule) if map_rule else None
+    seen, scores = probe(network, image_size, rule, every_call=every_call)
+    innermost: dict[tuple[int, float], str] = {}
+    last = [(name, s.calls[-1][()]) for name, s in seen.items()]
+    for name, output in sorted(last, key=lambda item: item[1].order):
+        innermost.setdefault(output.identity, name)
     modules = {name: module for name, module in network.module.named_modules() if name}
-    outputs = _output_units(_run_once(network, image_size, modules, seen))
-    units_last = _units_last(modules, seen)
-    innermost: dict[tuple[int, int], str] = {}
-    for name, finished in sorted(seen.items(), key=lambda item: item[1].order):
-        innermost.setdefault(finished.identity, name)
     infos = []
     for name, module in modules.items():
-        s = seen.get(name)
         info = LayerInfo(name, type(module).__name__, 0, None, "", 0, conv=isinstance(module, nn.Conv2d))
-        if s is None:
+        if name in seen:
+            listed = _of_module(info, seen[name], scores, frozenset(modules), every_call=every_call)
+            for one, output in listed:
+                same = innermost.get(output.identity, one.name)
+                infos.append(replace(one, same_as=same if same != one.name else ""))
+        else:
             holder = isinstance(module, nn.ModuleList | nn.ModuleDict)
             reason = "holds layers, is not called itself" if holder else "not called in the forward pass"
             infos.append(replace(info, reason=reason))
-            continue
-        info = replace(info, calls=s.calls, order=s.order, units=s.shape[1] if len(s.shape) > 1 else 0)
-        if s.reason:
-            info = replace(info, reason=s.reason)
-        elif s.shape in units_last:
-            shape = ", ".join(map(str, s.shape[1:]))
-            info = replace(info, units=s.shape[3], reason=f"not a map: shape (N, {shape}) has its units last")
-        elif s.shape[2:] == (1, 1):
-            info = replace(info, map_size=(1, 1), reason="not a map: one value an image (1 x 1)")
-        else:
-            info = replace(info, map_size=(s.shape[2], s.shape[3]), scores=s.shape[1] == outputs)
-        same = innermost[s.identity]
-        infos.append(replace(info, same_as=same if same != name else ""))
     return infos
+
+
+def taps_of(infos: Sequence[LayerInfo]) -> dict[str, Tap]:
+    """By name, where the maps of the layers are taken."""
+    return {info.name: info.tap or Tap(info.name) for info in infos}
+
+
+def _of_module(
+    info: LayerInfo, seen: Seen, scores: int, modules: frozenset[str], *, every_call: bool
+) -> list[tuple[LayerInfo, Output]]:
+    """The layers of one module, each with what it returned: itself, the maps inside of its output, its calls."""
+    count = len(seen.calls)
+    listed = _of_call(replace(info, calls=count), seen.calls[-1], 0, scores, modules)
+    if every_call and count > 1:
+        for call, outputs in enumerate(seen.calls, 1):
+            of_call = replace(info, name=f"{info.name}@{call}", calls=count)
+            listed += _of_call(of_call, outputs, call, scores, modules)
+    return listed
+
+
+def _of_call(
+    info: LayerInfo, outputs: dict[tuple[str, ...], Output], call: int, scores: int, modules: frozenset[str]
+) -> list[tuple[LayerInfo, Output]]:
+    module = info.name.partition("@")[0] if call else info.name
+    whole = _described(info, Tap(module, call), outputs[()], scores)
+    inner = []
+    for path, output in outputs.items():
+        if path:
+            name = ".".join((info.name, *path))
+            if name in modules:  # a child of that name comes first
+                name = ".".join((f"{module}@{call or info.calls}", *path))
+            inner.append((_described(replace(info, name=name), Tap(module, call, path), output, scores), output))
+    inner = [(one, output) for one, output in inner if one.dissectable]
+    if inner and not whole.dissectable:
+        names = [one.name for one, _ in inner]
+        more = " ..." if len(names) > 3 else ""
+        verb = "are" if len(names) > 1 else "is"
+        whole = replace(whole, reason=f"{whole.reason}, of which {', '.join(names[:3])}{more} {verb}")
+    return [(whole, outputs[()]), *inner]
+
+
+def _described(info: LayerInfo, tap: Tap, output: Output, scores: int) -> LayerInfo:
+    """``info`` with what is known of the layer's output."""
+    info = replace(info, order=output.order, units=output.shape[1] if len(output.shape) > 1 else 0)
+    if isinstance(output.layout, str):
+        return replace(info, reason=output.layout)
+    tap = replace(tap, layout=output.layout)
+    try:
+        _, count, height, width = output.layout.maps(output.value).shape
+    except NDError as e:
+        return replace(info, reason=e.message)
+    return replace(info, units=count, map_size=(height, width), scores=count == scores, tap=tap)
 
 
 def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs: bool = False) -> list[str]:
@@ -112,7 +162,11 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
     chosen: set[str] = set()
     names = [info.name for info in infos]
     for pattern in [p.strip() for text in patterns for p in text.split(",") if p.strip()]:
-        matches = [i for i in infos if i.name == pattern] or [i for i in infos if _glob(pattern).fullmatch(i.name)]
+        matches = [i for i in infos if i.name == pattern]
+        meant = [i for i in matches if i.dissectable]
+        if not matches:
+            matches = [i for i in infos if _glob(pattern).fullmatch(i.name) and ("@" in pattern or "@" not in i.name)]
+            meant = [i for i in matches if i.spatial] or [i for i in matches if i.dissectable]
         if not matches:
             near = nearest(re.sub(r"[*?\[\]!]", "", pattern), [i.name for i in infos if i.dissectable] or names)
             what = "layer" if pattern == re.sub(r"[*?\[]", "", pattern) else "layer matching"
@@ -120,15 +174,16 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
                 f"the network has no {what} {pattern!r}",
                 f"Nearest: {', '.join(near)}" if near else "`nd layers NETWORK` lists them",
             )
-        if not any(i.dissectable for i in matches):
+        if not meant:
             first = matches[0]
             more = f" (and {len(matches) - 1} more like it)" if len(matches) > 1 else ""
             raise WrongUse(
-                f"{first.name} ({first.module_type}){more} cannot be dissected: {first.reason}", _instead(infos)
+                f"{first.name} ({first.module_type}){more} cannot be dissected: {first.reason}",
+                _instead(infos, by_rule=any(_untold(i) for i in matches)),
             )
-        chosen.update(i.name for i in matches if i.dissectable)
+        chosen.update(i.name for i in meant)
     if all_convs:
-        convs = [i.name for i in infos if i.conv and i.dissectable]
+        convs = [i.name for i in infos if i.conv and i.spatial and "@" not in i.name]
         if not convs:
             raise WrongUse("the network has no convolution whose output is a map", _instead(infos))
         chosen.update(convs)
@@ -136,86 +191,47 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
 
 
 def default_layers(infos: Sequence[LayerInfo]) -> list[str]:
-    """The layers dissected when none is named: ``layer1``, ``layer2``, ... where the network has such stages, else
-    the last of the outermost layers that has at least half as many units as the widest of them.
+    """The layers dissected when none is named, as :func:`taken_unasked` tells them."""
+    return taken_unasked(infos)[0]
 
-    Class scores and the outputs of pooling, dropout and identity layers do not count; where no outermost layer is
-    left, the layers inside them are looked at, and so on. WrongUse where no layer is a map.
+
+def taken_unasked(infos: Sequence[LayerInfo]) -> tuple[list[str], str]:
+    """The layers dissected when none is named, and in words which these are.
+
+    The stages of a network that has them (``layer1``, ``layer2``, ...), the last block of a transformer, else the last
+    of the outermost layers that has at least half as many units as the widest of them. For that, class scores and the
+    outputs of pooling, dropout and identity layers do not count; where no outermost layer is left, the layers inside
+    them are looked at, and so on. WrongUse where no layer is a map, or where what lies behind the only ones is none.
     """
-    maps = [i for i in infos if i.dissectable]
+    maps = [i for i in infos if i.spatial and "@" not in i.name]
     if not maps:
         what = "the network has no layer whose output is a map of shape (N, units, h, w)"
-        raise WrongUse(what, "`nd layers NETWORK` says why")
-    stages = [i.name for i in maps if re.fullmatch(r"layer\d+", i.name)]
+        raise WrongUse(what, _instead(infos, by_rule=any(_untold(i) for i in infos)))
+    stages = [i.name for i in maps if re.fullmatch(r"layer\d+", i.name)] or stages_of(infos)
     if stages:
-        return stages
+        return stages, "the stages of the network"
+    block = last_block(infos)
+    if block:
+        return [block], "the last block"
     types = {i.name: i.module_type for i in infos}
     left = [i for i in maps if not i.scores and not _UNTOLD.search(types[i.same_as or i.name])] or maps
     depth = min(i.name.count(".") for i in left)
     outermost = [i for i in left if i.name.count(".") == depth]
     widest = max(i.units for i in outermost)
-    return [max((i for i in outermost if 2 * i.units >= widest), key=lambda i: i.order).name]
-
-
-def _run_once(
-    network: Network, image_size: tuple[int, int], modules: dict[str, nn.Module], seen: dict[str, _Seen]
-) -> Any:
-    calls = 0
-
-    def look(name: str, output: Any) -> None:
-        nonlocal calls
-        reason = not_a_map(output)
-        before = seen.get(name)
-        seen[name] = _Seen(
-            output,
-            version=output._version if isinstance(output, Tensor) else 0,
-            shape=tuple(output.shape) if isinstance(output, Tensor) else (),
-            calls=before.calls + 1 if before else 1,
-            order=calls,
-            reason=f"not a map: {reason}" if reason else "",
+    last = max((i for i in outermost if 2 * i.units >= widest), key=lambda i: i.order)
+    behind = [i for i in infos if i.order > last.order and _untold(i)]
+    if last.conv and 2 * len(behind) > sum(i.order >= 0 for i in infos):
+        raise WrongUse(
+            f"what lies behind {last.name}, the last layer with a map, is none: {behind[-1].name} "
+            f"({behind[-1].module_type}): {behind[-1].reason}",
+            f"Name a layer, and how it is a map: {WRITTEN}",
         )
-        calls += 1
-
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (1, 3, *image_size), dtype=torch.uint8, generator=generator)
-    x = network.preprocess.apply(image)
-    parameter = next(network.module.parameters(), None)
-    try:
-        with torch.no_grad(), Capture(network.module, tuple(modules), observe=look):
-            return network.module(x if parameter is None else x.to(parameter.device))
-    except NDError:
-        raise
-    except Exception as error:
-        shape = " x ".join(map(str, x.shape))
-        folder = network.origin.get("file", "").rpartition("/")[0]
-        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW"
-        what = f"the network {network.name} fails on an input of {shape}"
-        raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
+    return [last.name], "the last layer of many units with a map"
 
 
-def _units_last(modules: dict[str, nn.Module], seen: dict[str, _Seen]) -> set[tuple[int, ...]]:
-    """Shapes (N, h, w, units), as Swin transformers pass them on: those of linear layers and layer norms on four axes,
-    unless a convolution or pooling gives the same shape."""
-    last: set[tuple[int, ...]] = set()
-    first: set[tuple[int, ...]] = set()
-    for name, s in seen.items():
-        module = modules[name]
-        if len(s.shape) != 4:
-            continue
-        if type(module) in (nn.Linear, nn.LayerNorm):
-            last.add(s.shape)
-        elif isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm | nn.MaxPool2d | nn.AvgPool2d):
-            first.add(s.shape)
-    return last - first
-
-
-def _output_units(output: Any) -> int:
-    """How many scores the network gives, by its first output tensor of two or more axes; 0 if that is unclear."""
-    if isinstance(output, dict):
-        output = next(iter(output.values()), None)
-    elif isinstance(output, tuple | list):
-        output = output[0] if output else None
-    return int(output.shape[1]) if isinstance(output, Tensor) and output.ndim >= 2 else 0
+def _untold(info: LayerInfo) -> bool:
+    """Whether its output has a shape that a rule of the user's might make maps of."""
+    return info.reason.startswith("not a map: shape")
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
@@ -233,7 +249,8 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(out))
 
 
-def _instead(infos: Sequence[LayerInfo]) -> str:
-    maps = [i for i in infos if i.dissectable]
+def _instead(infos: Sequence[LayerInfo], *, by_rule: bool = False) -> str:
+    maps = [i for i in infos if i.spatial and "@" not in i.name]
     top = [i.name for i in maps if "." not in i.name] or [i.name for i in maps]
-    return f"Layers with a map: {', '.join(top[:8])}{' ...' if len(top) > 8 else ''}" if top else "No layer has a map"
+    listed = f"Layers with a map: {', '.join(top[:8])}{' ...' if len(top) > 8 else ''}" if top else "No layer has a map"
+    return f"{listed}. If this is one, {WRITTEN}" if by_rule else listed

@@ -15,6 +15,7 @@ from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.input_size import joined, several_sizes
 from ndissect.engine.passes.loader import Batch
 from ndissect.store.errors import NDError
@@ -38,7 +39,10 @@ MapsOf = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
 
 
 class Forward:
-    """Runs a network, which is on its ``device``, and hands out the maps of the layers ``names``."""
+    """Runs a network, which is on its ``device``, and hands out the maps of the layers ``names``.
+
+    ``taps``: where these are taken, by name; of a layer without one, where the module of its name returns them.
+    """
 
     def __init__(
         self,
@@ -46,12 +50,14 @@ class Forward:
         names: Sequence[str],
         device: torch.device,
         *,
+        taps: Mapping[str, Tap] | None = None,
         batch: int = 0,
         precision: Precision = "fp32",
         progress: Progress,
         clock: Clock,
     ) -> None:
         self.network, self.names, self.device, self.precision = network, tuple(names), device, precision
+        self.taps = {name: (taps or {}).get(name) or Tap(name) for name in self.names}
         #: Where maps are handed out. Counting needs 64-bit integers and float64 comparisons, which MPS lacks: there
         #: the CPU counts.
         self.counting_device = torch.device("cpu") if device.type == "mps" else device
@@ -65,7 +71,7 @@ class Forward:
     @contextlib.contextmanager
     def captured(self) -> Iterator[Capture]:
         """The network with its layers captured for the block, outside of which nothing can be run."""
-        with Capture(self.network.module, self.names) as capture:
+        with Capture(self.network.module, self.names, self.taps) as capture:
             self._capture = capture
             try:
                 yield capture

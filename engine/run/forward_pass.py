@@ -28,7 +28,7 @@ from ndissect.engine.machine.device import exact_arithmetic
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.machine.timing import Clock
-from ndissect.engine.networks.layers import LayerInfo
+from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.input_size import demand_one_size
@@ -119,6 +119,7 @@ def open_pass(
         network,
         [layer.name for layer in layers],
         settings.device,
+        taps=taps_of(layers),
         batch=settings.batch,
         precision=settings.precision,
         progress=progress,

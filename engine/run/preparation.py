@@ -44,7 +44,7 @@ def _decoder(name: str, device: torch.device) -> torch.device | None:
 
 def choose_layers(options: Options, network: Network, dataset: ConceptDataset) -> list[LayerInfo]:
     """The layers that are asked for, or those that are taken unasked; WrongUse for a pattern that matches none."""
-    infos = list_layers(network, image_size(dataset))
+    infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=options.layers)
     named = options.layers or options.all_convs
     names = match_layers(options.layers, infos, options.all_convs) if named else default_layers(infos)
     return [info for info in infos if info.name in set(names)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.taps import Tap
 
 T = TypeVar("T")
 
@@ -74,17 +75,25 @@ class Tracer(TorchFunctionMode, Generic[T]):
                 self._known[id(out)] = (out, self._rule(name, args, kwargs, inputs, out))
         return output
 
-    def through(self, module: nn.Module, x: Tensor, names: Sequence[str]) -> dict[str, T | str]:
+    def by_identity(self, identity: int) -> tuple[Tensor, T | str] | None:
+        """The tensor with this id and what is known of it; None where it was not made from the image."""
+        return self._known.get(identity)
+
+    def through(
+        self, module: nn.Module, x: Tensor, names: Sequence[str], taps: Mapping[str, Tap] | None = None
+    ) -> dict[str, T | str]:
         """What is known of the output of each layer of ``names`` when ``module`` runs on ``x``.
 
-        A layer called several times answers for its last call.
+        ``taps``: which call and which part of it is meant, by name (ndissect.engine.networks.taps).
+
+        A layer called several times answers for its last call, unless its tap names another.
         """
         known: dict[str, T | str] = dict.fromkeys(names, "it is not called in the forward pass")
 
         def look(name: str, output: Any) -> None:
             known[name] = self.of(output)
 
-        with Capture(module, names, observe=look), torch.no_grad(), self:
+        with Capture(module, names, taps, observe=look), torch.no_grad(), self:
             module(x)
         return known
 

@@ -1,0 +1,196 @@
+"""What every module of a network returns, seen in one forward pass of two images, and what of it can be maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ndissect.engine.networks.axes import COLUMNS, ROWS, Axes, Axis, input_axes
+from ndissect.engine.networks.axes_rules import follow_axes
+from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.failures import failure_of_user_code
+from ndissect.engine.networks.map_rules import MapRule
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.taps import Layout, not_a_tensor, shape_text, tensors_inside
+from ndissect.engine.networks.tracing import Tracer
+from ndissect.store.errors import NDError
+
+#: Two images tell an axis that goes over images from one of one step.
+IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one call of a module returned, or one of the tensors in it.
+
+    ``layout``: how it holds maps, or in words why it holds none; ``shape`` with that of the images first, () for what
+    is no tensor; ``identity``: the same for tensors with the same values; ``order``: its place among all calls.
+    """
+
+    value: Any
+    layout: Layout | str
+    shape: tuple[int, ...]
+    identity: tuple[int, float]
+    order: int
+
+
+@dataclass
+class Seen:
+    """The calls of one module, the last one last; by the keys that lead to them the tensors that each returned.
+
+    The key () stands for what was returned as a whole.
+    """
+
+    calls: list[dict[tuple[str, ...], Output]] = field(default_factory=list)
+
+
+def probe(
+    network: Network, image_size: tuple[int, int], rule: MapRule | None = None, *, every_call: bool = False
+) -> tuple[dict[str, Seen], int]:
+    """What each module returned, by its name, for two random images of ``image_size``; how many scores they gave.
+
+    Of several calls only the last is looked at, unless ``every_call``. A network that takes one image at a time is
+    shown one. NDError where the forward pass fails, with the line of the network's own code.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (IMAGES, 3, *image_size), dtype=torch.uint8, generator=generator)
+    try:
+        x = torch.cat([network.preprocess.apply(image[None]) for image in images])
+        return _run(network, x, rule, every_call)
+    except NDError:
+        raise
+    except Exception:  # whatever a network makes of two images that it does not make of one
+        x = network.preprocess.apply(images[:1])
+    try:
+        return _run(network, x, rule, every_call)
+    except NDError:
+        raise
+    except Exception as error:
+        shape = " x ".join(map(str, x.shape))
+        folder = network.origin.get("file", "").rpartition("/")[0]
+        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW"
+        what = f"the network {network.name} fails on an input of {shape}"
+        raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
+
+
+def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) -> tuple[dict[str, Seen], int]:
+    module = network.module
+    parameter = next(module.parameters(), None)
+    x = x if parameter is None else x.to(parameter.device)
+    names = tuple(name for name, _ in module.named_modules() if name)
+    seen: dict[str, Seen] = {}
+    tracer = Tracer(x, input_axes(x.shape, id(x)), follow_axes) if x.ndim == 4 else None
+    count = 0
+
+    def look(name: str, output: Any) -> None:
+        nonlocal count
+        calls = seen.setdefault(name, Seen()).calls
+        parts: dict[tuple[str, ...], Any] = {(): output, **tensors_inside(output)}
+        if calls and not every_call:
+            calls[-1] = {}  # what it returned need not be kept
+        calls.append(
+            {
+                path: Output(value, _judge(value, tracer, len(x), rule, name), _shape(value), _identity(value), count)
+                for path, value in parts.items()
+            }
+        )
+        count += 1
+
+    with torch.no_grad(), Capture(module, names, observe=look):
+        if tracer is None:
+            return seen, _scores(module(x))
+        with tracer:
+            output = module(x)
+    return seen, _scores(output)
+
+
+def _judge(value: Any, tracer: Tracer[Axes] | None, images: int, rule: MapRule | None, name: str) -> Layout | str:
+    """How ``value`` holds maps, or why it holds none."""
+    if "parametrizations" in name.split("."):
+        return "not a map: it computes a weight, whatever the image is"
+    known = tracer.of(value) if tracer else ""
+    axes = None if isinstance(known, str) else known
+    read = read_layout(value, axes, images)
+    return rule.layout(value, read, images) if rule else read
+
+
+def read_layout(value: Any, axes: Axes | None, images: int) -> Layout | str:
+    """How ``value``, which a module returned for so many images, holds maps; or in words why it holds none.
+
+    ``axes``: what its axes stand for, None where that is unknown: then only maps as they are can be told.
+    """
+    reason = not_a_tensor(value)
+    if reason:
+        return f"not a map: {reason}"
+    shape = tuple(value.shape)
+    if axes and len(shape) == 3 and axes[1].images and axes[0].grid:
+        return _tokens("TNU", axes, shape)
+    if not shape or shape[0] != images or (axes and any(a.holds_images for a in axes[1:])):
+        return _other_images(shape, axes, images)
+    if len(shape) == 2:
+        return "not a map: its values are places, not units" if axes and axes[1].places else Layout("NU")
+    if len(shape) == 3:
+        if axes and axes[1].grid and not axes[2].places:
+            return _tokens("NTU", axes, shape)
+        if axes and axes[2].grid and not axes[1].places:
+            return _tokens("NUT", axes, shape)
+    if len(shape) == 4:
+        if axes and axes[1].line and axes[2].line and not axes[3].places:
+            return Layout("NhwU")
+        why = _inner_places(axes[1:]) if axes and not (axes[2].line and axes[3].line) else ""
+        return f"not a map: {shape_text(shape)}, {why}" if why else Layout()
+    why = _inner_places(axes[1:]) if axes else ""
+    return f"not a map: {shape_text(shape)}{', ' if why else ''}{why}"
+
+
+def _tokens(order: str, axes: Axes, shape: tuple[int, ...]) -> Layout:
+    axis = axes[order.index("T")]
+    assert axis.grid is not None
+    return Layout(order, axis.before, axis.after, (axis.grid[0].size, axis.grid[1].size))
+
+
+def _other_images(shape: tuple[int, ...], axes: Axes | None, images: int) -> str:
+    """Why an output with another first axis than the images is no map."""
+    if axes and axes[0].holds_images and axes[0].places:
+        what = "windows" if len(shape) > 2 else "places"
+        return f"not a map: {shape[0]} {what} of {images} images"
+    if not shape or shape[0] == images:
+        return "not a map: its first axis is not the images"
+    return f"not a map: {shape[0]} {'maps' if len(shape) == 4 else 'outputs'} for {images} image{'s' * (images > 1)}"
+
+
+def _inner_places(axes: tuple[Axis, ...]) -> str:
+    """What is between units and places in axes that are no map; "" where none of them goes over places."""
+    if not any(a.places for a in axes):
+        return ""
+    if any(not f.whole for axis in axes for f in axis.factors if f.place):
+        return "of windows of the image"
+    if any({ROWS, COLUMNS} <= {f.kind for f in axis.factors} for axis in axes):
+        return "whose rows or columns are tokens"
+    return "whose last two axes are not the rows and columns of a map"
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _identity(value: Any) -> tuple[int, float]:
+    """The same for tensors that hold the same values; an in-place ReLU returns its input's tensor, later."""
+    if not isinstance(value, Tensor):
+        return id(value), 0
+    if value.is_inference():  # these count no versions
+        return id(value), float(value.sum()) if value.is_floating_point() else 0
+    return id(value), value._version
+
+
+def _scores(output: Any) -> int:
+    """How many scores the network gives, by its first output tensor of two or more axes; 0 if that is unclear."""
+    if isinstance(output, Mapping):
+        output = next(iter(output.values()), None)
+    elif isinstance(output, tuple | list):
+        output = output[0] if output else None
+    return int(output.shape[1]) if isinstance(output, Tensor) and output.ndim >= 2 else 0
