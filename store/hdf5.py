@@ -147,14 +147,14 @@ class Checked:
         except _DAMAGE as e:
             raise self._unreadable(name, e) from e
 
-    def group(self, name: str, kind: str) -> Checked:
-        """The sub-group ``name``, which must be of encoding ``kind``."""
+    def group(self, name: str, *kinds: str) -> Checked:
+        """The sub-group ``name``, which must be of one of the encodings ``kinds``."""
         member = self._member(name)
         if not isinstance(member, h5py.Group):
             raise self.broken(name, "is not a group")
         inner = Checked(self.path, member, self._size, self._unpacked)
-        if inner.text("encoding-type") != kind:
-            raise self.broken(name, f"is not of encoding-type {kind}")
+        if inner.text("encoding-type") not in kinds:
+            raise self.broken(name, f"is not of encoding-type {' or '.join(kinds)}")
         return inner
 
     def _attribute(self, name: str, kinds: str) -> npt.NDArray[Any] | None:

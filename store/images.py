@@ -25,10 +25,14 @@ class StoredImage:
     labels: tuple[int, ...]
 
     def truth(self, number: int, grid: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """(H, W) bool: where the image holds concept ``number``; everywhere if it is an image-level label."""
+        """(H, W) bool: where the image holds concept ``number``; everywhere if it is an image-level label.
+
+        ``grid``: that of the label maps, or (1, 1) for a layer that is judged on images: whether it is anywhere.
+        """
         if number in self.labels:
             return np.ones(grid, bool)
-        return np.asarray((self.label_maps == number).any(0))
+        there = np.asarray((self.label_maps == number).any(0))
+        return np.full(grid, there.any()) if grid == (1, 1) else there
 
 
 class StoredImages:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store import limits, parts, scores
-from ndissect.store.counts import LayerCounts, Leading
+from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked
@@ -40,10 +40,26 @@ class LayerView:
         self._group = group
         self.module = group.text("module") or ""
         self.map_size = group.size("map_size")
+        self.judged_on: JudgedOn = "images" if group.text("encoding-type") == parts.LAYER_KINDS["images"] else "pixels"
         self._known: dict[str, npt.NDArray[np.float64]] = {}
 
     def _has(self, group: Group) -> bool:
         return self._group.has(group.name)
+
+    @property
+    def concept_counts(self) -> ConceptCounts:
+        """What the labels hold, (G, C): ``area`` is C(c) as this layer counts it, in pixels or in images."""
+        return self.store.concept_counts.judged_on(self.judged_on)
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What the labels hold by image block, as this layer counts it; None where counts were not kept by block."""
+        return self.store.blocks.judged_on(self.judged_on) if self.store.blocks else None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """The grid (H, W) on which masks and labels are compared: a single cell where the layer is judged on images."""
+        return (1, 1) if self.judged_on == "images" else self.store.grid
 
     @cached_property
     def best(self) -> scores.Best:
@@ -55,7 +71,7 @@ class LayerView:
         intersection, area = g.counts("intersection"), g.counts("area")
         self._check_categories(g, concept, np.arange(categories))
         # An appended entry is that of row -1, no concept: with its area of 0 the IoU is 0.
-        concept_area = np.append(self.store.concept_counts.area.sum(0), 0)[concept]
+        concept_area = np.append(self.concept_counts.area.sum(0), 0)[concept]
         if (intersection > concept_area)[concept >= 0].any():
             raise g.broken("intersection", "exceeds the area of the concept")
         return scores.Best(concept, intersection, area, scores.iou(intersection, area, concept_area))
@@ -144,7 +160,7 @@ class LayerView:
             area = g.counts("area_in_category", at=row).sum(0)[concepts.category]
         else:
             area = np.full(C, g.counts("area", at=row).sum(0))
-        value = scores.iou(intersection, area, self.store.concept_counts.area.sum(0))
+        value = scores.iou(intersection, area, self.concept_counts.area.sum(0))
         if self._sized.read("dead", at=unit):
             value[:] = 0  # a dead unit detects nothing, whatever its constant or negative maps cover
         return value, intersection, area
@@ -162,7 +178,7 @@ class LayerView:
             area = g.counts("area_in_category", at=np.s_[:, :, int(self.store.concepts.category[row])])
         else:
             area = g.counts("area")
-        value = scores.iou(intersection, area.sum(0), self.store.concept_counts.area.sum(0)[row])
+        value = scores.iou(intersection, area.sum(0), self.concept_counts.area.sum(0)[row])
         return np.where(self.statistics.dead, 0.0, value)
 
     @cached_property
@@ -195,7 +211,7 @@ class LayerView:
         intersection = g.counts("intersection", at=np.s_[:, units]).sum(0)
         area = g.counts("area", at=np.s_[:, units]).sum(0)
         in_category = g.counts("area_in_category", at=np.s_[:, units]).sum(0)
-        concept_area = self.store.concept_counts.area.sum(0)
+        concept_area = self.concept_counts.area.sum(0)
         value = scores.unit_ious(
             intersection, area, in_category, concept_area, concepts.category, self.store.protocol.union
         )
@@ -308,9 +324,9 @@ class LayerView:
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
         """How the layer's maps lie on the label grid: rows, columns."""
-        if self.map_size is None or self.store.grid is None:
+        if self.map_size is None or self.grid is None:
             raise self._group.broken("@map_size", "is missing")
-        (h, w), (H, W) = self.map_size, self.store.grid
+        (h, w), (H, W) = self.map_size, self.grid
         return self._axis(parts.ROWS, {"h": h, "H": H}, h), self._axis(parts.COLUMNS, {"w": w, "W": W}, w)
 
     def _axis(self, group: Group, lengths: dict[str, int], samples: int) -> Axis:
@@ -368,4 +384,5 @@ class LayerView:
             self.evidence if self._has(parts.EVIDENCE) else None,
             self.leading,
             self.null,
+            self.judged_on,
         )

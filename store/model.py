@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store.concepts import ConceptTable
-from ndissect.store.counts import Blocks, ConceptCounts, LayerCounts, Leading
+from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
 from ndissect.store.evidence import Evidence, NullBest
 from ndissect.store.protocol import Protocol
 from ndissect.store.scores import Best
@@ -68,6 +68,7 @@ class Layer:
     """One dissected layer. An imported table knows only ``best``: its other optional parts are None.
 
     ``evidence`` follows from ``leading``, ``null`` and ``counts``, but for its AUPRC, which needs every image's peaks.
+    ``judged_on``: what the counts count.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Layer:
     evidence: Evidence | None = None
     leading: Leading | None = None
     null: NullBest | None = None
+    judged_on: JudgedOn = "pixels"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ndissect.store import limits
-from ndissect.store.counts import BLOCKS, PER_CATEGORY
+from ndissect.store.counts import BLOCKS, PER_CATEGORY, JudgedOn
 from ndissect.store.limits import Limit
 
 #: What this program writes. The first number changes when older readers would misread the file.
-VERSION = "1.1"
+VERSION = "1.2"
 
 #: How long an axis may be, by its letter in FORMAT.md: always the same, or at most.
 AXES: dict[str, int | Limit] = {
@@ -119,6 +119,13 @@ BY_BLOCK = Group(
     optional=True,
     since="1.1",
 )
+IMAGES_BY_BLOCK = Group(
+    "block_images",
+    "ndissect-block-images",
+    (Part("concept_images", "int64", "S C", "blocks.concept_images"),),
+    optional=True,
+    since="1.2",
+)
 IMAGES = Group(
     "images",
     "ndissect-images",
@@ -146,6 +153,9 @@ LAYER = Group(
         Part("maximum", "float32", "U", "statistics.maximum"),
     ),
 )
+#: The encoding-type of a layer by what it is judged on. Programs that know pixels alone refuse the second, whose counts
+#: they would misread.
+LAYER_KINDS: dict[JudgedOn, str] = {"pixels": LAYER.kind, "images": "ndissect-image-layer"}
 BEST = Group(
     "layers/<layer>/best",
     "ndissect-best",
@@ -242,6 +252,7 @@ GROUPS = (
     ROOT,
     CONCEPTS,
     BY_BLOCK,
+    IMAGES_BY_BLOCK,
     IMAGES,
     LAYERS,
     LAYER,

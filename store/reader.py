@@ -120,7 +120,10 @@ class Store:
         if not self._root.has(parts.BY_BLOCK.name):
             return None
         g = StoredGroup.inside(self._root, parts.BY_BLOCK, self.lengths)
-        return Blocks(g.counts("images"), g.counts("concept_area"))
+        held = None
+        if self._root.has(parts.IMAGES_BY_BLOCK.name):
+            held = StoredGroup.inside(self._root, parts.IMAGES_BY_BLOCK, self.lengths).counts("concept_images")
+        return Blocks(g.counts("images"), g.counts("concept_area"), held)
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -136,7 +139,7 @@ class Store:
         if name not in self.layer_names:
             close = nearest(name, list(self.layer_names)) or list(self.layer_names)[:8]
             raise WrongUse(f"no layer '{name}' in {self.path}", f"it has: {', '.join(close)}")
-        return LayerView(self, name, self._layers.group(member_name(name), parts.LAYER.kind))
+        return LayerView(self, name, self._layers.group(member_name(name), *parts.LAYER_KINDS.values()))
 
     @property
     def has_images(self) -> bool:

@@ -218,7 +218,7 @@ def _dissection(
 def write_table(view: LayerView, out: TextIO) -> None:
     """Write the layer as a 2017 table: best units first, units from 1; an empty label where a category has none."""
     concepts, best = view.store.concepts, view.best
-    concept_area = view.store.concept_counts.area.sum(0)
+    concept_area = view.concept_counts.area.sum(0)
     categories = [c for c in CATEGORIES if c in concepts.categories]
     categories += [c for c in concepts.categories if c not in REPORT_ORDER]
     label, value = view.labels

@@ -22,7 +22,7 @@ from ndissect.store.files import atomic
 from ndissect.store.hdf5 import member_name
 from ndissect.store.limits import Limit, check_plan
 from ndissect.store.model import Dissection, Layer
-from ndissect.store.parts import VERSION, Group
+from ndissect.store.parts import LAYER_KINDS, VERSION, Group
 from ndissect.store.text import without_controls
 
 # How hard label maps are compressed.
@@ -73,6 +73,8 @@ def _write(f: h5py.File, d: Dissection) -> None:
     _write_group(f, parts.CONCEPTS, d)
     if d.blocks is not None:
         _write_group(f, parts.BY_BLOCK, d)
+        if d.blocks.concept_images is not None:
+            _write_group(f, parts.IMAGES_BY_BLOCK, d)
     if d.images is not None:
         thumbnails = d.images.thumbnail
         made = {
@@ -87,7 +89,7 @@ def _write(f: h5py.File, d: Dissection) -> None:
 
 
 def _write_layer(layers: h5py.Group, layer: Layer) -> None:
-    g = _tag(layers.create_group(member_name(without_controls(layer.name))), parts.LAYER)
+    g = _tag(layers.create_group(member_name(without_controls(layer.name))), parts.LAYER, LAYER_KINDS[layer.judged_on])
     _text(g, "module", layer.module)
     if layer.map_size is not None:
         g.attrs["map_size"] = np.array(layer.map_size, np.int64)
@@ -145,8 +147,8 @@ def _pack(row: npt.NDArray[Any]) -> bytes:
     return zlib.compress(np.ascontiguousarray(row).view(np.uint8).reshape(row.size, -1).T.tobytes(), _LEVEL)
 
 
-def _tag(g: h5py.Group, group: Group) -> h5py.Group:
-    _text(g, "encoding-type", group.kind)
+def _tag(g: h5py.Group, group: Group, kind: str | None = None) -> h5py.Group:
+    _text(g, "encoding-type", kind or group.kind)
     _text(g, "encoding-version", VERSION)
     return g
 

@@ -123,6 +123,16 @@ class Labels:
             self.once,
         )
 
+    def of_images(self) -> Labels:
+        """The labels of whole images: one cell an image, which holds a concept if any pixel or the image's label does.
+
+        For layers of one value an image.
+        """
+        C = range(len(self.category))
+        held = [[c + 1 for c in C if self.times(image, c).any()] for image in range(len(self.maps))]
+        maps = [np.array(names, np.int64).reshape(-1, 1, 1) for names in held]
+        return Labels(maps, [[] for _ in maps], self.category, self.categories, self.group, self.once)
+
     def times(self, image: int, concept: int) -> np.ndarray:
         """(H, W) int: how often each pixel of the image counts for the concept."""
         named = np.zeros(self.grid, np.int64)

@@ -1,7 +1,7 @@
 """Small complete dissections in memory, counted for real: dense masks of random maps against random label maps.
 
 ``dissection()`` has two layers, six categories, a dead unit, a unit with NaN, top images with JPEG thumbnails; its
-masks, counts, labels and thresholds agree with one another. With ``evidence=True`` it has what format 1.1 added, too:
+masks, counts, labels and thresholds agree with one another. With ``evidence=True`` it has what was added later, too:
 counts by image block, a null of six pairings, and the evidence for each label. ``read_back`` is a store as a
 dissection again.
 """
@@ -100,7 +100,8 @@ def dissection(
     group = np.arange(IMAGES) % len(groups)
     concept_counts = _concept_counts(present, group, len(groups))
     in_block = np.array([block_of(name) for name in NAMES])
-    blocks = Blocks(np.bincount(in_block, minlength=BLOCKS), _concept_counts(present, in_block, BLOCKS).area)
+    held = _concept_counts(present, in_block, BLOCKS)
+    blocks = Blocks(np.bincount(in_block, minlength=BLOCKS), held.area, held.images)
     found: list[Layer] = []
     for name, (units, size) in (LAYERS if layers is None else layers).items():
         maps = _maps(rng, present, units, size)

@@ -130,8 +130,8 @@ def test_what_json_holds(place: Path) -> None:
     assert (found["comparable"], found["differences"], found["threshold"]) == (True, [], 0.04)
     assert [layer["name"] for layer in found["layers"]] == ["A layer3", "B layer3", "A layer4", "B layer4"]
     assert set(found["layers"][0]) == {
-        *("name", "store", "layer", "protocol", "null", "split", "summary", "detectors_by_category", "intervals"),
-        "bias",
+        *("name", "store", "layer", "protocol", "judged_on", "null", "split", "summary", "detectors_by_category"),
+        *("intervals", "bias"),
     }
     assert (found["layers"][0]["null"], found["layers"][1]["null"]) == (2, 0)
     assert isinstance(found["layers"][0]["summary"]["detectors_q05"], int)

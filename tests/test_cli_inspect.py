@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_layer_as_json_has_these_keys_and_no_others(place: Path) -> None:
     found = cli.json_of("inspect", "units", folder=place)
-    assert list(found) == ["store", "layer", "protocol", "marks", "units", "summary"]
+    assert list(found) == ["store", "layer", "judged_on", "protocol", "marks", "units", "summary"]
     assert (found["store"], found["layer"]) == ("net-small.nd.h5", "units")
     keys = ["unit", "label", "category", "iou", "threshold", "dead", *EVIDENCE]
     assert [list(u) for u in found["units"]] == [keys] * 4

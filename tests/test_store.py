@@ -43,7 +43,7 @@ FORMAT = (ROOT / "store" / "FORMAT.md").read_text(encoding="utf-8")
 ARCHIVE = Path(__file__).with_name("archive")
 NEWEST = ARCHIVE / f"store-{VERSION}.h5"
 #: What each version of the format added to a dissection and its layers: not in the digests of older ones.
-ADDED = {"1.1": ("blocks", "evidence", "leading", "null")}
+ADDED = {"1.1": ("blocks", "evidence", "leading", "null"), "1.2": ("concept_images", "judged_on")}
 
 
 def round_trip(folder: Path, given: Dissection) -> Dissection:

@@ -21,7 +21,7 @@ from ndissect.engine.examination.faults import Fault, refuse
 from ndissect.engine.examination.left_out import check_weights
 from ndissect.engine.examination.repeatable import check_again, check_repeatable
 from ndissect.engine.geometry.extents import trace_extents
-from ndissect.engine.geometry.layer_geometry import LayerGeometry, layer_geometries
+from ndissect.engine.geometry.layer_geometry import ONE_VALUE, LayerGeometry, layer_geometries
 from ndissect.engine.geometry.map_alignment import MapAlignment, Responses, align_map
 from ndissect.engine.geometry.responses import BANDS, respond
 from ndissect.engine.machine.progress import Progress
@@ -98,20 +98,20 @@ def _examine(
     forward: Forward, loader: Loader, layers: Sequence[LayerInfo], *, anyway: bool, skip_bad: bool
 ) -> Examination:
     first = loader.first(skip_bad=skip_bad)
-    module, names = forward.network.module, [layer.name for layer in layers]
+    module, placed = forward.network.module, [layer.name for layer in layers if layer.map_size != ONE_VALUE]
     with forward.captured():
         faults = _repeats(forward, first, _second(loader, first))
         faults += check_weights(forward.maps, module, forward.network.left_out, first, forward.taps)
         # Images are run together only where they are known to change nothing of each other.
         room = min(forward.batch.size, at_once(loader.dataset, BANDS + 1)) > BANDS
-        responses = _responses(forward, first, together=room and not faults)
+        responses = _responses(forward, first, placed, together=room and not faults)
     inputs = forward.inputs([first], slice(0, 1))
-    extents = trace_extents(module, inputs, names, forward.taps)
+    extents = trace_extents(module, inputs, placed, forward.taps)
     size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     alignments = {
         layer.name: align_map(extents[layer.name], responses[layer.name], layer.map_size, size)
         for layer in layers
-        if layer.map_size is not None and layer.name in responses
+        if layer.map_size is not None and layer.name in placed and layer.name in responses
     }
     misplaced = {name: f"has maps that do not lie on the image: {p.fault}" for name, p in alignments.items() if p.fault}
     if misplaced:
@@ -125,14 +125,14 @@ def _examine(
 _PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"
 
 
-def _responses(forward: Forward, first: Tensor, *, together: bool) -> Mapping[str, Responses]:
-    """Where changes of the image come back in each layer; nothing where it is too small for them."""
-    if min(first.shape[-2:]) < 2 * BANDS:
+def _responses(forward: Forward, first: Tensor, names: Sequence[str], *, together: bool) -> Mapping[str, Responses]:
+    """Where changes of the image come back in each of some layers; nothing where it is too small for them."""
+    if min(first.shape[-2:]) < 2 * BANDS or not names:
         return {}
     try:
-        responses = respond(forward.maps, first, forward.names, together=together)
+        responses = respond(forward.maps, first, names, together=together)
     except torch.OutOfMemoryError:  # as it is said of several images alone
-        responses = respond(forward.maps, first, forward.names)
+        responses = respond(forward.maps, first, names)
     return cast(Mapping[str, Responses], responses)
 
 

@@ -98,6 +98,8 @@ def moved_by(a: Tensor, b: Tensor) -> float:
     finite = torch.where(a.isfinite(), a, torch.zeros_like(a)).transpose(0, 1).flatten(1)
     # Rounding goes by the size of the values, spread by what they say.
     spread = finite.std(1, correction=0)
+    if finite.shape[1] == 1:  # one value tells no spread of its unit: that of the layer's units stands for it
+        spread = finite.std(correction=0).expand(len(finite))
     floor = max(_FLOOR * float(spread.square().mean().sqrt()), 1e-5 * float(finite.abs().max()), 1e-30)
     return float((apart / spread.clamp_min(floor)).max())
 

@@ -189,7 +189,6 @@ def _thresholds(
         [activations.geometry],
         loader.protocol,
         loader.dataset.concepts,
-        loader.grid,
         total=len(activations.images),
         top=1,
         budget=Budget(budget, budget),
@@ -214,21 +213,22 @@ def _tally(
     device: torch.device,
     progress: Progress,
 ) -> Iterator[tuple[CountedBasis, ConceptCounts]]:
-    concepts, (rows, cols) = loader.dataset.concepts, activations.geometry.axes
+    concepts, geometry, (rows, cols) = loader.dataset.concepts, activations.geometry, activations.geometry.axes
     held = ConceptTally(len(concepts), device=device)
-    tallies = [Tally(activations.geometry.units, len(concepts), len(concepts.categories), device=device) for _ in bases]
+    tallies = [Tally(geometry.units, len(concepts), len(concepts.categories), device=device) for _ in bases]
     matrices = [basis.matrix(device) for basis in bases]
     limits = [torch.from_numpy(s.threshold).to(device) for s in statistics]
     slices = list(activations.slices())
     read = loader.read_labels([activations.images[images] for images in slices], device)
     for images, labels in zip(slices, read, strict=True):
         held.add(labels)
+        judged = labels.of_images() if geometry.judged_on == "images" else labels
         maps = activations.maps[images].to(device)
         for basis, matrix, limit, tally in zip(bases, matrices, limits, tallies, strict=True):
-            tally.add(basis.turn(maps, matrix), limit, rows, cols, loader.protocol.upsampling, labels)
+            tally.add(basis.turn(maps, matrix), limit, rows, cols, loader.protocol.upsampling, judged)
             progress.advance(len(maps))
     for basis, s, tally in zip(bases, statistics, tallies, strict=True):
-        yield CountedBasis(basis, s, tally.counts()), held.counts()
+        yield CountedBasis(basis, s, tally.counts()), held.counts().judged_on(geometry.judged_on)
 
 
 def _bases(alphas: Sequence[float], rotations: Sequence[Rotation]) -> list[Basis]:

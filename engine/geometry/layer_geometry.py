@@ -13,6 +13,7 @@ from ndissect.engine.geometry.map_alignment import MapAlignment
 from ndissect.engine.geometry.receptive import trace_fields
 from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.resolve import Network
+from ndissect.store.counts import JudgedOn
 from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis, Field, make_axis
@@ -33,6 +34,20 @@ class LayerGeometry:
     axes: tuple[Axis, Axis]
     kept: tuple[slice, slice] | None = None
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The grid (H, W) that the maps are enlarged to."""
+        return len(self.axes[0].cell), len(self.axes[1].cell)
+
+    @property
+    def judged_on(self) -> JudgedOn:
+        """What the layer's counts count: a unit of one value an image has no place, only images that it is high in."""
+        return "images" if self.map_size == ONE_VALUE else "pixels"
+
+
+#: The map of a unit that has one value an image.
+ONE_VALUE = (1, 1)
+
 
 def layer_geometries(
     network: Network,
@@ -44,11 +59,14 @@ def layer_geometries(
 ) -> list[LayerGeometry]:
     """The layers with how the rows and the columns of their maps lie on the grid.
 
+    Of layers with one value an image, which have no place, the grid is a single cell.
+
     ``alignments``: how they lie on the image, by name; on all of it where nothing is said.
     """
     fields: dict[str, tuple[Field, Field] | str] = {}
     if protocol.upsampling == "receptive-field":
-        fields = trace_fields(network.module, inputs, [layer.name for layer in layers], taps_of(layers))
+        placed = [x.name for x in layers if x.map_size != ONE_VALUE]
+        fields = trace_fields(network.module, inputs, placed, taps_of(layers))
     geometries = []
     for layer in layers:
         assert layer.map_size is not None  # a dissectable layer has a map
@@ -58,6 +76,10 @@ def layer_geometries(
             raise NDError(
                 f"the receptive field of {layer.name} cannot be traced: {field}", "use --upsampling half-pixel"
             )
+        if layer.map_size == ONE_VALUE:
+            cell = make_axis("half-pixel", 1, 1)
+            geometries.append(LayerGeometry(layer.name, layer.module_type, layer.units, ONE_VALUE, (cell, cell)))
+            continue
         lies = (alignments or {}).get(layer.name, MapAlignment())
         axes: list[Axis] = [
             make_axis(

@@ -62,8 +62,9 @@ def respond(
 ) -> dict[str, tuple[tuple[Response, Response], ...]]:
     """For each layer and each axis of the image (rows, columns): the response along the map's rows and its columns.
 
-    ``run``: what maps (n, U, h, w) of ``names`` n images make; ``image`` uint8 (1, 3, H, W). ``together``: BANDS + 1
-    images are run at once, which is faster; without, one after the other, so that none can change another's maps.
+    ``run``: what maps (n, U, h, w) of ``names``, and perhaps of others, n images make; ``image`` uint8 (1, 3, H, W).
+    ``together``: BANDS + 1 images are run at once, which is faster; without, one after the other, so that none can
+    change another's maps.
     """
     lines: dict[str, list[list[tuple[Tensor, Tensor]]]] = {name: [[], []] for name in names}
     alone = {} if together else {name: maps[0].float() for name, maps in run([image]).items()}
@@ -71,7 +72,9 @@ def respond(
         bands = [changed(image, axis, band) for band in range(BANDS)]
         # The image is run with its changed ones: passes of one shape are rounded alike.
         for some in [[image, *bands]] if together else [[one] for one in bands]:
-            for name, maps in run(some).items():
+            maps_of = run(some)
+            for name in names:
+                maps = maps_of[name]
                 before, after = (maps[0].float(), maps[1:]) if together else (alone[name], maps)
                 lines[name][axis] += [_change(before, one.float()) for one in after]
     return {

@@ -51,7 +51,9 @@ class Grouping:
 
     def what_blocks_hold(self, counts: ConceptCounts, images: Ints) -> Blocks | None:
         """What the labels hold by block, from counts of ``images`` (G,); None where nothing is counted by block."""
-        return Blocks(self.by_block(images), self.by_block(counts.area)) if self.blocks == BLOCKS else None
+        if self.blocks != BLOCKS:
+            return None
+        return Blocks(self.by_block(images), self.by_block(counts.area), self.by_block(counts.images))
 
 
 def group_images(dataset: ConceptDataset, *, by_block: bool) -> Grouping:

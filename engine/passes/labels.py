@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.label_arrays import WORD_BYTES, LabelArrays, label_arrays
+from ndissect.engine.data.label_arrays import WORD_BYTES, LabelArrays, label_arrays, whole_words
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,23 @@ class LabelBatch:
         """The same labels, whose counts go to ``group`` (N,) int64."""
         return replace(self, group=group.to(self.group.device))
 
+    def of_images(self, rows: Tensor | None = None) -> LabelBatch:
+        """The labels of whole images, for layers of one value an image: a grid of one cell, which holds all of them.
+
+        A concept is in the cell if any pixel of the image, or its image-level label, names it: once, however much of
+        the image it covers. ``rows`` (n,) int64: these images alone.
+        """
+        chosen = self if rows is None else self._each(lambda tensor: tensor.index_select(0, rows))
+        held = chosen.area > 0
+        count = held.sum(1)
+        most = whole_words(int(count.max()) if len(count) else 0, self.pixels.element_size())
+        image, concept = held.nonzero(as_tuple=True)  # rising: concept after concept, image after image
+        place = torch.arange(len(image), device=count.device) - (count.cumsum(0) - count)[image]
+        pixels = self.pixels.new_zeros((len(count), 1, most))
+        pixels[image, 0, place] = concept.to(pixels.dtype)
+        none = chosen.image_level.new_zeros((len(count), 0))
+        return replace(chosen, pixels=pixels, image_level=none, area=held.to(self.area.dtype))
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> LabelBatch:
         return LabelBatch(**{name: change(tensor) for name, tensor in vars(self).items()})
 
@@ -73,6 +90,11 @@ class Labelling:
 
     def __getitem__(self, images: slice) -> Labelling:
         return replace(self, row=self.row[:, images], slot=self.slot[:, images])
+
+    def of_images(self) -> Labelling:
+        """The same images, counted under the labels of whole images (:meth:`LabelBatch.of_images`)."""
+        rows, row = torch.unique(self.row, return_inverse=True)
+        return Labelling(self.labels.of_images(rows), row, self.slot)
 
     @classmethod
     def own(cls, labels: LabelBatch) -> Labelling:

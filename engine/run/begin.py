@@ -58,7 +58,6 @@ def begin(
         p.geometries,
         p.loader.protocol,
         dataset.concepts,
-        p.loader.grid,
         total=len(dataset),
         own=len(images),
         top=min(settings.top, len(dataset)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def conclude(counter: MaskCounter, provenance: Mapping[str, Any], peaks: Peaks |
         held = counter.concepts.counts(counter.observed)
         concept_counts = grouping.named_concepts(held)
         blocks = grouping.what_blocks_hold(held, counter.concepts.images(counter.observed))
+        on_images = any(geometry.judged_on == "images" for geometry in counter.geometries)
         layers = [_layer(counter, i, concept_counts, blocks, peaks) for i in range(len(counter.geometries))]
         return Dissection(
             protocol=loader.protocol,
@@ -36,7 +38,7 @@ def conclude(counter: MaskCounter, provenance: Mapping[str, Any], peaks: Peaks |
             provenance=provenance,
             groups=grouping.names,
             grid=loader.grid,
-            blocks=blocks,
+            blocks=blocks if blocks is None or on_images else replace(blocks, concept_images=None),
         )
 
 
@@ -44,6 +46,8 @@ def _layer(
     counter: MaskCounter, i: int, concept_counts: ConceptCounts, blocks: Blocks | None, peaks: Peaks | None
 ) -> Layer:
     geometry, stats, grouping = counter.geometries[i], counter.statistics[i], counter.grouping
+    concept_counts = concept_counts.judged_on(geometry.judged_on)
+    blocks = blocks.judged_on(geometry.judged_on) if blocks else None
     concepts, protocol = counter.loader.dataset.concepts, counter.loader.protocol
     by_group = counter.tallies[i].counts(counter.observed)
     counts = grouping.named_layer(by_group)
@@ -86,6 +90,7 @@ def _layer(
         evidence=evidence,
         leading=leads,
         null=null,
+        judged_on=geometry.judged_on,
     )
 
 
@@ -116,7 +121,7 @@ def _null(counter: MaskCounter, i: int) -> NullBest:
     best = []
     for slot in range(counter.null.start, counter.null.stop):
         paired = slice(slot, slot + 1)
-        labels = counter.concepts.counts(paired)
+        labels = counter.concepts.counts(paired).judged_on(counter.geometries[i].judged_on)
         best.append(null_best(_best(counter, i, counter.tallies[i].counts(paired), labels), labels.area.sum(0)))
     label, intersection, area, concept_area = (np.stack(x) for x in zip(*best, strict=True))
     return NullBest(label, intersection, area, concept_area)

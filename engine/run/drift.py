@@ -129,7 +129,7 @@ def _ious(d: Dissection, i: int) -> np.ndarray:
         counts.intersection.sum(0),
         counts.area.sum(0),
         counts.area_in_category.sum(0),
-        d.concept_counts.area.sum(0),
+        d.concept_counts.judged_on(d.layers[i].judged_on).area.sum(0),
         d.concepts.category,
         d.protocol.union,
     )

@@ -50,7 +50,6 @@ class Gatherer:
         geometries: Sequence[LayerGeometry],
         protocol: Protocol,
         concepts: ConceptTable,
-        grid: tuple[int, int],
         *,
         total: int,
         own: int | None = None,
@@ -62,7 +61,7 @@ class Gatherer:
     ) -> None:
         self.geometries, self._protocol = geometries, protocol
         self.survey = DataSurvey(len(concepts))
-        sizes = [grid if protocol.quantile_over == "upsampled" else geometry.map_size for geometry in geometries]
+        sizes = [p.grid if protocol.quantile_over == "upsampled" else p.map_size for p in geometries]
         needs = [
             Quantile.one_pass_bytes(p.units, total * h * w, protocol.q)
             for p, (h, w) in zip(geometries, sizes, strict=True)

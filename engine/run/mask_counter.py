@@ -113,7 +113,7 @@ class MaskCounter:
             store = held if gathered is None else next(gathered)
             with self.clock.during("tally", self.device):
                 batch = together(piece, self.device)
-                self._count_batch(batch, self._labelling(batch.images, store))
+                self._count_batch(batch, self._labellings(batch.images, store))
             if tell:
                 self._progress.advance(len(batch.images))
             if after:
@@ -137,15 +137,17 @@ class MaskCounter:
         """(P, N): the images whose labels these are counted under, first their own."""
         return np.concatenate([images[None], self._paired[:, images]])
 
-    def _labelling(self, images: Sequence[int], labels: LabelStore) -> Labelling:
-        """What some images are counted under, all of which is in ``labels``; what it holds is counted now."""
+    def _labellings(self, images: Sequence[int], labels: LabelStore) -> list[Labelling]:
+        """What some images are counted under by each layer, all in ``labels``; what it holds is counted now."""
         numbers = np.asarray(images, np.int64)
         wanted = self._labelled_as(numbers)
         slots = np.empty_like(wanted)
         slots[0], slots[1:] = self._group_of[numbers], np.arange(self.null.start, self.null.stop)[:, None]
         labelling = labels.labelling(wanted, slots)
         self.concepts.add(labelling)
-        return labelling
+        judged_on = [geometry.judged_on for geometry in self.geometries]
+        of_images = labelling.of_images() if "images" in judged_on else labelling
+        return [of_images if what == "images" else labelling for what in judged_on]
 
     def _gathered(self, pieces: Sequence[Sequence[int]], held: LabelStore) -> Iterator[LabelStore]:
         """For the images of each piece all labels that they are counted under, from ``held`` or read ahead."""
@@ -169,17 +171,17 @@ class MaskCounter:
                     store.add(absent_others, next(read_others))
             yield store
 
-    def _count_batch(self, batch: CandidateBatch, labelling: Labelling) -> None:
-        for i, layer in enumerate(batch.layers):
+    def _count_batch(self, batch: CandidateBatch, labellings: Sequence[Labelling]) -> None:
+        for i, (layer, labelling) in enumerate(zip(batch.layers, labellings, strict=True)):
             if isinstance(layer, Cells):
                 rows, cols = self.geometries[i].axes
                 self.tallies[i].add_cells(layer.to(self.device), self._thresholds[i], rows, cols, labelling)
             else:
-                count = partial(self._count_some, i, layer, labelling)
+                count = partial(self._count_some, i, layer, labellings)
                 Halving(len(layer), self._progress).run(len(layer), count)
 
-    def _count_some(self, i: int, maps: Tensor, labelling: Labelling, images: slice) -> None:
-        self._count_maps(labelling, i, maps[images].to(self.device), images)
+    def _count_some(self, i: int, maps: Tensor, labellings: Sequence[Labelling], images: slice) -> None:
+        self._count_maps(labellings, i, maps[images].to(self.device), images)
 
     def cost_of_pairings(self, batches: Sequence[CandidateBatch], labels: LabelStore, count: int) -> float:
         """About how many seconds ``count`` pairings of the null take for these batches, judged by some images."""
@@ -235,13 +237,13 @@ class MaskCounter:
             if len(others):
                 [labels] = self.loader.read_labels([others.tolist()], unreadable_as_none=True)
                 store.add(others, labels)
-        return partial(self._count_maps, self._labelling(batch.images, store))
+        return partial(self._count_maps, self._labellings(batch.images, store))
 
-    def _count_maps(self, labelling: Labelling, i: int, maps: Tensor, images: slice) -> None:
+    def _count_maps(self, labellings: Sequence[Labelling], i: int, maps: Tensor, images: slice) -> None:
         """Count layer ``i`` of some images, ``maps`` (N, U, h, w); after running out of memory nothing is counted."""
         rows, cols = self.geometries[i].axes
         upsampling = self.loader.protocol.upsampling
-        self.tallies[i].add(maps, self._thresholds[i], rows, cols, upsampling, labelling[images])
+        self.tallies[i].add(maps, self._thresholds[i], rows, cols, upsampling, labellings[i][images])
 
     @property
     def pairings(self) -> int:

@@ -18,7 +18,7 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import RUNNERS_UP
 from ndissect.tui.pictures.glyphs import FULL_IOU
-from ndissect.tui.tables.comparison import Matched
+from ndissect.tui.tables.comparison import Matched, different_measures
 
 _ONLY_BEST = "?: not known, as an imported table holds only the best concept of each category"
 _NO_SUCH = "n/a: no such concept in that data"
@@ -104,7 +104,7 @@ def compare_units(a: tuple[Session, str, int], b: tuple[Session, str, int], curr
         return np.array([rank[row] for row in rows], np.int64)
 
     shown = {unit.shown(row) for unit in both for row in rows}
-    notes = [f"A {both[0].told}   B {both[1].told}", *_shared_images(a, b), *differences(a[0], b[0])]
+    notes = [f"A {both[0].told}   B {both[1].told}", *_measures(a, b), *_shared_images(a, b), *differences(a[0], b[0])]
     notes += [text for sign, text in (("?", _ONLY_BEST), ("n/a", _NO_SUCH)) if sign in shown]
     bar = Column("", 8, drop=2, bar=True)
     return Listing(
@@ -136,12 +136,17 @@ def compare_units(a: tuple[Session, str, int], b: tuple[Session, str, int], curr
     )
 
 
+def _measures(a: tuple[Session, str, int], b: tuple[Session, str, int]) -> list[str]:
+    different = different_measures(a[0].view(a[1]), b[0].view(b[1]))
+    return [f"beware: A {different}"] if different else []
+
+
 def _shared_images(a: tuple[Session, str, int], b: tuple[Session, str, int]) -> list[str]:
     """How many top images the units of one store share, and how far their masks agree there."""
     if not same(a[0], b[0]):
         return []
     views, units = (a[0].view(a[1]), b[0].view(b[1])), (a[2], b[2])
-    if not all(view.has_top for view in views):
+    if not all(view.has_top for view in views) or different_measures(*views):
         return []
     tops = [view.top(unit) for view, unit in zip(views, units, strict=True)]
     _, *at = np.intersect1d(tops[0].image, tops[1].image, return_indices=True)

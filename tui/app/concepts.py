@@ -10,7 +10,7 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
-from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.units import Texts
 from ndissect.tui.tables.views import best_units, concept_detectors
 
@@ -96,7 +96,7 @@ def concepts_listing(session: Session) -> Listing:
         plain=lambda row: plain(rows[row]),
         copied=lambda row: f"{session.labels[rows[row]]}\t{best_name(rows[row])}\t{best_iou[rows[row]]:.6g}",
         notes=(
-            *marks(views),
+            *layer_notes(views),
             "detect: units labelled with the concept, with an IoU above 0.04; best unit: of all, whatever its label",
         ),
     )

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.views import best_unit
 
 
@@ -117,5 +117,5 @@ def layers_listing(session: Session) -> Listing:
         order=Order(0),
         plain=plain,
         copied=lambda row: names[row],
-        notes=(*marks(views), legend, "/cat /best: unique detectors, per category and by best label", *told),
+        notes=(*layer_notes(views), legend, "/cat /best: unique detectors, per category and by best label", *told),
     )

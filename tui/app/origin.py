@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.origin import Origin, origin, protocol_differences
-from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.remarks import layer_notes
 
 
 def same(a: Session, b: Session) -> bool:
@@ -18,12 +18,12 @@ def differences(a: Session, b: Session) -> list[str]:
     Of one store its marks alone.
     """
     if same(a, b):
-        return marks(a.views)
+        return layer_notes(a.views)
     names = [session.target.name for session in (a, b)]
     if names[0] == names[1]:
         names = [str(session.target) for session in (a, b)]
     of = origin(a.store.provenance), origin(b.store.provenance)
-    marked = [f"{letter} {line}" for letter, session in (("A", a), ("B", b)) for line in marks(session.views)]
+    marked = [f"{letter} {line}" for letter, session in (("A", a), ("B", b)) for line in layer_notes(session.views)]
     stores = f"A {names[0]}   B {names[1]}"
     return [stores, *marked, *_protocols(a, b), *_data_sets(a, b, of), *_networks(*of)]
 

@@ -16,7 +16,7 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.evidence import sentences
-from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.views import concept_json
 
 #: How many concepts are listed beside the best of each category.
@@ -78,7 +78,7 @@ def unit_listing(session: Session, layer: str, unit: int) -> Listing:
         headings=frozenset(i for i, row in enumerate(rows) if row.heading),
         plain=lambda i: rows[i].plain,
         copied=copied,
-        notes=(*marks([session.view(layer)]), _told(session, layer, unit)),
+        notes=(*layer_notes([session.view(layer)]), _told(session, layer, unit)),
     )
 
 
@@ -104,7 +104,7 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], 
     """The best concept of each category, and the next ones, each below a heading."""
     view = session.view(layer)
     value, intersection, area = view.unit_ious(unit)
-    concept_area = session.store.concept_counts.area.sum(0)
+    concept_area = view.concept_counts.area.sum(0)
     concepts = session.store.concepts
     best = [int(row) for row in view.best.concept[unit]]
     by_category = [best[concepts.categories.index(c)] for c in session.categories]

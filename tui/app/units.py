@@ -13,7 +13,7 @@ from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.columns import BY_WORD, Medium, UnitColumn, columns_of
-from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.units import Array, Texts, Units
 
 
@@ -91,7 +91,11 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
         faint=lambda row: bool(iou[row] <= DETECTOR_IOU),
         plain=plain,
         copied=copied,
-        notes=(*marks(units.views), *(["; ".join(_notes(evidence=True))] if evidence else []), *_notes(evidence=False)),
+        notes=(
+            *layer_notes(units.views),
+            *(["; ".join(_notes(evidence=True))] if evidence else []),
+            *_notes(evidence=False),
+        ),
     )
 
 

@@ -59,7 +59,7 @@ def export(
     from ndissect.store.names import quoted
     from ndissect.store.reader import Store
     from ndissect.tui.cli.output import confirm_replace, tell
-    from ndissect.tui.tables.remarks import marks
+    from ndissect.tui.tables.remarks import layer_notes
 
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"
@@ -87,7 +87,7 @@ def export(
             table2017.write_table(views[0], text)
             _write(to, text.getvalue())
             tell("units count from 1, as in the 2017 tables")
-        for line in marks(views):
+        for line in layer_notes(views):
             tell(line)
 
 
@@ -103,6 +103,7 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
             "layer": view.name,
             "module": view.module,
             "map": view.map_size,
+            "judged_on": view.judged_on,
             "summary": view.summary(),
             "units": every_unit_json(view),
         }

@@ -141,14 +141,14 @@ def _split(text: str, store: Store) -> tuple[str, int | None]:
 
 
 def _layers(store: Store, json: bool) -> None:
-    from ndissect.tui.tables.remarks import UNIQUE, evidence_line, marks, protocol_line
+    from ndissect.tui.tables.remarks import UNIQUE, evidence_line, layer_notes, protocol_line
 
     views = [store.layer(name) for name in store.layer_names]
     if json:
         output.print_json(layers_json(store, views))
         return
     columns, rows = layers_table(views)
-    notes = [*marks(views), UNIQUE, evidence_line(store), protocol_line(store.protocol)]
+    notes = [*layer_notes(views), UNIQUE, evidence_line(store), protocol_line(store.protocol)]
     output.print_table(PrintedTable(columns, rows, title=str(store.path), notes=notes))
 
 
@@ -156,7 +156,7 @@ def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
     """The layers of a store with their summaries."""
     from ndissect.store.marks import marks_json
 
-    layers = [{"layer": view.name, "summary": view.summary()} for view in views]
+    layers = [{"layer": view.name, "judged_on": view.judged_on, "summary": view.summary()} for view in views]
     return {
         "store": str(store.path),
         "protocol": store.protocol.to_json(),
@@ -209,6 +209,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
             {
                 "store": str(view.store.path),
                 "layer": view.name,
+                "judged_on": view.judged_on,
                 "protocol": view.store.protocol.to_json(),
                 "marks": marks_json(view.marks),
                 "units": units_json(units),
@@ -257,6 +258,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
             {
                 "store": str(view.store.path),
                 "layer": view.name,
+                "judged_on": view.judged_on,
                 "protocol": view.store.protocol.to_json(),
                 "marks": marks_json(view.marks),
                 **unit_json(view, unit),
@@ -284,7 +286,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
         for c in ranked
     ]
-    notes = [*remarks.marks([view]), *sentences(view, unit), f"threshold {number(one['threshold'])}"]
+    notes = [*remarks.layer_notes([view]), *sentences(view, unit), f"threshold {number(one['threshold'])}"]
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
@@ -322,7 +324,7 @@ def concepts(
             _one_concept(chosen, int(rows[0]), limit, json)
             return
         marks = [mark for view in chosen for mark in view.marks]
-        against = [*remarks.mark_lines(marks), remarks.evidence_line(opened), remarks.protocol_line(opened.protocol)]
+        against = [*remarks.layer_notes(chosen), remarks.evidence_line(opened), remarks.protocol_line(opened.protocol)]
         shown = views.concept_table(chosen, rows, min_iou)
         shown = shown[: output.rows_to_print(limit, json)]
     if json:
@@ -366,7 +368,7 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     rows = [[u["layer"], u["unit"], u["iou"], u["iou"], u["label"]] for u in shown]
     notes = [f"{len(shown)} of {len(units)} units; --limit 0 shows all"] if len(shown) < len(units) else []
     notes += [
-        *remarks.marks(layers),
+        *remarks.layer_notes(layers),
         remarks.evidence_line(layers[0].store),
         remarks.protocol_line(layers[0].store.protocol),
     ]

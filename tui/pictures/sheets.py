@@ -13,7 +13,7 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
 from ndissect.store.layer_view import LayerView
 from ndissect.tui.pictures.overlay import Panel, contact_sheet
-from ndissect.tui.tables.remarks import marks
+from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.selection import match_concepts
 from ndissect.tui.tables.units import unit_json
 
@@ -43,7 +43,7 @@ def unit_sheet(
     subtitle = f"mask: activation > {one['threshold']:.4g}, {view.store.protocol.describe()}"
     if row is not None:
         subtitle = f"truth: {view.store.concepts.label(row)}.  {subtitle}"
-    subtitle = "\n".join([*marks([view]), subtitle])
+    subtitle = "\n".join([*layer_notes([view]), subtitle])
     return Sheet(contact_sheet(panels, title, subtitle, columns=3 if row is not None else 5), title)
 
 

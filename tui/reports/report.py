@@ -137,11 +137,13 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
     return {
         "detector": DETECTOR_IOU,
         "layers": [view.name for view in layers],
+        "on_images": [view.judged_on == "images" for view in layers],
         "categories": [[name, _colour(name)] for name in categories],
         "concepts": [
             [concepts.label(row), categories.index(concepts.category_of(row)), int(area[row])]
             for row in range(len(concepts))
         ],
+        "concept_images": store.concept_counts.images.sum(0).tolist(),
         "columns": [
             {
                 "key": column.key,

@@ -240,14 +240,16 @@
   function bestTable(i) {
     const table = element("table", undefined, "best");
     const head = element("tr");
-    for (const name of ["category", "best concept", "IoU", "both px", "unit px", "concept px"]) {
-      head.append(element("th", name, /IoU|px/.test(name) ? "number" : undefined));
+    const onImages = data.on_images[data.units.layer[i]];
+    for (const name of ["category", "best concept", "IoU", ...["both", "unit", "concept"].map((of) => of + (onImages ? " images" : " px"))]) {
+      head.append(element("th", name, /IoU|px|images/.test(name) ? "number" : undefined));
     }
     const rows = [];
     for (let k = 0; k < K; k++) {
       const row = data.best.concept[i * K + k];
       if (row < 0) continue;
-      const both = data.best.intersection[i * K + k], own = data.best.area[i * K + k], area = data.concepts[row][2];
+      const both = data.best.intersection[i * K + k], own = data.best.area[i * K + k];
+      const area = onImages ? data.concept_images[row] : data.concepts[row][2];
       const line = element("tr");
       line.append(element("td", data.categories[k][0]), element("td", concept(row)));
       for (const text of [(both / (own + area - both)).toFixed(4), ...[both, own, area].map((n) => n.toLocaleString("en"))]) {

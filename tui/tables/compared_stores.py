@@ -15,7 +15,7 @@ from ndissect.store.files import SUFFIX, find_store
 from ndissect.store.names import quoted
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
-from ndissect.tui.tables.comparison import Side, pair_json, side_json
+from ndissect.tui.tables.comparison import Side, different_measures, pair_json, side_json
 from ndissect.tui.tables.origin import data_differences, origin, protocol_differences, same_data
 from ndissect.tui.tables.remarks import evidence_line, mark_lines, protocol_line
 
@@ -207,6 +207,8 @@ def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: Sequence[
         if same_data(first.store, o.store) is None
     ]
     for a, b in ((group[0], side) for group in groups for side in group[1:]):
+        if different := different_measures(a.view, b.view):
+            notes.append(f"{a.name} {different} ({b.name})")
         if not set(a.keys) & set(b.keys):
             notes.append(f"{a.name} and {b.name} have no concept in common")
         if a.view.units == b.view.units and a.view.name != b.view.name:

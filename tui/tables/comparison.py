@@ -68,7 +68,7 @@ class Side:
     @cached_property
     def by_block(self) -> Labelled | None:
         """The labels with their counts by image block; None where the store has none."""
-        blocks, leading = self.store.blocks, self.view.leading
+        blocks, leading = self.view.blocks, self.view.leading
         return (leading, blocks, self.view.labels[0]) if blocks and leading else None
 
     @cached_property
@@ -94,6 +94,16 @@ class Side:
     def identity(self) -> dict[str, Any]:
         """Which layer of which store this is."""
         return {"name": self.name, "store": str(self.store.path), "layer": self.view.name}
+
+
+def different_measures(a: LayerView, b: LayerView) -> str:
+    """In words, that the IoUs of two layers are different measures, one being judged on images; "" where they are not.
+
+    The words follow a name of ``a``.
+    """
+    if a.judged_on == b.judged_on:
+        return ""
+    return f"is judged on {a.judged_on}, the other on {b.judged_on}: their IoUs are different measures"
 
 
 def mark(differences: Sequence[dict[str, str]]) -> str:
@@ -133,6 +143,7 @@ def side_json(side: Side) -> dict[str, Any]:
     about: dict[str, Any] = {
         **side.identity(),
         "protocol": side.store.protocol.to_json(),
+        "judged_on": side.view.judged_on,
         "null": side.view.pairings,
         "split": list(side.store.groups),
         "summary": summary,
@@ -162,7 +173,8 @@ def side_json(side: Side) -> dict[str, Any]:
 def pair_json(a: Side, b: Side) -> dict[str, Any]:
     """What changes from ``a`` to ``b``: unique detectors, labels gained and lost, units of the same number.
 
-    Intervals are of the same blocks drawn or left out in both, and None unless both were counted on the same images.
+    Intervals are of the same blocks drawn or left out in both, and None unless both were counted on the same images
+    and are the same measure.
     ``units`` is None unless the layers have as many.
     """
     return {
@@ -177,7 +189,9 @@ def pair_json(a: Side, b: Side) -> dict[str, Any]:
 
 
 def _paired(a: Side, b: Side) -> tuple[Labelled, Labelled] | None:
-    """Both layers' labels by block, if they were counted on the same images."""
+    """Both layers' labels by block, if they were counted on the same images, and are the same measure."""
+    if different_measures(a.view, b.view):
+        return None
     one, other = a.by_block, b.by_block
     if not (one and other and same_data(a.store, b.store) and np.array_equal(one[1].images, other[1].images)):
         return None

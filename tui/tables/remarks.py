@@ -20,8 +20,17 @@ UNIQUE = (
     "unique/cat: distinct winners of each category with IoU > 0.04, added up;"
     " unique/best: distinct labels with IoU >= 0.04"
 )
+#: Of layers whose units have one value an image.
+JUDGED_ON_IMAGES = "judged on images: I, A and C count images, not pixels, so its IoUs are another measure"
 # Units, or layers, that a caution lists by name.
 _NAMED = 8
+
+
+def layer_notes(views: Sequence[LayerView]) -> list[str]:
+    """What every view of these layers says before anything else that it notes: their marks, and what they count."""
+    on_images = [view.name for view in views if view.judged_on == "images"]
+    counted = [f"{_named(on_images)}: {JUDGED_ON_IMAGES}"] if on_images else []
+    return marks(views) + counted
 
 
 def few_image_labels(view: LayerView) -> int | None:
@@ -47,8 +56,8 @@ def summary_lines(view: LayerView) -> list[str]:
 
 
 def cautions(views: Sequence[LayerView]) -> list[str]:
-    """What to beware of in these layers of a store: marks, labels that rest on few images, dead units, NaN."""
-    lines = marks(views)
+    """What to beware of in these layers of a store: marks, what they count, labels of few images, dead units, NaN."""
+    lines = layer_notes(views)
     few = [few_image_labels(view) for view in views]
     if views and None not in few and not views[0].store.protocol.min_images:
         detectors = sum(int((view.labels[1] > DETECTOR_IOU).sum()) for view in views)

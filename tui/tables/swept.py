@@ -34,7 +34,7 @@ class Level:
 
     ``by_category``: detectors by the category of their label; ``unique_by_category``: unique detectors of each;
     ``coverage``: the share of labelled pixels that the median detector's label covers, a pixel counting once for each
-    of its labels; NaN without detectors.
+    of its labels (of images, where the layer is judged on them); NaN without detectors.
     """
 
     q: float
@@ -136,7 +136,7 @@ def _level(dissection: Dissection, i: int, ious: Sequence[float]) -> Level:
     for iou in ious:
         unique = int(scores.unique_per_category(best, iou).sum())
         at.append(AtIoU(iou, int((value > iou).sum()), unique, scores.unique_best_label(best, iou), detectors(iou)))
-    area = dissection.concept_counts.area.sum(0)
+    area = dissection.concept_counts.judged_on(dissection.layers[i].judged_on).area.sum(0)
     rows = label[value > DETECTOR_IOU]
     coverage = float(np.median(area[rows] / area.sum())) if len(rows) else float("nan")
     unique_by_category = by_name(scores.unique_per_category(best))

@@ -14,7 +14,7 @@ from ndissect.store.marks import marks_json
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.columns import Medium, columns_of
-from ndissect.tui.tables.remarks import evidence_line, marks, protocol_line
+from ndissect.tui.tables.remarks import evidence_line, layer_notes, protocol_line
 from ndissect.tui.tables.units import Array, Texts, Units, units_json
 from ndissect.tui.tables.views import best_json
 
@@ -33,7 +33,7 @@ def header(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
         "null": max((view.pairings for view in layers), default=0),
         "split": [TRAIN, VAL] if {TRAIN, VAL} <= set(store.groups) else None,
         "marks": marks_json([mark for view in layers for mark in view.marks]),
-        "notes": [*marks(layers), protocol_line(store.protocol), evidence_line(store)],
+        "notes": [*layer_notes(layers), protocol_line(store.protocol), evidence_line(store)],
         "provenance": store.provenance,
     }
 
@@ -51,7 +51,8 @@ def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
 
     An array of numbers, where NaN is unknown, or of texts as objects, where None is, by the key of its column.
     Concepts are named as reports show them; ``concept_number`` is their number in the data set, -1 for none;
-    ``intersection``, ``area``, ``concept_area`` are I, A and C in pixels. The best of a category: ``<category>-label``,
+    ``intersection``, ``area``, ``concept_area`` are I, A and C in pixels, in images for a layer that is judged
+    on images. The best of a category: ``<category>-label``,
     ``-concept_number``, ``-iou``, ``-intersection``, ``-area``, ``-concept_area``.
     """
     if not layers:
@@ -59,7 +60,6 @@ def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
     units = Units(layers[0].store, layers)
     concepts = units.store.concepts
     number = np.append(concepts.number, -1)
-    concept_area = np.append(units.store.concept_counts.area.sum(0), 0)
     arrays: dict[str, Array] = {}
     for column in columns_of(Medium.EXPORT):
         values = units[column]
@@ -73,6 +73,6 @@ def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
             f"{category}-iou": best["iou"],
             f"{category}-intersection": best["intersection"],
             f"{category}-area": best["area"],
-            f"{category}-concept_area": concept_area[best["concept"]],
+            f"{category}-concept_area": units.best_concept_area(k),
         }
     return arrays

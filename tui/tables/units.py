@@ -194,11 +194,11 @@ class Units:
 
     @property
     def concept_area(self) -> Array:
-        """(N,) int64: C, the pixels of the label."""
-        return np.append(self.store.concept_counts.area.sum(0), 0)[self.label]
+        """(N,) int64: C, the pixels of the label, or the images that hold it where the layer is judged on images."""
+        return self.gather(lambda view: _concept_area(view)[view.labels[0]], np.int64)
 
     def behind_label(self, name: str) -> Array:
-        """(N,) int64: I (``intersection``) or A (``area``) behind the label's IoU, in pixels; 0 without a label."""
+        """(N,) int64: I (``intersection``) or A (``area``) behind the label's IoU; 0 without a label."""
         category = np.append(self.store.concepts.category, -1)
 
         def counts(view: LayerView) -> Array:
@@ -213,6 +213,10 @@ class Units:
         """(N,): the field ``name`` of ndissect.store.scores.Best for the best concept of a category of the store."""
         return self.gather(lambda view: getattr(view.best, name)[:, category])
 
+    def best_concept_area(self, category: int) -> Array:
+        """(N,) int64: C of the best concept of a category of the store; 0 for none."""
+        return self.gather(lambda view: _concept_area(view)[view.best.concept[:, category]], np.int64)
+
     @property
     def images(self) -> Array:
         """(N,) int64: how many images hold the label; -1 where that is not known, and without a label."""
@@ -224,6 +228,11 @@ class Units:
     def known_images(self) -> Array:
         """(N,) float64: the same, NaN for what is not known."""
         return np.where(self.images >= 0, self.images, np.nan)
+
+
+def _concept_area(view: LayerView) -> Array:
+    """(C + 1,) int64: C(c) as the layer counts it, then 0 for row -1, no concept."""
+    return np.append(view.concept_counts.area.sum(0), 0)
 
 
 def units_json(units: Units, columns: Sequence[UnitColumn] | None = None) -> list[dict[str, Any]]:

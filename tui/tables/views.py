@@ -18,7 +18,7 @@ from ndissect.tui.tables.selection import Filter, match_concepts
 def best_json(view: LayerView, unit: int) -> dict[str, Any]:
     """The best concept of each category for one unit, with the counts behind its IoU."""
     concepts, best = view.store.concepts, view.best
-    area = view.store.concept_counts.area.sum(0)
+    area = view.concept_counts.area.sum(0)
     best_of: dict[str, Any] = {}
     for category in report_order(concepts.categories):
         k = concepts.categories.index(category)
@@ -36,7 +36,7 @@ def ranked_concepts(
     wanted = wanted or Filter()
     value, intersection, area = view.unit_ious(unit)
     concepts = view.store.concepts
-    concept_area = view.store.concept_counts.area.sum(0)
+    concept_area = view.concept_counts.area.sum(0)
     rows = match_concepts(concepts, wanted.concept, wanted.categories)
     rows = rows[(value[rows] > 0) & (value[rows] >= wanted.min_iou)]
     order = rows[np.argsort(-value[rows], kind="stable")][:count]
