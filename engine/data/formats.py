@@ -112,8 +112,9 @@ def open_dataset(
     wrong; WrongUse as :func:`format_of`.
     """
     dataset = open_folder(folder, max_pixels=max_pixels, key=key)
-    for text in dataset.notes if note else ():
-        note(text)
+    if note:
+        for text in dataset.notes:
+            note(text)
     if isinstance(dataset, LabelledFiles):
         dataset.read_sizes(progress)
     pack = find_pack(dataset, note)
