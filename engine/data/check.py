@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,17 @@ def check_dataset(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    *,
+    key: str | None = None,
 ) -> list[Problem]:
     """All problems of a data set, in the order of its tables and images; empty where it is sound.
 
     Every table is read, every photograph and label map decoded; sizes and numbers must agree with the tables.
     Frequencies and coverages are not recomputed. ``progress`` receives (images done, images in all).
-    NDError where the folder is no data set at all.
+    ``key``: of the format, where the folder fits several. NDError where the folder is no data set at all.
     """
     problems: list[Problem] = []
-    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels)
+    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels, key=key)
     pool = ThreadPoolExecutor(at_once(dataset, workers or os.cpu_count() or 1))
     try:
         # Threads are enough: decoding and reading leave Python's lock.
@@ -48,6 +51,20 @@ def check_dataset(
     finally:
         pool.shutdown(cancel_futures=True)
     return problems
+
+
+def first_of_each_kind(problems: Sequence[Problem], most: int = 5) -> list[Problem]:
+    """``problems`` in their order, of those that say the same of many files the first ``most`` and how many follow."""
+    counts = Counter(problem.what for problem in problems)
+    shown: Counter[str] = Counter()
+    first = []
+    for problem in problems:
+        shown[problem.what] += 1
+        if shown[problem.what] <= most:
+            first.append(problem)
+        if shown[problem.what] == most and counts[problem.what] > most:
+            first.append(Problem(f"and {counts[problem.what] - most:,} more", problem.what))
+    return first
 
 
 def _problem(fault: BadFile) -> Problem:

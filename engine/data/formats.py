@@ -83,8 +83,9 @@ def open_dataset(
     """
     dataset = open_folder(folder, max_pixels=max_pixels, key=key)
     if isinstance(dataset, LabelledFiles):
-        for text in dataset.notes:
-            (note or _say_nothing)(text)
+        if note:
+            for text in dataset.notes:
+                note(text)
         dataset.read_sizes(progress)
     pack = find_pack(dataset, note)
     if isinstance(dataset, LabelledFiles) and grid not in (None, dataset.grid):
@@ -194,10 +195,6 @@ def _is_archive(name: str) -> bool:
 
 def _contents() -> str:
     return "; or ".join(f"{f.holds} ({f.name})" for f in FORMATS)
-
-
-def _say_nothing(text: str) -> None:
-    pass
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -41,7 +41,8 @@ _IMAGES = ("images", "img_dir", "image", "imgs", "img")
 _MASKS = ("masks", "labels", "mask", "ann_dir")
 #: Other formats have a folder of this name too: it does not tell what a folder is.
 _ANNOTATIONS = "annotations"
-_NAMES = tuple(
+#: Tables of names, by the names of their files; the first that is there is read.
+NAME_TABLES = tuple(
     f"{name}.{ending}" for name in ("labels", "classes", "names") for ending in ("csv", "tsv", "txt", "json")
 )
 _IMAGE_TABLE = "images.csv"
@@ -170,7 +171,7 @@ def _layout(root: Path) -> Layout:
     if not places:
         held = f"{_IMAGES[0]}/ and {_MASKS[0]}/"
         raise NDError(f"{root} does not hold {held}", "`nd data init IMAGES MASKS` makes a data set of any two folders")
-    return Layout(places, next((name for name in _NAMES if (root / name).is_file()), ""))
+    return Layout(places, next((name for name in NAME_TABLES if (root / name).is_file()), ""))
 
 
 def _description(folder: Path) -> dict[str, Any] | None:
