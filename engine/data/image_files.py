@@ -34,7 +34,7 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
                         if not entry.is_symlink() or (real := os.path.realpath(entry.path)) not in seen:
                             seen |= {real} if entry.is_symlink() else set()
                             folders.append(f"{path}/")
-                    elif os.path.splitext(entry.name)[1].lower() in endings:  # noqa: PTH122 - of 100,000 names
+                    elif f".{entry.name.rpartition('.')[2].lower()}" in endings:
                         files.append(path)
         except OSError as error:
             raise NDError(f"{folder / below} cannot be read: {error.strerror or error}", "") from error
@@ -44,8 +44,8 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
 
 
 def stem(path: str) -> str:
-    """A path without the ending of its file's name."""
-    return os.path.splitext(path)[0]  # noqa: PTH122
+    """The path of an image file without its ending."""
+    return path.rpartition(".")[0]
 
 
 def some(names: Collection[str], most: int = 5) -> str:

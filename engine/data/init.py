@@ -12,9 +12,10 @@ from pathlib import Path
 from ndissect.engine.data.class_names import MOST_BYTES, ClassName, read_class_names, written
 from ndissect.engine.data.image_files import some
 from ndissect.engine.data.images import BadFile, read_file
-from ndissect.engine.data.mask_concepts import CATEGORY, VOID, by_number, unnamed
+from ndissect.engine.data.mask_concepts import CATEGORY, VOID, MaskConcepts, by_number, unnamed
 from ndissect.engine.data.mask_folder import DESCRIPTION, KIND, NAME_TABLES, VERSION, Place, pair_faults
 from ndissect.engine.data.mask_survey import Survey, sizes_in_words
+from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError, NotReplaced, WrongUse
 from ndissect.store.files import own_folder, remedy, replacing
 from ndissect.store.names import quoted
@@ -31,6 +32,11 @@ class Draft:
     survey: Survey
     rows: tuple[ClassName, ...]
     explanation: tuple[str, ...]
+
+    @property
+    def concepts(self) -> ConceptTable:
+        """The concepts that the rows speak of."""
+        return MaskConcepts(self.rows, NAMES).concept_table()
 
 
 def draft(seen: Survey, names: Path | None) -> Draft:

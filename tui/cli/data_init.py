@@ -29,7 +29,6 @@ def init(
     A mask has its image's name: a.png, or several such as a.hair.png. Its pixels are numbers or colours. It may have
     any size in the image's shape. Numbers 0 and 255 are no label unless the names say what they are.
     """
-    from ndissect.engine.data.formats import open_folder
     from ndissect.engine.data.init import default_folder, draft, write
     from ndissect.engine.data.mask_survey import survey
     from ndissect.store.names import quoted
@@ -42,9 +41,8 @@ def init(
     for line in drafted.explanation:
         tell(line)
     folder = write(drafted, output or default_folder(images), force=force)
-    concepts = open_folder(folder).concepts
     emit_line(str(folder))
-    tell(f"{len(concepts)} concepts are listed in {folder / 'labels.csv'}: change their names there")
+    tell(f"{len(drafted.concepts)} concepts are listed in {folder / 'labels.csv'}: change their names there")
     if seen.bad or seen.other_shape:
         tell(f"see all that is wrong: nd data check {quoted(folder)}")
     tell(f"dissect over it: nd dissect NETWORK --data {quoted(folder)}")
