@@ -17,7 +17,7 @@ from PIL import Image
 from ndissect.engine.data.batch_reader import BatchReader
 from ndissect.engine.data.check import check_dataset, first_of_each_kind
 from ndissect.engine.data.formats import open_dataset, open_folder
-from ndissect.engine.data.init import default_folder, draft, write
+from ndissect.engine.data.init import Draft, default_folder, draft, find_names, write
 from ndissect.engine.data.labelled_files import LabelledFiles
 from ndissect.engine.data.mask_survey import survey
 from ndissect.store.errors import NDError, NotReplaced, WrongUse
@@ -28,6 +28,11 @@ def own(root: Path, maps: dict[str, Any], **options: Any) -> tuple[Path, Path]:
     """Folders of images and masks as people have them, without a table of names."""
     write_folder(root, maps, options.pop("names", None), **options)
     return root / options.get("images", "images"), root / options.get("masks", "masks")
+
+
+def drafted(images: Path, masks: Path, names: Path | None = None) -> Draft:
+    table = find_names(masks, names)
+    return draft(survey(images, masks, palette_as_colours=table.colours_alone), table)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -42,7 +47,7 @@ def listing(*folders: Path) -> set[tuple[str, int]]:
 def test_it_points_to_the_files_where_they_are(tmp_path: Path) -> None:
     images, masks = own(tmp_path / "pets", {"a": {"": halves(1, 2)}, "b": {"": halves(0, 1)}})
     before = listing(images.parent)
-    folder = write(draft(survey(images, masks), None), tmp_path / "set")
+    folder = write(drafted(images, masks), tmp_path / "set")
     assert listing(images.parent) == before
     assert sorted(path.name for path in folder.iterdir()) == ["dataset.json", "labels.csv"]
     data = open_dataset(folder)
@@ -59,8 +64,8 @@ def test_it_says_what_it_saw(tmp_path: Path) -> None:
     images, masks = own(tmp_path / "pets", maps, names="1,cat\n2,dog\n0,void\n")
     (masks / "stray.png").write_bytes((masks / "a.png").read_bytes())
     (masks / "b.png").with_name("a.hair.png").write_bytes(b"no image")
-    drafted = draft(survey(images, masks), None)
-    assert list(drafted.explanation) == [
+    plan = drafted(images, masks)
+    assert list(plan.explanation) == [
         "3 images with 4 masks, by their names",
         "images: 32 x 32 (3); masks: 16 x 16 (2), 9 x 30 (1) pixels",
         f"{images}: 1 image without a mask in {masks}, left out: bare.jpg",
@@ -72,7 +77,7 @@ def test_it_says_what_it_saw(tmp_path: Path) -> None:
         "1 masks have another shape than their image: c.png",
         "1 files cannot be read: a.hair.png: not a readable label map: unknown format",
     ]
-    folder = write(drafted, tmp_path / "set")
+    folder = write(plan, tmp_path / "set")
     assert [row["name"] for row in rows_of(folder)] == ["cat", "dog", "void", "class 7"]
 
 
@@ -81,7 +86,7 @@ def test_colours_without_names_are_called_after_themselves(tmp_path: Path) -> No
     pixels[:8], pixels[8:, :4] = (255, 0, 0), (0, 128, 0)
     images, masks = own(tmp_path, {"a": {"": pixels}})
     (tmp_path / "names.csv").write_text("name,color\ncat,#ff0000\n")
-    folder = write(draft(survey(images, masks), tmp_path / "names.csv"), tmp_path / "set")
+    folder = write(drafted(images, masks, tmp_path / "names.csv"), tmp_path / "set")
     assert [(row["name"], row["color"]) for row in rows_of(folder)] == [
         ("cat", "#ff0000"),
         ("class #008000", "#008000"),
@@ -91,9 +96,35 @@ def test_colours_without_names_are_called_after_themselves(tmp_path: Path) -> No
     assert check_dataset(folder) == []
 
 
+def test_a_table_of_colours_names_those_of_a_palette(tmp_path: Path) -> None:
+    images, masks = own(tmp_path, {"a": {"": halves(0, 1)}}, names="#ff0000,cat\n")
+    image = Image.fromarray(halves(0, 1)).convert("P")
+    image.putdata(halves(0, 1).ravel().tolist())
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.save(masks / "a.png")
+    folder = write(drafted(images, masks), tmp_path / "set")
+    assert [row["name"] for row in rows_of(folder)] == ["cat"]
+    assert np.unique(open_folder(folder).read(0).maps).tolist() == [0, 1]
+
+
+def test_masks_in_folders_by_what_they_show(tmp_path: Path) -> None:
+    images, masks = own(tmp_path, {"a": {}, "b": {}})
+    for part in ("hair", "skin"):
+        (masks / part).mkdir()
+        Image.fromarray(halves(0, 255)).save(masks / part / "a.png")
+    folder = write(drafted(images, masks), tmp_path / "set")
+    assert [(row["number"], row["name"], row["category"]) for row in rows_of(folder)] == [
+        ("255", "hair", "hair"),
+        ("255", "skin", "skin"),
+    ]
+    data = open_folder(folder)
+    assert data.names == ("a.jpg",)
+    assert [np.unique(one).tolist() for one in data.read(0).maps] == [[0, 255], [0, 256]]
+
+
 def test_black_and_white_masks_are_one_concept(tmp_path: Path) -> None:
     images, masks = own(tmp_path, {"a": {"": halves(0, 255)}, "b": {"": halves(0, 0)}})
-    folder = write(draft(survey(images, masks), None), tmp_path / "set")
+    folder = write(drafted(images, masks), tmp_path / "set")
     assert [(row["number"], row["name"]) for row in rows_of(folder)] == [("255", "class 255")]
     assert open_folder(folder).read(0).maps.any()
 
@@ -102,7 +133,7 @@ def test_black_and_white_masks_are_one_concept(tmp_path: Path) -> None:
 def test_names_alone_count_from_where_the_masks_do(tmp_path: Path, highest: int, meant: list[str]) -> None:
     images, masks = own(tmp_path, {"a": {"": halves(highest, 0)}})
     (tmp_path / "names.txt").write_text("wall\nsky\n")
-    data = open_folder(write(draft(survey(images, masks), tmp_path / "names.txt"), tmp_path / "set"))
+    data = open_folder(write(drafted(images, masks, tmp_path / "names.txt"), tmp_path / "set"))
     names = {0: "", **dict(zip(data.concepts.number.tolist(), data.concepts.name, strict=True))}
     assert [names[n] for n in data.read(0).maps[0, 0, [0, -1]].tolist()] == meant
 
@@ -111,29 +142,29 @@ def test_masks_may_be_called_like_their_image_and_a_word(tmp_path: Path) -> None
     images, masks = own(tmp_path, {"a": {"": halves(1, 2)}, "b": {"": halves(1, 2)}})
     for path in list(masks.iterdir()):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
-    drafted = draft(survey(images, masks), None)
-    assert drafted.explanation[0] == "2 images with 2 masks, by their names (masks end in _mask)"
-    assert len(open_folder(write(drafted, tmp_path / "set"))) == 2
+    plan = drafted(images, masks)
+    assert plan.explanation[0] == "2 images with 2 masks, by their names (masks end in _mask)"
+    assert len(open_folder(write(plan, tmp_path / "set"))) == 2
 
 
 def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
     images, masks = own(tmp_path, {"a": {"": halves(1, 2)}}, masks="images")
-    assert len(open_folder(write(draft(survey(images, masks), None), tmp_path / "set"))) == 1
+    assert len(open_folder(write(drafted(images, masks), tmp_path / "set"))) == 1
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     images, masks = own(tmp_path, {"a": {"": halves(1, 2)}})
-    drafted = draft(survey(images, masks), None)
-    folder = write(drafted, tmp_path / "set")
+    plan = drafted(images, masks)
+    folder = write(plan, tmp_path / "set")
     (folder / "labels.csv").write_text("1,cat\n2,dog\n")
     with pytest.raises(NotReplaced, match="is a data set already"):
-        write(drafted, folder)
+        write(plan, folder)
     assert (folder / "labels.csv").read_text() == "1,cat\n2,dog\n"
-    write(drafted, folder, force=True)
+    write(plan, folder, force=True)
     assert len(rows_of(folder)) == 2
     for force in (False, True):
         with pytest.raises(WrongUse, match="holds other files"):
-            write(drafted, images, force=force)
+            write(plan, images, force=force)
 
 
 def test_folders_that_hold_no_data_are_told_apart(tmp_path: Path) -> None:
@@ -157,7 +188,7 @@ def test_folders_that_hold_no_data_are_told_apart(tmp_path: Path) -> None:
 def test_a_photograph_among_the_masks_is_told(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     images, masks = own(tmp_path, {"a": {"": halves(1, 2)}, "b": {"": noise}})
-    assert "colours are no label map" in draft(survey(images, masks), None).explanation[-1]
+    assert "colours are no label map" in drafted(images, masks).explanation[-1]
 
 
 def test_many_alike_are_counted(tmp_path: Path) -> None:

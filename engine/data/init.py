@@ -39,25 +39,44 @@ class Draft:
         return MaskConcepts(self.rows, NAMES).concept_table()
 
 
-def draft(seen: Survey, names: Path | None) -> Draft:
-    """The data set of what was ``seen``, with the names in the file ``names``, or in a table beside the masks.
+@dataclass(frozen=True)
+class NameTable:
+    """The ``rows`` of a table of names, and its ``path``; None where there is no table."""
 
-    NDError says what is wrong with the table.
-    """
-    beside = (seen.masks.parent / name for name in NAME_TABLES)
-    table = names or next((path for path in beside if path.is_file()), None)
-    named = [] if table is None else _read_names(table)
-    named = _counted_from_1(named, seen)
+    path: Path | None
+    rows: tuple[ClassName, ...]
+
+    @property
+    def colours_alone(self) -> bool:
+        """Whether it names colours and no number."""
+        return bool(self.rows) and all(row.number is None for row in self.rows)
+
+
+def find_names(masks: Path, names: Path | None) -> NameTable:
+    """The table in the file ``names``, else one that lies beside ``masks``; NDError says what is wrong with it."""
+    beside = (masks.resolve().parent / name for name in NAME_TABLES)
+    path = names or next((path for path in beside if path.is_file()), None)
+    return NameTable(path, () if path is None else tuple(_read_names(path)))
+
+
+def draft(seen: Survey, table: NameTable) -> Draft:
+    """The data set of what was ``seen``, with the names of ``table``; NDError where no pixel has a label."""
+    named = _counted_from_1(table.rows, seen)
     given = by_number(named)
-    used = {n for n in seen.numbers if n not in VOID or (n == 255 and seen.black_and_white)}
-    new_numbers = sorted(used - given.keys())
+    label = {n for n in seen.numbers if n not in VOID or (n == 255 and seen.black_and_white)}
+    new_numbers = sorted(label - given.keys())
     given_colours = {row.colour for row in named}
     new_colours = sorted(colour for colour in seen.colours if any(colour) and colour not in given_colours)
-    rows = [*named, *unnamed(new_numbers, [""])]
+    rows = list(named)
+    if named:
+        rows += unnamed(new_numbers, [""])
+    else:  # the masks of different parts have nothing to do with one another
+        for part, numbers in sorted(seen.of_part.items()):
+            rows += unnamed(sorted(numbers & label), [part])
     rows += [ClassName(None, f"class {written(colour)}", "", colour) for colour in new_colours]
     if not any(not row.void for row in rows):
         raise NDError(f"The masks in {seen.masks} hold no label: every pixel is 0 or 255", "")
-    return Draft(seen, tuple(rows), tuple(_explain(seen, table, named, new_numbers, len(new_colours))))
+    return Draft(seen, tuple(rows), tuple(_explain(seen, table.path, named, new_numbers, len(new_colours))))
 
 
 def write(drafted: Draft, folder: Path, *, force: bool = False) -> Path:
@@ -114,7 +133,7 @@ def _read_names(table: Path) -> list[ClassName]:
     return rows
 
 
-def _counted_from_1(rows: list[ClassName], seen: Survey) -> list[ClassName]:
+def _counted_from_1(rows: Sequence[ClassName], seen: Survey) -> Sequence[ClassName]:
     """The ``rows`` with numbers that fit what was seen, where they are names alone: from 0, or else from 1."""
     if not rows or not all(row.counted for row in rows) or any(row.void for row in rows[:1]):
         return rows

@@ -30,8 +30,8 @@ class Survey:
 
     ``images`` and ``masks``: the folders, whole paths; ``pairs``: what belongs together, by names to which masks add
     ``suffix``; ``image_sizes`` and ``mask_sizes`` count (h, w); ``numbers``: in how many masks each number is, and
-    ``colours`` each colour, (r, g, b); ``bad``: what cannot be read; ``other_shape``: masks whose image has another
-    shape.
+    ``colours`` each colour, (r, g, b); ``of_part``: the numbers of the masks of each part; ``bad``: what cannot be
+    read; ``other_shape``: masks whose image has another shape.
     """
 
     images: Path
@@ -42,6 +42,7 @@ class Survey:
     mask_sizes: Counter[tuple[int, int]]
     numbers: Counter[int]
     colours: Counter[Colour]
+    of_part: dict[str, set[int]]
     bad: list[BadFile]
     other_shape: list[str]
 
@@ -61,11 +62,17 @@ class _Mask:
     colours: frozenset[int]
 
 
-def survey(images: Path, masks: Path, progress: Callable[[int, int], None] | None = None) -> Survey:
-    """What ``images`` and ``masks`` hold: every mask is decoded, of every image the header is read.
+def survey(
+    images: Path,
+    masks: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    palette_as_colours: bool = False,
+) -> Survey:
+    """What ``images`` and ``masks`` hold: every mask is decoded, of every image with masks the header is read.
 
-    ``progress`` receives (masks done, masks in all). WrongUse where a folder is none, or holds no images or no masks;
-    NDError where none belong together.
+    ``palette_as_colours``: masks with a palette are read as colours. ``progress`` receives (masks done, masks in all).
+    WrongUse where a folder is none, or holds no images or no masks; NDError where none belong together.
     """
     for folder in (images, masks):
         if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
@@ -81,11 +88,15 @@ def survey(images: Path, masks: Path, progress: Callable[[int, int], None] | Non
     if not pairs.maps:
         what = f"No mask in {masks} is called like an image in {images}: {photographs[0]}, but {maps[0]}"
         raise NDError(what, "A mask has its image's name but for the ending, and may have a word behind it: a_mask.png")
-    found = Survey(images, masks, pairs, suffix, Counter(), Counter(), Counter(), Counter(), [], [])
-    todo = [(image, path) for image, of_image in pairs.maps.items() for _, path in of_image]
+    found = Survey(images, masks, pairs, suffix, Counter(), Counter(), Counter(), Counter(), {}, [], [])
+    todo = [(image, part, path) for image, of_image in pairs.maps.items() for part, path in of_image]
+
+    def read(names: tuple[str, str, str]) -> _Mask | BadFile:
+        return _read(images / names[0], masks, names[2], palette_as_colours=palette_as_colours)
+
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for done, result in enumerate(pool.map(lambda both: _read(images / both[0], masks, both[1]), todo), 1):
-            _add(found, todo[done - 1], result)
+        for done, result in enumerate(pool.map(read, todo), 1):
+            _add(found, *todo[done - 1][1:], result)
             if progress:
                 progress(done, len(todo))
     return found
@@ -99,9 +110,10 @@ def _no_masks(masks: Path) -> NDError:
     return WrongUse(f"{masks} holds no mask", "Masks are PNG, BMP, GIF or TIFF files")
 
 
-def _read(image: Path, masks: Path, path: str) -> _Mask | BadFile:
+def _read(image: Path, masks: Path, path: str, *, palette_as_colours: bool) -> _Mask | BadFile:
     try:
-        pixels = decode_label_pixels(read_map_file(masks, Path(path), UNKNOWN), path)
+        data = read_map_file(masks, Path(path), UNKNOWN)
+        pixels = decode_label_pixels(data, path, palette_as_colours=palette_as_colours)
         size = read_size(image)
         if size == UNKNOWN:
             raise BadFile(str(image), "not a readable image")
@@ -118,16 +130,17 @@ def _read(image: Path, masks: Path, path: str) -> _Mask | BadFile:
     return _Mask(size, (height, width), frozenset(numbers.tolist()), frozenset())
 
 
-def _add(found: Survey, names: tuple[str, str], result: _Mask | BadFile) -> None:
+def _add(found: Survey, part: str, path: str, result: _Mask | BadFile) -> None:
     if isinstance(result, BadFile):
         found.bad.append(result)
         return
     found.image_sizes[result.image_size] += 1
     found.mask_sizes[result.size] += 1
     found.numbers.update(result.numbers)
+    found.of_part.setdefault(part, set()).update(result.numbers)
     found.colours.update((c >> 16, c >> 8 & 255, c & 255) for c in result.colours)
     if not same_shape(result.image_size, result.size):
-        found.other_shape.append(names[1])
+        found.other_shape.append(path)
 
 
 def sizes_in_words(sizes: Counter[tuple[int, int]], most: int = 3) -> str:

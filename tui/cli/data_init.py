@@ -29,15 +29,16 @@ def init(
     A mask has its image's name: a.png, or several such as a.hair.png. Its pixels are numbers or colours. It may have
     any size in the image's shape. Numbers 0 and 255 are no label unless the names say what they are.
     """
-    from ndissect.engine.data.init import default_folder, draft, write
+    from ndissect.engine.data.init import default_folder, draft, find_names, write
     from ndissect.engine.data.mask_survey import survey
     from ndissect.store.names import quoted
     from ndissect.tui.cli.output import emit_line, tell
     from ndissect.tui.cli.progress import show_progress
 
+    table = find_names(masks, names)
     with show_progress() as progress:
-        seen = survey(images, masks, progress.step("reading masks"))
-    drafted = draft(seen, names)
+        seen = survey(images, masks, progress.step("reading masks"), palette_as_colours=table.colours_alone)
+    drafted = draft(seen, table)
     for line in drafted.explanation:
         tell(line)
     folder = write(drafted, output or default_folder(images), force=force)
