@@ -265,6 +265,7 @@ def test_its_digest_follows_names_splits_and_concepts(tmp_path: Path) -> None:
 def test_hostile_descriptions_are_refused(tmp_path: Path) -> None:
     for description in (
         {},
+        {"images": ".", "masks": ".", "names": "../names.csv"},
         {"images": 3, "masks": "x"},
         {"images": "nowhere", "masks": "."},
         {"images": "\0", "masks": "a"},

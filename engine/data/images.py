@@ -106,13 +106,13 @@ def decode_labels(data: bytes, file: str, grid: tuple[int, int]) -> npt.NDArray[
 
 
 def decode_label_pixels(
-    data: bytes, file: str, *, palette_as_colours: bool = False
+    data: bytes, file: str, *, palette_as_colours: bool = False, most: int = MOST_PIXELS
 ) -> npt.NDArray[np.uint8 | np.uint16]:
     """The pixels of a label map as they stand: numbers, (h, w) uint8 or uint16, or colours, (h, w, 3) uint8.
 
     Of a palette the numbers are given, unless its colours are asked for, of grey with 1, 2, 4, 8 or 16 bits the grey;
-    an alpha channel is left out. BadFile where the data is no PNG, BMP, TIFF or GIF, or is truncated or damaged. How
-    large the image is must have been looked at before.
+    an alpha channel is left out. BadFile where the data is no PNG, BMP, TIFF or GIF, is truncated or damaged, or has
+    more than ``most`` pixels.
     """
     depth = 8
     if data.startswith(_PNG_START):
@@ -120,6 +120,8 @@ def decode_label_pixels(
         depth = data[24]
     try:
         with Image.open(defused(data), formats=_LABEL_MAPS) as opened:
+            if opened.height * opened.width > most:
+                raise BadFile(file, f"the label map is {opened.height} x {opened.width} pixels, more than {most:,}")
             opened.load()
             plain = {"RGBA": "RGB", "LA": "L", **({"P": "RGB"} if palette_as_colours else {})}
             image = opened.convert(plain[opened.mode]) if opened.mode in plain else opened

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
-from ndissect.engine.data.image_headers import size_of
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 
 Colour = tuple[int, int, int]
@@ -104,19 +103,19 @@ class MapFile:
         """(1, h, w) uint16 concept numbers, and the bytes of the file; BadFile says what is wrong with it."""
         data = read_map_file(root, self.file, size)
         name = self.file.as_posix()
-        pixels = decode_label_pixels(data, name, palette_as_colours=self.values.colours_alone)
+        by_colour = self.values.colours_alone
+        pixels = decode_label_pixels(data, name, palette_as_colours=by_colour, most=most_pixels(size))
         return self.values.concepts_of(pixels, name)[None], data
 
 
 def read_map_file(root: Path, file: Path, size: tuple[int, int]) -> bytes:
-    """The bytes of the label map ``file`` of an image of ``size``, small enough to be decoded; BadFile otherwise."""
-    most = max(MOST_PIXELS, size[0] * size[1])
-    data = read_file(root / file, file.as_posix(), most_bytes(most))
-    declared = size_of(data)
-    if declared is not None and declared[0] * declared[1] > most:
-        what = f"the label map is {declared[0]} x {declared[1]} pixels, more than {most:,}"
-        raise BadFile(file.as_posix(), what)
-    return data
+    """The bytes of the label map ``file`` of an image of ``size``; BadFile where it is no regular file of that size."""
+    return read_file(root / file, file.as_posix(), most_bytes(most_pixels(size)))
+
+
+def most_pixels(size: tuple[int, int]) -> int:
+    """How many pixels a label map of an image of ``size`` may have."""
+    return max(MOST_PIXELS, size[0] * size[1])
 
 
 def _some(shown: list[str], count: int) -> str:

@@ -123,7 +123,8 @@ def open_mask_folder(root: Path, report: Report | None = None, max_pixels: int |
         images |= {place.prefix + stem(image) for image in (*of_place.maps, *of_place.bare)}
     for name in sorted(table.keys() - images):
         say(BadFile(_IMAGE_TABLE, f"lists {quoted(name)}, and there is no such image"))
-    notes += note_of_test(part for record in records for part in record.name.split("/")[:-1])
+    words = {part for record in records for part in record.name.split("/")[:-1]}
+    notes += note_of_test(words | {listed.word for listed in table.values()})
     if not records:
         masks = ", ".join(place.masks.as_posix() for place in layout.places)
         say(BadFile(masks, "no label map is called like an image, but for the ending: the data set is empty"))
@@ -162,6 +163,8 @@ def _layout(root: Path) -> Layout:
         texts = [description.get(key, "") for key in ("images", "masks", "names", "mask_suffix")]
         if not all(isinstance(text, str) and "\0" not in text for text in texts) or not (texts[0] and texts[1]):
             raise BadFile(DESCRIPTION, "does not say where images and masks are", "Make it again with `nd data init`")
+        if Path(texts[2]).name != texts[2]:
+            raise BadFile(DESCRIPTION, f"the table of names, {quoted(texts[2])}, does not lie beside it")
         images, masks = (Path(text).expanduser() for text in texts[:2])
         for folder in (images, masks):
             if not os.path.isdir(root / folder):  # noqa: PTH112
@@ -249,9 +252,12 @@ def numbers_in(root: Path, file: Path) -> set[int]:
     return set() if pixels.ndim == 3 else set(map(int, set(pixels.ravel().tolist())))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Listed:
+    """What images.csv says of an image: its split, in the ``word`` that stands there, and labels of all of it."""
+
     split: str = ""
+    word: str = ""
     labels: tuple[int, ...] = ()
 
 
@@ -277,7 +283,7 @@ def _read_image_table(root: Path, concepts: MaskConcepts, digest: hashlib.blake2
                 known = concepts.of_value(int(item)) if item.isdecimal() else concepts.find(item, category)
                 labels.add(concepts.add(item, category) if known is None else known)
         key = stem(name) if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS else name  # noqa: PTH122
-        listed[key] = _Listed(split, tuple(sorted(labels - {0})))
+        listed[key] = _Listed(split, word, tuple(sorted(labels - {0})))
     return listed
 
 
