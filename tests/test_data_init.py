@@ -71,11 +71,11 @@ def test_it_says_what_it_saw(tmp_path: Path) -> None:
         f"{images}: 1 image without a mask in {masks}, left out: bare.jpg",
         f"{masks}: 1 mask without an image in {images}: stray.png",
         f"names: 3 in {tmp_path / 'pets' / 'labels.csv'}, the first '1 cat'; no label: 0 void",
-        "1 of these names are in no mask: dog",
-        "numbers without a name: 7 (in 1 masks); they are called class N in labels.csv",
-        "no label: 255 (in 1 masks)",
-        "1 masks have another shape than their image: c.png",
-        "1 files cannot be read: a.hair.png: not a readable label map: unknown format",
+        "names that are in no mask: 1 (dog)",
+        "numbers without a name: 7 (masks: 1); they are called class N in labels.csv",
+        "no label: 255 (masks: 1)",
+        "masks of another shape than their image: 1 (c.png)",
+        "files that cannot be read: 1 (a.hair.png: not a readable label map: unknown format)",
     ]
     folder = write(plan, tmp_path / "set")
     assert [row["name"] for row in rows_of(folder)] == ["cat", "dog", "void", "class 7"]

@@ -30,9 +30,7 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
-                        # A link may lead back to where it lies.
-                        if not entry.is_symlink() or (real := os.path.realpath(entry.path)) not in seen:
-                            seen |= {real} if entry.is_symlink() else set()
+                        if not entry.is_symlink() or _leads_on(entry.path, seen):
                             folders.append(f"{path}/")
                     elif f".{entry.name.rpartition('.')[2].lower()}" in endings:
                         files.append(path)
@@ -41,6 +39,15 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
         if len(files) > most:
             raise NDError(f"{folder} holds more than {most:,} images, the most that are read", "")
     return sorted(files)
+
+
+def _leads_on(link: str, seen: set[str]) -> bool:
+    """Whether a link to a folder leads neither back to where it lies nor to what was ``seen``, which grows by it."""
+    real = os.path.realpath(link)
+    back = f"{os.path.realpath(os.path.dirname(link))}/".startswith(f"{real}/")  # noqa: PTH120
+    new = not back and real not in seen
+    seen.add(real)
+    return new
 
 
 def stem(path: str) -> str:
@@ -52,3 +59,8 @@ def some(names: Collection[str], most: int = 5) -> str:
     """The first few of ``names``, and how many more there are."""
     shown = ", ".join(PurePosixPath(name).as_posix() for name in sorted(names)[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def counted(names: Collection[str]) -> str:
+    """How many ``names`` there are, and the first few of them: ``7 (a, b, c, d, e and 2 more)``."""
+    return f"{len(names):,} ({some(names)})"

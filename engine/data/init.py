@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ndissect.engine.data.class_names import MOST_BYTES, ClassName, read_class_names, written
-from ndissect.engine.data.image_files import some
+from ndissect.engine.data.image_files import counted, some
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.mask_concepts import CATEGORY, VOID, MaskConcepts, by_number, unnamed
 from ndissect.engine.data.mask_folder import DESCRIPTION, KIND, NAME_TABLES, VERSION, Place, pair_faults
@@ -162,9 +162,9 @@ def _explain(
         what.append(f"names: {len(named)} in {table}, the first {_row(named[0])}{without}")
         unused = [row.name for row in named if row.number is not None and row.number not in seen.numbers]
         if unused and not seen.colours:
-            what.append(f"{len(unused)} of these names are in no mask: {some(unused)}")
+            what.append(f"names that are in no mask: {counted(unused)}")
     if new_numbers:
-        counts = [f"{n} (in {seen.numbers[n]:,} masks)" for n in new_numbers[:5]]
+        counts = [f"{n} (masks: {seen.numbers[n]:,})" for n in new_numbers[:5]]
         more = f" and {len(new_numbers) - 5} more" if len(new_numbers) > 5 else ""
         what.append(f"numbers without a name: {', '.join(counts)}{more}; they are called class N in {NAMES}")
     if new_colours:
@@ -172,11 +172,11 @@ def _explain(
     given = by_number(named)
     void_used = [n for n in VOID if seen.numbers[n] and n not in given and not (n == 255 and seen.black_and_white)]
     if void_used:
-        what.append(f"no label: {', '.join(f'{n} (in {seen.numbers[n]:,} masks)' for n in void_used)}")
+        what.append(f"no label: {', '.join(f'{n} (masks: {seen.numbers[n]:,})' for n in void_used)}")
     if seen.other_shape:
-        what.append(f"{len(seen.other_shape):,} masks have another shape than their image: {some(seen.other_shape)}")
+        what.append(f"masks of another shape than their image: {counted(seen.other_shape)}")
     if seen.bad:
-        what.append(f"{len(seen.bad):,} files cannot be read: {some([fault.message for fault in seen.bad])}")
+        what.append(f"files that cannot be read: {counted([fault.message for fault in seen.bad])}")
     return what
 
 

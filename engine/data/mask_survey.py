@@ -144,6 +144,6 @@ def _add(found: Survey, part: str, path: str, result: _Mask | BadFile) -> None:
 
 
 def sizes_in_words(sizes: Counter[tuple[int, int]], most: int = 3) -> str:
-    """``375 x 500 (12), 500 x 375 (3) and 2 more sizes``: the most frequent first."""
+    """``375 x 500 (12), 500 x 375 (3) and 2 more``: the most frequent first."""
     shown: Sequence[str] = [f"{h} x {w} ({count:,})" for (h, w), count in sizes.most_common(most)]
-    return ", ".join(shown) + (f" and {len(sizes) - most:,} more sizes" if len(sizes) > most else "")
+    return ", ".join(shown) + (f" and {len(sizes) - most:,} more" if len(sizes) > most else "")
