@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ndissect.engine.data.class_names import MOST_BYTES, ClassName, read_class_names, written
 from ndissect.engine.data.image_files import counted, some
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.mask_concepts import CATEGORY, VOID, MaskConcepts, by_number, unnamed
 from ndissect.engine.data.mask_folder import DESCRIPTION, KIND, NAME_TABLES, VERSION, Place, pair_faults
+from ndissect.engine.data.mask_names import MOST_BYTES, ClassName, read_class_names, written
 from ndissect.engine.data.mask_survey import Survey, sizes_in_words
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError, NotReplaced, WrongUse

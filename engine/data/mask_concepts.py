@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ndissect.engine.data.class_names import ClassName
 from ndissect.engine.data.concepts import LARGEST_NUMBER
 from ndissect.engine.data.label_maps import MapValues, map_values
+from ndissect.engine.data.mask_names import ClassName
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
 

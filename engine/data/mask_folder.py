@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from ndissect.engine.data.broden import split_by_name
-from ndissect.engine.data.class_names import MOST_BYTES, ClassName, read_class_names
 from ndissect.engine.data.image_files import IMAGE_ENDINGS, MAP_ENDINGS, list_files, some, stem
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.label_maps import MapFile, MapValues, read_map_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.mask_concepts import CATEGORY, MaskConcepts, unnamed
+from ndissect.engine.data.mask_names import MOST_BYTES, ClassName, read_class_names
 from ndissect.engine.data.mask_pairs import Pairs, pair
 from ndissect.engine.data.splits import note_of_test, split_called
 from ndissect.engine.data.tables import IMAGE_ROWS, Report, parse_table, quoted

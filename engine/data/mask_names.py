@@ -1,4 +1,4 @@
-"""What the numbers and colours of label maps are called, from the tables that people have: CSV, JSON, names alone."""
+"""What the numbers and colours of masks are called, from the tables that people have: CSV, JSON, names alone."""
 
 from __future__ import annotations
 
