@@ -65,7 +65,7 @@ def break_everything(place: Path) -> dict[str, str]:
     (made / "0002.png").unlink()
     (made / "0003_object_0.png").unlink()
     save_map(made / "0004_object_0.png", np.zeros((7, 9), np.uint16))
-    Image.new("L", (cli.SIZE, cli.SIZE)).save(made / "0005_object_0.png")
+    Image.new("LA", (cli.SIZE, cli.SIZE)).save(made / "0005_object_0.png")
     save_map(made / "0006_object_0.png", np.full((cli.SIZE, cli.SIZE), 777, np.uint16))
     map_file = made / "0007_object_0.png"
     map_file.write_bytes(map_file.read_bytes()[:-20])

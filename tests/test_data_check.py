@@ -44,7 +44,7 @@ def test_every_problem_is_listed_in_the_order_of_the_table(data: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     save_map(images / "1_object_0.png", np.full((16, 16), 900))
     save_map(images / "2_object_0.png", np.full((8, 8), 3))
-    Image.new("L", (16, 16)).save(images / "2_object_1.png")
+    Image.new("LA", (16, 16)).save(images / "2_object_1.png")
     save_png(images / "3.png", np.zeros((31, 32, 3), np.uint8))
 
     problems = check_dataset(data)

@@ -160,3 +160,10 @@ def test_sizes_are_read_from_headers(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_bytes(b"")
     assert read_size(tmp_path / f"a{suffix}") == (0, 0)
     assert read_size(tmp_path / "none") == (0, 0)
+
+
+def test_a_map_that_would_fill_the_memory_is_not_decoded(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 3_000)).save(tmp_path / "map.png")
+    with pytest.raises(BadFile, match="is 3000 x 20000 pixels, more than 50,000,000"):
+        MapFile(Path("map.png"), VALUES).read(tmp_path, (3, 20))
+    assert MapFile(Path("map.png"), VALUES).read(tmp_path, (3_000, 20_000))[0].shape == (1, 3_000, 20_000)

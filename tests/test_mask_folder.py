@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +266,7 @@ def test_its_digest_follows_names_splits_and_concepts(tmp_path: Path) -> None:
 def test_hostile_descriptions_are_refused(tmp_path: Path) -> None:
     for description in (
         {},
+        {"images": ".", "masks": ".", "names": "../names.csv"},
         {"images": 3, "masks": "x"},
         {"images": "nowhere", "masks": "."},
         {"images": "\0", "masks": "a"},
@@ -272,3 +274,26 @@ def test_hostile_descriptions_are_refused(tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text(json.dumps({"encoding-type": "ndissect-folder", **description}))
         with pytest.raises(NDError, match=r"dataset.json"):
             open_folder(tmp_path)
+
+
+def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "mine", {"a": {"": halves(1, 2)}})
+    other = write_folder(tmp_path / "other", {"b": {"": halves(1, 2)}})
+    for kind in ("images", "masks"):
+        (root / kind / "back").symlink_to("..", target_is_directory=True)
+        (root / kind / "more").symlink_to(other / kind, target_is_directory=True)
+        (root / kind / "more2").symlink_to(other / kind, target_is_directory=True)
+    names = open_folder(root).names
+    assert len(names) == 2
+    assert names[0] == "a.jpg"
+
+
+def test_names_of_files_that_are_no_text_are_read(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {"a": {"": halves(1, 2)}})
+    for kind, ending in (("images", "jpg"), ("masks", "png")):
+        source = root / kind / f"a.{ending}"
+        (root / kind / os.fsdecode(b"caf\xe9." + ending.encode())).write_bytes(source.read_bytes())
+    data = open_folder(root)
+    assert data.names == ("a.jpg", "caf?.jpg")
+    assert (data.read(1).image == data.read(0).image).all()
+    assert check_dataset(root) == []

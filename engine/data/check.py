@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +32,18 @@ def check_dataset(
     workers: int | None = None,
     max_pixels: int | None = None,
     note: Note | None = None,
+    *,
+    key: str | None = None,
 ) -> list[Problem]:
     """All problems of a data set, in the order of its tables and images; empty where it is sound.
 
     Every table is read, every photograph and label map decoded; sizes and numbers must agree with the tables.
     Frequencies and coverages are not recomputed. ``progress`` receives (images done, images in all);
-    ``note`` is told what is not as it should be, yet is read all the same.
-    NDError where the folder is no data set at all.
+    ``note`` is told what is not as it should be, yet is read all the same; ``key``: of the format, where the folder
+    fits several. NDError where the folder is no data set at all.
     """
     problems: list[Problem] = []
-    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels)
+    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels, key=key)
     if note:
         for text in dataset.notes:
             note(text)
@@ -54,6 +57,20 @@ def check_dataset(
     finally:
         pool.shutdown(cancel_futures=True)
     return problems
+
+
+def first_of_each_kind(problems: Sequence[Problem], most: int = 5) -> list[Problem]:
+    """``problems`` in their order, of those that say the same of many files the first ``most`` and how many follow."""
+    counts = Counter(problem.what for problem in problems)
+    shown: Counter[str] = Counter()
+    first = []
+    for problem in problems:
+        shown[problem.what] += 1
+        if shown[problem.what] <= most:
+            first.append(problem)
+        if shown[problem.what] == most and counts[problem.what] > most:
+            first.append(Problem(f"and {counts[problem.what] - most:,} more", problem.what))
+    return first
 
 
 def _problem(fault: BadFile) -> Problem:

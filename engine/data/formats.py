@@ -227,9 +227,5 @@ def _contents() -> str:
     return "; or ".join(f"{f.holds} ({f.name})" for f in FORMATS)
 
 
-def _say_nothing(text: str) -> None:
-    pass
-
-
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"

@@ -30,11 +30,9 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
-                        # A link may lead back to where it lies.
-                        if not entry.is_symlink() or (real := os.path.realpath(entry.path)) not in seen:
-                            seen |= {real} if entry.is_symlink() else set()
+                        if not entry.is_symlink() or _leads_on(entry.path, seen):
                             folders.append(f"{path}/")
-                    elif os.path.splitext(entry.name)[1].lower() in endings:  # noqa: PTH122 - of 100,000 names
+                    elif f".{entry.name.rpartition('.')[2].lower()}" in endings:
                         files.append(path)
         except OSError as error:
             raise NDError(f"{folder / below} cannot be read: {error.strerror or error}", "") from error
@@ -43,12 +41,26 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
     return sorted(files)
 
 
+def _leads_on(link: str, seen: set[str]) -> bool:
+    """Whether a link to a folder leads neither back to where it lies nor to what was ``seen``, which grows by it."""
+    real = os.path.realpath(link)
+    back = f"{os.path.realpath(os.path.dirname(link))}/".startswith(f"{real}/")  # noqa: PTH120
+    new = not back and real not in seen
+    seen.add(real)
+    return new
+
+
 def stem(path: str) -> str:
-    """A path without the ending of its file's name."""
-    return os.path.splitext(path)[0]  # noqa: PTH122
+    """The path of an image file without its ending."""
+    return path.rpartition(".")[0]
 
 
 def some(names: Collection[str], most: int = 5) -> str:
     """The first few of ``names``, and how many more there are."""
     shown = ", ".join(PurePosixPath(name).as_posix() for name in sorted(names)[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def counted(names: Collection[str]) -> str:
+    """How many ``names`` there are, and the first few of them: ``7 (a, b, c, d, e and 2 more)``."""
+    return f"{len(names):,} ({some(names)})"

@@ -105,12 +105,14 @@ def decode_labels(data: bytes, file: str, grid: tuple[int, int]) -> npt.NDArray[
     return rgb_to_numbers(pixels.astype(np.uint8, copy=False)) if pixels.ndim == 3 else pixels.astype(np.uint16)
 
 
-def decode_label_pixels(data: bytes, file: str) -> npt.NDArray[np.uint8 | np.uint16]:
+def decode_label_pixels(
+    data: bytes, file: str, *, palette_as_colours: bool = False, most: int = MOST_PIXELS
+) -> npt.NDArray[np.uint8 | np.uint16]:
     """The pixels of a label map as they stand: numbers, (h, w) uint8 or uint16, or colours, (h, w, 3) uint8.
 
-    Of a palette the numbers are given, of grey with 1, 2, 4, 8 or 16 bits the grey; an alpha channel is left out.
-    BadFile where the data is no PNG, BMP, TIFF or GIF, or is truncated or damaged. How large the image is must have
-    been looked at before.
+    Of a palette the numbers are given, unless its colours are asked for, of grey with 1, 2, 4, 8 or 16 bits the grey;
+    an alpha channel is left out. BadFile where the data is no PNG, BMP, TIFF or GIF, is truncated or damaged, or has
+    more than ``most`` pixels.
     """
     depth = 8
     if data.startswith(_PNG_START):
@@ -118,9 +120,11 @@ def decode_label_pixels(data: bytes, file: str) -> npt.NDArray[np.uint8 | np.uin
         depth = data[24]
     try:
         with Image.open(defused(data), formats=_LABEL_MAPS) as opened:
+            if opened.height * opened.width > most:
+                raise BadFile(file, f"the label map is {opened.height} x {opened.width} pixels, more than {most:,}")
             opened.load()
-            with_alpha = opened.mode in ("RGBA", "LA")
-            image = opened.convert("RGB" if opened.mode == "RGBA" else "L") if with_alpha else opened
+            plain = {"RGBA": "RGB", "LA": "L", **({"P": "RGB"} if palette_as_colours else {})}
+            image = opened.convert(plain[opened.mode]) if opened.mode in plain else opened
             if image.mode not in ("1", "L", "P", "RGB", "I", "I;16", "I;16L", "I;16B"):
                 raise BadFile(file, f"an image of mode {image.mode} is no label map of 8 or 16 bits")
             pixels, grey = np.asarray(image), image.mode == "L"

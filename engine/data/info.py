@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ndissect.engine.data.dataset import Figures, FolderDataset
 from ndissect.engine.data.formats import open_folder
+from ndissect.engine.data.labelled_files import LabelledFiles
 from ndissect.engine.data.packed import Note, find_pack
 from ndissect.store.concepts import report_order
 
@@ -18,13 +20,14 @@ from ndissect.store.concepts import report_order
 @dataclass(frozen=True)
 class CategoryInfo:
     """One category. ``concepts``: those whose primary category it is; ``images``: how many have labels of it,
-    ``empty``: how many have none; ``coverage``: summed over its concepts, in whole images, None if unknown.
+    ``empty``: how many have none, both None where the tables do not say; ``coverage``: summed over its concepts, in
+    whole images, None if unknown.
     """
 
     name: str
     concepts: int
-    images: int
-    empty: int
+    images: int | None
+    empty: int | None
     coverage: float | None
 
 
@@ -72,16 +75,27 @@ class DataInfo:
     pack: PackInfo | None
 
 
-def describe(dataset_path: Path, n: int = 10, note: Note | None = None, max_pixels: int | None = None) -> DataInfo:
+def describe(
+    dataset_path: Path,
+    n: int = 10,
+    note: Note | None = None,
+    max_pixels: int | None = None,
+    *,
+    key: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DataInfo:
     """The figures of the data set in ``dataset_path`` with its ``n`` most and least frequent concepts.
 
     Nothing is decoded: frequencies and coverages are those of its tables. NDError where the tables are faulty;
-    ``note`` is told what its files have otherwise than they should, and why a pack cannot be used.
+    ``note`` is told what its files have otherwise than they should, how a folder was understood, and why a pack cannot
+    be used. ``key``: of the format, where the folder fits several; ``progress``: of reading the sizes of images.
     """
-    dataset = open_folder(dataset_path, max_pixels=max_pixels)
+    dataset = open_folder(dataset_path, max_pixels=max_pixels, key=key)
     if note:
         for text in dataset.notes:
             note(text)
+    if isinstance(dataset, LabelledFiles):
+        dataset.read_sizes(progress)
     figures = dataset.figures()
     pack = find_pack(dataset, note)
     known = np.flatnonzero(figures.images >= 0)
@@ -116,8 +130,9 @@ def _categories(dataset: FolderDataset, figures: Figures) -> tuple[CategoryInfo,
         rows = np.flatnonzero(table.category == every.index(name))
         # Where the category's own coverage is unknown: that of the concepts whose primary category it is.
         coverage = figures.category_coverage.get(name, float(figures.coverage[rows].sum()))
-        images = figures.category_images.get(name, 0)
-        categories.append(CategoryInfo(name, len(rows), images, len(dataset) - images, _known(coverage)))
+        images = figures.category_images.get(name)
+        empty = None if images is None else len(dataset) - images
+        categories.append(CategoryInfo(name, len(rows), images, empty, _known(coverage)))
     return tuple(categories)
 
 

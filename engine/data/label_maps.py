@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
-from ndissect.engine.data.image_headers import size_of
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 
 Colour = tuple[int, int, int]
@@ -33,22 +32,30 @@ class MapValues:
     colours: npt.NDArray[np.uint32]
     colour_concept: npt.NDArray[np.int32]
 
+    @property
+    def colours_alone(self) -> bool:
+        """Whether colours mean something and numbers do not: then those of a palette count."""
+        return bool(len(self.colours)) and bool((self.concept <= 0).all())
+
     def concepts_of(self, pixels: npt.NDArray[np.uint8 | np.uint16], file: str) -> npt.NDArray[np.uint16]:
         """(h, w) uint16 concept numbers of pixels as decode_label_pixels gives them, 0 is no label.
 
-        Grey that is written as colour is read as numbers, unless its colours mean something. BadFile under the name
+        Grey that is written as colour is read as numbers, unless all its colours mean something. BadFile under the name
         ``file`` where nothing names a number or a colour.
         """
         if pixels.ndim == 2:
             return self._of_numbers(pixels, file)
+        grey = bool((pixels[..., :1] == pixels[..., 1:]).all())
         if not len(self.colours):
-            if (pixels[..., :1] == pixels[..., 1:]).all():
+            if grey:
                 return self._of_numbers(pixels[..., 0], file)
             raise BadFile(file, f"is a map of colours, and {self.table} names no colour (a column color, as #ff0000)")
         wide = pixels.astype(np.uint32)
         colours = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
         row = np.searchsorted(self.colours, colours).clip(max=len(self.colours) - 1)
         unknown = np.unique(colours[self.colours[row] != colours])
+        if len(unknown) and grey and not self.colours_alone:
+            return self._of_numbers(pixels[..., 0], file)
         if len(unknown):
             some = _some([f"#{colour:06x}" for colour in unknown[:_SHOWN].tolist()], len(unknown))
             raise BadFile(file, f"holds {some}, not in {self.table}")
@@ -96,18 +103,19 @@ class MapFile:
         """(1, h, w) uint16 concept numbers, and the bytes of the file; BadFile says what is wrong with it."""
         data = read_map_file(root, self.file, size)
         name = self.file.as_posix()
-        return self.values.concepts_of(decode_label_pixels(data, name), name)[None], data
+        by_colour = self.values.colours_alone
+        pixels = decode_label_pixels(data, name, palette_as_colours=by_colour, most=most_pixels(size))
+        return self.values.concepts_of(pixels, name)[None], data
 
 
 def read_map_file(root: Path, file: Path, size: tuple[int, int]) -> bytes:
-    """The bytes of the label map ``file`` of an image of ``size``, small enough to be decoded; BadFile otherwise."""
-    most = max(MOST_PIXELS, size[0] * size[1])
-    data = read_file(root / file, file.as_posix(), most_bytes(most))
-    declared = size_of(data)
-    if declared is not None and declared[0] * declared[1] > most:
-        what = f"the label map is {declared[0]} x {declared[1]} pixels, more than {most:,}"
-        raise BadFile(file.as_posix(), what)
-    return data
+    """The bytes of the label map ``file`` of an image of ``size``; BadFile where it is no regular file of that size."""
+    return read_file(root / file, file.as_posix(), most_bytes(most_pixels(size)))
+
+
+def most_pixels(size: tuple[int, int]) -> int:
+    """How many pixels a label map of an image of ``size`` may have."""
+    return max(MOST_PIXELS, size[0] * size[1])
 
 
 def _some(shown: list[str], count: int) -> str:

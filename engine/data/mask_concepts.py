@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ndissect.engine.data.class_names import ClassName
 from ndissect.engine.data.concepts import LARGEST_NUMBER
 from ndissect.engine.data.label_maps import MapValues, map_values
+from ndissect.engine.data.mask_names import ClassName
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
 
@@ -99,9 +99,17 @@ class MaskConcepts:
 
 
 def unnamed(numbers: Iterable[int], parts: Iterable[str]) -> list[ClassName]:
-    """Names for the ``numbers`` of maps that no table names: ``class 3``, and ``hair 3`` of a part."""
+    """Names for the ``numbers`` of maps that no table names: ``class 3``, and ``hair 3`` of a part.
+
+    The one number of a part is called as the part is.
+    """
     values = list(numbers)
-    return [ClassName(n, f"{part or 'class'} {n}", part or CATEGORY) for part in parts for n in values]
+    alone = len(values) == 1
+    return [
+        ClassName(n, part if part and alone else f"{part or 'class'} {n}", part or CATEGORY)
+        for part in parts
+        for n in values
+    ]
 
 
 def _same(name: str, text: str) -> bool:

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndissect.engine.data.class_names import MOST_BYTES, ClassName, read_class_names
 from ndissect.engine.data.image_files import IMAGE_ENDINGS, MAP_ENDINGS, list_files, some, stem
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_maps import MapFile, MapValues, read_map_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.mask_concepts import CATEGORY, MaskConcepts, unnamed
+from ndissect.engine.data.mask_names import MOST_BYTES, ClassName, read_class_names
 from ndissect.engine.data.mask_pairs import Pairs, pair
 from ndissect.engine.data.splits import note_of_test, split_called
 from ndissect.engine.data.tables import IMAGE_ROWS, Report, parse_table, quoted
@@ -41,7 +41,8 @@ _IMAGES = ("images", "img_dir", "image", "imgs", "img")
 _MASKS = ("masks", "labels", "mask", "ann_dir")
 #: Other formats have a folder of this name too: it does not tell what a folder is.
 _ANNOTATIONS = "annotations"
-_NAMES = tuple(
+#: Tables of names, by the names of their files; the first that is there is read.
+NAME_TABLES = tuple(
     f"{name}.{ending}" for name in ("labels", "classes", "names") for ending in ("csv", "tsv", "txt", "json")
 )
 _IMAGE_TABLE = "images.csv"
@@ -122,7 +123,8 @@ def open_mask_folder(root: Path, report: Report | None = None, max_pixels: int |
         images |= {place.prefix + stem(image) for image in (*of_place.maps, *of_place.bare)}
     for name in sorted(table.keys() - images):
         say(BadFile(_IMAGE_TABLE, f"lists {quoted(name)}, and there is no such image"))
-    notes += note_of_test(part for record in records for part in record.name.split("/")[:-1])
+    words = {part for record in records for part in record.name.split("/")[:-1]}
+    notes += note_of_test(words | {listed.word for listed in table.values()})
     if not records:
         masks = ", ".join(place.masks.as_posix() for place in layout.places)
         say(BadFile(masks, "no label map is called like an image, but for the ending: the data set is empty"))
@@ -161,6 +163,8 @@ def _layout(root: Path) -> Layout:
         texts = [description.get(key, "") for key in ("images", "masks", "names", "mask_suffix")]
         if not all(isinstance(text, str) and "\0" not in text for text in texts) or not (texts[0] and texts[1]):
             raise BadFile(DESCRIPTION, "does not say where images and masks are", "Make it again with `nd data init`")
+        if Path(texts[2]).name != texts[2]:
+            raise BadFile(DESCRIPTION, f"the table of names, {quoted(texts[2])}, does not lie beside it")
         images, masks = (Path(text).expanduser() for text in texts[:2])
         for folder in (images, masks):
             if not os.path.isdir(root / folder):  # noqa: PTH112
@@ -170,7 +174,7 @@ def _layout(root: Path) -> Layout:
     if not places:
         held = f"{_IMAGES[0]}/ and {_MASKS[0]}/"
         raise NDError(f"{root} does not hold {held}", "`nd data init IMAGES MASKS` makes a data set of any two folders")
-    return Layout(places, next((name for name in _NAMES if (root / name).is_file()), ""))
+    return Layout(places, next((name for name in NAME_TABLES if (root / name).is_file()), ""))
 
 
 def _description(folder: Path) -> dict[str, Any] | None:
@@ -248,9 +252,12 @@ def numbers_in(root: Path, file: Path) -> set[int]:
     return set() if pixels.ndim == 3 else set(map(int, set(pixels.ravel().tolist())))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Listed:
+    """What images.csv says of an image: its split, in the ``word`` that stands there, and labels of all of it."""
+
     split: str = ""
+    word: str = ""
     labels: tuple[int, ...] = ()
 
 
@@ -276,7 +283,7 @@ def _read_image_table(root: Path, concepts: MaskConcepts, digest: hashlib.blake2
                 known = concepts.of_value(int(item)) if item.isdecimal() else concepts.find(item, category)
                 labels.add(concepts.add(item, category) if known is None else known)
         key = stem(name) if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS else name  # noqa: PTH122
-        listed[key] = _Listed(split, tuple(sorted(labels - {0})))
+        listed[key] = _Listed(split, word, tuple(sorted(labels - {0})))
     return listed
 
 

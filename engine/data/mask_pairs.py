@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ndissect.engine.data.image_files import IMAGE_ENDINGS, stem
+from ndissect.engine.data.splits import split_called
 
 _CUTS = "_-. "
 
@@ -16,7 +17,8 @@ _CUTS = "_-. "
 class Pairs:
     """``maps``: of each image that has some, (part, file) of its label maps, in the order of their names.
 
-    The part is what stands between the image's name and the ending: ``hair`` in ``a.hair.png``, mostly empty.
+    The part is what stands between the image's name and the ending, ``hair`` in ``a.hair.png``, or the folder of maps
+    that are sorted by parts, ``hair/a.png``. Mostly it is empty.
     ``bare``: images without a map; ``stray``: maps without an image; ``twice``: images that are called like another
     image but for the ending, and are left out.
     """
@@ -45,6 +47,10 @@ def pair(images: Sequence[str], maps: Sequence[str], suffix: str = "") -> Pairs:
             owner = _image_of(name, suffix, by_stem)
             # a.jpg.png is the map of a.jpg
             part = (f"{last}.{part}" if part else last) if f".{last.lower()}" not in IMAGE_ENDINGS else part
+        if owner is None and "/" in path:
+            part, _, name = stem(path).partition("/")
+            owner = _image_of(name, suffix, by_stem)
+            part = "" if split_called(part) else part
         if owner is None:
             pairs.stray.append(path)
         else:

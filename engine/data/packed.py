@@ -122,14 +122,14 @@ def ends(rows: Rows, grid: tuple[int, int]) -> npt.NDArray[np.int64]:
 
 
 def changed_image(dataset: FolderDataset, rows: Rows) -> str:
-    """The name of an image whose file is not of the size that was packed, empty if there is none.
+    """The path of an image whose file is not of the size that was packed, empty if there is none.
 
     Up to 512 files, spread over the data set, are looked at. One that is gone has not changed.
     """
     for index in np.linspace(0, len(rows) - 1, min(len(rows), _LOOKED_AT)).astype(int).tolist():
         with contextlib.suppress(OSError):
             if dataset.image_path(index).stat().st_size != rows[index]["file_bytes"]:
-                return str(dataset.names[index])
+                return str(dataset.image_path(index))
     return ""
 
 
@@ -258,9 +258,9 @@ def _open(dataset: FolderDataset, folder: Path, note: Note | None) -> PackedData
     if zlib.crc32(labels, zlib.crc32(data)) != about.get("index_crc"):
         raise Unusable(f"is damaged (the CRC of {INDEX} and {FILES[2]})")
     if (rows["size"] != dataset.image_sizes).any():
-        raise Unusable("is damaged (its images are not of the sizes that index.csv says)")
-    if name := changed_image(dataset, rows):
-        raise Unusable(f"is out of date, images/{name} has changed since")
+        raise Unusable("is damaged or out of date (its images are not of the sizes that the data set has)")
+    if image := changed_image(dataset, rows):
+        raise Unusable(f"is out of date, {image} has changed since")
     return PackedDataset(dataset, folder, rows, str(about.get("packed", "")), note)
 
 

@@ -94,7 +94,7 @@ COMMANDS: Mapping[str, Entry] = {
         torch=True,
     ),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
-    "data": Entry("data:app", "Labelled image data: info, check, download, pack."),
+    "data": Entry("data:app", "Labelled image data: init, info, check, download, pack."),
 }
 
 

@@ -1,7 +1,8 @@
-"""``nd data``: what a labelled data set holds, what is wrong with it, fetching one, and packing it."""
+"""``nd data``: making a labelled data set, what one holds, what is wrong with it, fetching one, and packing it."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from dataclasses import asdict
@@ -11,16 +12,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
+from ndissect.tui.cli.data_init import init
+from ndissect.tui.cli.options import FormatOption, JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.data.dataset import FolderDataset
 
-app = typer.Typer(help="Labelled image data: info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None)
+# So many sizes of images are listed, the most frequent.
+_SIZES = 8
+
+app = typer.Typer(
+    help="Labelled image data: init, info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None
+)
 
 DataArgument = Annotated[
-    str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
+    str, typer.Argument(metavar="PATH", help="A data set's folder, demo, or a downloaded broden1_224.")
 ]
+
+
+app.command()(init)
 
 
 def _note(text: str) -> None:
@@ -34,6 +44,7 @@ def info(
     path: DataArgument,
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="How many of the most and least frequent.")] = 10,
     max_pixels: MaxPixelsOption = None,
+    data_format: FormatOption = None,
     json: JsonOption = False,
 ) -> None:
     """Images, concepts by category, coverage, and the most and least frequent concepts."""
@@ -42,14 +53,18 @@ def info(
     from ndissect.store.concepts import display_name
     from ndissect.store.files import human_bytes
     from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table
+    from ndissect.tui.cli.progress import show_progress
     from ndissect.tui.tables.formats import number
 
-    d = describe(find_named(path), count, _note, max_pixels)
+    with show_progress() as progress:
+        reading = progress.step("reading the sizes of images")
+        d = describe(find_named(path), count, _note, max_pixels, key=data_format, progress=reading)
     if json:
         print_json(asdict(d))
         return
     splits = ", ".join(f"{n} {split}" for split, n in d.splits.items())
-    sizes = ", ".join(f"{n} of {size}" for size, n in d.image_sizes.items())
+    sizes = ", ".join(f"{n} of {size}" for size, n in itertools.islice(d.image_sizes.items(), _SIZES))
+    sizes += f" and {len(d.image_sizes) - _SIZES} more sizes" if len(d.image_sizes) > _SIZES else ""
     sources = ", ".join(f"{n} {source}" for source, n in d.sources.items())
     about = [
         f"{d.images} images ({splits}); {sizes} pixels, label maps {d.map_size[0]} x {d.map_size[1]}",
@@ -65,6 +80,8 @@ def info(
     ]
     rows = [[c.name, c.concepts, c.images, c.coverage] for c in d.categories]
     print_table(PrintedTable(columns, rows, title=d.path, notes=about))
+    if not d.most and count:  # frequencies are not in the tables of this format
+        return
     columns = [
         PrintedColumn(""),
         PrintedColumn("number", right=True),
@@ -82,23 +99,28 @@ def info(
 
 
 @app.command()
-def check(path: DataArgument, max_pixels: MaxPixelsOption = None, json: JsonOption = False) -> None:
+def check(
+    path: DataArgument,
+    max_pixels: MaxPixelsOption = None,
+    data_format: FormatOption = None,
+    json: JsonOption = False,
+) -> None:
     """Open every file and list all that is wrong. Exit code 1 if anything is."""
-    from ndissect.engine.data.check import check_dataset
+    from ndissect.engine.data.check import check_dataset, first_of_each_kind
     from ndissect.engine.demo.named import find_named
     from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_json, print_table, tell
     from ndissect.tui.cli.progress import show_progress
 
     folder = find_named(path)
     with show_progress() as progress:
-        problems = check_dataset(folder, progress.step("checking"), max_pixels=max_pixels, note=_note)
+        problems = check_dataset(folder, progress.step("checking"), max_pixels=max_pixels, note=_note, key=data_format)
     if json:
         print_json({"path": str(folder), "problems": [asdict(p) for p in problems]})
     elif problems:
         print_table(
             PrintedTable(
                 [PrintedColumn("file"), PrintedColumn("what is wrong", wraps=True)],
-                [[p.file, p.what] for p in problems],
+                [[p.file, p.what] for p in first_of_each_kind(problems)],
             )
         )
     if problems:
@@ -158,6 +180,7 @@ def pack(
         int, typer.Option("--workers", "-w", min=0, help="Threads that decode; 0: one a core, up to 16.")
     ] = 0,
     max_pixels: MaxPixelsOption = None,
+    data_format: FormatOption = None,
 ) -> None:
     """Decode every image and label map once, for all networks; later runs use the pack by themselves.
 
@@ -169,7 +192,7 @@ def pack(
 
     if force and remove:
         raise WrongUse("--force packs and --remove deletes", "choose one of them")
-    dataset = open_folder(find_named(path), max_pixels=max_pixels)
+    dataset = open_folder(find_named(path), max_pixels=max_pixels, key=data_format)
     for text in dataset.notes:
         _note(text)
     if remove:

@@ -33,6 +33,9 @@ MAX_PIXELS = typer.Option(
     metavar="N", min=1, help="Pixels that an image, or its label maps together, may have. Default: 50 million."
 )
 MaxPixelsOption = Annotated[int | None, MAX_PIXELS]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", metavar="FORMAT", help="The format of the data, where a folder fits several.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace a file that exists.")]
 
 

@@ -1,4 +1,4 @@
-"""What the numbers and colours of label maps are called, from the tables that people have: CSV, JSON, names alone."""
+"""What the numbers and colours of masks are called, from the tables that people have: CSV, JSON, names alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ndissect.engine.data.concepts import LARGEST_NUMBER, LONGEST_CATEGORY, LONGEST_CONCEPT
@@ -39,13 +39,14 @@ _TRIPLE = re.compile(r"[(\[]?\s*([0-9]{1,3})[\s,;]+([0-9]{1,3})[\s,;]+([0-9]{1,3
 @dataclass(frozen=True)
 class ClassName:
     """One row: ``number``: of a pixel that means it, None where only its ``colour`` does; ``category``: empty where
-    the table says none.
+    the table says none; ``counted``: whether the number is the row's place in a list, from 0.
     """
 
     number: int | None
     name: str
     category: str = ""
     colour: Colour | None = None
+    counted: bool = False
 
     @property
     def void(self) -> bool:
@@ -85,6 +86,11 @@ def parse_colour(value: object) -> Colour | None:
     if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
         return value[0], value[1], value[2]
     return None
+
+
+def written(colour: Colour) -> str:
+    """The colour as ``#ff0000``."""
+    return f"#{bytes(colour).hex()}"
 
 
 def _decoded(data: bytes, file: str, report: Report) -> str | None:
@@ -130,7 +136,7 @@ def _from_lines(text: str, file: str, report: Report) -> Rows:
     if columns is None:
         first = -1 if rows[0][1][0] == "__ignore__" else 0  # as labelme has it
         alone = enumerate(((place, separator.join(cells)) for place, cells in rows), first)
-        return [(place, ClassName(n, name)) for n, (place, name) in alone if n >= 0]
+        return [(place, ClassName(n, name, counted=True)) for n, (place, name) in alone if n >= 0]
     return _from_mappings([(place, dict(zip(columns, cells, strict=False))) for place, cells in rows], file, report)
 
 
@@ -176,7 +182,10 @@ def _from_json(text: str, file: str, report: Report) -> Rows:
             entries.append((place, {"number": number, **_without_other_numbers(entry)}))
         else:
             report(BadFile(file, f"{place}: {quoted(str(entry))} is no name"))
-    return _from_mappings(entries, file, report)
+    rows = _from_mappings(entries, file, report)
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return [(place, replace(row, counted=True)) for place, row in rows]
+    return rows
 
 
 def _without_other_numbers(entry: Mapping[str, Any]) -> dict[str, Any]:
