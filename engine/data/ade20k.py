@@ -139,8 +139,7 @@ def read_contents(root: Path, say: Report) -> Contents:
     if not images:
         say(BadFile(base.as_posix(), "no image in it has label maps (_seg.png) and a .json of the same name"))
     elif without:
-        words = "images without label maps (_seg.png) or without their .json"
-        left_out.append(BadFile(base.as_posix(), named(words, without)))
+        left_out.append(BadFile(base.as_posix(), named("image", "without label maps (_seg.png) or its .json", without)))
     numbers = scene_numbers((scene for _, _, scene in images), max(names.names, default=0))
     concepts = {n: (name, names.category(n)) for n, name in first_names(names.names, ",").items()}
     concepts |= {number: (f"{scene}-s", "scene") for scene, number in numbers.items()}

@@ -121,7 +121,7 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
         except BadFile as fault:
             say(fault)
     if twice:
-        left_out.append(BadFile(tables[-1].file.as_posix(), named("images that two JSON files list, read once", twice)))
+        left_out.append(BadFile(tables[-1].file.as_posix(), named("image", "in two JSON files, read once", twice)))
     return Contents(
         concept_table(concepts), tuple(records.values()), tuple(digests), tuple(left_out), tuple(held.values())
     )
@@ -178,7 +178,7 @@ def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_I
     there = set(files(root / at, IMAGE_ENDINGS))
     missing = [n for n in listed.values() if not (n in there if "/" not in n else (root / at / n).is_file())]
     if missing:
-        left_out.append(BadFile(table.file.as_posix(), named(f"images that are not in {at.as_posix()}", missing)))
+        left_out.append(BadFile(table.file.as_posix(), named("image", f"missing from {at.as_posix()}", missing)))
     gone = set(missing)
     folder = at.name if at.is_absolute() else at.as_posix().strip(".")
     return [_Image(id_, name, at / name) for id_, name in listed.items() if name not in gone], folder
@@ -220,7 +220,7 @@ def _instances(
     if boxes and not any(masks.values()):
         raise BadFile(table.file.as_posix(), f"none of its {len(boxes):,} annotations has a mask: they are boxes alone")
     if boxes:
-        left_out.append(BadFile(table.file.as_posix(), named("annotations without a mask, which label nothing", boxes)))
+        left_out.append(BadFile(table.file.as_posix(), named("annotation", "without a mask", boxes)))
     return {
         image.id: (
             Instances.packed(image.file.as_posix(), masks[image.id]),
@@ -247,7 +247,7 @@ def _usable(table: _Table, listed: set[int], say: Report) -> Iterator[Fields]:
         else:
             yield entry
     if faults:
-        say(BadFile(table.file.as_posix(), named("annotations that cannot be used", faults)))
+        say(BadFile(table.file.as_posix(), named("annotation", "without use", faults)))
 
 
 def _panoptic_maps(
@@ -286,9 +286,9 @@ def _panoptic_maps(
         raise BadFile(file, f"none of its images has a panoptic map in {at.as_posix()}")
     without = [name for id_, name in names.items() if id_ not in sources]
     if without:
-        left_out.append(BadFile(file, named("images without a panoptic map", without)))
+        left_out.append(BadFile(file, named("image", "without a panoptic map", without)))
     if missing:
-        left_out.append(BadFile(file, named(f"panoptic maps that are not in {at.as_posix()}", missing)))
+        left_out.append(BadFile(file, named("panoptic map", f"missing from {at.as_posix()}", missing)))
     return sources
 
 

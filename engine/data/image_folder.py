@@ -77,7 +77,7 @@ def read_contents(root: Path, say: Report) -> Contents:
     if not records:
         say(BadFile(called, "no folder of a class holds an image"))
     empty = [f"{part}/{name}".strip("/") for (part, name), names in images.items() if not names]
-    left_out = (BadFile(called, named("folders of classes without an image", empty)),) if records and empty else ()
+    left_out = (BadFile(called, named("class folder", "without an image", empty)),) if records and empty else ()
     return Contents(concept_table({n: (name, CATEGORY) for name, n in number_of.items()}), records, (), left_out)
 
 
@@ -86,7 +86,9 @@ def _are_classes(folder: Path) -> bool:
     below = _subfolders(folder)
     if below is None or len(below) < 2:
         return False
-    return all(any(e.name.lower().endswith(IMAGE_ENDINGS) for e in entries(folder / name)) for name in below[:_TRIED])
+    looked_at = [entries(folder / name) for name in below[:_TRIED]]
+    with_images = [any(e.name.lower().endswith(IMAGE_ENDINGS) for e in inside) for inside in looked_at if inside]
+    return len(with_images) > 1 and all(with_images)
 
 
 def _subfolders(folder: Path) -> list[str] | None:

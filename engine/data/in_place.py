@@ -157,9 +157,10 @@ def read_text(root: Path, file: str, say: Report) -> tuple[str, bytes]:
     return "", b""
 
 
-def named(what: str, names: Sequence[str]) -> str:
-    """``12 label maps without an image: a, b, c, d, e, ...``, for ``what`` in words that follow the count."""
-    return f"{len(names):,} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+def named(thing: str, how: str, names: Sequence[str]) -> str:
+    """``12 label maps without an image: a, b, c, d, e, ...``, for the word ``label map`` and ``how`` they are."""
+    some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names):,} {thing}{'s' * (len(names) != 1)} {how}: {some}"
 
 
 def paired(
@@ -178,9 +179,9 @@ def paired(
         return []
     used, stems = {name for name, _ in pairs}, {PurePosixPath(name).stem for name in images}
     if alone := [name for name in images if name not in used]:
-        left_out.append(BadFile(at[0], named(f"images without a label map in {at[1]}", alone)))
+        left_out.append(BadFile(at[0], named("image", f"without a label map in {at[1]}", alone)))
     if alone := [name for stem, name in map_of.items() if stem not in stems]:
-        left_out.append(BadFile(at[1], named(f"label maps without an image in {at[0]}", alone)))
+        left_out.append(BadFile(at[1], named("label map", f"without an image in {at[0]}", alone)))
     return pairs
 
 
