@@ -191,6 +191,7 @@ def changed(folder: Path, change: Callable[[dict], object]) -> Path:
         (lambda c: c["categories"][0].update(id=70_000), "category 'person' has the id 70000"),
         (lambda c: c["images"][0].update(file_name="../../a.jpg"), "'../../a.jpg' leads out of its folder"),
         (lambda c: c["images"][0].update(file_name="/etc/passwd"), "leads out of its folder"),
+        (lambda c: c["images"][0].update(height=10**9), "a.jpg is said to be 1000000000 x 32 pixels"),
         (lambda c: c["annotations"][0].pop("category_id"), "1 annotation without use: entry 0 of 'annot"),
         (lambda c: c["annotations"][0].update(category_id=3), "entry 0 is of category 3, which is not listed"),
         (lambda c: c["annotations"][0].update(image_id=99), "entry 0 is of image 99, which is not listed"),
@@ -219,6 +220,15 @@ def test_a_mask_that_is_none_spoils_its_image_alone(tmp_path: Path) -> None:
     (fault,) = data.faults(0)
     assert str(fault).startswith("val2017/a.jpg: a polygon of 3 numbers")
     assert list(data.faults(1)) == []
+
+
+def test_polygons_follow_images_that_were_made_smaller(tmp_path: Path) -> None:
+    folder = write_instances(tmp_path, {"a.jpg": [(PERSON, BOX)]})
+    before = open_instances(folder).read_labels(0).maps
+    save_image(folder / "val2017" / "a.jpg", (12, 16))
+    assert (open_instances(folder).read_labels(0).maps == before).all()
+    save_image(folder / "val2017" / "a.jpg", (12, 24))
+    assert "the mask is 24 x 32 pixels, the image 12 x 24" in str(next(open_instances(folder).faults(0)))
 
 
 def test_tables_must_agree_on_their_categories(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.coco_sources import Instances, PanopticMap, TwoChannelMap
+from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.in_place import (
     IMAGE_ENDINGS,
@@ -84,10 +85,11 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of a table: its id there, its file_name, and its file."""
+    """An image of a table: its id there, its file_name, its size (H, W) there, and its file."""
 
     id: int
     name: str
+    size: tuple[int, int]
     file: Path
 
 
@@ -165,11 +167,16 @@ def _labelled(
 def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_Image], str]:
     """The images of ``table`` that are there, and the name of their folder; those that are missing are told."""
     listed: dict[int, str] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     for entry in table.fields.objects("images"):
         name = entry.text("file_name")
         if not inside(name):
             raise BadFile(table.file.as_posix(), f"the file_name {name!r} leads out of its folder")
+        height, width = entry.number("height"), entry.number("width")
+        if min(height, width) < 1 or height * width > MOST_PIXELS:
+            raise BadFile(table.file.as_posix(), f"{name} is said to be {height} x {width} pixels")
         listed[entry.number("id")] = name
+        sizes[entry.number("id")] = height, width
     at, tried = _image_folder(root, table, list(listed.values()))
     if at is None:
         what = f"its images are in none of {', '.join(tried)}: looked for {next(iter(listed.values()), 'any')}"
@@ -181,7 +188,7 @@ def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_I
         left_out.append(BadFile(table.file.as_posix(), named("image", f"missing from {at.as_posix()}", missing)))
     gone = set(missing)
     folder = at.name if at.is_absolute() else at.as_posix().strip(".")
-    return [_Image(id_, name, at / name) for id_, name in listed.items() if name not in gone], folder
+    return [_Image(id_, name, sizes[id_], at / name) for id_, name in listed.items() if name not in gone], folder
 
 
 def _image_folder(root: Path, table: _Table, names: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -223,7 +230,7 @@ def _instances(
         left_out.append(BadFile(table.file.as_posix(), named("annotation", "without a mask", boxes)))
     return {
         image.id: (
-            Instances.packed(image.file.as_posix(), masks[image.id]),
+            Instances.packed(image.file.as_posix(), image.size, masks[image.id]),
             frozenset(number for number, _ in masks[image.id]),
         )
         for image in images

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tif
 
 #: Bytes of a text file that lists names or images: a path of 100 bytes for each of a million images.
 TEXT_BYTES = 100 << 20
+
+Files = TypeVar("Files", bound=LabelledFiles)
 
 _SHOWN = 5
 _LOOKED_AT = 1_000
@@ -55,7 +58,14 @@ class Contents:
 
 
 def opened(root: Path, contents: Contents, report: Report | None, max_pixels: int | None) -> LabelledFiles:
-    """The data set of ``contents``, called after its folder; its digest is that of the tables and of the images.
+    """The data set of ``contents``, as :func:`in_data_set` makes it."""
+    return in_data_set(LabelledFiles, root, contents, report, max_pixels)
+
+
+def in_data_set(
+    kind: type[Files], root: Path, contents: Contents, report: Report | None, max_pixels: int | None
+) -> Files:
+    """A data set of ``kind`` of ``contents``, called after its folder; its digest is of the tables and the images.
 
     What was left out is told to ``report``, and stands in the data set's notes where there is none.
     """
@@ -67,7 +77,7 @@ def opened(root: Path, contents: Contents, report: Report | None, max_pixels: in
     for data in (*contents.tables, images.encode("utf-8", "surrogateescape")):
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
-    return LabelledFiles(
+    return kind(
         root,
         root.resolve().name,
         contents.concepts,
