@@ -202,6 +202,13 @@ def test_folders_of_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
     )
 
 
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("bus", "train"):
+        save_image(tmp_path / name / "a.jpg")
+    data = open_folder(tmp_path)
+    assert (data.names, data.concepts.name) == (("bus/a.jpg", "train/a.jpg"), ("bus", "train"))
+
+
 def test_a_unit_that_is_a_concept_of_coco_is_found(tmp_path: Path) -> None:
     """Red is where a person is, green where a tree is: units 0 and 1 of a network that shows the channels."""
     rng = np.random.default_rng(0)

@@ -13,7 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ndissect.engine.data import ade20k, cityscapes, coco, hf_dataset, image_folder, scene_parsing, textures, voc
+from ndissect.engine.data import (
+    ade20k,
+    cityscapes,
+    coco,
+    hf_dataset,
+    image_folder,
+    pascal_part,
+    scene_parsing,
+    textures,
+    voc,
+)
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, FolderDataset
 from ndissect.engine.data.names import DOWNLOADS
@@ -78,6 +88,13 @@ FORMATS = (
         coco.open_panoptic,
     ),
     DataFormat("voc", "PASCAL VOC", "JPEGImages/ and SegmentationClass/", voc.owns, voc.open_voc),
+    DataFormat(
+        "pascal-part",
+        "PASCAL-Part",
+        "JPEGImages/ and Annotations_Part/",
+        pascal_part.owns,
+        pascal_part.open_pascal_part,
+    ),
     DataFormat("cityscapes", "Cityscapes", "leftImg8bit/ and gtFine/", cityscapes.owns, cityscapes.open_cityscapes),
     DataFormat("dtd", "Describable Textures", "images/ and labels/train1.txt", textures.owns, textures.open_textures),
     DataFormat(

@@ -32,8 +32,9 @@ _MOST_CLASSES = 60_000
 _TRIED = 8
 #: Folders that other formats have side by side: these are no classes.
 _NO_CLASSES = frozenset(
-    ("images", "image", "masks", "mask", "annotations", "annotation", "labels", "label", "imgs", "img", "jpegimages",
-     "segmentationclass", "segmentationobject", "leftimg8bit", "gtfine", "gtcoarse", "imagesets")
+    ("images", "image", "masks", "mask", "annotations", "annotation", "labels", "label", "imgs", "img", "img_dir",
+     "ann_dir", "jpegimages", "segmentationclass", "segmentationobject", "leftimg8bit", "gtfine", "gtcoarse",
+     "imagesets")
 )  # fmt: skip
 
 
@@ -42,10 +43,10 @@ def owns(folder: Path) -> bool:
     below = _subfolders(folder)
     if below is None:
         return False
-    splits = [name for name in below if split_called(name)]
-    if splits and len(splits) == len(below):
-        return any(_are_classes(folder / name) for name in splits)
-    return not splits and _are_classes(folder)
+    # A train among other things is a class.
+    if below and all(split_called(name) for name in below):
+        return any(_are_classes(folder / name) for name in below)
+    return _are_classes(folder)
 
 
 def open_image_folder(root: Path, report: Report | None = None, max_pixels: int | None = None) -> LabelledFiles:
