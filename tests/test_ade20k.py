@@ -134,10 +134,29 @@ def test_files_of_the_full_release_that_are_wrong(tmp_path: Path) -> None:
     for content, what in (
         ({}, "the file has no 'annotation'"),
         ({"annotation": {"object": [{"name": "car"}]}}, "entry 0 of 'object' has no 'name_ndx'"),
-        ({"annotation": {"object": [{"name": "car", "name_ndx": "1"}]}}, "'name_ndx' that is not a whole number"),
+        (
+            {"annotation": {"object": [{"name": "car", "name_ndx": "1"}]}},
+            "entry 0 of 'object': 'name_ndx' is not a whole number",
+        ),
     ):
         base.with_suffix(".json").write_text(json.dumps(content))
         assert any(what in text for text in faults(open_ade20k, tmp_path))
+        with pytest.raises(BadFile, match="to go by"):
+            open_ade20k(tmp_path)
+    write_ade20k(tmp_path, STREET.replace("1", "2"), LEVELS, OBJECTS, ["street"])
+    data = open_ade20k(tmp_path)
+    assert len(data) == 1
+    assert "1 image with a .json that cannot be used: images/ADE/training/urban" in data.notes[0]
+
+
+def test_a_single_object_may_stand_without_its_list(tmp_path: Path) -> None:
+    write_ade20k(tmp_path, STREET, [patches((CAR, 0, 0, 5, 5))], OBJECTS[:1], ["street"])
+    path = (tmp_path / "images" / "ADE" / STREET).with_suffix(".json")
+    content = json.loads(path.read_text())
+    content["annotation"]["object"] = content["annotation"]["object"][0]
+    content["annotation"]["scene"] = "street"
+    path.write_text(json.dumps(content))
+    assert names_in(open_folder(tmp_path), 0) == {"car", "street-s"}
 
 
 def test_scene_parsing_in_its_two_parts(tmp_path: Path) -> None:
@@ -172,6 +191,11 @@ def test_faults_of_scene_parsing_are_told(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "training" / "b.png").rename(tmp_path / "annotations" / "training" / "d.png")
     told = faults(open_scene_parsing, tmp_path)
     assert told == ["images/training: none of its 1 images has a label map in annotations/training, which holds 2"]
+    assert open_scene_parsing(tmp_path).names == ("validation/c.jpg",)
+    (tmp_path / "images" / "validation" / "c.jpg").rename(tmp_path / "images" / "validation" / "e.jpg")
+    with pytest.raises(BadFile, match="none of its 1 images"):
+        open_scene_parsing(tmp_path)
+    (tmp_path / "images" / "validation" / "e.jpg").rename(tmp_path / "images" / "validation" / "c.jpg")
     save_image(tmp_path / "images" / "training" / "d.jpg")
     assert faults(open_scene_parsing, tmp_path) == [
         "images/training: 1 image without a label map in annotations/training: b.jpg",

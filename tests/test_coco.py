@@ -185,7 +185,7 @@ def changed(folder: Path, change: Callable[[dict], object]) -> Path:
     [
         (lambda c: c.pop("categories"), "the file has no 'categories'"),
         (lambda c: c.pop("annotations"), "the file has no 'annotations'"),
-        (lambda c: c.update(images={}), "has a 'images' that is not a list"),
+        (lambda c: c.update(images="a.jpg"), "the file: 'images' is not a list"),
         (lambda c: c.update(images=[]), "the file lists no image"),
         (lambda c: c.update(categories=[7]), "entry 0 of 'categories' has no 'id'"),
         (lambda c: c["categories"][0].update(id=70_000), "category 'person' has the id 70000"),
@@ -194,7 +194,6 @@ def changed(folder: Path, change: Callable[[dict], object]) -> Path:
         (lambda c: c["images"][0].update(height=10**9), "a.jpg is said to be 1000000000 x 32 pixels"),
         (lambda c: c["annotations"][0].pop("category_id"), "1 annotation without use: entry 0 of 'annot"),
         (lambda c: c["annotations"][0].update(category_id=3), "entry 0 is of category 3, which is not listed"),
-        (lambda c: c["annotations"][0].update(image_id=99), "entry 0 is of image 99, which is not listed"),
         (lambda c: [a.update(segmentation=[]) for a in c["annotations"]], "has a mask: they are boxes alone"),
     ],
 )
@@ -220,6 +219,15 @@ def test_a_mask_that_is_none_spoils_its_image_alone(tmp_path: Path) -> None:
     (fault,) = data.faults(0)
     assert str(fault).startswith("val2017/a.jpg: a polygon of 3 numbers")
     assert list(data.faults(1)) == []
+
+
+def test_annotations_of_images_that_were_taken_out_are_told(tmp_path: Path) -> None:
+    folder = write_instances(tmp_path, {"a.jpg": [(PERSON, BOX)], "b.jpg": [(DOG, BOX)] * 2})
+    changed(folder, lambda c: c["images"].pop(1))
+    (told,) = faults(open_instances, folder)
+    assert told.endswith("2 annotations of images that are not listed: 2, 2")
+    data = open_instances(folder)
+    assert (data.names, data.notes) == (("val2017/a.jpg",), (told,))
 
 
 def test_polygons_follow_images_that_were_made_smaller(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def _instances(
     masks: dict[int, list[tuple[int, Any]]] = {image.id: [] for image in images}
     listed = {entry.number("id") for entry in table.fields.objects("images")}
     boxes: list[str] = []
-    for entry in _usable(table, listed, say):
+    for entry in _usable(table, listed, say, left_out):
         mask = entry.get("segmentation")
         if not mask:
             boxes.append(str(entry.get("id")))
@@ -238,9 +238,10 @@ def _instances(
     }
 
 
-def _usable(table: _Table, listed: set[int], say: Report) -> Iterator[Fields]:
-    """The annotations of instances whose image and category the table lists; the others are reported."""
+def _usable(table: _Table, listed: set[int], say: Report, left_out: list[BadFile]) -> Iterator[Fields]:
+    """The annotations of instances whose image and category the table lists; the others are told."""
     faults: list[str] = []
+    unlisted: list[str] = []
     for row, entry in enumerate(table.fields.objects("annotations")):
         try:
             image, category = entry.number("image_id"), entry.number("category_id")
@@ -248,13 +249,15 @@ def _usable(table: _Table, listed: set[int], say: Report) -> Iterator[Fields]:
             faults.append(fault.what)
             continue
         if image not in listed:
-            faults.append(f"entry {row} is of image {image}, which is not listed")
+            unlisted.append(str(image))
         elif category not in table.categories:
             faults.append(f"entry {row} is of category {category}, which is not listed")
         else:
             yield entry
     if faults:
         say(BadFile(table.file.as_posix(), named("annotation", "without use", faults)))
+    if unlisted:  # as where somebody kept a part of the images
+        left_out.append(BadFile(table.file.as_posix(), named("annotation", "of images that are not listed", unlisted)))
 
 
 def _panoptic_maps(
