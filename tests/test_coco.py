@@ -124,6 +124,20 @@ def test_an_export_with_images_beside_its_json_counts_from_0(tmp_path: Path) -> 
     assert np.unique(whole(data, 0)).tolist() == [0, 1]
 
 
+def test_files_of_other_names_are_read_where_the_format_is_asked_for(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    content = {
+        "images": coco_images(["images\\a.jpg"]),
+        "annotations": [{"id": 0, "image_id": 1, "category_id": 1, "segmentation": BOX}],
+        "categories": list(CATEGORIES),
+    }
+    save_json(tmp_path / "result.json", content)
+    assert not owns_instances(tmp_path)
+    data = open_instances(tmp_path)
+    assert data.names == ("images/a.jpg",)
+    assert data.read(0).maps.any()
+
+
 def test_the_folder_of_the_annotations_alone_finds_the_images_beside_it(tmp_path: Path) -> None:
     folder = write_instances(tmp_path / "coco", {"a.jpg": [(PERSON, BOX)]}) / "annotations"
     data = open_folder(folder)

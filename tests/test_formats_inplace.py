@@ -28,7 +28,7 @@ from PIL import Image
 
 from ndissect.engine.data.check import check_dataset
 from ndissect.engine.data.dataset import FolderDataset
-from ndissect.engine.data.formats import FORMATS, open_folder
+from ndissect.engine.data.formats import FORMATS, DataFormat, open_folder
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.info import describe
 from ndissect.engine.data.labelled_files import LabelledFiles
@@ -90,14 +90,22 @@ def test_one_format_alone_owns_a_tree_and_nothing_is_wrong_with_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("data_format", FORMATS, ids=lambda data_format: data_format.key)
-def test_what_is_no_data_set_is_owned_by_no_format(tmp_path: Path, data_format: object) -> None:
-    assert isinstance(data_format, type(FORMATS[0]))
+def test_what_is_no_data_set_is_owned_by_no_format(tmp_path: Path, data_format: DataFormat) -> None:
     save_image(tmp_path / "photos" / "a.jpg")
     save_image(tmp_path / "a.jpg")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
     for folder in (tmp_path, tmp_path / "photos", tmp_path / "annotations", tmp_path / "nowhere"):
         assert not data_format.owns(folder)
+
+
+@pytest.mark.parametrize("data_format", FORMATS, ids=lambda data_format: data_format.key)
+def test_a_format_that_is_asked_for_says_what_an_empty_folder_lacks(tmp_path: Path, data_format: DataFormat) -> None:
+    with pytest.raises(BadFile):
+        data_format.open(tmp_path)
+    found: list[BadFile] = []
+    assert len(data_format.open(tmp_path, found.append)) == 0
+    assert found
 
 
 def test_a_folder_of_many_files_is_not_read_to_see_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,8 +79,8 @@ class _Table:
 
     @property
     def part(self) -> str:
-        """What the file is called behind its kind: val2017, of instances_val2017.json."""
-        return self.file.stem.partition("_")[2]
+        """What the file is called behind its kind: val2017, of instances_val2017.json; else all of its name."""
+        return self.file.stem.partition("_")[2] or self.file.stem
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,11 @@ class _Image:
 def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
     """The categories of all JSON files of the kind, and the images that are there, whether or not they hold any."""
     tables, digests = [], []
-    for file in _files(root, panoptic=panoptic):
+    # Whoever asks for this format by its key may call the files as they like.
+    found = _files(root, panoptic=panoptic) or _all_json(root)
+    if not found:
+        say(BadFile(_ANNOTATIONS, "there is no JSON file in it, nor in the folder that holds it"))
+    for file in found:
         try:
             data = read_file(root / file, file.as_posix(), _JSON_BYTES)
             digests.append(hashlib.blake2b(data, digest_size=16).digest())
@@ -169,7 +173,7 @@ def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_I
     listed: dict[int, str] = {}
     sizes: dict[int, tuple[int, int]] = {}
     for entry in table.fields.objects("images"):
-        name = entry.text("file_name")
+        name = entry.text("file_name").replace("\\", "/")
         if not inside(name):
             raise BadFile(table.file.as_posix(), f"the file_name {name!r} leads out of its folder")
         height, width = entry.number("height"), entry.number("width")
@@ -318,17 +322,21 @@ def _segments(entry: Fields, table: _Table, first: int) -> tuple[npt.NDArray[np.
 
 def _files(root: Path, *, panoptic: bool) -> list[Path]:
     """The JSON files of the kind, relative to ``root``."""
-    found = []
-    for folder in (Path(_ANNOTATIONS), Path()):
-        names = sorted(entry.name for entry in entries(root / folder))
-        found += [folder / name for name in names if _is_panoptic(name) == panoptic and _is_table(name)]
+    found = [file for file in _all_json(root) if _is_panoptic(file.name) == panoptic and _is_table(file.name)]
     if not panoptic:
         found += [Path(f, _EXPORTED) for f in (".", *_EXPORTED_FOLDERS) if (root / f / _EXPORTED).is_file()]
     return found
 
 
+def _all_json(root: Path) -> list[Path]:
+    """Every JSON file of ``annotations/`` and of ``root``, relative to it."""
+    places = (Path(_ANNOTATIONS), Path())
+    names = {folder: sorted(e.name for e in entries(root / folder) if e.name.endswith(".json")) for folder in places}
+    return [folder / name for folder in places for name in names[folder]]
+
+
 def _is_table(name: str) -> bool:
-    kind = name.startswith(("instances", "panoptic")) and name.endswith(".json")
+    kind = name.startswith(("instances", "panoptic"))
     return (kind or name.endswith(_CONVERTED)) and not name.endswith(_NO_TABLE)
 
 
