@@ -97,10 +97,10 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
     """The categories of all JSON files of the kind, and the images that are there, whether or not they hold any."""
     tables, digests = [], []
     # Whoever asks for this format by its key may call the files as they like.
-    found = _files(root, panoptic=panoptic) or _all_json(root)
-    if not found:
+    paths = _files(root, panoptic=panoptic) or _all_json(root)
+    if not paths:
         say(BadFile(_ANNOTATIONS, "there is no JSON file in it, nor in the folder that holds it"))
-    for file in found:
+    for file in paths:
         try:
             data = read_file(root / file, file.as_posix(), _JSON_BYTES)
             digests.append(hashlib.blake2b(data, digest_size=16).digest())
@@ -322,10 +322,10 @@ def _segments(entry: Fields, table: _Table, first: int) -> tuple[npt.NDArray[np.
 
 def _files(root: Path, *, panoptic: bool) -> list[Path]:
     """The JSON files of the kind, relative to ``root``."""
-    found = [file for file in _all_json(root) if _is_panoptic(file.name) == panoptic and _is_table(file.name)]
+    paths = [file for file in _all_json(root) if _is_panoptic(file.name) == panoptic and _is_table(file.name)]
     if not panoptic:
-        found += [Path(f, _EXPORTED) for f in (".", *_EXPORTED_FOLDERS) if (root / f / _EXPORTED).is_file()]
-    return found
+        paths += [Path(f, _EXPORTED) for f in (".", *_EXPORTED_FOLDERS) if (root / f / _EXPORTED).is_file()]
+    return paths
 
 
 def _all_json(root: Path) -> list[Path]:

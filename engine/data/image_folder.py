@@ -94,9 +94,9 @@ def _are_classes(folder: Path) -> bool:
 
 def _subfolders(folder: Path) -> list[str] | None:
     """The names of the folders among the first entries of ``folder``; None where it holds other things than classes."""
-    found = entries(folder)
-    names = sorted(entry.name for entry in found if entry.is_dir())
-    loose = any(entry.name.lower().endswith((*IMAGE_ENDINGS, ".csv", ".json", ".arrow")) for entry in found)
+    inside = entries(folder)
+    names = sorted(entry.name for entry in inside if entry.is_dir())
+    loose = any(entry.name.lower().endswith((*IMAGE_ENDINGS, ".csv", ".json", ".arrow")) for entry in inside)
     return None if loose or any(name.lower() in _NO_CLASSES for name in names) else names
 
 
