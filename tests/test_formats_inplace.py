@@ -255,3 +255,9 @@ def test_the_command_line_describes_and_checks_them(tmp_path: Path) -> None:
     TREES["image-folder"](tmp_path / "animals")
     assert cli.nd("data", "check", "animals", folder=tmp_path).returncode == 0
     assert json.loads(cli.nd("data", "info", "animals", "--json", folder=tmp_path).stdout)["images"] == 12
+
+
+def test_the_page_of_data_sets_lists_every_format_by_its_key() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    keys = {data_format.key for data_format in FORMATS} - {"broden", "folder"}  # which have pages of their own
+    assert {key for key in keys if f"`{key}` |" not in page} == set()
