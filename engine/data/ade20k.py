@@ -117,6 +117,7 @@ def read_contents(root: Path, say: Report) -> Contents:
     digest = hashlib.blake2b(digest_size=16)
     images: list[tuple[Path, tuple[Path, ...], str]] = []
     without: list[str] = []
+    unread: list[str] = []
     left_out: list[BadFile] = []
     held: list[frozenset[int]] = []
     for folder, files in _folders(root, base):
@@ -131,16 +132,17 @@ def read_contents(root: Path, say: Report) -> Contents:
                 data = read_file(root / file, file.as_posix(), _JSON_BYTES)
                 scene, classes = names.add(data, file.as_posix())
             except BadFile as fault:
-                say(fault)
+                unread.append(fault.message)
                 continue
             digest.update(hashlib.blake2b(data, digest_size=16).digest())
             images.append((folder / image, tuple(folder / name for name in maps[stem]), scene))
             held.append(classes)
+    if without:
+        left_out.append(BadFile(base.as_posix(), named("image", "without label maps (_seg.png) or its .json", without)))
+    if unread:
+        left_out.append(BadFile(base.as_posix(), named("image", "with a .json that cannot be used", unread)))
     if not images:
-        say(BadFile(base.as_posix(), "no image in it has label maps (_seg.png) and a .json of the same name"))
-    elif without:
-        words = "images without label maps (_seg.png) or without their .json"
-        left_out.append(BadFile(base.as_posix(), named(words, without)))
+        say(BadFile(base.as_posix(), "no image in it has label maps (_seg.png) and a .json of the same name to go by"))
     numbers = scene_numbers((scene for _, _, scene in images), max(names.names, default=0))
     concepts = {n: (name, names.category(n)) for n, name in first_names(names.names, ",").items()}
     concepts |= {number: (f"{scene}-s", "scene") for scene, number in numbers.items()}
@@ -192,6 +194,7 @@ def _maps(files: Iterable[str]) -> dict[str, list[str]]:
 
 def _scene(path: Any) -> str:
     """The name of the scene ``["outdoor", "urban", "street"]``: its last word, with the one before where need be."""
+    path = [path] if isinstance(path, str) else path
     words = [word.strip("/ ") for word in path if isinstance(word, str)] if isinstance(path, list) else []
     words = [word for word in words if word]
     if len(words) > 1 and words[-1] in _VIEWS:

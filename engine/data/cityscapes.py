@@ -62,8 +62,8 @@ def read_contents(root: Path, say: Report) -> Contents:
         hint = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip unpack into one folder"
         say(BadFile(_IMAGES, what, hint))
     elif without:
-        left_out.append(BadFile(_IMAGES, named(f"images without a label map in {_MAPS}", without)))
+        left_out.append(BadFile(_IMAGES, named("image", f"without a label map in {_MAPS}", without)))
     if records and alone:
-        left_out.append(BadFile(_MAPS, named(f"label maps without an image in {_IMAGES}", alone)))
+        left_out.append(BadFile(_MAPS, named("label map", f"without an image in {_IMAGES}", alone)))
     concepts = concept_table({n: (name, "object") for n, name in CLASSES.items()})
     return Contents(concepts, tuple(records), (), tuple(left_out))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.coco_sources import Instances, PanopticMap, TwoChannelMap
+from ndissect.engine.data.image_bombs import MOST_PIXELS
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.in_place import (
     IMAGE_ENDINGS,
@@ -78,23 +79,28 @@ class _Table:
 
     @property
     def part(self) -> str:
-        """What the file is called behind its kind: val2017, of instances_val2017.json."""
-        return self.file.stem.partition("_")[2]
+        """What the file is called behind its kind: val2017, of instances_val2017.json; else all of its name."""
+        return self.file.stem.partition("_")[2] or self.file.stem
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of a table: its id there, its file_name, and its file."""
+    """An image of a table: its id there, its file_name, its size (H, W) there, and its file."""
 
     id: int
     name: str
+    size: tuple[int, int]
     file: Path
 
 
 def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
     """The categories of all JSON files of the kind, and the images that are there, whether or not they hold any."""
     tables, digests = [], []
-    for file in _files(root, panoptic=panoptic):
+    # Whoever asks for this format by its key may call the files as they like.
+    paths = _files(root, panoptic=panoptic) or _all_json(root)
+    if not paths:
+        say(BadFile(_ANNOTATIONS, "there is no JSON file in it, nor in the folder that holds it"))
+    for file in paths:
         try:
             data = read_file(root / file, file.as_posix(), _JSON_BYTES)
             digests.append(hashlib.blake2b(data, digest_size=16).digest())
@@ -121,7 +127,7 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
         except BadFile as fault:
             say(fault)
     if twice:
-        left_out.append(BadFile(tables[-1].file.as_posix(), named("images that two JSON files list, read once", twice)))
+        left_out.append(BadFile(tables[-1].file.as_posix(), named("image", "in two JSON files, read once", twice)))
     return Contents(
         concept_table(concepts), tuple(records.values()), tuple(digests), tuple(left_out), tuple(held.values())
     )
@@ -165,11 +171,16 @@ def _labelled(
 def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_Image], str]:
     """The images of ``table`` that are there, and the name of their folder; those that are missing are told."""
     listed: dict[int, str] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     for entry in table.fields.objects("images"):
-        name = entry.text("file_name")
+        name = entry.text("file_name").replace("\\", "/")
         if not inside(name):
             raise BadFile(table.file.as_posix(), f"the file_name {name!r} leads out of its folder")
+        height, width = entry.number("height"), entry.number("width")
+        if min(height, width) < 1 or height * width > MOST_PIXELS:
+            raise BadFile(table.file.as_posix(), f"{name} is said to be {height} x {width} pixels")
         listed[entry.number("id")] = name
+        sizes[entry.number("id")] = height, width
     at, tried = _image_folder(root, table, list(listed.values()))
     if at is None:
         what = f"its images are in none of {', '.join(tried)}: looked for {next(iter(listed.values()), 'any')}"
@@ -178,10 +189,10 @@ def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_I
     there = set(files(root / at, IMAGE_ENDINGS))
     missing = [n for n in listed.values() if not (n in there if "/" not in n else (root / at / n).is_file())]
     if missing:
-        left_out.append(BadFile(table.file.as_posix(), named(f"images that are not in {at.as_posix()}", missing)))
+        left_out.append(BadFile(table.file.as_posix(), named("image", f"missing from {at.as_posix()}", missing)))
     gone = set(missing)
     folder = at.name if at.is_absolute() else at.as_posix().strip(".")
-    return [_Image(id_, name, at / name) for id_, name in listed.items() if name not in gone], folder
+    return [_Image(id_, name, sizes[id_], at / name) for id_, name in listed.items() if name not in gone], folder
 
 
 def _image_folder(root: Path, table: _Table, names: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -211,7 +222,7 @@ def _instances(
     masks: dict[int, list[tuple[int, Any]]] = {image.id: [] for image in images}
     listed = {entry.number("id") for entry in table.fields.objects("images")}
     boxes: list[str] = []
-    for entry in _usable(table, listed, say):
+    for entry in _usable(table, listed, say, left_out):
         mask = entry.get("segmentation")
         if not mask:
             boxes.append(str(entry.get("id")))
@@ -220,10 +231,10 @@ def _instances(
     if boxes and not any(masks.values()):
         raise BadFile(table.file.as_posix(), f"none of its {len(boxes):,} annotations has a mask: they are boxes alone")
     if boxes:
-        left_out.append(BadFile(table.file.as_posix(), named("annotations without a mask, which label nothing", boxes)))
+        left_out.append(BadFile(table.file.as_posix(), named("annotation", "without a mask", boxes)))
     return {
         image.id: (
-            Instances.packed(image.file.as_posix(), masks[image.id]),
+            Instances.packed(image.file.as_posix(), image.size, masks[image.id]),
             frozenset(number for number, _ in masks[image.id]),
         )
         for image in images
@@ -231,9 +242,10 @@ def _instances(
     }
 
 
-def _usable(table: _Table, listed: set[int], say: Report) -> Iterator[Fields]:
-    """The annotations of instances whose image and category the table lists; the others are reported."""
+def _usable(table: _Table, listed: set[int], say: Report, left_out: list[BadFile]) -> Iterator[Fields]:
+    """The annotations of instances whose image and category the table lists; the others are told."""
     faults: list[str] = []
+    unlisted: list[str] = []
     for row, entry in enumerate(table.fields.objects("annotations")):
         try:
             image, category = entry.number("image_id"), entry.number("category_id")
@@ -241,13 +253,15 @@ def _usable(table: _Table, listed: set[int], say: Report) -> Iterator[Fields]:
             faults.append(fault.what)
             continue
         if image not in listed:
-            faults.append(f"entry {row} is of image {image}, which is not listed")
+            unlisted.append(str(image))
         elif category not in table.categories:
             faults.append(f"entry {row} is of category {category}, which is not listed")
         else:
             yield entry
     if faults:
-        say(BadFile(table.file.as_posix(), named("annotations that cannot be used", faults)))
+        say(BadFile(table.file.as_posix(), named("annotation", "without use", faults)))
+    if unlisted:  # as where somebody kept a part of the images
+        left_out.append(BadFile(table.file.as_posix(), named("annotation", "of images that are not listed", unlisted)))
 
 
 def _panoptic_maps(
@@ -286,9 +300,9 @@ def _panoptic_maps(
         raise BadFile(file, f"none of its images has a panoptic map in {at.as_posix()}")
     without = [name for id_, name in names.items() if id_ not in sources]
     if without:
-        left_out.append(BadFile(file, named("images without a panoptic map", without)))
+        left_out.append(BadFile(file, named("image", "without a panoptic map", without)))
     if missing:
-        left_out.append(BadFile(file, named(f"panoptic maps that are not in {at.as_posix()}", missing)))
+        left_out.append(BadFile(file, named("panoptic map", f"missing from {at.as_posix()}", missing)))
     return sources
 
 
@@ -308,17 +322,21 @@ def _segments(entry: Fields, table: _Table, first: int) -> tuple[npt.NDArray[np.
 
 def _files(root: Path, *, panoptic: bool) -> list[Path]:
     """The JSON files of the kind, relative to ``root``."""
-    found = []
-    for folder in (Path(_ANNOTATIONS), Path()):
-        names = sorted(entry.name for entry in entries(root / folder))
-        found += [folder / name for name in names if _is_panoptic(name) == panoptic and _is_table(name)]
+    paths = [file for file in _all_json(root) if _is_panoptic(file.name) == panoptic and _is_table(file.name)]
     if not panoptic:
-        found += [Path(f, _EXPORTED) for f in (".", *_EXPORTED_FOLDERS) if (root / f / _EXPORTED).is_file()]
-    return found
+        paths += [Path(f, _EXPORTED) for f in (".", *_EXPORTED_FOLDERS) if (root / f / _EXPORTED).is_file()]
+    return paths
+
+
+def _all_json(root: Path) -> list[Path]:
+    """Every JSON file of ``annotations/`` and of ``root``, relative to it."""
+    places = (Path(_ANNOTATIONS), Path())
+    names = {folder: sorted(e.name for e in entries(root / folder) if e.name.endswith(".json")) for folder in places}
+    return [folder / name for folder in places for name in names[folder]]
 
 
 def _is_table(name: str) -> bool:
-    kind = name.startswith(("instances", "panoptic")) and name.endswith(".json")
+    kind = name.startswith(("instances", "panoptic"))
     return (kind or name.endswith(_CONVERTED)) and not name.endswith(_NO_TABLE)
 
 

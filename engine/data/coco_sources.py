@@ -23,16 +23,18 @@ _SHOWN = 8
 class Instances:
     """The masks of the instances of one image: a LabelSource without files.
 
-    ``file``: the image; ``masks``: packed JSON, a list of pairs: concept number, and the segmentation as COCO has it.
+    ``file``: the image; ``size``: (H, W) of it by the table; ``masks``: packed JSON, a list of pairs: concept number,
+    and the segmentation as COCO has it.
     """
 
     file: str
+    size: tuple[int, int]
     masks: bytes
 
     @classmethod
-    def packed(cls, file: str, masks: Sequence[tuple[int, Any]]) -> Instances:
+    def packed(cls, file: str, size: tuple[int, int], masks: Sequence[tuple[int, Any]]) -> Instances:
         """Those of the image ``file``."""
-        return cls(file, zlib.compress(json.dumps(masks).encode(), 1))
+        return cls(file, size, zlib.compress(json.dumps(masks).encode(), 1))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -40,10 +42,11 @@ class Instances:
         return ()
 
     def read(self, root: Path, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint16], bytes]:
-        """(M, H, W) uint16 of an image of ``size``: where instances overlap, a pixel has the concepts of all."""
+        """(M, H, W) uint16 at the size of the table: where instances overlap, a pixel has the concepts of all."""
         data = zlib.decompress(self.masks)
         try:
-            return layered([(number, mask_of(mask, size)) for number, mask in json.loads(data)], size), data
+            masks = [(number, mask_of(mask, self.size)) for number, mask in json.loads(data)]
+            return layered(masks, self.size), data
         except BadMask as fault:
             raise BadFile(self.file, str(fault)) from None
 

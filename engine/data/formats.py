@@ -15,7 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ndissect.engine.data import ade20k, cityscapes, coco, image_folder, scene_parsing, textures, voc
+from ndissect.engine.data import (
+    ade20k,
+    cityscapes,
+    coco,
+    hf_dataset,
+    image_folder,
+    pascal_part,
+    scene_parsing,
+    textures,
+    voc,
+)
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, FolderDataset
 from ndissect.engine.data.labelled_files import LabelledFiles
@@ -86,8 +96,22 @@ FORMATS = (
         coco.open_panoptic,
     ),
     DataFormat("voc", "PASCAL VOC", "JPEGImages/ and SegmentationClass/", voc.owns, voc.open_voc),
+    DataFormat(
+        "pascal-part",
+        "PASCAL-Part",
+        "JPEGImages/ and Annotations_Part/",
+        pascal_part.owns,
+        pascal_part.open_pascal_part,
+    ),
     DataFormat("cityscapes", "Cityscapes", "leftImg8bit/ and gtFine/", cityscapes.owns, cityscapes.open_cityscapes),
     DataFormat("dtd", "Describable Textures", "images/ and labels/train1.txt", textures.owns, textures.open_textures),
+    DataFormat(
+        "hf",
+        "datasets",
+        "dataset_dict.json or state.json, as `datasets` saves them",
+        hf_dataset.owns,
+        hf_dataset.open_hf_dataset,
+    ),
     DataFormat(
         "image-folder", "ImageFolder", "a folder of images a class", image_folder.owns, image_folder.open_image_folder
     ),

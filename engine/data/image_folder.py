@@ -32,8 +32,9 @@ _MOST_CLASSES = 60_000
 _TRIED = 8
 #: Folders that other formats have side by side: these are no classes.
 _NO_CLASSES = frozenset(
-    ("images", "image", "masks", "mask", "annotations", "annotation", "labels", "label", "imgs", "img", "jpegimages",
-     "segmentationclass", "segmentationobject", "leftimg8bit", "gtfine", "gtcoarse", "imagesets")
+    ("images", "image", "masks", "mask", "annotations", "annotation", "labels", "label", "imgs", "img", "img_dir",
+     "ann_dir", "jpegimages", "segmentationclass", "segmentationobject", "leftimg8bit", "gtfine", "gtcoarse",
+     "imagesets")
 )  # fmt: skip
 
 
@@ -42,10 +43,10 @@ def owns(folder: Path) -> bool:
     below = _subfolders(folder)
     if below is None:
         return False
-    splits = [name for name in below if split_called(name)]
-    if splits and len(splits) == len(below):
-        return any(_are_classes(folder / name) for name in splits)
-    return not splits and _are_classes(folder)
+    # A train among other things is a class.
+    if below and all(split_called(name) for name in below):
+        return any(_are_classes(folder / name) for name in below)
+    return _are_classes(folder)
 
 
 def open_image_folder(root: Path, report: Report | None = None, max_pixels: int | None = None) -> LabelledFiles:
@@ -77,7 +78,7 @@ def read_contents(root: Path, say: Report) -> Contents:
     if not records:
         say(BadFile(called, "no folder of a class holds an image"))
     empty = [f"{part}/{name}".strip("/") for (part, name), names in images.items() if not names]
-    left_out = (BadFile(called, named("folders of classes without an image", empty)),) if records and empty else ()
+    left_out = (BadFile(called, named("class folder", "without an image", empty)),) if records and empty else ()
     return Contents(concept_table({n: (name, CATEGORY) for name, n in number_of.items()}), records, (), left_out)
 
 
@@ -86,14 +87,16 @@ def _are_classes(folder: Path) -> bool:
     below = _subfolders(folder)
     if below is None or len(below) < 2:
         return False
-    return all(any(e.name.lower().endswith(IMAGE_ENDINGS) for e in entries(folder / name)) for name in below[:_TRIED])
+    looked_at = [entries(folder / name) for name in below[:_TRIED]]
+    with_images = [any(e.name.lower().endswith(IMAGE_ENDINGS) for e in inside) for inside in looked_at if inside]
+    return len(with_images) > 1 and all(with_images)
 
 
 def _subfolders(folder: Path) -> list[str] | None:
     """The names of the folders among the first entries of ``folder``; None where it holds other things than classes."""
-    found = entries(folder)
-    names = sorted(entry.name for entry in found if entry.is_dir())
-    loose = any(entry.name.lower().endswith((*IMAGE_ENDINGS, ".csv", ".json", ".arrow")) for entry in found)
+    inside = entries(folder)
+    names = sorted(entry.name for entry in inside if entry.is_dir())
+    loose = any(entry.name.lower().endswith((*IMAGE_ENDINGS, ".csv", ".json", ".arrow")) for entry in inside)
     return None if loose or any(name.lower() in _NO_CLASSES for name in names) else names
 
 

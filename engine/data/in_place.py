@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tif
 
 #: Bytes of a text file that lists names or images: a path of 100 bytes for each of a million images.
 TEXT_BYTES = 100 << 20
+
+Files = TypeVar("Files", bound=LabelledFiles)
 
 _SHOWN = 5
 _LOOKED_AT = 1_000
@@ -55,7 +58,14 @@ class Contents:
 
 
 def opened(root: Path, contents: Contents, report: Report | None, max_pixels: int | None) -> LabelledFiles:
-    """The data set of ``contents``, called after its folder; its digest is that of the tables and of the images.
+    """The data set of ``contents``, as :func:`in_data_set` makes it."""
+    return in_data_set(LabelledFiles, root, contents, report, max_pixels)
+
+
+def in_data_set(
+    kind: type[Files], root: Path, contents: Contents, report: Report | None, max_pixels: int | None
+) -> Files:
+    """A data set of ``kind`` of ``contents``, called after its folder; its digest is of the tables and the images.
 
     What was left out is told to ``report``, and stands in the data set's notes where there is none.
     """
@@ -67,7 +77,7 @@ def opened(root: Path, contents: Contents, report: Report | None, max_pixels: in
     for data in (*contents.tables, images.encode("utf-8", "surrogateescape")):
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
-    return LabelledFiles(
+    return kind(
         root,
         root.resolve().name,
         contents.concepts,
@@ -157,9 +167,10 @@ def read_text(root: Path, file: str, say: Report) -> tuple[str, bytes]:
     return "", b""
 
 
-def named(what: str, names: Sequence[str]) -> str:
-    """``12 label maps without an image: a, b, c, d, e, ...``, for ``what`` in words that follow the count."""
-    return f"{len(names):,} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+def named(thing: str, how: str, names: Sequence[str]) -> str:
+    """``12 label maps without an image: a, b, c, d, e, ...``, for the word ``label map`` and ``how`` they are."""
+    some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names):,} {thing}{'s' * (len(names) != 1)} {how}: {some}"
 
 
 def paired(
@@ -178,9 +189,9 @@ def paired(
         return []
     used, stems = {name for name, _ in pairs}, {PurePosixPath(name).stem for name in images}
     if alone := [name for name in images if name not in used]:
-        left_out.append(BadFile(at[0], named(f"images without a label map in {at[1]}", alone)))
+        left_out.append(BadFile(at[0], named("image", f"without a label map in {at[1]}", alone)))
     if alone := [name for stem, name in map_of.items() if stem not in stems]:
-        left_out.append(BadFile(at[1], named(f"label maps without an image in {at[0]}", alone)))
+        left_out.append(BadFile(at[1], named("label map", f"without an image in {at[0]}", alone)))
     return pairs
 
 

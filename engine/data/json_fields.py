@@ -36,8 +36,13 @@ class Fields:
         return Fields(self._get(key, dict, "an object"), self.file, key)
 
     def objects(self, key: str) -> Iterator[Fields]:
-        """The entries of the list ``key``; whether each is an object shows when a field of it is taken."""
-        return (Fields(entry, self.file, f"entry {row} of {key!r}") for row, entry in enumerate(self.list(key)))
+        """The entries of the list ``key``; whether each is an object shows when a field of it is taken.
+
+        A single one may stand there without its list: MATLAB writes it so.
+        """
+        single = self.get(key)
+        entries = [single] if isinstance(single, dict) else self.list(key)
+        return (Fields(entry, self.file, f"entry {row} of {key!r}") for row, entry in enumerate(entries))
 
     def list(self, key: str) -> list[Any]:
         """The list ``key``."""
@@ -61,7 +66,6 @@ class Fields:
     def _get(self, key: str, kind: type, words: str) -> Any:
         got = self.get(key)
         if not isinstance(got, kind) or isinstance(got, bool):
-            missing = "has no" if got is None else "has a"
-            ending = "" if got is None else f" that is not {words}"
-            raise BadFile(self.file, f"{self.where} {missing} {key!r}{ending}")
+            what = f"{self.where} has no {key!r}" if got is None else f"{self.where}: {key!r} is not {words}"
+            raise BadFile(self.file, what)
         return got

@@ -24,7 +24,6 @@ from ndissect.engine.data.image_headers import UNKNOWN, orientation, read_sizes,
 from ndissect.engine.data.images import BadFile, allow_pixels, decode_image, read_file
 from ndissect.engine.data.jpeg import bare_jpeg, keep_jpeg
 from ndissect.store.concepts import ConceptTable
-from ndissect.store.regular import read_regular
 from ndissect.store.upsampling import resize_labels
 
 #: The grid on which labels are read unless a run asks for another: Broden's, half the size of its images of 224 pixels.
@@ -180,8 +179,8 @@ class LabelledFiles:
         if max(height, width) > side:
             return None
         try:
-            return bare_jpeg(read_regular(self.image_path(index), most), (height, width))
-        except OSError:
+            return bare_jpeg(self.image_bytes(index, most), (height, width))
+        except BadFile:
             return None
 
     def maps_of(self, index: int) -> list[str]:
@@ -191,6 +190,14 @@ class LabelledFiles:
     def image_path(self, index: int) -> Path:
         """The file of image ``index``."""
         return self.root / self.records[index].file
+
+    def image_called(self, index: int) -> str:
+        """The file of image ``index`` as messages call it."""
+        return self.records[index].file.as_posix()
+
+    def image_bytes(self, index: int, limit: int) -> bytes:
+        """The bytes of the file of image ``index``; BadFile where it cannot be read or has more than ``limit``."""
+        return read_file(self.image_path(index), self.image_called(index), limit)
 
     def figures(self) -> Figures:
         """What the tables say of concepts and categories; all is unknown where they say nothing."""
@@ -209,11 +216,11 @@ class LabelledFiles:
 
     def read_image(self, index: int, decode: Decode = decode_image) -> tuple[npt.NDArray[np.uint8], bytes]:
         """(H, W, 3) uint8 RGB of image ``index``, and the bytes of its file."""
-        file = self.records[index].file.as_posix()
+        file = self.image_called(index)
         height, width = self.image_sizes[index].tolist()
         if height * width > self.max_pixels:
             raise BadFile(file, f"the image is {height} x {width} pixels, {self._more_than_are_read()}")
-        data = read_file(self.image_path(index), file, most_bytes(height * width))
+        data = self.image_bytes(index, most_bytes(height * width))
         try:
             return decode(data, file, (height, width)), data
         except BadFile:
@@ -260,7 +267,7 @@ class LabelledFiles:
         raise BadFile(file, f"{what}: they must show the same, in the same shape")
 
     def _start_of(self, index: int) -> bytes:
-        return read_file(self.image_path(index), self.records[index].file.as_posix(), most_bytes(self.max_pixels))
+        return self.image_bytes(index, most_bytes(self.max_pixels))
 
     def _labels(self, index: int) -> tuple[int, ...]:
         """The image-level labels of image ``index``, sorted, all of them known."""

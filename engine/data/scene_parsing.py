@@ -55,9 +55,13 @@ def read_contents(root: Path, say: Report) -> Contents:
     base = "" if (root / "annotations").is_dir() else f"{_SAMPLE}/"
     parts = [(part, split) for part, split in _PARTS if (root / base / "annotations" / part).is_dir()] or [("", "")]
     left_out: list[BadFile] = []
-    found = [image for part, split in parts for image in _images(root, base, part, split, values, say, left_out)]
-    numbers = scene_numbers((scene_of.get(PurePosixPath(r.name).stem, "") for r in found), max(names, default=0))
-    records = tuple(_with_scene(record, scene_of, numbers) for record in found)
+    images = [image for part, split in parts for image in _images(root, base, part, split, values, left_out)]
+    if not images:
+        for fault in left_out:
+            say(fault)
+        left_out = []
+    numbers = scene_numbers((scene_of.get(PurePosixPath(r.name).stem, "") for r in images), max(names, default=0))
+    records = tuple(_with_scene(record, scene_of, numbers) for record in images)
     concepts = {n: (name, "object") for n, name in names.items()}
     concepts |= {number: (f"{scene}-s", "scene") for scene, number in numbers.items()}
     return Contents(concept_table(concepts), records, (table, scenes_table), tuple(left_out))
@@ -69,14 +73,13 @@ def _images(
     part: str,
     split: str,
     values: MapValues,
-    say: Report,
     left_out: list[BadFile],
 ) -> list[ImageRecord]:
     """The images of one part, without their scenes."""
     at = tuple(str(PurePosixPath(base, kind, part)) for kind in ("images", "annotations"))
     images, maps = files(root / at[0], IMAGE_ENDINGS), files(root / at[1], (".png",))
     records = []
-    for image, label_map in paired(images, maps, (at[0], at[1]), say, left_out):
+    for image, label_map in paired(images, maps, (at[0], at[1]), left_out.append, left_out):
         source = MapFile(Path(at[1], label_map), values)
         name = str(PurePosixPath(part, image))
         image_split = split or split_in(image) or split_by_name(name)

@@ -69,6 +69,6 @@ def read_contents(root: Path, say: Report) -> Contents:
         for image, textures in seen.items()
     )
     missing = sorted({*splits, *joint} - set(images))
-    left_out = (BadFile(_LABELS, named(f"images are listed that are not in {_IMAGES}", missing)),) if missing else ()
+    left_out = (BadFile(_LABELS, named("listed image", f"missing from {_IMAGES}", missing)),) if missing else ()
     concepts = concept_table({n: (name, "texture") for name, n in number_of.items()})
     return Contents(concepts, records, tuple(tables), left_out)
