@@ -61,7 +61,7 @@ def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
     number = np.append(concepts.number, -1)
     concept_area = np.append(units.store.concept_counts.area.sum(0), 0)
     arrays: dict[str, Array] = {}
-    for column in columns_of(Medium.EXPORT):
+    for column in units.told(columns_of(Medium.EXPORT)):
         values = units[column]
         arrays[column.key] = values.objects() if isinstance(values, Texts) else values
     for category in report_order(concepts.categories):
