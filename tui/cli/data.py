@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.tui.cli import data_images, data_show
+from ndissect.tui.cli import data_images, data_merge, data_show
 from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(data_images.images)
 app.command()(data_show.show)
+app.command()(data_merge.merge)
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
