@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ndissect.store import limits, parts, scores
 from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
+from ndissect.store.descriptions import SIMILARITY, Descriptions, find_descriptions, read_descriptions
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked
@@ -97,8 +98,21 @@ class LayerView:
 
     @cached_property
     def labels(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        """Each unit's label, a concept row or -1, and its IoU."""
+        """Each unit's label, a concept row or -1, and its IoU; of a description, which has no counts, NaN."""
+        if self.descriptions is not None:
+            return self.descriptions.concept, np.full(self.units, np.nan)
         return scores.label_units(self.best)
+
+    @cached_property
+    def descriptions(self) -> Descriptions | None:
+        """The labels that others gave, in place of counts; None for a layer that was dissected."""
+        entry = find_descriptions(self.store.provenance, self.name)
+        if entry is None:
+            return None
+        try:
+            return read_descriptions(entry, self.units, len(self.store.concepts))
+        except ValueError as e:
+            raise self.store.broken("provenance", f"{e} of layer {self.name}") from e
 
     @cached_property
     def statistics(self) -> UnitStatistics:
@@ -242,9 +256,15 @@ class LayerView:
         return StoredGroup.inside(self._group, parts.EVIDENCE, {"U": self.units})
 
     def known(self, name: str) -> npt.NDArray[np.float64]:
-        """(U,) float64: the number ``name`` of :class:`Evidence`, read without the others; NaN where it is unknown."""
+        """(U,) float64: the number ``name`` of :class:`Evidence`, read without the others; NaN where it is unknown.
+
+        ``similarity`` is that of :class:`Descriptions`.
+        """
         if name not in self._known:
-            if self._has(parts.EVIDENCE):
+            if name == SIMILARITY:
+                given = self.descriptions
+                self._known[name] = np.full(self.units, np.nan) if given is None else given.similarity
+            elif self._has(parts.EVIDENCE):
                 self._known[name] = self._evidence.shares(parts.EVIDENCE.written(f"evidence.{name}"), unknown=True)
             else:
                 self._known[name] = np.full(self.units, np.nan)

@@ -151,6 +151,10 @@ class Store:
         """The top images of all layers; NDError where the store has none."""
         return StoredImages(self._root, self.grid)
 
+    def broken(self, name: str, what: str) -> NDError:
+        """The error that ``what`` is wrong with the dataset ``name`` of the root."""
+        return self._root.broken(name, what)
+
     def count_units(self, layer: str, units: int, categories: int) -> None:
         """Remember the size of a layer; NDError where all layers that were looked at are more than a store may hold."""
         before = self._sizes.get(layer, (0, 0))

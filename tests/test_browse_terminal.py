@@ -18,6 +18,8 @@ import pytest
 from cli import Terminal, wait_until
 from store_factory import write_small
 
+from ndissect.tui.app.answers import AnswerFilter
+
 LAYER, UNIT = "layer4.1.conv2", 5
 # Modes that a terminal has on from the start: the cursor is visible, long lines wrap. All others are off.
 ON_AT_FIRST = {7, 25}
@@ -648,3 +650,51 @@ def test_a_run_is_watched_from_its_first_images_to_its_store(tmp_path: Path) -> 
         again.see("net-small.nd.h5 › units", "tree")
         again.press("q")
     restored(again, 0)
+
+
+# What a terminal sends that is no key
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\xe9", b"\xea\xff\xc3", b"\x1bP>|WezTerm 2022\x1b\\", b"\x1b]11;rgb:eeee/f4f4/d6d6\x1b\\", b"\x1b]52;c;qqq\x07"],
+    ids=["latin-1", "no text", "version", "colour", "clipboard"],
+)
+def test_bytes_that_are_no_text_and_a_terminals_answers_are_no_keys(folder: Path, sent: bytes) -> None:
+    with Visit(LAYER, folder=folder) as visit:
+        visit.opened()
+        os.write(visit._ours, sent[:3])
+        os.write(visit._ours, sent[3:])
+        visit.press("j")
+        visit.press("\x1b")  # the escape key still works, alone
+        visit.opened("layers")
+        visit.press("q")
+    restored(visit, 0)
+    assert [path.name for path in folder.iterdir() if path.name != ".local"] == ["small.nd.h5"]
+
+
+def test_a_defect_at_the_keyboard_is_two_lines_and_no_success(folder: Path) -> None:
+    with Visit(LAYER, folder=folder, env=breaking(folder, "ndissect.tui.app.answers", "AnswerFilter.feed")) as visit:
+        visit.opened()
+        (folder / "broken").touch()
+        visit.press("j")
+    restored(visit, 1, *DEFECT)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_answers_are_taken_out_of_keys_however_they_are_cut(size: int) -> None:
+    keys = "a\x1b[Bb\x1b\x1b[Ac\x1bxd"
+    text = "a\x1b[B\x1bP>|Wez\x1bTerm 1\x1b\\b\x1b\x1b[A\x1b]11;rgb:q/q\x07c\x1b_G ok\x1b\\\x1bxd\x1b"
+    answers = AnswerFilter()
+    got = "".join(answers.feed(text[i : i + size], 0.001 * i) for i in range(0, len(text), size))
+    assert got == keys
+    assert answers.waits
+    assert (answers.release(0.0), answers.release(9.0), answers.waits) == ("", "\x1b", False)
+
+
+def test_a_string_without_an_end_is_forgotten() -> None:
+    answers = AnswerFilter()
+    assert answers.feed("x\x1bPqq", 0.0) == "x"  # such as the key P with Alt
+    assert answers.feed("q", 0.1) == ""
+    assert answers.release(0.3) == ""
+    assert answers.feed("j", 0.7) == "j"

@@ -122,7 +122,7 @@ def test_other_words_for_a_split_are_told(data: Path, word: str, split: str) -> 
     edit_csv(data / "index.csv", 2, "split", word)
     dataset = open_dataset(data)
     assert dataset.splits == ("train", "val", split)
-    assert dataset.notes == (f"index.csv: split '{word}' (1 images) counts as {split}",)
+    assert dataset.notes == (f"index.csv: split '{word}' (1 image) counts as {split}",)
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])

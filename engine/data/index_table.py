@@ -101,7 +101,10 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
         rows.append(line)
     if table.columns and not table.rows:
         report(BadFile(table.file, "the data set is empty: the table lists no image"))
-    notes = [f"{table.file}: split {quoted(s)} ({n} images) counts as {SPLITS[s.lower()]}" for s, n in read_as.items()]
+    notes = [
+        f"{table.file}: split {quoted(s)} ({n} image{'s' * (n > 1)}) counts as {SPLITS[s.lower()]}"
+        for s, n in read_as.items()
+    ]
     if slashed:
         notes.append(f"{table.file}: paths with backslashes in {slashed} rows are read with / instead")
     return ImageIndex(

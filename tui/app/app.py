@@ -15,6 +15,7 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.driver import Driver
 from textual.timer import Timer
 
 from ndissect.tui.app import watch
@@ -34,7 +35,7 @@ from ndissect.tui.app.session import Session
 from ndissect.tui.app.state import Bookmark, last_bookmark, remember
 from ndissect.tui.app.status_lines import StatusLines
 from ndissect.tui.app.table import Table
-from ndissect.tui.app.terminal import copy_to_clipboard
+from ndissect.tui.app.terminal import careful, copy_to_clipboard
 from ndissect.tui.pictures.glyphs import ASCII, UNICODE
 
 # Seconds between looks at the file.
@@ -140,6 +141,10 @@ class Browser(App[None]):
     def _remember(self) -> None:
         if self.navigation.session is not None:
             remember(self.navigation.target, self.navigation.bookmark())
+
+    def get_driver_class(self) -> type[Driver]:
+        """What reads the keyboard and writes the screen."""
+        return careful(super().get_driver_class())
 
     def _fatal_error(self) -> None:
         # Textual would print a traceback over the restored screen; the command line says it in two lines instead.

@@ -19,6 +19,7 @@ from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import RUNNERS_UP
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.comparison import Matched, different_measures
+from ndissect.tui.tables.formats import with_iou
 
 _ONLY_BEST = "?: not known, as an imported table holds only the best concept of each category"
 _NO_SUCH = "n/a: no such concept in that data"
@@ -54,7 +55,7 @@ def _unit(session: Session, layer: str, unit: int) -> _Unit:
     first = [int(row) for row in np.argsort(-value, kind="stable")[:RUNNERS_UP] if value[row] > 0]
     label, iou = int(view.labels[0][unit]), float(view.labels[1][unit])
     dead = bool(view.statistics.dead[unit])
-    named = "dead" if dead else f"{session.labels[label]} {iou:.3f}" if label >= 0 else "no label"
+    named = "dead" if dead else with_iou(session.labels[label], iou) if label >= 0 else "no label"
     return _Unit(
         told=f"{layer}:{unit} {named}",
         iou={concepts[row]: float(value[row]) for row in known},

@@ -9,6 +9,7 @@ from ndissect.tui.app.listing_cache import ListingCache
 from ndissect.tui.app.panes import Panes
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.state import Bookmark
+from ndissect.tui.tables.formats import with_iou
 
 
 class Navigation:
@@ -198,4 +199,4 @@ class Navigation:
             return session.labels[session.concept_row(item.concept)]
         view = session.view(item.layer)
         label = session.labels[view.labels[0][item.unit]]
-        return f"{item.layer}:{item.unit}" + (f" {label} {view.labels[1][item.unit]:.3f}" if label else "")
+        return f"{item.layer}:{item.unit}" + (f" {with_iou(label, view.labels[1][item.unit])}" if label else "")

@@ -8,8 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from textual.app import App
+from textual.driver import Driver
 
 from ndissect.tui.pictures.viewer import clipboard_sequence
+
+
+def careful(driver: type[Driver]) -> type[Driver]:
+    """``driver``, but for that of a terminal of Linux or macOS one that takes whatever such a terminal sends."""
+    if driver.__name__ != "LinuxDriver":
+        return driver
+    from ndissect.tui.app.keyboard import KeyboardDriver  # noqa: PLC0415 - it cannot be imported on Windows
+
+    return KeyboardDriver
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.evidence import sentences
+from ndissect.tui.tables.formats import with_iou
 from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.views import concept_json
 
@@ -93,7 +94,8 @@ def _told(session: Session, layer: str, unit: int) -> str:
         said.append("dead: constant or never above zero")
     elif label[unit] >= 0:
         images = int(session.concept_images[label[unit]])
-        said.append(f"{session.labels[label[unit]]} {value[unit]:.3f}" + (f" in {images} images" if images > 0 else ""))
+        named = with_iou(session.labels[label[unit]], float(value[unit]))
+        said.append(named + (f" in {images} images" if images > 0 else ""))
     odd = int(s.nan[unit]) + int(s.inf[unit])
     if odd:
         said.append(f"{odd} activations are NaN or infinite")

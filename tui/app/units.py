@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -33,7 +33,7 @@ def concept_units(session: Session, concept: int, layer: str = "") -> Listing:
     return _listing(
         session,
         f"concept {concept} {layer}".rstrip(),
-        units.only(units.iou > 0),
+        units.only((units.iou > 0) | (units.label == row)),
         with_layer=True,
         empty=f"no unit has an IoU above 0 with {session.labels[row]}",
     )
@@ -93,15 +93,15 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
         copied=copied,
         notes=(
             *layer_notes(units.views),
-            *(["; ".join(_notes(evidence=True))] if evidence else []),
-            *_notes(evidence=False),
+            *(["; ".join(_notes(seen, evidence=True))] if evidence else []),
+            *_notes(seen, evidence=False),
         ),
     )
 
 
-def _notes(*, evidence: bool) -> list[str]:
-    """What is noted of the columns that are evidence, or of the others."""
-    return [column.note for column in columns_of(Medium.BROWSE) if column.note and column.evidence is evidence]
+def _notes(columns: Sequence[UnitColumn], *, evidence: bool) -> list[str]:
+    """What is noted of those ``columns`` that are evidence, or of the others."""
+    return [column.note for column in columns if column.note and column.evidence is evidence]
 
 
 def _column(column: UnitColumn, units: Units, session: Session, evidence: bool) -> Column:

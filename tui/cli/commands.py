@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, Entry] = {
         "export:export",
         "Write a store's labels, scores and evidence as CSV with the columns of the 2017 results, as JSON or Parquet.",
     ),
-    "import": Entry("export:import_table", "Turn a published 2017 result table into a store."),
+    "import": Entry("export:import_table", "Turn a result table of others into a store"),
     "rotate": Entry(
         "rotate:rotate",
         "Dissect a layer in bases Q^alpha between its own (0) and random ones (1): do concepts lie along units?",
@@ -94,7 +94,7 @@ COMMANDS: Mapping[str, Entry] = {
         torch=True,
     ),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
-    "data": Entry("data:app", "Labelled image data: init, info, check, download, pack."),
+    "data": Entry("data:app", "Labelled image data: info, check, init, images, show, merge, agree, download, pack."),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ndissect.store.errors import WrongUse
 from ndissect.tui.cli import output
 from ndissect.tui.cli.options import JsonOption, LimitOption, StoreOption, complete_layer
 
@@ -37,7 +38,8 @@ def compare(
     """Compare B with A, and C with A: detectors, labels gained and lost, units of the same number.
 
     Of stores, layers of the same name are compared, or the only layers. Stores of other data or another protocol are
-    refused, as their IoUs cannot be compared.
+    refused, as their IoUs cannot be compared. With descriptions that nd import has read, which have no counts, it tells
+    where the labels of units agree in words.
     """
     from ndissect.tui.tables.compared_stores import compare_stores
 
@@ -46,6 +48,13 @@ def compare(
 
         check_plot(plot)
     comparison = compare_stores(what, store=store, layers=layer or [], anyway=anyway)
+    if "agreement" in comparison.result:
+        if plot is not None:
+            raise WrongUse("descriptions have no counts to draw", "leave --plot out")
+        from ndissect.tui.cli.agreement_table import print_agreement
+
+        print_agreement(comparison, limit, json)
+        return
     if plot is not None:
         from ndissect.tui.pictures.comparison_plot import draw, size
         from ndissect.tui.pictures.figures import save

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.tui.cli import data_images, data_merge, data_show
 from ndissect.tui.cli.data_init import init
 from ndissect.tui.cli.options import FormatOption, JsonOption, MaxPixelsOption
 
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 _SIZES = 8
 
 app = typer.Typer(
-    help="Labelled image data: init, info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None
+    help="Labelled image data: info, check, init, images, show, merge, agree, download, pack.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+app.command()(data_images.images)
+app.command()(data_show.show)
+app.command()(data_merge.merge)
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A data set's folder, demo, or a downloaded broden1_224.")
@@ -42,12 +48,18 @@ def _note(text: str) -> None:
 @app.command()
 def info(
     path: DataArgument,
+    concept: Annotated[
+        str | None, typer.Argument(metavar="[CONCEPT]", help="The images of this concept, as nd data images.")
+    ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="How many of the most and least frequent.")] = 10,
     max_pixels: MaxPixelsOption = None,
     data_format: FormatOption = None,
     json: JsonOption = False,
 ) -> None:
     """Images, concepts by category, coverage, and the most and least frequent concepts."""
+    if concept is not None:
+        data_images.images(path, concept, max_pixels=max_pixels, json=json)
+        return
     from ndissect.engine.data.info import describe
     from ndissect.engine.demo.named import find_named
     from ndissect.store.concepts import display_name

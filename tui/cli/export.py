@@ -83,6 +83,11 @@ def export(
                     f"a 2017 table holds one layer, {opened.path} has {len(views)}",
                     f"name one: nd export {quoted(names[-1], positional=True)}",
                 )
+            if views[0].descriptions is not None:
+                raise WrongUse(
+                    f"{opened.path} holds descriptions, and no counts for a 2017 table",
+                    "export them with --format json, or --format parquet",
+                )
             text = io.StringIO()
             table2017.write_table(views[0], text)
             _write(to, text.getvalue())
@@ -166,20 +171,28 @@ def _write(to: Path | None, text: str) -> None:
 
 
 def import_table(
-    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="A CSV with the columns of the 2017 results.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE.csv", help="A CSV of the 2017 results, of CLIP-Dissect or of MILAN.")
+    ],
     to: Annotated[Path | None, typer.Option("--output", "-o", help="The store. Default: TABLE.nd.h5 here.")] = None,
-    layer: Annotated[str | None, typer.Option(help="The layer's name. Default: the table file's.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer's name, where the table names none. Default: the table file's.")
+    ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Turn a published 2017 result table into a store. It knows each category's best concept and no images."""
+    """Turn a result table of others into a store, without images.
+
+    A published table of 2017 knows the counts of each category's best concept. Descriptions by CLIP-Dissect or MILAN
+    are labels without counts, and so without an IoU: nd compare tells where they agree with a dissection.
+    """
     from ndissect.store.files import SUFFIX, check_writable
+    from ndissect.store.imported import read_imported
     from ndissect.store.names import quoted, safe_name
-    from ndissect.store.table2017 import read_table
     from ndissect.store.writer import write_store
     from ndissect.tui.cli.output import confirm_replace, emit_line, tell
 
     path = to or Path(safe_name(table.stem, SUFFIX))
-    dissection = read_table(table, layer or table.stem)
+    dissection = read_imported(table, layer)
     check_writable(path, 1 << 20)
     confirm_replace(path, force)
     write_store(path, dissection)

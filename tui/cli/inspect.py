@@ -272,7 +272,8 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         return
     one = unit_json(view, unit)
     about = f"{view.store.path}  {view.name}:{unit}  "
-    about += "dead" if one["dead"] else f"{one['label'] or 'no label'}  IoU {one['iou']:.4f}"
+    known = "no counts" if view.descriptions is not None else f"IoU {one['iou']:.4f}"
+    about += "dead" if one["dead"] else f"{one['label'] or 'no label'}  {known}"
     columns = [
         PrintedColumn("concept"),
         PrintedColumn("category"),
@@ -342,6 +343,9 @@ def concepts(
     table = [
         [c["concept"], c["category"], c["images"], c["detectors"], c["best_unit"], c["iou"], c["iou"]] for c in shown
     ]
+    if any("units" in c for c in shown):  # of descriptions nothing else is known
+        columns = [PrintedColumn("description"), PrintedColumn("units", right=True)]
+        table = [[c["concept"], c["units"]] for c in shown]
     notes = [f"{len(shown)} of {len(rows)} concepts; --limit 0 shows all"] if len(shown) < len(rows) else []
     output.print_table(PrintedTable(columns, table, title=str(opened.path), notes=[*notes, *against]))
 

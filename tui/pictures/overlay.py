@@ -180,15 +180,20 @@ def _check(panel: Panel) -> None:
 def _spotlight(image: Pixels, mask: Mask, line: Colour, dashed: bool) -> Pixels:
     """``image`` (H, W, 3) darkened outside of ``mask`` (H, W), with a line around it."""
     out = np.where(mask[..., None], image, np.rint(image * DIM)).astype(np.uint8)
+    outline(out, mask, line, dashed=dashed)
+    return out
+
+
+def outline(image: Pixels, mask: Mask, line: Colour, *, dashed: bool = False) -> None:
+    """Draw a line around ``mask`` (H, W) into ``image`` (H, W, 3): outside of it, and not along the image's edge."""
     if not mask.any() or mask.all():
-        return out
+        return
     thickness = max(1, round(max(mask.shape) / 240))
     ring = _grow(mask, thickness) & ~mask
-    out[_grow(mask, thickness + 1) & ~mask] = HAIRLINE
+    image[_grow(mask, thickness + 1) & ~mask] = HAIRLINE
     if dashed:
         ring &= _grow(_dashes(mask, DASH * thickness), thickness - 1)
-    out[ring] = line
-    return out
+    image[ring] = line
 
 
 def _grow(mask: Mask, times: int) -> Mask:

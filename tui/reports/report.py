@@ -110,7 +110,7 @@ def facts(store: Store) -> dict[str, str]:
     rows = {
         "Network": [o.network, told("network", "spec"), o.weights and f"weights {o.weights[:16]}"],
         "Data": [o.data, used and f"{used} images", grid, told("imported", "file") and "imported table"],
-        "Protocol": [store.protocol.describe()],
+        "Protocol": [remarks.protocol_line(store.protocol).removeprefix("protocol ")],
         "Evidence": [remarks.evidence_line(store)],
         "Marked": remarks.mark_lines(store.marks),
         "Run": [started, told("run", "device"), told("run", "arithmetic")],

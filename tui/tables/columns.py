@@ -41,7 +41,8 @@ class UnitColumn:
     ``key``: its name in JSON and exports. ``values``: what it is, of N units: (N,) numbers, NaN where unknown; flags;
     texts; of an interval (N, 2) numbers. A bar draws the number that ``values`` gives.
     ``heading``: the title in tables; the key where none is given.
-    ``evidence``: it tells how far the label can be trusted, and is left out where it is known of no unit.
+    ``evidence``: it tells how far the label can be trusted, and is left out where it is known of no unit, but of JSON
+    and exports only where it is ``only_known``.
 
     Filters and orders: ``word`` is their name for it (``iou>0.1``, ``cat:object``, ``--sort iou``), "" where they have
     none. ``falling``: the largest come first when the column is sorted by. ``order``: what the browser sorts by where
@@ -63,6 +64,7 @@ class UnitColumn:
     heading: str | None = None
     where: Medium = _EVERYWHERE
     evidence: bool = False
+    only_known: bool = False
     word: str = ""
     falling: bool = True
     order: Callable[[Units], Values] | None = None
@@ -148,6 +150,10 @@ COLUMNS: tuple[UnitColumn, ...] = (
     ),
     UnitColumn(
         "base_rate", lambda units: units.evidence("base_rate"), where=Medium.EXPORT | Medium.DETAILS, evidence=True
+    ),
+    UnitColumn(
+        "similarity", lambda units: units.evidence("similarity"), evidence=True, only_known=True, word="similarity",
+        text=share, width=10, drop=10, help="how well a description by others fits, by their measure",
     ),
     UnitColumn(
         "heldout_label", lambda units: units.heldout_labels, "text", where=Medium.EXPORT | Medium.DETAILS, evidence=True

@@ -10,12 +10,14 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from ndissect.store.descriptions import NO_PROTOCOL
 from ndissect.store.errors import WrongUse
 from ndissect.store.files import SUFFIX, find_store
 from ndissect.store.names import quoted
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.comparison import Side, different_measures, pair_json, side_json
+from ndissect.tui.tables.label_agreement import RULE, agreement_json
 from ndissect.tui.tables.origin import data_differences, origin, protocol_differences, same_data
 from ndissect.tui.tables.remarks import evidence_line, mark_lines, protocol_line
 
@@ -40,6 +42,8 @@ def compare_stores(
         operands = _open(what, store, stack)
         groups = _groups(operands, layers)
         _refuse_twins(groups)
+        if any(o.store.protocol.name == NO_PROTOCOL.name for o in operands):
+            return _agreement(operands, groups, layers)
         differences = _differences(operands, anyway)
         result = {
             "comparable": not differences,
@@ -56,6 +60,27 @@ def compare_stores(
             "pairs": [pair_json(group[0], side) for group in groups for side in group[1:]],
         }
         return Comparison(result, _about(operands, groups))
+
+
+def _agreement(operands: list[_Operand], groups: list[list[Side]], wanted: Sequence[str]) -> Comparison:
+    """Where labels agree in words: of descriptions there are no counts to compare."""
+    result = {
+        "rule": RULE,
+        "threshold": DETECTOR_IOU,
+        "notes": _agreement_notes(operands, groups, wanted),
+        "agreement": [agreement_json(group[0], side) for group in groups for side in group[1:]],
+    }
+    return Comparison(result, _about(operands, groups))
+
+
+def _agreement_notes(operands: list[_Operand], groups: list[list[Side]], wanted: Sequence[str]) -> list[str]:
+    marked = [replace(mark, layer=side.name) for group in groups for side in group for mark in side.view.marks]
+    notes = mark_lines(marked)
+    for a, b in ((group[0], side) for group in groups for side in group[1:]):
+        if a.view.units != b.view.units:
+            shared = min(a.view.units, b.view.units)
+            notes.append(f"{a.name} has {a.view.units} units, {b.name} {b.view.units}: the first {shared} are compared")
+    return notes + _left_out(operands, groups, wanted)
 
 
 # Which layers of which stores are meant
@@ -221,6 +246,12 @@ def _notes(operands: list[_Operand], groups: list[list[Side]], wanted: Sequence[
             notes.append(f"{side.name}: all units are dead")
     if any(side.resampled is None for group in groups for side in group):
         notes.append("no intervals where a store has no counts by image block: dissect again to have them")
+    return notes + _left_out(operands, groups, wanted)
+
+
+def _left_out(operands: list[_Operand], groups: list[list[Side]], wanted: Sequence[str]) -> list[str]:
+    """The layers that are in one store alone, unless others were asked for."""
+    notes = []
     compared = {(side.store.path, side.view.name) for group in groups for side in group}
     for o in operands:
         left = [name for name in o.store.layer_names if (o.store.path, name) not in compared]

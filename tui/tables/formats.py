@@ -20,6 +20,11 @@ def iou(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
+def with_iou(label: str, value: float) -> str:
+    """A label with its IoU in three decimals; of a description, which has none, the label alone."""
+    return label if math.isnan(value) else f"{label} {value:.3f}"
+
+
 def share(value: float) -> str:
     """A share between 0 and 1 in three decimals."""
     return "-" if math.isnan(value) else f"{value:.3f}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ndissect.store.concepts import report_order
+from ndissect.store.descriptions import NO_PROTOCOL
 from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
 from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import MARKED, Mark
@@ -45,6 +46,8 @@ def few_image_labels(view: LayerView) -> int | None:
 
 def summary_lines(view: LayerView) -> list[str]:
     """A layer's summary in words: detectors, both counts of unique detectors, and what to beware of."""
+    if view.descriptions is not None:
+        return [f"{view.units} units, {int((view.labels[0] >= 0).sum())} of them described", *cautions([view])]
     s = view.summary()
     by = ", ".join(f"{s['by_category'][c]} {c}" for c in report_order(view.store.concepts.categories))
     surviving = "" if s["detectors_q05"] is None else f", {s['detectors_q05']} of them with q < {SIGNIFICANT}"
@@ -105,12 +108,16 @@ def _named(names: Sequence[str]) -> str:
 
 
 def protocol_line(protocol: Protocol) -> str:
-    """The protocol in one line."""
+    """The protocol in one line; of labels that others gave, that there is none."""
+    if protocol.name == NO_PROTOCOL.name:
+        return "the labels are descriptions that others gave"
     return f"protocol {protocol.describe()}"
 
 
 def evidence_line(store: Store) -> str:
     """What labels are held against, in one line: the threshold, the null, the split, the blocks."""
+    if store.protocol.name == NO_PROTOCOL.name:
+        return "no counts: no IoU, no detectors, nothing held out"
     # One run counts all layers: where one has a null, the others need not be looked at.
     pairings = next((n for name in store.layer_names if (n := store.layer(name).pairings)), 0)
     said = [

@@ -76,7 +76,7 @@ def select_units(view: LayerView, wanted: Filter, sort: str = "iou") -> npt.NDAr
     """
     label, value = view.labels
     concepts = view.store.concepts
-    keep = value >= wanted.min_iou
+    keep = value >= wanted.min_iou if wanted.min_iou > 0 else np.ones(len(value), bool)
     if wanted.categories or wanted.concept is not None:
         rows = match_concepts(concepts, wanted.concept, wanted.categories)
         keep &= np.isin(label, rows)

@@ -61,7 +61,7 @@ def unit_arrays(layers: Sequence[LayerView]) -> dict[str, Array]:
     concepts = units.store.concepts
     number = np.append(concepts.number, -1)
     arrays: dict[str, Array] = {}
-    for column in columns_of(Medium.EXPORT):
+    for column in units.told(columns_of(Medium.EXPORT)):
         values = units[column]
         arrays[column.key] = values.objects() if isinstance(values, Texts) else values
     for category in report_order(concepts.categories):

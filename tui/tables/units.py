@@ -103,6 +103,10 @@ class Units:
         """The columns that are seen in ``medium``, without evidence that is known of no unit of the layers."""
         return [column for column in columns_of(medium) if not column.evidence or self.any_known(column)]
 
+    def told(self, columns: Iterable[UnitColumn]) -> list[UnitColumn]:
+        """Those of ``columns`` that a program is told: all but the few that are for stores in which they are known."""
+        return [column for column in columns if not column.only_known or self.any_known(column)]
+
     # Where the values come from
 
     def gather(self, of: Callable[[LayerView], Array], dtype: Any = np.float64) -> Array:
@@ -237,7 +241,7 @@ def _concept_area(view: LayerView) -> Array:
 
 def units_json(units: Units, columns: Sequence[UnitColumn] | None = None) -> list[dict[str, Any]]:
     """The units as ``nd inspect --json`` prints them, or these ``columns``: evidence that is not known is None."""
-    columns = columns_of(Medium.JSON) if columns is None else columns
+    columns = units.told(columns_of(Medium.JSON) if columns is None else columns)
     keys = [column.key for column in columns]
     values = [_or_none(units.listed(column)) if column.evidence else units.listed(column) for column in columns]
     return [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def top_images(view: LayerView, unit: int) -> list[dict[str, Any]]:
 def best_unit(view: LayerView) -> tuple[int | None, str, float]:
     """The unit with the largest IoU, its label and IoU; None where no unit has a label."""
     label, value = view.labels
-    if not len(value) or value.max() <= 0:
+    if not len(value) or not value.max() > 0:
         return None, "", 0.0
     u = int(value.argmax())
     return u, view.store.concepts.label(int(label[u])), float(value[u])
@@ -101,7 +102,7 @@ def concept_detectors(layers: Sequence[LayerView], concepts: int, above: float =
         label, value = view.labels
         units[i] = np.bincount(label[value > above], minlength=concepts)[:concepts]
         known = label >= 0
-        np.maximum.at(iou, label[known], value[known])
+        np.fmax.at(iou, label[known], value[known])
     return ConceptDetectors(units, iou)
 
 
@@ -136,6 +137,8 @@ def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], abov
         return []
     store = layers[0].store
     units = concept_detectors(layers, len(store.concepts), above).units.sum(0)
+    if all(view.descriptions is not None for view in layers):
+        return _described(layers, rows)
     best, images = best_units(layers, len(store.concepts)), store.concept_counts.images.sum(0)
     table = [
         {
@@ -151,13 +154,39 @@ def concept_table(layers: Sequence[LayerView], rows: npt.NDArray[np.int64], abov
     return sorted(table, key=lambda r: (-r["detectors"], -r["iou"], r["concept"]))
 
 
+def _described(layers: Sequence[LayerView], rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """The same of descriptions, of which nothing is counted; with ``units``: how many go by each, most first."""
+    store = layers[0].store
+    nothing = {"images": -1, "detectors": 0, "best_unit": None, "iou": math.nan}
+    units = np.zeros(len(store.concepts), np.int64)
+    for view in layers:
+        label = view.labels[0]
+        units += np.bincount(label[label >= 0], minlength=len(units))
+    table = [
+        {
+            "concept": store.concepts.label(int(c)),
+            "category": store.concepts.category_of(int(c)),
+            **nothing,
+            "units": int(units[c]),
+        }
+        for c in rows
+    ]
+    return sorted(table, key=lambda r: (-r["units"], r["concept"]))
+
+
 def units_of_concept(layers: Sequence[LayerView], row: int) -> list[dict[str, Any]]:
-    """Every unit with an IoU above 0 with concept ``row``, best first, with the label it goes by."""
+    """Every unit with an IoU above 0 with concept ``row``, best first, with the label it goes by.
+
+    Of descriptions that others gave: the units that go by it, their IoU NaN.
+    """
     units: list[dict[str, Any]] = []
     for view in layers:
         label, _ = view.labels
         value = view.concept_ious(row)
-        for u in np.flatnonzero(value > 0):
+        described = view.descriptions is not None
+        if described:
+            value = np.where(label == row, np.nan, 0.0)
+        for u in np.flatnonzero(np.isnan(value) if described else value > 0):
             own = int(label[u])
             name = view.store.concepts.label(own) if own >= 0 else None
             units.append({"layer": view.name, "unit": int(u), "iou": float(value[u]), "label": name})
