@@ -140,7 +140,7 @@ def _named(sets: _Sets, key: str, path: Path) -> tuple[str, ...]:
 
 
 def _no_weights(data: object, path: Path) -> NDError:
-    parts = list(data.values()) if isinstance(data, dict) else [data]
+    parts = list(islice(data.values(), _LOOKED_AT)) if isinstance(data, dict) else [data]
     parts += [inner for part in parts if type(part) is dict for inner in islice(part.values(), _LOOKED_AT)]
     objects = [part for part in parts if isinstance(part, Unread)]
     whole = next((part for part in objects if part.tensors), None) or (data if isinstance(data, Unread) else None)
