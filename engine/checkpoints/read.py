@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,24 @@ def read_checkpoint(path: Path, max_bytes: int | None = None, *, key: str | None
         raise NDError(
             f"cannot read the weights {path}: {error.strerror}", "Check the path given to --weights"
         ) from error
+
+
+def whole_number(path: Path, names: Sequence[str]) -> int | None:
+    """The number that a checkpoint keeps under the first of ``names`` that it has, beside its weights; None for none.
+
+    None too for a file that cannot be read, which whoever wants its weights will be told.
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(64)
+            file.seek(0)
+            if looks_like_safetensors(head):
+                return None
+            data = read_contents(file, head, limit_of(file, path, None)).data
+    except (NDError, OSError):
+        return None
+    held = [data[name] for name in names if name in data] if isinstance(data, dict) else []
+    return next((number for number in held if type(number) is int), None)
 
 
 def _from_safetensors(path: Path, head: bytes, limit: Limit, digest: str, key: str | None) -> Checkpoint:
