@@ -7,6 +7,7 @@ import collections
 import datetime
 import enum
 import io
+import json
 import pathlib
 import pickle
 import zipfile
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ndissect.engine.checkpoints.read import load_state, read_checkpoint
@@ -316,3 +318,51 @@ def test_a_torchscript_archive_and_a_whole_exported_program_are_named(tmp_path: 
     with pytest.raises(NDError, match="a TorchScript archive") as caught:
         load_state(tmp_path / "script.pt")
     assert "torch.jit.load" in caught.value.hint
+
+
+# Several files
+
+
+def sharded(folder: Path, **places: object) -> Path:
+    for number in (1, 2):
+        state = {f"layer{number}.weight": torch.full((2,), float(number)), "x": torch.zeros(1)}
+        save_file(state, folder / f"{number}.safetensors")
+    index = {"layer1.weight": "1.safetensors", "layer2.weight": "2.safetensors"} | places
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return folder / "model.safetensors.index.json"
+
+
+def test_weights_in_several_files_are_read_by_their_index(tmp_path: Path) -> None:
+    read = read_checkpoint(sharded(tmp_path))
+    values = {key: value.tolist() for key, value in read.state.items()}
+    assert values == {"layer1.weight": [1, 1], "layer2.weight": [2, 2]}
+    assert len(read.sha256) == 64
+    with pytest.raises(NDError, match="Is a directory") as caught:
+        load_state(tmp_path)
+    assert "index.json" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ({"a": "../1.safetensors"}, "no name of a file beside it"),
+        ({"a": "/etc/passwd"}, "no name of a file beside it"),
+        ({"a": "model.safetensors.index.json"}, "no name of a file beside it"),
+        ({"a": 3}, "no name of a file beside it"),
+        ({"a": "3.safetensors"}, "1 are not beside it: 3.safetensors"),
+        ({"a": "1.safetensors"}, "lacks weights that model.safetensors.index.json lists: a"),
+    ],
+)
+def test_an_index_that_lists_something_else_is_refused(places: dict[str, object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(NDError, match=r"model\.safetensors\.index\.json") as caught:
+        load_state(sharded(tmp_path, **places))
+    assert said in caught.value.message
+    with pytest.raises(NDError, match="at most 100 B are read"):
+        read_checkpoint(sharded(tmp_path), 100)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "{" * 100_000])
+def test_other_json_is_no_index(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(NDError, match=r"no index of weights|not a checkpoint"):
+        load_state(tmp_path / "a.json")
