@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import json
 import pickle
@@ -249,6 +250,30 @@ def test_any_instructions_make_plain_data_or_an_error(pieces: list[bytes]) -> No
         if isinstance(part, list | tuple | dict) and id(part) not in seen:
             seen.add(id(part))
             waiting += part.values() if isinstance(part, dict) else part
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5), st.binary(max_size=5)
+)
+plain = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(st.one_of(st.text(max_size=4), st.integers(0, 99)), inner, max_size=4),
+        st.dictionaries(st.text(max_size=4), inner, max_size=4).map(collections.OrderedDict),
+        st.binary(max_size=4).map(bytearray),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(plain, st.integers(0, 5), st.binary(max_size=3))
+def test_plain_data_comes_back_as_it_was(value: object, protocol: int, behind: bytes) -> None:
+    file = io.BytesIO(pickle.dumps(value, protocol) + behind)
+    assert read_pickle(file, Limit(Path("w.pt"), 1 << 20))[0] == value
+    assert file.read() == behind
 
 
 def copied(function: bytes, argument: bytes, times: int) -> bytes:

@@ -50,6 +50,7 @@ RANDOM = {"torch": torch.get_rng_state(), "numpy": None}
         ({"net": weights(), "optimizers": {"g": NAMED_OPTIMIZER, "d": OPTIMIZER}}, "net", ()),
         ({"my_own": weights(), "optimizer_states": [OPTIMIZER], "scheduler": {"base_lrs": [1]}}, "my_own", ()),
         ({"model": weights(), "model_ema": None, "loss": torch.tensor(0.5)}, "model", ()),
+        ({"my_own": weights(), "scores": {"accuracy": torch.tensor(0.7)}, "rng": RANDOM}, "my_own", ()),
         ({"module": {"model": weights(), "loss": {"weight": torch.ones(3)}}}, "module.model", ("module.loss",)),
         (weights(), "", ()),
     ],
@@ -311,7 +312,10 @@ def test_a_dictionary_of_numpy_arrays_is_a_state_dict(protocol: int, bare: bool,
         load_state(saved(tmp_path, {"a": np.array(["x"])}))
 
 
-def test_a_torchscript_archive_and_a_whole_exported_program_are_named(tmp_path: Path) -> None:
+def test_a_torchscript_archive_and_the_tar_form_are_named(tmp_path: Path) -> None:
+    (tmp_path / "old.pt").write_bytes(b"sys_info".ljust(512, b"\0"))
+    with pytest.raises(NDError, match=r"tar archive of torch before 0\.2"):
+        load_state(tmp_path / "old.pt")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as packed:
         for name in ("s/data.pkl", "s/constants.pkl", "s/code/x.py"):
             packed.writestr(name, b"\x80\x02}.")

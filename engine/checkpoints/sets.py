@@ -93,15 +93,16 @@ def _may_hold_sets(name: object, value: object) -> bool:
 
 
 def _has_weights(inner: Mapping[object, object], inside: bool) -> bool:
-    """Whether the dictionary has tensors of weights in it; ``inside`` a file by names alone, and not of bytes alone.
+    """Whether the dictionary has tensors of weights in it.
 
-    The state of an optimizer is none, and neither is that of a random generator.
+    ``inside`` a file they are by names alone, and more than bytes (the state of a random generator) and single numbers
+    (losses). The state of an optimizer is none.
     """
     if "param_groups" in inner or (inside and not all(type(name) is str for name in inner)):
         return False
     return any(
         isinstance(value, StoredArray | OddTensor)
-        or (isinstance(value, StoredTensor) and not (inside and value.dtype == torch.uint8))
+        or (isinstance(value, StoredTensor) and not (inside and (value.dtype == torch.uint8 or not value.size)))
         for value in inner.values()
     )
 
