@@ -77,7 +77,7 @@ def test_an_odd_file_as_weights_network_series_or_table(kind: str, tmp_path: Pat
         "net.py": lambda path: load_network(f"{path}:network"),
         "series.csv": lambda path: read_series([str(path)], "demo"),
         "series.json": lambda path: read_series([str(path)], "demo"),
-        "3.pt": lambda path: [load_state(m.weights) for m in read_series([str(path.parent)], "demo")],
+        "3.pt": lambda path: [load_state(m.weights) for m in read_series([str(path.parent)], "demo").members],
         "units.csv": lambda path: read_table(path, "layer"),
     }
     for name, read in readings.items():

@@ -121,7 +121,7 @@ def table(path: Path, text: str) -> Path:
 
 
 def test_checkpoints_are_ordered_by_the_number_in_their_names(folder: Path) -> None:
-    found = read_series([str(folder / "run")], "net.py:network")
+    found = read_series([str(folder / "run")], "net.py:network").members
     assert [(m.name, m.factors) for m in found] == [
         ("step0", {"number": 0.0}),
         ("step5", {"number": 5.0}),
@@ -129,7 +129,9 @@ def test_checkpoints_are_ordered_by_the_number_in_their_names(folder: Path) -> N
         ("step20000", {"number": 20000.0}),
     ]
     assert {m.network for m in found} == {"net.py:network"}
-    assert [m.weights for m in read_series([str(folder / "run" / "step5.pt")], "x")] == [folder / "run" / "step5.pt"]
+    assert [m.weights for m in read_series([str(folder / "run" / "step5.pt")], "x").members] == [
+        folder / "run" / "step5.pt"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_checkpoints_are_ordered_by_the_number_in_their_names(folder: Path) -> N
 def test_the_number_is_the_last_one_that_differs(names: tuple[str, ...], numbers_: list[float], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / f"{name}.pt").touch()
-    assert [m.factors["number"] for m in read_series([str(tmp_path)], "n")] == numbers_
+    assert [m.factors["number"] for m in read_series([str(tmp_path)], "n").members] == numbers_
 
 
 CSV = """name,network,weights,iteration,batch_norm,width
@@ -158,8 +160,8 @@ def test_a_table_says_it_all(tmp_path: Path) -> None:
     (tmp_path / "w.pt").touch()
     path = table(tmp_path / "series.csv", CSV)
     (tmp_path / "other1.pt").touch()
-    found = read_series([str(tmp_path)], "net.py:network")
-    assert found == read_series([str(path)], "net.py:network")
+    found = read_series([str(tmp_path)], "net.py:network").members
+    assert found == read_series([str(path)], "net.py:network").members
     assert found == [
         Member("a", "net.py:one", tmp_path / "w.pt", {"iteration": 0.0, "batch_norm": "yes", "width": 1.0}),
         Member("b", "net.py:network", tmp_path / "w.pt", {"iteration": 16.0, "batch_norm": "no", "width": 1.0}),
@@ -170,12 +172,12 @@ def test_a_table_says_it_all(tmp_path: Path) -> None:
         {"name": "b", "weights": "w.pt", "iteration": 16, "batch_norm": False, "width": 1},
         {"network": "net.py:three", "weights": "w.pt", "iteration": 16, "batch_norm": None, "width": 2},
     ]
-    assert read_series([str(table(tmp_path / "all.json", json.dumps(rows)))], "net.py:network") == found
+    assert read_series([str(table(tmp_path / "all.json", json.dumps(rows)))], "net.py:network").members == found
 
 
 def test_factors_are_chosen_and_narrowed(tmp_path: Path) -> None:
     (tmp_path / "w.pt").touch()
-    found = read_series([str(table(tmp_path / "s.csv", CSV))], "net.py:network")
+    found = read_series([str(table(tmp_path / "s.csv", CSV))], "net.py:network").members
     assert choose(found, None, ()) == ("iteration", found)
     assert choose(found, "width", ["iteration=16"]) == ("width", found[1:])
     assert choose(found, None, ["batch_norm=no", "width=1.0"]) == ("iteration", [found[1]])
@@ -192,7 +194,7 @@ def test_factors_are_chosen_and_narrowed(tmp_path: Path) -> None:
 
 
 def test_networks_are_a_series_by_their_names() -> None:
-    found = read_series(["torchvision:resnet18", "a/b.py:small"])
+    found = read_series(["torchvision:resnet18", "a/b.py:small"]).members
     assert [(m.name, m.network, m.weights) for m in found] == [
         ("torchvision_resnet18", "torchvision:resnet18", None),
         ("a_b.py_small", "a/b.py:small", None),

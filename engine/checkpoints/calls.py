@@ -34,7 +34,7 @@ _MAKERS = frozenset(
      "builtins.getattr", "__builtin__.getattr", "functools.partial"}
 )  # fmt: skip
 # Sizes and places beyond it are none.
-_MOST = 1 << 62
+_MOST, _MOST_AXES = 1 << 62, 64
 # Parts of an argument that are looked at for tensors.
 _LOOKED_AT = 100
 
@@ -45,11 +45,11 @@ def is_harmful(name: str) -> bool:
     return module in _HARMFUL_MODULES or (module in _BUILTINS and last in _HARMFUL_BUILTINS)
 
 
-def call(function: object, args: object) -> object:
+def call(function: object, args: tuple[object, ...]) -> object:
     """What a call of ``function`` with the tuple ``args`` would make, as plain data; ValueError where it is no call."""
     if isinstance(function, Unread):
         return Unread(function.name, function.tensors or holds_tensors(args))
-    if not isinstance(function, Global) or not isinstance(args, tuple):
+    if not isinstance(function, Global):
         raise ValueError("a call of what is no function")
     known = _KNOWN.get(function.name)
     made = known(args) if known is not None else None
@@ -119,7 +119,7 @@ def _is_size(value: object) -> bool:
 
 
 def _sizes(value: object) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or not all(_is_size(n) for n in value):
+    if not isinstance(value, tuple | list) or len(value) > _MOST_AXES or not all(_is_size(n) for n in value):
         raise ValueError("a size that is none")
     return tuple(value)
 
@@ -186,7 +186,9 @@ def _of_class(args: tuple[object, ...]) -> object:
     """A tensor with attributes, or of a class of its own: (function, class, arguments, state)."""
     if len(args) < 3 or not isinstance(args[1], Global):
         return None
-    return call(args[0], args[2]) if args[1].name in _TENSOR_CLASSES else Unread(args[1].name, True)
+    if args[1].name not in _TENSOR_CLASSES or not isinstance(args[2], tuple):
+        return Unread(args[1].name, True)
+    return call(args[0], args[2])
 
 
 def _array_of_bytes(args: tuple[object, ...]) -> object:
@@ -204,34 +206,56 @@ def _encoded(args: tuple[object, ...]) -> object:
     return None
 
 
+def _bytes(args: tuple[object, ...]) -> object:
+    """Bytes that protocol 2 writes as a call: of nothing, or of other bytes."""
+    return b"" if not args else args[0] if isinstance(args[0], bytes) else None
+
+
+def _parts(args: tuple[object, ...]) -> object:
+    """The parts of a set."""
+    return [] if not args else args[0] if isinstance(args[0], list) else None
+
+
 def _odd(kind: str) -> Callable[[tuple[object, ...]], object]:
     return lambda args: OddTensor(kind)
 
 
-_KNOWN: dict[str, Callable[[tuple[object, ...]], object]] = {
-    "collections.OrderedDict": _dictionary,
-    "builtins.dict": _dictionary,
-    "__builtin__.dict": _dictionary,
-    "torch.Size": lambda args: _sizes(args[0]) if args else (),
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_type,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
-    "torch._utils._rebuild_sparse_tensor": _odd("a sparse tensor"),
-    "torch._utils._rebuild_qtensor": _odd("a quantised tensor"),
-    "torch._utils._rebuild_nested_tensor": _odd("a nested tensor"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _odd("a tensor without values (meta)"),
-    "torch.nn.parameter.Parameter": _first,
-    "torch._tensor._rebuild_from_type_v2": _of_class,
-    "_codecs.encode": _encoded,
-    "numpy.dtype": lambda args: NumberType(args[0] if args and isinstance(args[0], str) else ""),
-} | {
-    f"numpy.{core}.{name}": made
-    for core in ("core", "_core")
-    for name, made in (
-        ("multiarray._reconstruct", lambda args: StoredArray()),
-        ("numeric._frombuffer", _array_of_bytes),
-    )
-}
+_KNOWN: dict[str, Callable[[tuple[object, ...]], object]] = (
+    {
+        "collections.OrderedDict": _dictionary,
+        "torch.Size": lambda args: _sizes(args[0]) if args else (),
+        "torch._utils._rebuild_tensor": _tensor,
+        "torch._utils._rebuild_tensor_v2": _tensor,
+        "torch._utils._rebuild_tensor_v3": _tensor_of_type,
+        "torch._utils._rebuild_parameter": _first,
+        "torch._utils._rebuild_parameter_with_state": _first,
+        "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
+        "torch._utils._rebuild_sparse_tensor": _odd("a sparse tensor"),
+        "torch._utils._rebuild_qtensor": _odd("a quantised tensor"),
+        "torch._utils._rebuild_nested_tensor": _odd("a nested tensor"),
+        "torch._utils._rebuild_meta_tensor_no_storage": _odd("a tensor without values (meta)"),
+        "torch.nn.parameter.Parameter": _first,
+        "torch._tensor._rebuild_from_type_v2": _of_class,
+        "_codecs.encode": _encoded,
+        "numpy.dtype": lambda args: NumberType(args[0] if args and isinstance(args[0], str) else ""),
+    }
+    | {
+        f"{module}.{name}": made
+        for module in _BUILTINS
+        for name, made in (
+            ("dict", _dictionary),
+            ("set", _parts),
+            ("frozenset", _parts),
+            ("bytes", _bytes),
+            ("bytearray", _bytes),
+        )
+    }
+    | {
+        f"numpy.{core}.{name}": made
+        for core in ("core", "_core")
+        for name, made in (
+            ("multiarray._reconstruct", lambda args: StoredArray()),
+            ("numeric._frombuffer", _array_of_bytes),
+        )
+    }
+)

@@ -26,6 +26,8 @@ from ndissect.engine.checkpoints.values import StoredNumbers, StoredTensor
 from ndissect.engine.machine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
 
+# With one of these members began a file of torch before 0.2, a tar archive.
+_TAR_MEMBERS = (b"sys_info\0", b"pickle\0", b"tensors\0", b"storages\0")
 # With this number, and that version, a file of torch before 1.6 begins.
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _LONGEST_LIST = 16 << 20
@@ -59,6 +61,11 @@ def read_contents(file: BufferedReader, head: bytes, limit: Limit) -> Contents:
     path = limit.path
     if head.startswith(b"version https://git-lfs"):
         raise NDError(f"{path} is a Git LFS pointer, not the weights themselves", "Fetch them with: git lfs pull")
+    if head.startswith(_TAR_MEMBERS):
+        raise NDError(
+            f"{path} is a tar archive of torch before 0.2, which is not read",
+            "If you trust its source, torch.load it with weights_only=False and torch.save its tensors",
+        )
     if not head.startswith((b"PK", b"\x80")):
         raise NDError(
             f"{path} is not a checkpoint: it begins with {head[:16]!r}",
@@ -88,10 +95,12 @@ def _read_zip(file: BufferedReader, limit: Limit) -> Contents:
         )
     places = {name.removeprefix(folder): _place(file, member) for name, member in members.items()}
     order = places.get("byteorder")
-    swapped = order is not None and _bytes(file, order, limit) != sys.byteorder.encode()
+    written = sys.byteorder if order is None else _bytes(file, order, limit).decode("latin-1")
+    if written not in ("little", "big"):
+        raise Broken("an order of bytes that there is not")
     data, _ = read_pickle(BytesIO(_bytes(file, places["data.pkl"], limit)), limit)
     storages = {name.removeprefix("data/"): place for name, place in places.items() if name.startswith("data/")}
-    return Contents(file, limit, data, storages, swapped)
+    return Contents(file, limit, data, storages, swapped=written != sys.byteorder)
 
 
 def _place(file: BufferedReader, member: zipfile.ZipInfo) -> Place:

@@ -14,8 +14,10 @@ from ndissect.engine.machine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
 from ndissect.store.files import human_bytes
 
+#: The bytes that the weights of a network may take where nobody says more.
+LARGEST = 16 * 10**9
 # Weights hardly shrink, so that what inflates to many times its file is no checkpoint; a small one may hold zeros.
-_LARGEST, _MOST_GROWTH, _GROWTH_ANYWAY = 16 * 10**9, 8, 64 << 20
+_MOST_GROWTH, _GROWTH_ANYWAY = 8, 64 << 20
 #: A byte of a pickle can make an object of so many.
 OBJECT = 64
 # The list of a zip archive's members is read as a whole, as is the header of safetensors.
@@ -44,8 +46,8 @@ class Limit:
 def limit_of(file: BufferedReader, path: Path, given: int | None) -> Limit:
     """The limit for the weights in ``file``: ``given``, else 16 GB and 8 times the file; NDError where that is more."""
     size = os.fstat(file.fileno()).st_size
-    Limit(path, _LARGEST if given is None else given).check(size, "has")
-    return Limit(path, min(_LARGEST, _MOST_GROWTH * size + _GROWTH_ANYWAY) if given is None else given)
+    Limit(path, LARGEST if given is None else given).check(size, "has")
+    return Limit(path, min(LARGEST, _MOST_GROWTH * size + _GROWTH_ANYWAY) if given is None else given)
 
 
 def members_of(file: BufferedReader, limit: Limit) -> list[zipfile.ZipInfo]:

@@ -93,15 +93,16 @@ def _may_hold_sets(name: object, value: object) -> bool:
 
 
 def _has_weights(inner: Mapping[object, object], inside: bool) -> bool:
-    """Whether the dictionary has tensors of weights in it; ``inside`` a file by names alone, and not of bytes alone.
+    """Whether the dictionary has tensors of weights in it.
 
-    The state of an optimizer is none, and neither is that of a random generator.
+    ``inside`` a file they are by names alone, and more than bytes (the state of a random generator) and single numbers
+    (losses). The state of an optimizer is none.
     """
     if "param_groups" in inner or (inside and not all(type(name) is str for name in inner)):
         return False
     return any(
         isinstance(value, StoredArray | OddTensor)
-        or (isinstance(value, StoredTensor) and not (inside and value.dtype == torch.uint8))
+        or (isinstance(value, StoredTensor) and not (inside and (value.dtype == torch.uint8 or not value.size)))
         for value in inner.values()
     )
 
@@ -140,7 +141,7 @@ def _named(sets: _Sets, key: str, path: Path) -> tuple[str, ...]:
 
 
 def _no_weights(data: object, path: Path) -> NDError:
-    parts = list(data.values()) if isinstance(data, dict) else [data]
+    parts = list(islice(data.values(), _LOOKED_AT)) if isinstance(data, dict) else [data]
     parts += [inner for part in parts if type(part) is dict for inner in islice(part.values(), _LOOKED_AT)]
     objects = [part for part in parts if isinstance(part, Unread)]
     whole = next((part for part in objects if part.tensors), None) or (data if isinstance(data, Unread) else None)

@@ -36,12 +36,10 @@ def read_pickle(file: IO[bytes], limit: Limit) -> tuple[object, dict[str, Stored
     ``file`` then stands behind the pickle. Dictionaries are dicts with names or whole numbers as keys, sets are lists,
     and bytearrays bytes. Broken where it is no pickle, CodeInFile where it asks for programs, NDError beyond ``limit``.
     """
-    machine = _Machine()
-    most = limit.bytes // OBJECT
+    machine = _Machine(limit)
     try:
-        for count, (opcode, arg, _) in enumerate(pickletools.genops(cast(Any, _Bounded(file, limit))), 1):
-            if count > most:
-                limit.check(count * OBJECT, "would take in memory more than")
+        for opcode, arg, _ in pickletools.genops(cast(Any, _Bounded(file, limit))):
+            machine.spend(OBJECT)
             machine.do(opcode.name, arg)
         return machine.stack.pop(), machine.storages
     except _BROKEN as error:
@@ -68,9 +66,10 @@ class _Bounded:
 class _Machine:
     """A stack on which a pickle's instructions work, the stacks that wait below its marks, and what it remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Limit) -> None:
         self.stack: list[Any] = []
         self.storages: dict[str, StoredNumbers] = {}
+        self._limit, self._spent = limit, 0
         self._below: list[list[Any]] = []
         self._memory: dict[int, Any] = {}
 
@@ -80,6 +79,21 @@ class _Machine:
             self.stack.append(arg)
         else:
             _INSTRUCTIONS[name](self, arg)
+
+    def spend(self, size: int) -> None:
+        """Count ``size`` bytes of memory; NDError where they have become too many."""
+        self._spent += size
+        if self._spent > self._limit.bytes:
+            self._limit.check(self._spent, "would take in memory more than")
+
+    def call(self, function: Any, args: Any) -> None:
+        """Put on the stack what stands for a call. It may copy its arguments, and the same ones many times."""
+        if not isinstance(args, tuple):
+            raise ValueError("a call without arguments")
+        self.spend(OBJECT * len(args))
+        for arg in args:
+            self.spend(_size(arg))
+        self.stack.append(call(function, args))
 
     def above_mark(self) -> list[Any]:
         """What was put on the stack since the last mark, which is taken off."""
@@ -159,23 +173,26 @@ class _Machine:
 
     def reduce(self, arg: Any) -> None:
         args, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(call(function, args))
+        self.call(function, args)
 
     def new_with_names(self, arg: Any) -> None:
         names, args, made = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self.stack.append(call(made, (*args, *names.values())))
+        self.spend(_size(names) + _size(args))
+        self.call(made, (*args, *names.values()))
 
     def instance(self, arg: str) -> None:
         module, _, name = arg.partition(" ")
         args = self.above_mark()
-        self.stack.append(call(self.name(module, name), tuple(args)))
+        self.call(self.name(module, name), tuple(args))
 
     def object(self, arg: Any) -> None:
         made, *args = self.above_mark()
-        self.stack.append(call(made, tuple(args)))
+        self.call(made, tuple(args))
 
     def build(self, arg: Any) -> None:
         state = self.stack.pop()
+        for part in state if isinstance(state, tuple) and len(state) == 5 else ():
+            self.spend(_size(part))
         set_state(self.stack[-1], state)
 
     def identifier(self, arg: Any) -> None:
@@ -188,6 +205,13 @@ class _Machine:
 
     def no_identifier(self, arg: Any) -> None:
         raise ValueError("an identifier that torch does not write")
+
+
+def _size(value: object) -> int:
+    """The bytes that a copy of ``value`` takes, not of what it holds."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return OBJECT * len(value) if isinstance(value, list | tuple | dict) else 0
 
 
 def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:

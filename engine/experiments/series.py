@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ndissect.engine.experiments.checkpoint_names import SUFFIXES, is_checkpoint, stem_of
+from ndissect.engine.experiments.numbered import Numbered, number_checkpoints
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.regular import other_kind, read_regular
 
-#: The suffixes of checkpoints.
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 #: The tables that a folder may hold.
 TABLES = ("series.csv", "series.json")
-#: The factor of checkpoints: the number in the file's name.
+#: The factor of checkpoints: a number in the file's name.
 NUMBER = "number"
 # File systems take 255 bytes a name, and a store's has more to it.
 _LONGEST_NAME = 150
@@ -45,23 +45,41 @@ class Member:
     factors: Mapping[str, Factor]
 
 
-def read_series(given: Sequence[str], network: str | None = None) -> list[Member]:
+@dataclass(frozen=True)
+class Series:
+    """The networks of a series. ``numbered``: where they are checkpoints with numbers, how these were found."""
+
+    members: list[Member]
+    numbered: Numbered | None = None
+
+
+def read_series(given: Sequence[str], network: str | None = None, factor: str | None = None) -> Series:
     """The networks that ``given`` means: a folder, a table, checkpoints, or networks' specs; at least one.
 
-    ``network``: the spec of those that do not say. WrongUse for an empty folder, a table that cannot be read, files
-    that are not there, names that occur twice, and checkpoints without a network or without a number.
+    ``network``: the spec of those that do not say; ``factor``: what the numbers of checkpoints are. WrongUse for an
+    empty folder, a table that cannot be read, files that are not there, names that occur twice, and checkpoints without
+    a network or of which none has a number.
     """
+    series = _read(given, network, factor)
+    _check(series.members)
+    return series
+
+
+def _read(given: Sequence[str], network: str | None, factor: str | None) -> Series:
     paths = [Path(text).expanduser() for text in given]
     if len(paths) == 1 and os.path.isdir(paths[0]):  # noqa: PTH112 - Path.is_dir raises where a name is too long
-        members = _folder(paths[0], network)
-    elif len(paths) == 1 and paths[0].suffix in (".csv", ".json"):
-        members = _table(paths[0], network)
-    elif all(path.suffix in CHECKPOINTS for path in paths):
-        members = _checkpoints(paths, network)
-    else:
-        if network is not None:
-            raise WrongUse("--network is for checkpoints, and networks are named already", "leave one of them out")
-        members = [Member(_file_name(spec), spec, None, {"network": spec}) for spec in given]
+        return _folder(paths[0], network, factor)
+    if len(paths) == 1 and paths[0].suffix in (".csv", ".json"):
+        return Series(_table(paths[0], network))
+    if all(is_checkpoint(path.name) for path in paths):
+        return _checkpoints(paths, network, factor)
+    if network is not None:
+        raise WrongUse("--network is for checkpoints, and networks are named already", "leave one of them out")
+    return Series([Member(_file_name(spec), spec, None, {"network": spec}) for spec in given])
+
+
+def _check(members: Sequence[Member]) -> None:
+    """WrongUse for too many members, two of one name, and weights that are not there."""
     if len(members) > _MOST:
         raise WrongUse(f"a series of {len(members):,} networks, at most {_MOST:,} are compared", "leave some out")
     twice = next((name for name, count in Counter(member.name for member in members).items() if count > 1), None)
@@ -74,7 +92,6 @@ def read_series(given: Sequence[str], network: str | None = None) -> list[Member
         kind = other_kind(missing[0])
         what = f"{missing[0]} is {kind}, not a regular file" if kind else f"there is no file {missing[0]}"
         raise WrongUse(f"{what}{more}", "weights lie beside the table that names them")
-    return members
 
 
 def choose(members: Sequence[Member], factor: str | None, only: Sequence[str]) -> tuple[str, list[Member]]:
@@ -130,38 +147,27 @@ def _known_factor(name: str, known: list[str]) -> None:
 # Where members come from
 
 
-def _folder(folder: Path, network: str | None) -> list[Member]:
+def _folder(folder: Path, network: str | None, factor: str | None) -> Series:
     for name in TABLES:
         if (folder / name).exists():
-            return _table(folder / name, network)
-    paths = sorted(p for p in folder.iterdir() if p.suffix in CHECKPOINTS and not p.name.startswith("."))
+            return Series(_table(folder / name, network))
+    paths = sorted(p for p in folder.iterdir() if is_checkpoint(p.name) and not p.name.startswith("."))
     if not paths:
         raise WrongUse(
-            f"the folder {folder} holds no checkpoints ({', '.join(CHECKPOINTS)}) and no series.csv",
+            f"the folder {folder} holds no checkpoints ({', '.join(SUFFIXES)}) and no series.csv",
             "name a folder that does, or the networks themselves",
         )
-    return _checkpoints(paths, network)
+    return _checkpoints(paths, network, factor)
 
 
-def _checkpoints(paths: Sequence[Path], network: str | None) -> list[Member]:
+def _checkpoints(paths: Sequence[Path], network: str | None, factor: str | None) -> Series:
     if network is None:
         raise WrongUse(f"{paths[0]} does not say of which network it holds the weights", _NETWORK)
-    numbers = [re.findall(r"\d+(?:\.\d+)?", path.stem) for path in paths]
-    nameless = next((path for path, in_name in zip(paths, numbers, strict=True) if not in_name), None)
-    if nameless is not None:
-        raise WrongUse(
-            f"{nameless} has no number in its name: its place in the series is unknown",
-            "rename it, or write a series.csv beside it with the columns weights and a factor",
-        )
-    # The last number that differs: in resnet18-epoch3.pt, net_5.of_10.pt the others say the same everywhere.
-    least = min(len(in_name) for in_name in numbers)
-    differing = [-k for k in range(1, least + 1) if len({in_name[-k] for in_name in numbers}) > 1]
-    at = differing[0] if differing else -1
+    numbered = number_checkpoints(paths, factor)
     members = [
-        Member(_file_name(path.stem), network, path, {NUMBER: float(in_name[at])})
-        for path, in_name in zip(paths, numbers, strict=True)
+        Member(_file_name(stem_of(path.name)), network, path, {NUMBER: number}) for path, number in numbered.numbers
     ]
-    return sorted(members, key=lambda m: float(m.factors[NUMBER]))
+    return Series(members, numbered)
 
 
 def _table(path: Path, network: str | None) -> list[Member]:
@@ -174,7 +180,7 @@ def _table(path: Path, network: str | None) -> list[Member]:
         if not spec:
             raise WrongUse(f"{path}: row {number} names no network", _NETWORK)
         weights = path.parent / row["weights"] if row.get("weights") else None
-        name = row.get("name") or (weights.stem if weights else spec)
+        name = row.get("name") or (stem_of(weights.name) if weights else spec)
         values: dict[str, Factor] = {
             f: float(row[f]) if numeric[f] else row[f] for f in factors if row.get(f, "") != ""
         }  # fmt: skip

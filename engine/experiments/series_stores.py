@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ndissect.engine.experiments.series import NUMBER, Member, choose, read_series
+from ndissect.engine.experiments.series import Member, choose, read_series
 from ndissect.engine.machine.console import Console, Stopped
 from ndissect.engine.run.data_source import open_named
 from ndissect.engine.run.options import Options
@@ -23,12 +23,15 @@ from ndissect.store.reader import Store
 class SeriesPlan:
     """``members`` of a series, compared by ``factor``, which is shown as ``title``; their stores go to ``folder``.
 
-    ``named``: the folder is the user's choice; a link in the place of any other is not followed.
+    ``axis``: the title of a plot's axis; ``notes``: what the user should know of the members. ``named``: the folder is
+    the user's choice; a link in the place of any other is not followed.
     """
 
     members: Sequence[Member]
     factor: str
     title: str
+    axis: str
+    notes: Sequence[str]
     folder: Path
     named: bool
 
@@ -52,14 +55,11 @@ def plan_series(
     ``only``: ``FACTOR=VALUE`` each; ``folder``: of their stores, by default one here that is named after theirs.
     WrongUse for what cannot be read, and for factors and values that there are not.
     """
-    members = read_series(given, network)
-    by, chosen = choose(members, _known_factor(members, factor), only)
-    return SeriesPlan(chosen, by, factor or by, folder or _default_folder(given), folder is not None)
-
-
-def _known_factor(members: Sequence[Member], factor: str | None) -> str | None:
-    """The factor as the members know it: that of checkpoints is the user's to name."""
-    return NUMBER if factor is not None and all(set(m.factors) == {NUMBER} for m in members) else factor
+    series = read_series(given, network, factor)
+    numbered = series.numbered
+    by, chosen = choose(series.members, factor if numbered is None else None, only)
+    title, axis, notes = (numbered.title, numbered.axis, numbered.notes) if numbered else (by, by, ())
+    return SeriesPlan(chosen, by, title, axis, notes, folder or _default_folder(given), folder is not None)
 
 
 def _default_folder(given: Sequence[str]) -> Path:
@@ -79,6 +79,8 @@ def dissect_series(plan: SeriesPlan, options: Options, console: Console) -> list
     dataset = open_named(options, console)
     for path in plan.paths:
         _refuse_others(path, protocol, dataset.name)
+    for note in plan.notes:
+        console.note(note)
     for done, (member, path) in enumerate(zip(plan.members, plan.paths, strict=True)):
         console.tell(f"{done + 1}/{len(plan.members)} {member.name}")
         partial = options.partial and member.weights is not None

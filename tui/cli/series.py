@@ -33,7 +33,10 @@ def series(
         ),
     ],
     factor: Annotated[
-        str | None, typer.Option(help="What they are compared by. Default: the table's first; a checkpoint's number.")
+        str | None,
+        typer.Option(
+            help="What they are compared by. Default: the table's first; checkpoints: the number after this word."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="FACTOR=VALUE", help="Only networks with this factor; repeatable.")
@@ -75,7 +78,7 @@ def series(
         from ndissect.tui.pictures.series_plot import draw, figure_size
 
         shown = panels(dissected, plan.factor)
-        figures.save(plot, lambda figure: draw(figure, shown, plan.title, header), size=figure_size(shown))
+        figures.save(plot, lambda figure: draw(figure, shown, plan.axis, header), size=figure_size(shown))
     _print(dissected, plan.factor, plan.title, header, json)
 
 
