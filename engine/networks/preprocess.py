@@ -157,7 +157,7 @@ def make_preprocess(
             )
             return plain, (note,)
         return replace(plain, source="options"), ()
-    preset = _from_preset(transform, source)
+    preset = _from_preset(transform, source, size)
     if preset is not None:
         changed = replace(
             preset,
@@ -177,8 +177,11 @@ def make_preprocess(
     return _from_transform(transform, source), ()
 
 
-def _from_preset(transform: object, source: str) -> Preprocess | None:
-    """A preset of torchvision's weights, without its crop, or of a library; None for anything else."""
+def _from_preset(transform: object, source: str, size: tuple[int, int] | None) -> Preprocess | None:
+    """A preset of torchvision's weights, without its crop, or of a library; None for anything else.
+
+    Presets that keep an image's own shape are transforms as any other, unless the user gives a ``size``.
+    """
     if isinstance(transform, Preprocess):
         return transform
     _presets = sys.modules.get("torchvision.transforms._presets")
@@ -194,6 +197,17 @@ def _from_preset(transform: object, source: str) -> Preprocess | None:
             antialias=bool(transform.antialias),
             source=f"{source}, whole image without crop",
         )
+    whole = f"{source}, at the size that is given"
+    if size is not None and isinstance(transform, _presets.SemanticSegmentation):
+        return Preprocess(
+            mean=tuple(map(float, transform.mean)),
+            std=tuple(map(float, transform.std)),
+            interpolation=transform.interpolation.value,
+            antialias=bool(transform.antialias),
+            source=whole,
+        )
+    if size is not None and isinstance(transform, _presets.ObjectDetection):
+        return Preprocess(source=whole)
     if isinstance(transform, _presets.VideoClassification | _presets.OpticalFlow):
         raise NDError(f"{source} takes videos or image pairs; nd dissects networks that take one image", WANTED)
     return None
