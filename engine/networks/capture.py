@@ -73,13 +73,14 @@ class Capture:
         keeps = self._observe is None and self._edit is None
         if keeps:
             # The outermost hook: a pass that the caller starts himself begins anew as well.
-            self._handles.append(self._module.register_forward_pre_hook(self._begin))
+            self._handles.append(nn.Module.register_forward_pre_hook(self._module, self._begin))
         for name, layer in self._layers.items():
             if self._enter is not None:
-                self._handles.append(layer.register_forward_pre_hook(self._entering(name)))
+                self._handles.append(nn.Module.register_forward_pre_hook(layer, self._entering(name)))
             hook = self._keeping(name) if keeps else self._passing(name)
-            # What keeps maps may end the pass from its hook, so that it comes last.
-            self._handles.append(layer.register_forward_hook(hook, prepend=not keeps))
+            # What keeps maps may end the pass from its hook, so that it comes last. Modules of TorchScript hide the
+            # method of their base class, and call hooks all the same where Python calls them.
+            self._handles.append(nn.Module.register_forward_hook(layer, hook, prepend=not keeps))
         return self
 
     def __exit__(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ndissect.engine.networks.capture import Capture, not_a_map
-from ndissect.engine.networks.failures import failure_of_user_code
+from ndissect.engine.networks.first_pass import failure_of_first_pass
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.unwatched import why_not_called
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 _UNTOLD = re.compile(r"(Max|Avg|LP|Adaptive\w*)Pool|Dropout|StochasticDepth|Identity|Flatten")
@@ -83,9 +84,7 @@ def list_layers(network: Network, image_size: tuple[int, int] = (224, 224)) -> l
         s = seen.get(name)
         info = LayerInfo(name, type(module).__name__, 0, None, "", 0, conv=isinstance(module, nn.Conv2d))
         if s is None:
-            holder = isinstance(module, nn.ModuleList | nn.ModuleDict)
-            reason = "holds layers, is not called itself" if holder else "not called in the forward pass"
-            infos.append(replace(info, reason=reason))
+            infos.append(replace(info, reason=why_not_called(name, modules)))
             continue
         info = replace(info, calls=s.calls, order=s.order, units=s.shape[1] if len(s.shape) > 1 else 0)
         if s.reason:
@@ -168,7 +167,7 @@ def _run_once(
         before = seen.get(name)
         seen[name] = _Seen(
             output,
-            version=output._version if isinstance(output, Tensor) else 0,
+            version=output._version if isinstance(output, Tensor) and not output.is_inference() else 0,
             shape=tuple(output.shape) if isinstance(output, Tensor) else (),
             calls=before.calls + 1 if before else 1,
             order=calls,
@@ -186,11 +185,7 @@ def _run_once(
     except NDError:
         raise
     except Exception as error:
-        shape = " x ".join(map(str, x.shape))
-        folder = network.origin.get("file", "").rpartition("/")[0]
-        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW"
-        what = f"the network {network.name} fails on an input of {shape}"
-        raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
+        raise failure_of_first_pass(network, x, error) from error
 
 
 def _units_last(modules: dict[str, nn.Module], seen: dict[str, _Seen]) -> set[tuple[int, ...]]:
