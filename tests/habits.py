@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 
 class Net(nn.Module):
@@ -375,6 +376,14 @@ def two_channels() -> nn.Module:
 
 def rgbd() -> nn.Module:
     return Net(4)
+
+
+def rgbd_with_transform() -> Any:
+    return Net(4), lambda x: torch.cat([x.float() / 255, torch.zeros_like(x[..., :1, :, :], dtype=torch.float32)], -3)
+
+
+def grey_with_transform() -> Any:
+    return Net(1), v2.Compose([v2.Grayscale(), v2.ToDtype(torch.float32, scale=True)])
 
 
 class TwoInputs(Net):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from dissecting import run, write_data
 
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.layers import LayerInfo, list_layers
@@ -80,6 +82,8 @@ def maps_of(network: Network, layer: str) -> torch.Tensor:
         ("of_parameters_alone", "inner"),
         ("reused", "conv"),
         ("grey", "conv"),
+        ("grey_with_transform", "conv"),
+        ("rgbd_with_transform", "conv"),
         ("no_grad_forward", "conv"),
         ("needs_grad", "conv"),
         ("autocast_forward", "conv"),
@@ -133,6 +137,18 @@ def test_is_refused_in_words(factory: str, words: str, hint: str) -> None:
     assert words in error.message
     assert hint in error.hint
     assert "--size" not in error.hint or "size" in factory
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["returns_nothing", "inference_forward", "scripted_child", "compiled_child", "weight_normed", "double", "grey"],
+)
+def test_is_dissected_from_images_to_labels(factory: str, tmp_path: Path) -> None:
+    outcome = run(f"{NETS}:{factory}", write_data(tmp_path / "data"), ["conv"])
+    assert outcome.dissection is not None
+    (layer,) = outcome.dissection.layers
+    assert (layer.name, layer.map_size) == ("conv", (16, 16))
+    assert np.isfinite(layer.best.iou).all()
 
 
 def test_what_runs_inside_of_torchscript_is_listed_as_what_cannot_be_watched() -> None:

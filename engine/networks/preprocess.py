@@ -209,7 +209,10 @@ def _from_preset(transform: object, source: str, size: tuple[int, int] | None) -
     if size is not None and isinstance(transform, _presets.ObjectDetection):
         return Preprocess(source=whole)
     if isinstance(transform, _presets.VideoClassification | _presets.OpticalFlow):
-        raise NDError(f"{source} takes videos or image pairs; nd dissects networks that take one image", WANTED)
+        raise NDError(
+            f"{source} takes videos or image pairs; nd dissects networks that take one image",
+            "Return a module from a factory that makes a video or a pair of one image, and calls it",
+        )
     return None
 
 

@@ -28,44 +28,28 @@ from ndissect.store.reader import Store
 
 # Networks that take images of any size are given small ones; those of a fixed size get theirs.
 SMALL = "64"
+_TORCHVISION = {
+    SMALL: """
+        convnext_tiny deeplabv3_mobilenet_v3_large deeplabv3_resnet50 densenet121 densenet169 efficientnet_b0
+        efficientnet_b1 efficientnet_v2_s fasterrcnn_mobilenet_v3_large_320_fpn fcn_resnet50 googlenet
+        lraspp_mobilenet_v3_large mnasnet0_5 mnasnet1_0 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small
+        quantized_googlenet quantized_mobilenet_v2 quantized_resnet18 quantized_shufflenet_v2_x1_0 regnet_x_400mf
+        regnet_x_800mf regnet_x_1_6gf regnet_y_400mf regnet_y_800mf resnet18 resnet34 resnet50 resnet101
+        resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1
+        ssd300_vgg16 ssdlite320_mobilenet_v3_large swin_t swin_v2_t vgg11 vgg13_bn vgg16 wide_resnet50_2""",
+    "96": "alexnet inception_v3 quantized_inception_v3",
+    "": "maxvit_t r3d_18 vit_b_32",
+}
+_TIMM = {
+    SMALL: "convnext_atto ghostnet_100 mobilenetv4_conv_small regnety_002 resnet10t",
+    "": "coatnet_nano_rw_224 deit_tiny_distilled_patch16_224 levit_128s swin_tiny_patch4_window7_224 "
+    "vit_tiny_patch16_224",
+}
 #: By name the size of the input, "" for the network's own.
-TORCHVISION = {
-    **dict.fromkeys(["alexnet", "inception_v3", "quantized_inception_v3"], "96"),
-    **dict.fromkeys(
-        [
-            *("convnext_tiny", "densenet121", "densenet161", "efficientnet_b0", "efficientnet_v2_s"),
-            *("googlenet", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
-            *("regnet_x_400mf", "regnet_x_1_6gf", "regnet_y_400mf", "regnet_y_800mf", "resnet18"),
-            *(
-                "resnet50",
-                "resnet101",
-                "resnext50_32x4d",
-                "wide_resnet50_2",
-                "shufflenet_v2_x0_5",
-                "shufflenet_v2_x2_0",
-            ),
-            *("squeezenet1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg13_bn", "vgg16"),
-            *("quantized_googlenet", "quantized_mobilenet_v2", "quantized_resnet18", "quantized_shufflenet_v2_x1_0"),
-            *("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large"),
-            *("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn"),
-            *("maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"),
-        ],
-        SMALL,
-    ),
-    **dict.fromkeys(["vit_b_32", "maxvit_t", "r3d_18", "raft_small"], ""),
-}
-TIMM = {
-    **dict.fromkeys(["resnet10t", "convnext_atto", "mobilenetv4_conv_small", "ghostnet_100", "regnety_002"], SMALL),
-    **dict.fromkeys(
-        [
-            *("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"),
-            *("levit_128s", "coatnet_nano_rw_224"),
-        ],
-        "",
-    ),
-}
+TORCHVISION = {name: size for size, names in _TORCHVISION.items() for name in names.split()}
+TIMM = {name: size for size, names in _TIMM.items() for name in names.split()}
 #: Networks that are refused, and a word of the right reason.
-REFUSED = {"torchvision:r3d_18@none": "videos", "torchvision:raft_small@none": "image pairs"}
+REFUSED = {"torchvision:r3d_18@none": "videos"}
 
 
 @dataclass(frozen=True)
