@@ -139,7 +139,7 @@ class Net(nn.Module):
     with pytest.raises(NDError) as caught:
         list_layers(load_network(f"{tmp_path}/net.py:Net"), (32, 40))
     assert "1 x 3 x 32 x 40" in caught.value.message and "net.py, line 5" in caught.value.message
-    assert "--size" in caught.value.hint
+    assert "wrap it" in caught.value.hint
 
 
 # ---- patterns

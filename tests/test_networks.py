@@ -217,6 +217,10 @@ def test_wrong_specs_are_told_apart(tmp_path, monkeypatch):
     assert error.hint == "Nearest: net. It defines: net, Other"
     assert "Did you mean timm:hf-hub:timm/resnet18.a1_in1k?" in fails("hf-hub:timm/resnet18.a1_in1k", WrongUse).hint
     assert "is a folder" in fails(str(tmp_path), WrongUse).message
+    write(tmp_path / "pointer.py", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "git lfs pull" in fails("pointer.py:net").hint
+    write(tmp_path / "w.pth", "")
+    assert "--weights FILE" in fails("w.pth:net", WrongUse).hint
     write(tmp_path / "saved" / "config.json", "{}")
     assert "hf:saved" in fails("saved", WrongUse).hint
     assert "--weights" in fails("small.py:net", WrongUse, partial=True).hint

@@ -100,6 +100,40 @@ def test_segmentation_presets_show_the_whole_image_as_they_are():
     assert made(preset).apply(images(1)).shape == (1, 3, 520, 520)
 
 
+def test_segmentation_presets_take_another_size():
+    preset = models.segmentation.FCN_ResNet50_Weights.DEFAULT.transforms()
+    preprocess = made(preset, size=(64, 96))
+    assert (preprocess.size, preprocess.mean, preprocess.std) == ((64, 96), MEAN, STD)
+    assert preprocess.apply(images(1)).shape == (1, 3, 64, 96)
+
+
+def test_blue_comes_first_where_that_is_asked_for():
+    x = images(1, (32, 32))
+    assert torch.equal(made(None, bgr=True).apply(x), made(None).apply(x).flip(1))
+    turned = made(models.ResNet18_Weights.DEFAULT.transforms(), bgr=True)
+    assert torch.equal(turned.apply(x), made(models.ResNet18_Weights.DEFAULT.transforms()).apply(x).flip(1))
+    assert turned.describe()["channels"] == "blue, green, red"
+    with pytest.raises(WrongUse, match="its own transform"):
+        made(lambda x: x / 255, bgr=True)
+
+
+def test_one_channel_is_the_luminance():
+    x = images(1, (32, 32))
+    grey = made(None, channels=1, mean=(0.5,), std=(0.25,))
+    expected = v2.functional.rgb_to_grayscale(x.float() / 255)
+    assert torch.allclose(grey.apply(x), (expected - 0.5) / 0.25, atol=1e-5)
+    assert grey.describe()["channels"] == "luminance"
+
+
+def test_a_mean_is_of_as_many_channels_as_the_network_takes():
+    for options in ({"mean": (0.5, 0.5)}, {"std": (1.0, 1.0, 1.0, 1.0)}, {"channels": 1, "mean": MEAN}):
+        with pytest.raises(WrongUse, match=r"takes . channel"):
+            made(None, **options)
+    assert torch.allclose(made(None, mean=(0.5,)).apply(images(1)), images(1) / 255 - 0.5, atol=1e-6)
+    with pytest.raises(NDError, match="takes 4 channels"):
+        made(Preprocess(channels=4))
+
+
 def test_video_presets_are_refused():
     assert "videos" in refused(models.video.R3D_18_Weights.DEFAULT.transforms()).message
 

@@ -77,15 +77,16 @@ class Capture:
 
     def __enter__(self) -> Self:
         keeps = self._observe is None and self._edit is None
-        # The outermost hook: a pass that the caller starts himself begins anew as well.
-        self._handles.append(self._module.register_forward_pre_hook(self._begin))
+        # The outermost hook: a pass that the caller starts himself begins anew as well. Modules of TorchScript hide the
+        # methods of their base class, and call hooks all the same where Python calls them.
+        self._handles.append(nn.Module.register_forward_pre_hook(self._module, self._begin))
         for name, tap in self._taps.items():
             layer = self._module.get_submodule(tap.module)
             if self._enter is not None:
-                self._handles.append(layer.register_forward_pre_hook(self._entering(name)))
+                self._handles.append(nn.Module.register_forward_pre_hook(layer, self._entering(name)))
             hook = self._keeping(name, tap) if keeps else self._passing(name, tap)
             # What keeps maps may end the pass from its hook, so that it comes last.
-            self._handles.append(layer.register_forward_hook(hook, prepend=not keeps))
+            self._handles.append(nn.Module.register_forward_hook(layer, hook, prepend=not keeps))
         return self
 
     def __exit__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -13,6 +13,7 @@ from torch import nn
 from ndissect.engine.networks import FACTORY_SEED
 from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.isolate import Scope
+from ndissect.engine.networks.readiness import exported
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 _TAKES = "A factory takes no arguments and returns a torch.nn.Module, or (module, transform)"
@@ -39,14 +40,22 @@ def call_factory(module: ModuleType, factory: str, where: str, scope: Scope) -> 
     transform = None
     if isinstance(made, tuple | list) and len(made) == 2:
         made, transform = made
+    if type(made).__name__ == "ExportedProgram":
+        raise exported(what)
     if not isinstance(made, nn.Module):
-        raise NDError(f"{what} returned {_kind(made)} where a network was expected", _TAKES)
+        weights = isinstance(made, Mapping) and any(isinstance(value, torch.Tensor) for value in made.values())
+        hint = "These are weights: build the network that they belong to, and load them into it" if weights else _TAKES
+        raise NDError(f"{what} returned {_kind(made)} where a network was expected", hint)
     return made, transform
 
 
 @contextmanager
 def users_code(scope: Scope, what: str) -> Iterator[None]:
-    """While code of the network's own runs: an error in it becomes an NDError that begins with ``what``."""
+    """While code of the network's own runs: an error in it becomes an NDError that begins with ``what``.
+
+    What it sets for all of torch, the dtype and the device of new tensors, holds for its own code alone.
+    """
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     try:
         with scope.running():
             yield
@@ -54,6 +63,11 @@ def users_code(scope: Scope, what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise failure_of_user_code(what, error, scope.path, clean=scope.public_name) from error
+    finally:
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None)
 
 
 def _run(factory: Callable[[], object], what: str, scope: Scope) -> object:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ndissect.store.errors import NDError
 
+#: What torch says where a GPU is asked for and there is none.
+NO_GPU = ("NVIDIA driver", "not compiled with CUDA", "No CUDA GPUs", "object on a CUDA device")
 _OURS = Path(__file__).resolve().parents[2]
 
 
@@ -25,6 +27,8 @@ def failure_of_user_code(
             hint = (
                 "Install the missing package in the environment that nd runs in, or start nd in the folder that has it"
             )
+        elif any(words in text for words in NO_GPU):
+            hint = "There is no GPU: build the network on the CPU, torch.load(..., map_location='cpu'); nd moves it"
         else:
             hint = "The error is in the network's own code: run the factory in plain Python to look into it"
     return NDError(f"{what}: {text}{place}", hint)

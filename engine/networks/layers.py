@@ -13,6 +13,7 @@ from ndissect.engine.networks.probe import Output, Seen, probe
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.stages import last_block, stages_of
 from ndissect.engine.networks.taps import Tap
+from ndissect.engine.networks.unwatched import why_not_called
 from ndissect.store.errors import NDError, WrongUse, nearest
 
 _UNTOLD = re.compile(r"(Max|Avg|LP|Adaptive\w*)Pool|Dropout|StochasticDepth|Identity|Flatten")
@@ -94,9 +95,7 @@ def list_layers(
                 same = innermost.get(output.identity, one.name)
                 infos.append(replace(one, same_as=same if same != one.name else ""))
         else:
-            holder = isinstance(module, nn.ModuleList | nn.ModuleDict)
-            reason = "holds layers, is not called itself" if holder else "not called in the forward pass"
-            infos.append(replace(info, reason=reason))
+            infos.append(replace(info, reason=why_not_called(name, modules)))
     return infos
 
 

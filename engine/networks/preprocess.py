@@ -157,7 +157,7 @@ def make_preprocess(
             )
             return plain, (note,)
         return replace(plain, source="options"), ()
-    preset = _from_preset(transform, source, resized=size is not None)
+    preset = _from_preset(transform, source, size)
     if preset is not None:
         changed = replace(
             preset,
@@ -177,10 +177,10 @@ def make_preprocess(
     return _from_transform(transform, source), ()
 
 
-def _from_preset(transform: object, source: str, *, resized: bool) -> Preprocess | None:
+def _from_preset(transform: object, source: str, size: tuple[int, int] | None) -> Preprocess | None:
     """A preset of torchvision's weights, without its crop, or of a library; None for anything else.
 
-    Presets for segmentation, which bring the short side to a size, are left as they are unless ``resized``.
+    Presets that keep an image's own shape are transforms as any other, unless the user gives a ``size``.
     """
     if isinstance(transform, Preprocess):
         return transform
@@ -197,16 +197,22 @@ def _from_preset(transform: object, source: str, *, resized: bool) -> Preprocess
             antialias=bool(transform.antialias),
             source=f"{source}, whole image without crop",
         )
-    if resized and isinstance(transform, _presets.SemanticSegmentation):
+    whole = f"{source}, at the size that is given"
+    if size is not None and isinstance(transform, _presets.SemanticSegmentation):
         return Preprocess(
             mean=tuple(map(float, transform.mean)),
             std=tuple(map(float, transform.std)),
             interpolation=transform.interpolation.value,
             antialias=bool(transform.antialias),
-            source=f"{source}, resized by --size",
+            source=whole,
         )
+    if size is not None and isinstance(transform, _presets.ObjectDetection):
+        return Preprocess(source=whole)
     if isinstance(transform, _presets.VideoClassification | _presets.OpticalFlow):
-        raise NDError(f"{source} takes videos or image pairs; nd dissects networks that take one image", WANTED)
+        raise NDError(
+            f"{source} takes videos or image pairs; nd dissects networks that take one image",
+            "Return a module from a factory that makes a video or a pair of one image, and calls it",
+        )
     return None
 
 

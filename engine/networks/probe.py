@@ -12,7 +12,7 @@ from torch import Tensor
 from ndissect.engine.networks.axes import COLUMNS, ROWS, Axes, Axis, input_axes
 from ndissect.engine.networks.axes_rules import follow_axes
 from ndissect.engine.networks.capture import Capture
-from ndissect.engine.networks.failures import failure_of_user_code
+from ndissect.engine.networks.first_pass import failure_of_first_pass
 from ndissect.engine.networks.map_rules import MapRule
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.taps import Layout, not_a_tensor, shape_text, tensors_inside
@@ -70,11 +70,7 @@ def probe(
     except NDError:
         raise
     except Exception as error:
-        shape = " x ".join(map(str, x.shape))
-        folder = network.origin.get("file", "").rpartition("/")[0]
-        hint = "" if network.preprocess.transform else "If the network wants another size, give it: --size HxW"
-        what = f"the network {network.name} fails on an input of {shape}"
-        raise failure_of_user_code(what, error, [folder] if folder else [], hint) from error
+        raise failure_of_first_pass(network, x, error) from error
 
 
 def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) -> tuple[dict[str, Seen], int]:

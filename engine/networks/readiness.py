@@ -28,11 +28,6 @@ def watchable(module: nn.Module, spec: str) -> nn.Module:
         raise NDError(
             f"{spec} is a TorchScript module, whose layers cannot be watched", "Return the Python module instead"
         )
-    if _is_exported(module):
-        raise NDError(
-            f"{spec} is an exported program, whose layers have become operations that cannot be watched",
-            "Return the Python module that was exported",
-        )
     values = (*module.parameters(), *module.buffers())
     if any(isinstance(v, nn.UninitializedParameter | nn.UninitializedBuffer) for v in values):
         raise NDError(f"{spec} has lazy layers without weights yet", "Run the network once on an image in the factory")
@@ -44,17 +39,18 @@ def watchable(module: nn.Module, spec: str) -> nn.Module:
     return module
 
 
-def _is_exported(module: nn.Module) -> bool:
-    """Whether ``module`` is what ``torch.export`` gives: a graph of operations, which calls no layers."""
-    if not isinstance(module, fx.GraphModule):
-        return False
-    return not any(node.op == "call_module" for node in module.graph.nodes)
+def exported(what: str) -> NDError:
+    """The error for a network that ``torch.export`` made a graph of operations of."""
+    return NDError(
+        f"{what} is an exported program, whose layers have become operations that cannot be watched",
+        "Return the Python module that was exported",
+    )
 
 
 def set_to_run(module: nn.Module, spec: str) -> list[str]:
     """Puts ``module`` into eval mode and float32, without gradients and compiler; what the user should be told of that.
 
-    NDError where the network's own code fails on the way.
+    NDError for an exported program, which has no modes, and where the network's own code fails on the way.
     """
     notes = []
     _own_values(module)
@@ -67,6 +63,8 @@ def set_to_run(module: nn.Module, spec: str) -> list[str]:
         module.eval()  # of which some return nothing
         nn.Module.requires_grad_(module, False)
     except Exception as error:
+        if isinstance(module, fx.GraphModule):  # of torch.export
+            raise exported(spec) from error
         raise failure_of_user_code(f"{spec} cannot be put into eval mode", error, []) from error
     _without_compiling()
     return notes
