@@ -24,25 +24,30 @@ def stages_of(infos: Sequence[LayerInfo]) -> list[str]:
     return []
 
 
-def last_block(infos: Sequence[LayerInfo]) -> str:
-    """The last of the outermost row of blocks that have tokens, or their units last; "" where there is none."""
+def last_blocks(infos: Sequence[LayerInfo], behind: int = -1) -> list[str]:
+    """The last of each outermost row of blocks that have tokens, or their units last; [] where there is none.
+
+    ``behind``: blocks are sought behind the layer of this order.
+    """
     rows = _rows(infos)
-    for prefix in _outermost_first(rows):
-        blocks = list(rows[prefix].values())
-        if len(blocks) > 1 and _alike(blocks) and all(b.made_by for b in blocks):
-            return max(blocks, key=lambda i: i.order).name
-    return ""
+    last = {}
+    for prefix, row in rows.items():
+        blocks = list(row.values())
+        if len(blocks) > 1 and _alike(blocks) and all(b.made_by and b.order > behind for b in blocks):
+            last[prefix] = max(blocks, key=lambda i: i.order)
+    outermost = min((prefix.count(".") for prefix in last), default=0)
+    return [block.name for prefix, block in last.items() if prefix.count(".") == outermost]
 
 
 def _rows(infos: Sequence[LayerInfo]) -> dict[str, dict[str, LayerInfo]]:
     """By what comes before their numbers, the layers with maps that hold other layers, by their modules.
 
-    A block that returns its maps as the first of several things counts by these.
+    A block that returns several things counts by the first of them that is a map.
     """
     holders = {i.name.rpartition(".")[0] for i in infos}
     rows: dict[str, dict[str, LayerInfo]] = {}
     for info in infos:
-        if not info.spatial or "@" in info.name or info.tap is None or info.tap.path not in ((), ("0",)):
+        if not info.spatial or "@" in info.name or info.tap is None or len(info.tap.path) > 1:
             continue
         numbered = re.fullmatch(r"(.*?)\d+", info.tap.module)
         if numbered and info.tap.module in holders:
