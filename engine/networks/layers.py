@@ -190,7 +190,8 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
     if all_convs:
         convs = [i.name for i in infos if i.conv and i.spatial and "@" not in i.name]
         if not convs:
-            raise WrongUse("the network has no convolution whose output is a map", _instead(infos))
+            why = next((f": {i.name} is {i.reason}" for i in infos if i.conv and i.reason.startswith("not a map")), "")
+            raise WrongUse(f"the network has no convolution whose output is a map{why}", _instead(infos))
         chosen.update(convs)
     return [name for name in names if name in chosen]
 
