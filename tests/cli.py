@@ -56,7 +56,10 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """Layers: units (tree, wheel, red, and a dead one), deep.pool (the same, coarser), pooled (one value an image), unused (no map)."""
+    """Layers: units (tree, wheel, red, and a dead one), deep.pool (the same, coarser), pooled (one value an image).
+
+    unused is none.
+    """
 
     def __init__(self):
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cli
 import numpy as np
 import pytest
 import torch
@@ -16,16 +17,26 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.geometry.extents import trace_extents
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.capture import Capture
-from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
+from ndissect.engine.networks.layers import (
+    LayerInfo,
+    default_layers,
+    list_layers,
+    maps_made,
+    match_layers,
+    taken_unasked,
+    taps_of,
+)
 from ndissect.engine.networks.map_rules import read_rule
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.engine.networks.taps import Layout, Tap
 from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.preparation import choose_layers
+from ndissect.engine.run.provenance import identity
 from ndissect.engine.run.settings import Outcome, Settings
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.protocol import make_protocol
+from ndissect.store.reader import Store
 from ndissect.store.scores import label_units
 
 
@@ -307,3 +318,49 @@ def test_values_of_planted_layouts_are_those_of_the_patch_embedding(file: str) -
             capture.run(x)
             expected = network.module.embed(x)[:, : capture["layer"].shape[1]]
             np.testing.assert_allclose(capture["layer"].numpy(), expected.detach().numpy(), atol=1e-3)
+
+
+def test_a_store_says_how_maps_were_made_and_a_run_tells_which_layers_it_took(tmp_path: Path) -> None:
+    write_token_networks(tmp_path)
+    write_token_data(tmp_path / "data")
+    args = ("-d", "data", "--quantile", "1/3", "--min-images", "1", "--null", "0")
+    done = cli.nd("dissect", "tokens.py:blocks", *args, "-o", "a.nd.h5", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no layer was named: blocks.1 is taken, the last block" in done.stderr
+    rule = ("-l", "layer", "--map", "tokens[1:] -> 8x8")
+    assert cli.nd("dissect", "tokens.py:hidden", *rule, *args, "-o", "b.nd.h5", folder=tmp_path).returncode == 0
+    for name, made in (("a", {"blocks.1": "tokens[1:] -> 8x8"}), ("b", {"layer": "tokens[1:] -> 8x8"})):
+        with Store(tmp_path / f"{name}.nd.h5") as store:
+            assert store.provenance["network"]["maps"] == made
+
+
+def test_runs_whose_maps_are_made_otherwise_are_not_the_same(file: str, square: Path) -> None:
+    network, dataset = load_network(f"{file}:hidden"), open_dataset(square)
+    seen = []
+    for rule in ("tokens[1:] -> 8x8", "tokens[:-1] -> 8x8", f"{file}:a_map"):
+        infos = choose_layers(Options(layers=("layer",), map=rule), network, dataset)
+        made = maps_made(infos)
+        seen.append(identity(network, dataset, ["layer"], make_protocol("netdissect"), Settings(), made))
+    assert seen[0] != seen[1] != seen[2] != seen[0]
+
+
+def test_stages_and_last_blocks_are_taken_unasked(file: str) -> None:
+    class Stage(nn.Sequential):
+        def __init__(self, inside: int, outside: int) -> None:
+            super().__init__(nn.Conv2d(inside, outside, 2, 2), nn.Sequential(Block(outside), Block(outside)))
+
+    class Block(nn.Module):
+        def __init__(self, units: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(units, units, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.conv(x)
+
+    hierarchy = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Sequential(Stage(4, 4), Stage(4, 8), Stage(8, 16)))
+    assert taken_unasked(list_layers(network_of(hierarchy), (32, 32))) == (
+        ["1.0", "1.1", "1.2"],
+        "the stages of the network",
+    )
+    plain = list_layers(load_network(f"{file}:blocks"), (32, 32))
+    assert taken_unasked(plain) == (["blocks.1"], "the last block")
