@@ -56,7 +56,10 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """Layers: units (tree, wheel, red, and a dead one), deep.pool (the same, coarser), pooled (no map)."""
+    """Layers: units (tree, wheel, red, and a dead one), deep.pool (the same, coarser), pooled (one value an image).
+
+    unused is none.
+    """
 
     def __init__(self):
         super().__init__()
@@ -64,6 +67,7 @@ class Net(nn.Module):
         self.deep = nn.Sequential()
         self.deep.add_module("pool", nn.MaxPool2d(4))
         self.pooled = nn.AdaptiveAvgPool2d(1)
+        self.unused = nn.Identity()
         self.scores = nn.Linear(4, 2)
 
     def forward(self, x):

@@ -35,7 +35,7 @@ class Evil:
 
 WRONG = {
     "unknown layer": (("-l", "deep.pol"), 2, ("no layer 'deep.pol'", "deep.pool")),
-    "a layer that is no map": (("-l", "pooled"), 2, ("pooled (AdaptiveAvgPool2d) cannot be dissected", "units")),
+    "a layer that is no map": (("-l", "unused"), 2, ("unused (Identity) cannot be dissected", "units")),
     "text as weights": (("--weights", "text.pt"), 1, ("text.pt is not a checkpoint", ".safetensors")),
     "code as weights": (("--weights", "evil.pt"), 1, ("evil.pt holds more than tensors", "could run code")),
     "a deviation of nothing": (("--std", "0.2,0,0.2"), 2, ("--std '0.2,0,0.2'", "above 0")),

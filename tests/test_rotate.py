@@ -463,7 +463,7 @@ def test_table_plot_and_csv_are_of_the_same_numbers(place: Path) -> None:
 
 MISTAKES = {
     "an unknown layer": (("-l", "unit"), 2, "no layer 'unit'"),
-    "a layer without maps": (("-l", "pooled"), 2, "pooled (AdaptiveAvgPool2d) cannot be dissected"),
+    "a layer without maps": (("-l", "unused"), 2, "unused (Identity) cannot be dissected"),
     "several layers": (("-l", "**"), 2, "one layer is rotated"),
     "an alpha beyond 1": (("--alphas", "0,1.5"), 2, "1.5 is not in [0, 1]"),
     "an alpha below 0": (("--alphas=-0.5:1:0.5",), 2, "-0.5 is not in [0, 1]"),

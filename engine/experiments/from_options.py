@@ -46,7 +46,7 @@ def sweep_quantiles(options: Options, quantiles: Sequence[Fraction], console: Co
     dataset, device = open_named(options, console), choose_device(options.device)
     settings = make_settings(options, device, console)
     network = load()
-    layers = choose_layers(options, network, dataset)
+    layers = choose_layers(options, network, dataset, console.tell)
     _note(network, console)
     what = f"{network.spec} on {dataset.name}: {len(dataset)} images"
     console.tell(f"{what}, {describe_layers(layers)}, {len(quantiles)} quantiles, on {device}")

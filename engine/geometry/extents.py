@@ -117,8 +117,11 @@ def _of_line(line: Factor | None, extents: Tracer[Extents]) -> Extent | str:
     if isinstance(shown, str):
         return shown
     d = line.source[1]
-    e = shown[d]
-    if line.size == tensor.shape[-2 + d] and line.low == 0 and line.high == 1:
+    n = int(tensor.shape[-2 + d])
+    exact = by_windows(shown[d], n)
+    # Patches side by side may leave a rest of the image over, which no token shows.
+    e = exact if shown[d].whole and exact.low >= 0 and exact.high <= exact.size else shown[d]
+    if line.size == n and line.low == 0 and line.high == 1:
         return e
     span = e.high - e.low
     low, high = e.low + line.low * span, e.low + line.high * span

@@ -64,6 +64,15 @@ class Factor:
         low = self.low + start * cell
         return Factor(self.kind, size, 1, size, self.source, low, low + size * step * cell)
 
+    def windows(self, span: int, step: int, padding: int = 0) -> Factor:
+        """Windows of ``span`` samples over it, one every ``step`` samples, with padding at both of its ends."""
+        count = (self.size + 2 * padding - span) // step + 1
+        if not self.whole:
+            return Factor(UNITS, count)
+        cell = (self.high - self.low) / self.size
+        low = self.low + (Fraction(span - step, 2) - padding) * cell
+        return Factor(self.kind, count, 1, count, self.source, low, low + count * step * cell)
+
     def alike(self, other: Factor) -> bool:
         """Whether both go over the same steps, of whichever maps of one size."""
         mine = (self.kind, self.size, self.stride, self.total)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ndissect.engine.networks.axes import COLUMNS, ROWS, Axes, Axis, common, map_axes, reshaped, units
-from ndissect.engine.networks.tracing import Input, bind
+from ndissect.engine.networks.tracing import Input, bind, moved_axes, pair
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,15 @@ def _unknown(call: _Call) -> Axes | None:
 
 
 def _moved(call: _Call) -> Axes | None:
-    """Entries change their places within an axis: those that go over places go over none any more."""
-    _, axes = call.first()
-    return tuple(units(a.size) if a.places else a for a in axes)
+    """Entries change their places within an axis, as images or places of a map: it stands for none of them any more."""
+    x, axes = call.first()
+    dims: Any = range(x.ndim)
+    if call.name == "flip":
+        dims = call.kwargs["dims"] if "dims" in call.kwargs else moved_axes(call.args, x.ndim)
+    elif call.name == "roll":
+        dims = call.argument("dims", 2)
+    moved = {int(d) % x.ndim for d in ([dims] if isinstance(dims, int) else dims)}
+    return tuple(units(a.size) if d in moved else a for d, a in enumerate(axes))
 
 
 def _window(call: _Call) -> Axes | None:
@@ -87,6 +93,26 @@ def _window_in_one_dimension(call: _Call) -> Axes | None:
     _, axes = call.first()
     length = call.out.shape[-1]
     return *axes[:-2], units(call.out.shape[-2]), axes[-1] if axes[-1].size == length else units(length)
+
+
+def _unfold(call: _Call) -> Axes | None:
+    """Windows cut out: of a map, laid out row by row (F.unfold), or along one axis (Tensor.unfold)."""
+    x, axes = call.first()
+    if call.out.ndim == x.ndim + 1:
+        a = bind(("input", "dimension", "size", "step"), call.args, call.kwargs)
+        d, line = int(a["dimension"]) % x.ndim, axes[int(a["dimension"])].line
+        if line is None:
+            return None
+        return *axes[:d], Axis((line.windows(a["size"], a["step"]),)), *axes[d + 1 :], units(a["size"])
+    a = bind(("input", "kernel_size", "dilation", "padding", "stride"), call.args, call.kwargs)
+    sides = []
+    for d in (0, 1):
+        line = axes[d - 2].line
+        if line is None:
+            return None
+        span = pair(a.get("dilation", 1))[d] * (pair(a["kernel_size"])[d] - 1) + 1
+        sides.append(line.windows(span, pair(a.get("stride", 1))[d], pair(a.get("padding", 0))[d]))
+    return axes[0], units(call.out.shape[1]), Axis(tuple(sides))
 
 
 def _pad(call: _Call) -> Axes | None:
@@ -228,6 +254,7 @@ _BY_RULE: dict[Callable[[_Call], Axes | None], str] = {
         adaptive_max_pool2d adaptive_max_pool2d_with_indices interpolate upsample upsample_nearest upsample_bilinear
         pixel_shuffle pixel_unshuffle grid_sample""",
     _window_in_one_dimension: "conv1d conv_transpose1d max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d",
+    _unfold: "unfold",
     _pad: "pad",
     _reshape: "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as ravel",
     _reorder: "transpose swapaxes swapdims permute movedim moveaxis t adjoint get",
@@ -243,6 +270,6 @@ _BY_RULE: dict[Callable[[_Call], Axes | None], str] = {
     _einsum: "einsum",
     _moved: "flip fliplr flipud roll rot90 sort argsort",
     _unknown: """zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_full new_empty
-        new_tensor gather index_select take_along_dim topk scatter scatter_add masked_select nonzero unfold fold""",
+        new_tensor gather index_select take_along_dim topk scatter scatter_add masked_select nonzero fold""",
 }
 _RULES = {name: rule for rule, names in _BY_RULE.items() for name in names.split()}

@@ -11,7 +11,7 @@ from torch import nn
 from ndissect.engine.networks.map_rules import WRITTEN, read_rule
 from ndissect.engine.networks.probe import Output, Seen, probe
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.networks.stages import last_block, stages_of
+from ndissect.engine.networks.stages import last_blocks, stages_of
 from ndissect.engine.networks.taps import Tap
 from ndissect.engine.networks.unwatched import why_not_called
 from ndissect.store.errors import NDError, WrongUse, nearest
@@ -104,6 +104,11 @@ def taps_of(infos: Sequence[LayerInfo]) -> dict[str, Tap]:
     return {info.name: info.tap or Tap(info.name) for info in infos}
 
 
+def maps_made(infos: Sequence[LayerInfo]) -> dict[str, str]:
+    """By name, how maps are made of what the layers return, of those that do not return maps."""
+    return {info.name: info.made_by for info in infos if info.made_by}
+
+
 def _of_module(
     info: LayerInfo, seen: Seen, scores: int, modules: frozenset[str], *, every_call: bool
 ) -> list[tuple[LayerInfo, Output]]:
@@ -184,7 +189,8 @@ def match_layers(patterns: Sequence[str], infos: Sequence[LayerInfo], all_convs:
     if all_convs:
         convs = [i.name for i in infos if i.conv and i.spatial and "@" not in i.name]
         if not convs:
-            raise WrongUse("the network has no convolution whose output is a map", _instead(infos))
+            why = next((f": {i.name} is {i.reason}" for i in infos if i.conv and i.reason.startswith("not a map")), "")
+            raise WrongUse(f"the network has no convolution whose output is a map{why}", _instead(infos))
         chosen.update(convs)
     return [name for name in names if name in chosen]
 
@@ -197,7 +203,7 @@ def default_layers(infos: Sequence[LayerInfo]) -> list[str]:
 def taken_unasked(infos: Sequence[LayerInfo]) -> tuple[list[str], str]:
     """The layers dissected when none is named, and in words which these are.
 
-    The stages of a network that has them (``layer1``, ``layer2``, ...), the last block of a transformer, else the last
+    The last block of a transformer, the stages of a network that has them (``layer1``, ``layer2``, ...), else the last
     of the outermost layers that has at least half as many units as the widest of them. For that, class scores and the
     outputs of pooling, dropout and identity layers do not count; where no outermost layer is left, the layers inside
     them are looked at, and so on. WrongUse where no layer is a map, or where what lies behind the only ones is none.
@@ -207,11 +213,11 @@ def taken_unasked(infos: Sequence[LayerInfo]) -> tuple[list[str], str]:
         what = "the network has no layer whose output is a map of shape (N, units, h, w)"
         raise WrongUse(what, _instead(infos, by_rule=any(_untold(i) for i in infos)))
     stages = [i.name for i in maps if re.fullmatch(r"layer\d+", i.name)] or stages_of(infos)
+    blocks = last_blocks(infos, max((i.order for i in maps if i.name in stages), default=-1))
+    if blocks:
+        return blocks, "the last block" if len(blocks) == 1 else "the last block of each stage"
     if stages:
         return stages, "the stages of the network"
-    block = last_block(infos)
-    if block:
-        return [block], "the last block"
     types = {i.name: i.module_type for i in infos}
     left = [i for i in maps if not i.scores and not _UNTOLD.search(types[i.same_as or i.name])] or maps
     depth = min(i.name.count(".") for i in left)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -101,7 +101,22 @@ def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) ->
             return seen, _scores(module(x))
         with tracer:
             output = module(x)
-    return seen, _scores(output)
+    return _without_tokens_as_rows(seen, tracer), _scores(output)
+
+
+def _without_tokens_as_rows(seen: dict[str, Seen], tracer: Tracer[Axes]) -> dict[str, Seen]:
+    """``seen`` without maps of which nothing is known but that they have as many rows as there are tokens somewhere.
+
+    That is how attention looks, (N, heads, tokens, tokens), where its axes could not be followed.
+    """
+    outputs = [o for s in seen.values() for call in s.calls for o in call.values()]
+    counts = {o.shape[1] for o in outputs if len(o.shape) == 3}
+    for call in (call for s in seen.values() for call in s.calls):
+        for path, o in call.items():
+            unknown = o.layout == Layout() and isinstance(tracer.of(o.value), str)
+            if unknown and o.shape[2] in counts:
+                call[path] = replace(o, layout=f"not a map: {shape_text(o.shape)}, whose rows seem to be tokens")
+    return seen
 
 
 def _judge(value: Any, tracer: Tracer[Axes] | None, images: int, rule: MapRule | None, name: str) -> Layout | str:

@@ -14,51 +14,53 @@ if TYPE_CHECKING:
     from ndissect.engine.networks.layers import LayerInfo
 
 
+#: By what comes before their numbers, the modules with maps that hold other modules, with all that each returns.
+_Rows = dict[str, dict[str, list["LayerInfo"]]]
+
+
 def stages_of(infos: Sequence[LayerInfo]) -> list[str]:
     """The outermost row of stages whose maps are of several sizes; [] where there is none."""
     rows = _rows(infos)
-    for prefix in _outermost_first(rows):
-        stages = [i for i in rows[prefix].values() if _is_stage(i, rows)]
+    for prefix in sorted(rows, key=lambda p: p.count(".")):
+        stages = [stage for layers in rows[prefix].values() if (stage := _stage_in(layers, rows))]
         if len({i.map_size for i in stages}) > 1:
             return [i.name for i in stages]
     return []
 
 
-def last_block(infos: Sequence[LayerInfo]) -> str:
-    """The last of the outermost row of blocks that have tokens, or their units last; "" where there is none."""
-    rows = _rows(infos)
-    for prefix in _outermost_first(rows):
-        blocks = list(rows[prefix].values())
-        if len(blocks) > 1 and _alike(blocks) and all(b.made_by for b in blocks):
-            return max(blocks, key=lambda i: i.order).name
-    return ""
+def last_blocks(infos: Sequence[LayerInfo], behind: int = -1) -> list[str]:
+    """The last of each outermost row of blocks that have tokens, or their units last; [] where there is none.
 
-
-def _rows(infos: Sequence[LayerInfo]) -> dict[str, dict[str, LayerInfo]]:
-    """By what comes before their numbers, the layers with maps that hold other layers, by their modules.
-
-    A block that returns its maps as the first of several things counts by these.
+    ``behind``: blocks are sought behind the layer of this order.
     """
+    last = {}
+    for prefix, row in _rows(infos).items():
+        blocks = [layers[0] for layers in row.values()]
+        if len(blocks) > 1 and _alike(blocks) and all(b.made_by and b.order > behind for b in blocks):
+            last[prefix] = max(blocks, key=lambda i: i.order)
+    outermost = min((prefix.count(".") for prefix in last), default=0)
+    return [block.name for prefix, block in last.items() if prefix.count(".") == outermost]
+
+
+def _rows(infos: Sequence[LayerInfo]) -> _Rows:
     holders = {i.name.rpartition(".")[0] for i in infos}
-    rows: dict[str, dict[str, LayerInfo]] = {}
+    rows: _Rows = {}
     for info in infos:
-        if not info.spatial or "@" in info.name or info.tap is None or info.tap.path not in ((), ("0",)):
+        if not info.spatial or "@" in info.name or info.tap is None or len(info.tap.path) > 1:
             continue
         numbered = re.fullmatch(r"(.*?)\d+", info.tap.module)
         if numbered and info.tap.module in holders:
-            rows.setdefault(numbered[1], {}).setdefault(info.tap.module, info)
+            rows.setdefault(numbered[1], {}).setdefault(info.tap.module, []).append(info)
     return rows
 
 
-def _outermost_first(rows: dict[str, dict[str, LayerInfo]]) -> list[str]:
-    return sorted(rows, key=lambda prefix: prefix.count("."))
-
-
-def _is_stage(layer: LayerInfo, rows: dict[str, dict[str, LayerInfo]]) -> bool:
-    """Whether it holds blocks with maps like its own: its children, or those of one of its children."""
-    assert layer.tap is not None
-    inside = [p for p in rows if re.fullmatch(rf"{re.escape(layer.tap.module)}\.([^.]*\.)?[^.]*", p)]
-    return any(_alike([layer, *rows[prefix].values()]) for prefix in inside)
+def _stage_in(layers: Sequence[LayerInfo], rows: _Rows) -> LayerInfo | None:
+    """What a module returns, if it holds blocks with maps like that: its children, or those of one of its children."""
+    tap = layers[0].tap
+    assert tap is not None
+    inside = [p for p in rows if re.fullmatch(rf"{re.escape(tap.module)}\.([^.]*\.)?[^.]*", p)]
+    blocks = [[inner[0] for inner in rows[prefix].values()] for prefix in inside]
+    return next((i for i in layers if any(_alike([i, *row]) for row in blocks)), None)
 
 
 def _alike(layers: Sequence[LayerInfo]) -> bool:

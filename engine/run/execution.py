@@ -19,7 +19,7 @@ from ndissect.engine.machine.device import choose_device
 from ndissect.engine.machine.memory import high_water
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import Ranks, join
-from ndissect.engine.networks.layers import LayerInfo
+from ndissect.engine.networks.layers import LayerInfo, maps_made
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.decoding import can_decode
 from ndissect.engine.run.dissect import dissect, gather_part
@@ -65,7 +65,7 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
             return request.already(there)
         if first:
             request.confirm_output()
-    layers = choose_layers(options, network, dataset)
+    layers = choose_layers(options, network, dataset, console.tell if first else None)
     path = request.output or Path(_store_name(network, dataset))
     needed = _check_output(request, path, layers, dataset, first=first)
     if first:
@@ -75,7 +75,8 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
         shared = f", {ranks.size} processes" if ranks.size > 1 else ""
         console.tell(f"{network.spec} on {dataset.name}: {what}{shared}{f', shard {shard}' if shard else ''}")
     settings, drift = _settled(request, network, dataset, layers, make_settings(options, device, console, ranks), ranks)
-    key = identity(network, dataset, [layer.name for layer in layers], request.protocol, settings)
+    names = [layer.name for layer in layers]
+    key = identity(network, dataset, names, request.protocol, settings, maps_made(layers))
     key |= {"processes": ranks.size} | ({"shard": str(shard)} if shard else {})
     with _saving(request, path, key, needed, ranks, shard) as saved:
         execution = Execution(
@@ -277,7 +278,7 @@ class Execution:
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         """Where the numbers come from."""
         record = provenance(
-            self.network, self.dataset, outcome, self.settings, self.console.command, self.request.started
+            self.network, self.dataset, self.layers, outcome, self.settings, self.console.command, self.request.started
         )
         record["run"] |= {"elapsed": round(outcome.before + time.time() - self.request.started, 3)}
         record["run"] |= {"processes": self.ranks.size, "drift": [d.to_json() for d in self.drift]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -10,7 +10,7 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.memory import budget
 from ndissect.engine.machine.ranks import ALONE, Ranks
-from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers
+from ndissect.engine.networks.layers import LayerInfo, list_layers, match_layers, taken_unasked
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.data_source import image_size
 from ndissect.engine.run.options import Options
@@ -42,11 +42,20 @@ def _decoder(name: str, device: torch.device) -> torch.device | None:
     return device if name == "gpu" else None
 
 
-def choose_layers(options: Options, network: Network, dataset: ConceptDataset) -> list[LayerInfo]:
-    """The layers that are asked for, or those that are taken unasked; WrongUse for a pattern that matches none."""
+def choose_layers(
+    options: Options, network: Network, dataset: ConceptDataset, tell: Callable[[str], None] | None = None
+) -> list[LayerInfo]:
+    """The layers that are asked for, or those that are taken unasked, which ``tell`` is told.
+
+    WrongUse for a pattern that matches none.
+    """
     infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=options.layers)
-    named = options.layers or options.all_convs
-    names = match_layers(options.layers, infos, options.all_convs) if named else default_layers(infos)
+    if options.layers or options.all_convs:
+        names = match_layers(options.layers, infos, options.all_convs)
+    else:
+        names, which = taken_unasked(infos)
+        if tell:
+            tell(f"no layer was named: {', '.join(names)} {'is' if len(names) == 1 else 'are'} taken, {which}")
     return [info for info in infos if info.name in set(names)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.machine.device import device_name
 from ndissect.engine.measures import fused
 from ndissect.engine.networks import FACTORY_SEED
+from ndissect.engine.networks.layers import LayerInfo, maps_made
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.data_survey import DataSummary
 from ndissect.engine.run.settings import THREADS, Outcome, Settings
@@ -40,9 +41,17 @@ def skipped(survey: DataSummary) -> list[dict[str, str]]:
 
 
 def identity(
-    network: Network, dataset: ConceptDataset, layers: Sequence[str], protocol: Protocol, settings: Settings
+    network: Network,
+    dataset: ConceptDataset,
+    layers: Sequence[str],
+    protocol: Protocol,
+    settings: Settings,
+    maps: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What a run is of, by contents, as JSON values: runs that agree in it count the same."""
+    """What a run is of, by contents, as JSON values: runs that agree in it count the same.
+
+    ``maps``: how they are made of what layers return that return no maps (ndissect.engine.networks.layers.maps_made).
+    """
     return {
         "program": version("ndissect"),
         "torch": torch.__version__,
@@ -51,6 +60,7 @@ def identity(
             "code": ", ".join(network.origin[k] for k in _CODE if k in network.origin),
             "weights": network.digest,
             "preprocessing": network.preprocess.describe(),
+            **({"maps": dict(maps)} if maps else {}),
         },
         "data": {"name": dataset.name, "tables": dataset.tables_digest(), "images": len(dataset)},
         "layers": list(layers),
@@ -66,6 +76,7 @@ def identity(
 def provenance(
     network: Network,
     dataset: ConceptDataset,
+    layers: Sequence[LayerInfo],
     outcome: Outcome,
     settings: Settings,
     command: str,
@@ -84,6 +95,7 @@ def provenance(
             "origin": dict(network.origin),
             "preprocess": network.preprocess.describe(),
             "notes": [*network.notes, *outcome.notes],
+            "maps": maps_made(layers),
         },
         "marks": marks_json(outcome.marks),
         "data": {

@@ -35,7 +35,7 @@ def layers(
     network = load()
     for note in network.notes:
         tell(f"note: {note}")
-    listed = [x for x in list_layers(network, image_size) if every or x.dissectable]
+    listed = [x for x in list_layers(network, image_size, map_rule=options.map) if every or x.dissectable]
     if json:
         value = [
             {"layer": x.name, "module": x.module_type, "units": x.units, "map": x.map_size, "why_not": x.reason or None}
