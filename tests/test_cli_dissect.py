@@ -89,6 +89,10 @@ def test_layers_are_listed_with_their_units_and_maps_and_all_with_the_reason(pla
         "units": 4,
         "map": [8, 8],
         "why_not": None,
+        "parameters": 0,
+        "calls": 1,
+        "note": None,
+        "default": False,
     }
     assert by_name["pooled"]["map"] == [1, 1]
 

@@ -78,6 +78,9 @@ if __name__ == "__main__":
         write_inputs(folder)
         for network, limit in (("net.py:network", 1.5), ("torchvision:resnet18@none", 2.0)):
             compare(f"nd layers {network}", [ND, "layers", network], "import torch", limit, folder, runs)
+            if network.startswith("torchvision:"):
+                title, base = f"nd layers {network}", "import torchvision.models"
+                compare(title, [ND, "layers", network], base, 1.5, folder, runs)
             command = [ND, "dissect", network, "--data", "small"]
             title = f"nd dissect {network}, no phase"
             compare(title, command, "import torch", limit, folder, runs, outside_of_phases)
