@@ -108,6 +108,11 @@ def find_dataset(text: str) -> Path:
     raise WrongUse(f"There is no folder {text}", hint)
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether ``folder`` is a labelled data set of a format that is known."""
+    return folder.is_dir() and _format_of(folder) is not None
+
+
 def _format_of(folder: Path) -> DataFormat | None:
     return next((data_format for data_format in FORMATS if data_format.owns(folder)), None)
 

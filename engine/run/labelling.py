@@ -1,0 +1,127 @@
+"""The labeller that the options name, and a data set with its labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ndissect.engine.data.class_names import ClassName, class_names, distinct, read_class_names
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.made_labels import LabelsMade, MadeLabels
+from ndissect.engine.machine.console import Console
+from ndissect.engine.machine.device import computing, exact_arithmetic
+from ndissect.engine.machine.progress import Progress
+from ndissect.engine.machine.timing import Clock
+from ndissect.engine.networks.resolve import Network, load_network
+from ndissect.engine.passes.forward import Forward
+from ndissect.engine.passes.labeller import Labeller, Segmenter, scores_of
+from ndissect.engine.run.data_source import image_size, labels_are_made
+from ndissect.engine.run.network_loader import parse_size
+from ndissect.engine.run.options import Options
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.protocol import Protocol
+
+
+def label_images(
+    options: Options, dataset: ConceptDataset, protocol: Protocol, device: torch.device, console: Console
+) -> ConceptDataset:
+    """``dataset`` with labels that are made of its images, where ``options`` ask for such; else as it is.
+
+    Labels by a network come in place of its own, colours beside them. WrongUse where the classes of the labeller have
+    no names or other numbers of them, NDError where it cannot be loaded or labels no pixels.
+    """
+    if not labels_are_made(options):
+        return dataset
+    segmenter: Segmenter | None = None
+    classes: tuple[tuple[str, str], ...] = ()
+    said: dict[str, Any] = {}
+    if options.labeller is not None:
+        network = load_labeller(options)
+        for note in network.notes:
+            console.note(f"the labeller: {note}")
+        names = _names(options, network, image_size(dataset), device)
+        classes, numbers = distinct(names)
+        segmenter = Segmenter(network, numbers, options.labeller_min)
+        said = _about(network, len(names), options.labeller_min)
+    own = segmenter is None and len(dataset.concepts) > 0
+    made = LabelsMade(classes, options.colors, own, protocol.grid or dataset.grid, said)
+    first_color = made.first_number(dataset.concepts) + len(classes)
+    labeller = Labeller(made, segmenter, first_color, device, batch=options.batch_size)
+    return MadeLabels(dataset, made, labeller)
+
+
+def load_labeller(options: Options) -> Network:
+    """The network that ``options.labeller`` names; WrongUse and NDError as for the network that is dissected."""
+    assert options.labeller is not None
+    size = parse_size(options.labeller_size, "--labeller-size") if options.labeller_size else None
+    return load_network(options.labeller, size=size)
+
+
+def _about(network: Network, classes: int, least: float) -> dict[str, Any]:
+    """What a store says of the labeller, as JSON values."""
+    return {
+        "spec": network.spec,
+        "name": network.name,
+        "digest": network.digest,
+        "code": network.origin.get("sha256"),
+        "outputs": classes,
+        "min": least,
+        "preprocess": network.preprocess.describe(),
+    }
+
+
+def _names(options: Options, network: Network, size: tuple[int, int], device: torch.device) -> tuple[ClassName, ...]:
+    """The name of every class of the labeller, None for those that are no concept."""
+    count, single = _classes(network, size, device)
+    where = options.labeller_classes
+    names = read_class_names(where) if where is not None else declared_classes(network)
+    if names is None:
+        raise WrongUse(
+            f"the {count} classes of {network.spec} have no names",
+            "--labeller-classes FILE names them, one a line; `background` is no concept",
+        )
+    if single and len(names) == 1:
+        return (None, *names)
+    if len(names) != count + single:
+        raise WrongUse(
+            f"{network.spec} has {count} classes, {where or 'it'} names {len(names)}",
+            "--labeller-classes FILE names every class, one a line; `background` is no concept",
+        )
+    if not any(names):
+        raise WrongUse(f"none of the classes of {network.spec} is a concept", "--labeller-classes FILE names them")
+    return names
+
+
+def declared_classes(network: Network) -> tuple[ClassName, ...] | None:
+    """The classes that a network declares itself; None where it does not.
+
+    They are what its source knows of it (``Network.classes``), an attribute ``classes`` of the module, or the
+    ``id2label`` of its config.
+    """
+    declared = (
+        getattr(network, "classes", None),
+        getattr(network.module, "classes", None),
+        getattr(getattr(network.module, "config", None), "id2label", None),
+    )
+    return next((names for given in declared if (names := class_names(given)) is not None), None)
+
+
+def _classes(network: Network, size: tuple[int, int], device: torch.device) -> tuple[int, bool]:
+    """How many classes the labeller has, by what it says of an empty image, and whether it gives a single score."""
+    exact_arithmetic()
+    network.module.to(device)
+    forward = Forward(network, (), device, progress=Progress(), clock=Clock())
+    inputs = forward.inputs([torch.zeros((1, 3, *size), dtype=torch.uint8)], slice(0, 1))
+    try:
+        with computing("fp32", device), torch.no_grad():
+            output: Any = network.module(inputs)
+    except Exception as e:
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise NDError(
+            f"the labeller {network.spec} failed on an image {tuple(inputs.shape)}: {reason}",
+            "--labeller-size gives it an input of another size",
+        ) from e
+    scores = scores_of(output, network.spec)
+    single = scores.shape[1] == 2 and bool((scores[:, 0] == 0).all())
+    return scores.shape[1] - single, single
