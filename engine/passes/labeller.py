@@ -81,6 +81,11 @@ class Labeller:
             )
         self._alone = threading.Lock()
 
+    @property
+    def spec(self) -> str:
+        """What labels, as it was typed."""
+        return self._segmenter.network.spec if self._segmenter else "names of colours"
+
     def numbers(self, pixels: Sequence[Tensor]) -> Tensor:
         """(N, M, H, W) int32 on ``device``: the concept numbers of images, 0 is none.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,8 +34,31 @@ def label_images(
     """
     if not labels_are_made(options):
         return dataset
+    labelling = make_labeller(options, dataset, protocol, device, console)
+    return MadeLabels(dataset, labelling.labeller.made, labelling.labeller)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A labeller, and the names of the network's classes: ``names`` of all of them, ``classes`` of the concepts.
+
+    ``numbers``: of each class its concept's number from 1, 0 for none.
+    """
+
+    labeller: Labeller
+    names: tuple[ClassName, ...]
+    classes: tuple[tuple[str, str], ...]
+    numbers: tuple[int, ...]
+
+
+def make_labeller(
+    options: Options, dataset: ConceptDataset, protocol: Protocol, device: torch.device, console: Console
+) -> Labelling:
+    """What labels the images of ``dataset`` as ``options`` ask for it; errors as for :func:`label_images`."""
     segmenter: Segmenter | None = None
+    names: tuple[ClassName, ...] = ()
     classes: tuple[tuple[str, str], ...] = ()
+    numbers: tuple[int, ...] = ()
     said: dict[str, Any] = {}
     if options.labeller is not None:
         network = load_labeller(options)
@@ -48,7 +72,7 @@ def label_images(
     made = LabelsMade(classes, options.colors, own, protocol.grid or dataset.grid, said)
     first_color = made.first_number(dataset.concepts) + len(classes)
     labeller = Labeller(made, segmenter, first_color, device, batch=options.batch_size)
-    return MadeLabels(dataset, made, labeller)
+    return Labelling(labeller, names, classes, numbers)
 
 
 def load_labeller(options: Options) -> Network:

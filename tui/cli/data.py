@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.tui.cli.data_agree import agree
 from ndissect.tui.cli.options import JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.data.dataset import FolderDataset
 
 app = typer.Typer(help="Labelled image data: info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None)
+
+app.command()(agree)
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
