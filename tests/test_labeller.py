@@ -13,6 +13,7 @@ import torch
 from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
 from PIL import Image
+from typer.testing import CliRunner
 
 from ndissect.engine.data.color_names import color_numbers
 from ndissect.engine.data.colors import COLORS
@@ -37,8 +38,9 @@ from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.model import Dissection
 from ndissect.store.protocol import make_protocol
 from ndissect.store.reader import Store
+from ndissect.tui.cli.main import app
 from ndissect.tui.tables.origin import origin
-from ndissect.tui.tables.remarks import labels_line, marks
+from ndissect.tui.tables.remarks import cautions, labels_line, marks, summary_lines
 
 SIZE, GRID, IMAGES, CLASSES = 32, 16, 23, 5
 CPU = torch.device("cpu")
@@ -385,6 +387,29 @@ def test_a_store_is_found_again_unless_the_labeller_has_changed(folder: Path, tm
     own.write_text(own.read_text().replace("9.0 *", "7.0 *"))
     with pytest.raises(NDError, match="exists"):
         dissect_to_store(chosen, Console(), output=path)
+
+
+def test_every_view_says_that_labels_are_a_networks(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.nd.h5"
+    dissect_to_store(options(folder), Console(), output=path)
+    said = "labels by labeller, not by hand"
+    views = [
+        ["inspect", "-s", str(path), "--json"],
+        ["inspect", "units", "-s", str(path), "--json"],
+        ["inspect", "units:0", "-s", str(path), "--json"],
+        ["concepts", "-s", str(path), "--json"],
+        ["concepts", "thing-1", "-s", str(path), "--json"],
+        ["export", "-s", str(path), "--format", "json"],
+        ["report", "-s", str(path), "-o", str(tmp_path / "a.html")],
+    ]
+    for words in views:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        text = (tmp_path / "a.html").read_text() if words[0] == "report" else done.stdout
+        assert said in text, words
+    with Store(path) as store:
+        views = [store.layer(name) for name in store.layer_names]
+        assert said in "\n".join([*summary_lines(views[0]), *cautions(views)])
 
 
 # Names of colours

@@ -95,6 +95,12 @@ def labels_line(provenance: Mapping[str, Any]) -> str:
     return f"{made}, not by hand" if made else ""
 
 
+def labels_json(store: Store) -> dict[str, str]:
+    """``labels``: that sentence, for outputs in JSON; {} where the labels are the data set's own."""
+    made = labels_line(store.provenance)
+    return {"labels": made} if made else {}
+
+
 def mark_lines(marked: Sequence[Mark]) -> list[str]:
     """Marks in words, the layers with the same words together."""
     layers: dict[str, list[str]] = {}
