@@ -26,8 +26,8 @@ from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
-from ndissect.engine.passes.labeller import scores_of
-from ndissect.engine.passes.loader import image_tensor
+from ndissect.engine.passes.labeller import scores_of, with_labels
+from ndissect.engine.passes.loader import DecodeIn, Loader, image_tensor
 from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.labelling import label_images
 from ndissect.engine.run.merged_store import merge_to_store
@@ -459,6 +459,41 @@ def test_photographs_of_any_size_in_any_folder(tmp_path: Path) -> None:
     assert image_tensor(photographs.read(0)).shape == (1, 3, 70, 9)
     with pytest.raises(NDError, match="holds no images"):
         open_photographs(_empty(tmp_path))
+
+
+@pytest.mark.parametrize("decode_in", ["threads", "processes"])
+def test_photographs_of_several_sizes_are_labelled_each_as_alone(
+    folder: Path, tmp_path: Path, decode_in: DecodeIn
+) -> None:
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(32, 32), (48, 32), (48, 32), (16, 64), (32, 32)]):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        pixels[..., 0] = rng.choice(CLASSES + 1, (size[0] // 16, size[1] // 16)).repeat(16, 0).repeat(16, 1)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    chosen = replace(options(folder, colors=True), data=str(tmp_path))
+    together, alone = (
+        label_images(chosen, open_photographs(tmp_path), chosen.make_protocol(), CPU, Console()) for _ in range(2)
+    )
+    assert isinstance(together, MadeLabels)
+    [batch] = Loader(together, chosen.make_protocol(), 2, decode_in=decode_in).batches(range(5), 5, skip_bad=False)
+    labels = with_labels(batch, together, together.maker).labels
+    for i in range(5):
+        maps = alone.read_labels(i).maps
+        np.testing.assert_array_equal(together.kept(i), maps)
+        np.testing.assert_array_equal(labels.pixels[i, :, :2].T.reshape(2, GRID, GRID), maps)
+        assert set(maps[0].ravel().tolist()) == set(together.own.read(i).image[..., 0].ravel().tolist())
+
+
+def test_what_a_data_set_says_by_hand_is_not_used_and_that_is_said(folder: Path) -> None:
+    told: list[str] = []
+
+    class Listening(Console):
+        def tell(self, text: str) -> None:
+            told.append(text)
+
+    chosen = options(folder)
+    label_images(chosen, open_dataset(folder / "data"), chosen.make_protocol(), CPU, Listening())
+    assert [text for text in told if "the labels of data are not used" in text]
 
 
 def _empty(folder: Path) -> Path:

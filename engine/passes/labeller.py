@@ -5,6 +5,7 @@ Nothing here knows of data sets on a disk but :func:`with_labels`: pixels go in,
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,35 +110,22 @@ class Labeller:
         labels: list[Tensor] = []
 
         def some(images: slice) -> None:
-            # Images of several sizes, which the network's transform may leave so, go through one by one.
-            groups = [(pixels, images)]
-            if len(pixels) > 1:
-                groups = [([x], slice(0, 1)) for x in pixels[images]]
-            labels.extend([self._classes(forward, *group) for group in groups])
+            labels.append(torch.cat([self._classes(forward, inputs) for inputs in _inputs(forward, pixels, images)]))
 
         forward.batch.run(sum(map(len, pixels)), some)
         return torch.cat(labels)
 
-    def _classes(self, forward: Forward, pixels: Sequence[Tensor], images: slice) -> Tensor:
+    def _classes(self, forward: Forward, inputs: Tensor) -> Tensor:
         """(n, H, W) int32: the concept number of the class of each pixel of the grid."""
         assert self._segmenter is not None
-        inputs = forward.inputs(pixels, images)
-        try:
-            with computing("fp32", forward.device), torch.no_grad():
-                scores = scores_of(self._segmenter.network.module(inputs), self._segmenter.network.spec)
-                if len(scores) != len(inputs) or scores.shape[1] != len(self._numbers):
-                    raise _other_scores(self._segmenter, inputs, scores)
-                scores = F.interpolate(scores.float(), self.made.grid, mode="bilinear", align_corners=False)
-                largest, label = scores.max(1)
-                number = self._numbers[label]
-                if self._segmenter.least > 0:
-                    number = number * ((largest - scores.logsumexp(1)).exp() >= self._segmenter.least)
-        except NDError:
-            raise
-        except Exception as e:
-            if out_of_memory(e):
-                raise torch.OutOfMemoryError(str(e)) from e
-            raise _failed(self._segmenter.network, inputs, e) from e
+        scores = run_segmenter(self._segmenter.network, inputs, forward.device)
+        if len(scores) != len(inputs) or scores.shape[1] != len(self._numbers):
+            raise _other_scores(self._segmenter, inputs, scores)
+        scores = F.interpolate(scores.float(), self.made.grid, mode="bilinear", align_corners=False)
+        largest, label = scores.max(1)
+        number = self._numbers[label]
+        if self._segmenter.least > 0:
+            number = number * ((largest - scores.logsumexp(1)).exp() >= self._segmenter.least)
         return number
 
     def _by_color(self, images: Tensor, table: Tensor) -> Tensor:
@@ -145,6 +133,35 @@ class Labeller:
         mean = F.interpolate(images.float(), self.made.grid, mode="area") + _ROUNDING
         red, green, blue = (mean / (256 // LEVELS)).to(torch.int64).unbind(1)
         return table[(red * LEVELS + green) * LEVELS + blue] + (self._first_color - 1)
+
+
+def _inputs(forward: Forward, pixels: Sequence[Tensor], images: slice) -> list[Tensor]:
+    """The labeller's inputs for some images of a batch: one tensor of all, or of those in a row that have one size."""
+    if forward.network.preprocess.transform is not None:  # a researcher's own transform may hold tensors on the CPU
+        pixels = [x.cpu() for x in pixels]
+    if len(pixels) == 1:
+        return [forward.inputs(pixels, images)]
+    each = [forward.inputs([x], slice(0, 1)) for x in pixels[images]]
+    return [torch.cat(list(alike)) for _, alike in itertools.groupby(each, lambda x: x.shape)]
+
+
+def run_segmenter(network: Network, inputs: Tensor, device: torch.device) -> Tensor:
+    """(n, K, h, w): the scores of a segmentation network on its ``device`` for its inputs, in full float32.
+
+    torch.OutOfMemoryError where the device has not the memory, NDError where the network fails or gives no scores.
+    """
+    try:
+        with computing("fp32", device), torch.no_grad():
+            output = network.module(inputs)
+    except Exception as e:
+        if out_of_memory(e):
+            raise torch.OutOfMemoryError(str(e)) from e
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise NDError(
+            f"the labeller {network.spec} failed on images {tuple(inputs.shape)}: {reason}",
+            "--labeller-size gives it an input of another size",
+        ) from e
+    return scores_of(output, network.spec)
 
 
 def scores_of(output: Any, spec: str) -> Tensor:
@@ -177,30 +194,23 @@ def _other_scores(segmenter: Segmenter, inputs: Tensor, scores: Tensor) -> NDErr
     )
 
 
-def _failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return NDError(
-        f"the labeller {network.spec} failed on images {tuple(inputs.shape)}: {reason}",
-        "--labeller-size gives it an input of another size",
-    )
-
-
 def with_labels(batch: Batch, dataset: MadeLabels, labeller: Labeller) -> Batch:
     """``batch`` with the labels that are made beside its own: those that are kept, else new ones, which are kept."""
     if not len(batch):
         return batch
     kept = [dataset.kept(index) for index in batch.images]
     lacking = [n for n, maps in enumerate(kept) if maps is None]
-    numbers = torch.zeros((len(kept), dataset.made.maps, *dataset.grid), dtype=torch.int32, device=labeller.device)
-    if lacking:
-        made = labeller.numbers(_images(batch.pixels, lacking))
-        numbers[lacking] = made
+    made = labeller.numbers(_images(batch.pixels, lacking)) if lacking else None
+    if made is not None:
         for n, maps in zip(lacking, made.cpu().numpy(), strict=True):
             dataset.keep(batch.images[n], maps)
-    if len(lacking) < len(kept):
-        known = {n: maps for n, maps in enumerate(kept) if maps is not None}
-        there = torch.from_numpy(np.stack(list(known.values())).astype(np.int32))
-        numbers[list(known)] = there.to(labeller.device)
+    if made is not None and len(lacking) == len(kept):
+        numbers = made
+    else:
+        there = [np.zeros((dataset.made.maps, *dataset.grid), np.uint16) if maps is None else maps for maps in kept]
+        numbers = torch.from_numpy(np.stack(there).astype(np.int32)).to(labeller.device)
+        if made is not None:
+            numbers[lacking] = made
     rows = _rows(numbers, dataset)
     labels = joined(batch.labels, rows, dataset.concepts)
     return replace(batch, labels=labels, area=labels.area.cpu())

@@ -61,7 +61,7 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
     shard = parse_shard(request.shard) if request.shard else None
     device = choose_device(options.device, torchrun.local_rank())
     network = request.load()
-    dataset = label_images(options, dataset, request.protocol, device, console)
+    dataset = label_images(options, dataset, request.protocol, device, console if first else Console())
     if not options.names_its_network:
         asked |= {"digest": network.digest, "code": network.origin.get("sha256"), "made": labels_made(dataset)}
         if there := request.existing(asked):

@@ -11,17 +11,20 @@ from ndissect.engine.data.class_names import ClassName, class_names, distinct, r
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.made_labels import LabelsMade, MadeLabels
 from ndissect.engine.machine.console import Console
-from ndissect.engine.machine.device import computing, exact_arithmetic
+from ndissect.engine.machine.device import DEFAULT_BATCH, exact_arithmetic, too_large
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.resolve import Network, load_network
 from ndissect.engine.passes.forward import Forward
-from ndissect.engine.passes.labeller import Labeller, Segmenter, scores_of
+from ndissect.engine.passes.labeller import Labeller, Segmenter, run_segmenter
 from ndissect.engine.run.data_source import image_size, labels_are_made
 from ndissect.engine.run.network_loader import parse_size
 from ndissect.engine.run.options import Options
-from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.errors import WrongUse
 from ndissect.store.protocol import Protocol
+
+# Pixels of the inputs that batches are meant for.
+_USUAL = 224 * 224
 
 
 def label_images(
@@ -35,6 +38,8 @@ def label_images(
     if not labels_are_made(options):
         return dataset
     labelling = make_labeller(options, dataset, protocol, device, console)
+    if len(dataset.concepts) and not labelling.labeller.made.own:
+        console.note(f"the labels of {dataset.name} are not used: {labelling.labeller.spec} labels its images")
     return MadeLabels(dataset, labelling.labeller.made, labelling.labeller)
 
 
@@ -60,18 +65,20 @@ def make_labeller(
     classes: tuple[tuple[str, str], ...] = ()
     numbers: tuple[int, ...] = ()
     said: dict[str, Any] = {}
+    batch = options.batch_size
     if options.labeller is not None:
         network = load_labeller(options)
         for note in network.notes:
             console.note(f"the labeller: {note}")
-        names = _names(options, network, image_size(dataset), device)
+        tried = _try(network, image_size(dataset), device)
+        names, batch = _names(options, network, tried), options.batch_size or tried.batch
         classes, numbers = distinct(names)
         segmenter = Segmenter(network, numbers, options.labeller_min)
         said = _about(network, len(names), options.labeller_min)
     own = segmenter is None and len(dataset.concepts) > 0
     made = LabelsMade(classes, options.colors, own, protocol.grid or dataset.grid, said)
     first_color = made.first_number(dataset.concepts) + len(classes)
-    labeller = Labeller(made, segmenter, first_color, device, batch=options.batch_size)
+    labeller = Labeller(made, segmenter, first_color, device, batch=batch)
     return Labelling(labeller, names, classes, numbers)
 
 
@@ -95,9 +102,9 @@ def _about(network: Network, classes: int, least: float) -> dict[str, Any]:
     }
 
 
-def _names(options: Options, network: Network, size: tuple[int, int], device: torch.device) -> tuple[ClassName, ...]:
+def _names(options: Options, network: Network, tried: _Tried) -> tuple[ClassName, ...]:
     """The name of every class of the labeller, None for those that are no concept."""
-    count, single = _classes(network, size, device)
+    count, single = tried.classes, tried.single
     where = options.labeller_classes
     names = read_class_names(where) if where is not None else declared_classes(network)
     if names is None:
@@ -131,21 +138,27 @@ def declared_classes(network: Network) -> tuple[ClassName, ...] | None:
     return next((names for given in declared if (names := class_names(given)) is not None), None)
 
 
-def _classes(network: Network, size: tuple[int, int], device: torch.device) -> tuple[int, bool]:
-    """How many classes the labeller has, by what it says of an empty image, and whether it gives a single score."""
+@dataclass(frozen=True)
+class _Tried:
+    """What a labeller says of an empty image: of how many ``classes``, and whether by a ``single`` score.
+
+    ``batch``: so many inputs of its size take about as much memory as a batch of the usual ones.
+    """
+
+    classes: int
+    single: bool
+    batch: int
+
+
+def _try(network: Network, size: tuple[int, int], device: torch.device) -> _Tried:
     exact_arithmetic()
     network.module.to(device)
     forward = Forward(network, (), device, progress=Progress(), clock=Clock())
     inputs = forward.inputs([torch.zeros((1, 3, *size), dtype=torch.uint8)], slice(0, 1))
     try:
-        with computing("fp32", device), torch.no_grad():
-            output: Any = network.module(inputs)
-    except Exception as e:
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise NDError(
-            f"the labeller {network.spec} failed on an image {tuple(inputs.shape)}: {reason}",
-            "--labeller-size gives it an input of another size",
-        ) from e
-    scores = scores_of(output, network.spec)
+        scores = run_segmenter(network, inputs, device)
+    except torch.OutOfMemoryError as e:
+        raise too_large() from e
     single = scores.shape[1] == 2 and bool((scores[:, 0] == 0).all())
-    return scores.shape[1] - single, single
+    batch = DEFAULT_BATCH[device.type] * _USUAL // (inputs.shape[-2] * inputs.shape[-1])
+    return _Tried(scores.shape[1] - single, single, min(max(batch, 1), DEFAULT_BATCH[device.type]))
