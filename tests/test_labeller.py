@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import h5py
@@ -21,6 +22,7 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.label_file import LabelFile
 from ndissect.engine.data.made_labels import MadeLabels
 from ndissect.engine.data.photographs import open_photographs
+from ndissect.engine.experiments.from_options import rotate_layer, sweep_quantiles
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
@@ -240,6 +242,21 @@ def test_a_network_of_one_score_has_one_concept(folder: Path) -> None:
     by_hand = open_dataset(folder / "data").read_labels(3).maps
     assert made.concepts.name == ("thing-3",)
     np.testing.assert_array_equal(made.read_labels(3).maps, by_hand == 3)
+
+
+def test_experiments_are_told_the_same_labels(folder: Path) -> None:
+    quantiles = [Fraction(1, 5), Fraction(1, 20)]
+    by_hand, made = (
+        sweep_quantiles(options(folder, labeller), quantiles, Console()).sweep.dissections
+        for labeller in (None, "labeller")
+    )
+    for a, b in zip(by_hand, made, strict=True):
+        np.testing.assert_array_equal(a.layers[0].counts.intersection, b.layers[0].counts.intersection)
+    turned = [
+        rotate_layer(options(folder, labeller), [0.0, 1.0], Console(), seeds=1).rotated.bases
+        for labeller in (None, "labeller")
+    ]
+    assert turned[0] == turned[1]
 
 
 # Names of classes
