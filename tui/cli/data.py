@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Labelled image data: info, check, download, pack.", no_args_is_help=True, rich_markup_mode=None)
 
-app.command()(agree)
-
 DataArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A Broden folder, demo, or a downloaded broden1_224.")
 ]
@@ -226,3 +224,6 @@ def _remove_pack(dataset: FolderDataset) -> None:
         tell(f"removed {folder}, {human_bytes(size)}")
     if not removed:
         tell(f"{dataset.name} is not packed")
+
+
+app.command()(agree)
