@@ -28,6 +28,8 @@ from ndissect.store.live import checked, process_lives, this_process
 from ndissect.store.text import clean_text
 
 RUN, STATUS, LOCK = "run.json", "status.json", "lock"
+#: Labels that a run makes of its images.
+LABELS = "labels"
 KIND, VERSION = "ndissect-saved-run", "2"
 #: What the lock of a folder of ours holds: it tells the folder from one that only has the same names in it.
 MARK = b"ndissect saved run\n"
@@ -37,7 +39,7 @@ _MAX_BYTES = 4 << 20
 _PHASE = re.compile(r"(\d{1,6})\.phase(\d{1,6})\.safetensors", re.ASCII)
 # Each whole or begun (ndissect.store.files.atomic).
 _NAME = r"(run\.json|status\.json|\d{1,6}\.(phase|kept)\d{1,6}\.safetensors)"
-_KNOWN = re.compile(rf"lock|{_NAME}|\.{_NAME}(\.[\w-]{{1,64}}){{1,2}}\.part", re.ASCII)
+_KNOWN = re.compile(rf"lock|labels|{_NAME}|\.{_NAME}(\.[\w-]{{1,64}}){{1,2}}\.part", re.ASCII)
 _SAVED = re.compile(r"\..+\.saved|.+\.shard-\d{1,9}-of-\d{1,9}", re.DOTALL)
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 

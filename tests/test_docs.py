@@ -13,6 +13,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/data.md",
+    "docs/labellers.md",
     "docs/method.md",
     "docs/performance.md",
 )

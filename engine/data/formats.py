@@ -209,6 +209,11 @@ def find_dataset(text: str) -> Path:
     raise WrongUse(f"There is no folder {text}", hint)
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether ``folder`` is a labelled data set of a format that is known."""
+    return folder.is_dir() and bool(_fitting(folder))
+
+
 def _fitting(folder: Path) -> list[DataFormat]:
     return [data_format for data_format in FORMATS if data_format.owns(folder)]
 

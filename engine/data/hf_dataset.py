@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
 from ndissect.engine.data.image_headers import size_of
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.in_place import Contents, concept_table, in_data_set, inside, refuse
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.json_fields import Fields, parse_json
 from ndissect.engine.data.label_maps import MapValues, map_values
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.broden import split_by_name
 from ndissect.engine.data.coco_masks import layered
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.in_place import IMAGE_ENDINGS, Contents, concept_table, files, opened, paired, refuse
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.mat_file import BadMat, read_mat
 from ndissect.engine.data.tables import Report

@@ -18,6 +18,7 @@ from ndissect.engine.data.dataset import (
     is_mapped,
     known_sizes,
 )
+from ndissect.engine.data.made_labels import MadeLabels
 
 
 class Subset:
@@ -88,4 +89,10 @@ def spread(dataset: ConceptDataset, images: int) -> ConceptDataset:
     if images >= n:
         return dataset
     indices = [(2 * i + 1) * n // (2 * images) for i in range(images)]
+    if isinstance(dataset, MadeLabels):
+        return dataset.part(_part(dataset.source, indices), indices)
+    return _part(dataset, indices)
+
+
+def _part(dataset: ConceptDataset, indices: Sequence[int]) -> ConceptDataset:
     return JpegSubset(dataset, dataset, indices) if isinstance(dataset, JpegFiles) else Subset(dataset, indices)

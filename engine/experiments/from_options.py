@@ -19,6 +19,7 @@ from ndissect.engine.machine.device import choose_device
 from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.data_source import image_size, open_named
+from ndissect.engine.run.labelling import label_images
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.preparation import choose_layers, describe_layers, make_settings
@@ -46,6 +47,7 @@ def sweep_quantiles(options: Options, quantiles: Sequence[Fraction], console: Co
     dataset, device = open_named(options, console), choose_device(options.device)
     settings = make_settings(options, device, console)
     network = load()
+    dataset = label_images(options, dataset, protocols[0], device, console)
     layers = choose_layers(options, network, dataset, console.tell)
     _note(network, console)
     what = f"{network.spec} on {dataset.name}: {len(dataset)} images"
@@ -81,6 +83,7 @@ def rotate_layer(
         dataset = spread(dataset, images)
     device = choose_device(options.device)
     network = load()
+    dataset = label_images(options, dataset, protocol, device, console)
     layer = _one_layer(options, network, dataset)
     _note(network, console)
     bases = sum(1 if a == 0 else seeds for a in alphas)
@@ -126,6 +129,7 @@ def bench_network(options: Options, console: Console, *, images: int = 256, roun
     network = network_loader(options)()
     layers = choose_layers(options, network, dataset)
     settings, protocol = make_settings(options, device, console), options.make_protocol()
+    dataset = label_images(options, dataset, protocol, device, console)
     return bench(
         network, dataset, layers, protocol, settings, images=images, rounds=rounds, budget=budget, tell=console.tell
     )

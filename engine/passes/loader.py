@@ -25,6 +25,7 @@ from ndissect.engine.data.decoding_processes import (
     processes_that_fit,
 )
 from ndissect.engine.data.label_arrays import LabelArrays
+from ndissect.engine.data.made_labels import own_labels
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.decoding import decode_together
 from ndissect.engine.passes.labels import LabelBatch, from_arrays
@@ -132,6 +133,9 @@ class Loaded:
 class Loader:
     """A data set as batches of images and labels on the protocol's grid.
 
+    Labels that are made of the pixels (ndissect.engine.data.made_labels) are not in its batches: whoever has the pixels
+    adds them (ndissect.engine.passes.labeller). ``read_labels`` gives all labels.
+
     ``workers``: threads or processes that decode, 0 chooses; ``pin``: batches are made in page-locked memory, from
     which a GPU copies while it computes; ``jpeg_on``: JPEGs are decoded there, a batch at a time.
     """
@@ -149,9 +153,11 @@ class Loader:
         self.dataset = dataset
         self.protocol = protocol
         self.workers = workers or default_workers()
-        self._reader = BatchReader(dataset, protocol, encoded=jpeg_on is not None)
+        self._images = own_labels(dataset)
+        self._reader = BatchReader(self._images, protocol, encoded=jpeg_on is not None)
         self.grid = self._reader.grid
-        self._plain = BatchReader(dataset, protocol)
+        self._plain = BatchReader(self._images, protocol)
+        self._labels = BatchReader(dataset, protocol)
         self._pin, self._jpeg_on, self._decode_in = pin, jpeg_on, decode_in
 
     def read(self, index: int) -> Sample:
@@ -165,7 +171,7 @@ class Loader:
         """
         for index in range(len(self.dataset)):
             try:
-                return image_tensor(self.dataset.read(index))
+                return image_tensor(self._images.read(index))
             except NDError:
                 if not skip_bad:
                     self.refuse(range(index, len(self.dataset)))
@@ -197,7 +203,7 @@ class Loader:
     def _processes(self, images: Sequence[int], size: int) -> DecodingProcesses | None:
         """The processes that read these images; None where threads do."""
         forced = self._decode_in == "processes" and len(images) > 0
-        count = (processes_that_fit if forced else processes_of_use)(self.dataset, len(images), size, self.workers)
+        count = (processes_that_fit if forced else processes_of_use)(self._images, len(images), size, self.workers)
         if self._decode_in == "threads" or not count:
             return None
         try:
@@ -210,7 +216,7 @@ class Loader:
     def _read_by_threads(self, images: Sequence[int], size: int) -> Iterator[BatchArrays]:
         pieces = [images[start : start + size] for start in range(0, len(images), size)]
         allocate: Allocate = _page_locked if self._pin and not self._reader.encoded else in_memory
-        if is_mapped(self.dataset):
+        if is_mapped(self._images):
             ahead = at_once(self.dataset, 2 * size) // size
             read = in_order(
                 lambda piece: self._reader.read_batch(piece, allocate), pieces, min(self.workers, _COPYING), ahead
@@ -274,10 +280,10 @@ class Loader:
         NDError for labels that cannot be read; ``unreadable_as_none``: such an image counts as one without labels.
         """
         flat = [image for piece in pieces for image in piece]
-        read = self._reader.try_read_labels if unreadable_as_none else self._reader.read_labels
+        read = self._labels.try_read_labels if unreadable_as_none else self._labels.read_labels
         labels_read = in_order(read, flat, self.workers, at_once(self.dataset, 256))
         for piece in pieces:
-            yield from_arrays(self._reader.label_arrays([next(labels_read) for _ in piece])).to(device)
+            yield from_arrays(self._labels.label_arrays([next(labels_read) for _ in piece])).to(device)
 
 
 def _stacked(images: Sequence[Tensor]) -> list[Tensor]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ndissect.engine.data.dataset import JpegFiles, Labels, Sample, at_once
+from ndissect.engine.data.made_labels import own_labels
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.loader import Loader
 from ndissect.store.model import ImageTable
@@ -80,7 +81,8 @@ class ImageTables:
 
     def _read(self, index: int) -> _Row:
         dataset = self._loader.dataset
-        own = dataset.bare_jpeg(index, SIDE, _MOST_BYTES) if isinstance(dataset, JpegFiles) else None
+        images = own_labels(dataset)
+        own = images.bare_jpeg(index, SIDE, _MOST_BYTES) if isinstance(images, JpegFiles) else None
         if own is not None:  # as small as a thumbnail: nothing is lost, and nothing computed
             read: Labels | Sample = dataset.read_labels(index)
             return _Row(own, resize_labels(read.maps, self._loader.grid), read.labels)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ndissect.engine.data.dataset import ConceptDataset, JpegFiles
+from ndissect.engine.data.made_labels import own_labels
 from ndissect.engine.data.subset import spread
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import LayerInfo
@@ -63,7 +64,7 @@ class Drift:
 def departures(settings: Settings, dataset: ConceptDataset) -> list[Settings]:
     """``settings`` with each of their departures from the exact run alone; none where they are exact."""
     alone = [replace(settings, jpeg_on=None)] if settings.precision != "fp32" else []
-    if settings.jpeg_on is not None and isinstance(dataset, JpegFiles):  # what is packed is decoded already
+    if settings.jpeg_on is not None and isinstance(own_labels(dataset), JpegFiles):  # what is packed is decoded already
         alone.append(replace(settings, precision="fp32"))
     return alone
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.made_labels import MadeLabels
 from ndissect.engine.geometry.layer_geometry import LayerGeometry, geometries_json
 from ndissect.engine.machine import torchrun
 from ndissect.engine.machine.console import Console
@@ -24,10 +25,11 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.decoding import can_decode
 from ndissect.engine.run.dissect import dissect, gather_part
 from ndissect.engine.run.drift import Drift, departures, exact_enough, measure_drift
+from ndissect.engine.run.labelling import label_images
 from ndissect.engine.run.live_progress import LiveProgress
 from ndissect.engine.run.merge import Shard, parse_shard
 from ndissect.engine.run.preparation import choose_layers, describe_layers, make_settings
-from ndissect.engine.run.provenance import identity, provenance
+from ndissect.engine.run.provenance import identity, labels_made, origin_of_labels, provenance
 from ndissect.engine.run.publishing import Publish
 from ndissect.engine.run.request import Request, Written
 from ndissect.engine.run.saved_run import SavedRun
@@ -59,8 +61,9 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
     shard = parse_shard(request.shard) if request.shard else None
     device = choose_device(options.device, torchrun.local_rank())
     network = request.load()
+    dataset = label_images(options, dataset, request.protocol, device, console if first else Console())
     if not options.names_its_network:
-        asked |= {"digest": network.digest, "code": network.origin.get("sha256")}
+        asked |= {"digest": network.digest, "code": network.origin.get("sha256"), "made": labels_made(dataset)}
         if there := request.existing(asked):
             return request.already(there)
         if first:
@@ -79,6 +82,8 @@ def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], r
     key = identity(network, dataset, names, request.protocol, settings, maps_made(layers))
     key |= {"processes": ranks.size} | ({"shard": str(shard)} if shard else {})
     with _saving(request, path, key, needed, ranks, shard) as saved:
+        if isinstance(dataset, MadeLabels):
+            dataset.keep_in(saved.labels_file)
         execution = Execution(
             request=request,
             path=path,
@@ -291,7 +296,12 @@ class Execution:
         origin = {
             "command": self.console.command,
             "network": {"spec": network.spec, "name": network.name},
-            "data": {"name": dataset.name, "path": str(dataset.root), "images": len(dataset)},
+            "data": {
+                "name": dataset.name,
+                "path": str(dataset.root),
+                "images": len(dataset),
+                **origin_of_labels(dataset),
+            },
         }
 
         def publish(dissection: Dissection, images: int) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.made_labels import MadeLabels
 from ndissect.engine.examination.examine import Examination, examine
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.device import exact_arithmetic
@@ -32,6 +33,7 @@ from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.input_size import demand_one_size
+from ndissect.engine.passes.labeller import Labeller, with_labels
 from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.transfer import on_device
 from ndissect.engine.run.settings import Settings
@@ -86,7 +88,15 @@ class ForwardPass:
                     batch = next(batches, None)
                 if batch is None:
                     return
-                yield batch
+                yield self._labelled(batch)
+
+    def _labelled(self, batch: Batch) -> Batch:
+        """``batch`` with the labels that are made of its pixels, where the data set has such."""
+        dataset = self.loader.dataset
+        if not isinstance(dataset, MadeLabels) or not isinstance(dataset.maker, Labeller):
+            return batch
+        with self.clock.during("labelling", self.device):
+            return with_labels(batch, dataset, dataset.maker)
 
 
 @contextlib.contextmanager

@@ -8,15 +8,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ndissect.engine.data.formats import open_dataset
+from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.made_labels import LabelsMade, MadeLabels
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import choose_device
 from ndissect.engine.machine.memory import budget
-from ndissect.engine.run.merge import merge, open_shards
+from ndissect.engine.machine.state import within
+from ndissect.engine.run.data_source import open_data
+from ndissect.engine.run.data_survey import DataSurvey
+from ndissect.engine.run.merge import Finished, merge, open_shards
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.provenance import skipped
+from ndissect.store.errors import NDError
 from ndissect.store.protocol import Protocol
 from ndissect.store.writer import write_store
+
+
+def _with_labels(dataset: ConceptDataset, made: dict[str, Any], shards: Sequence[Finished]) -> MadeLabels:
+    """``dataset`` with the labels that the shards have made of it; NDError where some of them are not there."""
+    labelled = MadeLabels(dataset, LabelsMade.from_json(made))
+    labelled.keep_in(*(shard.saved.labels_file for shard in shards))
+    for shard in shards:
+        survey = DataSurvey(len(labelled.concepts))
+        survey.merge(within(shard.state, "survey"))
+        unreadable = {number for number, _ in survey.bad}
+        if any(n not in unreadable and labelled.kept(n) is None for n in shard.images(len(labelled))):
+            raise NDError(
+                f"labels in {shard.folder} cannot be read: they are damaged", "run the shard again with --restart"
+            )
+    return labelled
 
 
 def merge_to_store(
@@ -36,13 +56,17 @@ def merge_to_store(
     began = time.time()
     shards = open_shards(folders)
     about: dict[str, Any] = shards[0].about["provenance"]
-    dataset = open_dataset(
+    made = shards[0].key.get("labels")
+    dataset = open_data(
         data or Path(about["data"]["path"]),
         console.note,
         options.max_pixels,
         key=about["data"].get("format"),
         grid=Protocol.from_json(shards[0].key["protocol"]).grid,
+        unlabelled=bool(made),
     )
+    if made:
+        dataset = _with_labels(dataset, made, shards)
     with console.progress() as progress:
         device = choose_device(options.device)
         dissection, survey, seconds = merge(

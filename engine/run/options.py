@@ -113,8 +113,10 @@ class Options:
 
     @property
     def names_its_network(self) -> bool:
-        """Whether the network is the same whenever it is called so; one's own code and weights may have changed."""
-        return self.weights is None and (self.network == "demo" or self.network.startswith("torchvision:"))
+        """Whether network and labeller are the same whenever they are called so; one's own code may have changed."""
+        if self.weights is not None or self.labeller_classes is not None:
+            return False
+        return all(n == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n)
 
 
 def _one_of(option: str, text: str, known: tuple[str, ...]) -> None:

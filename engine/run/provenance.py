@@ -12,7 +12,9 @@ from typing import Any
 import h5py
 import torch
 
+from ndissect.engine.data.color_names import COLOR_MODEL
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.made_labels import MadeLabels
 from ndissect.engine.machine.device import device_name
 from ndissect.engine.measures import fused
 from ndissect.engine.networks import FACTORY_SEED
@@ -40,6 +42,24 @@ def skipped(survey: DataSummary) -> list[dict[str, str]]:
     return [{"image": name, "why": why} for name, why in survey.skipped[:_SKIPPED]]
 
 
+def labels_made(dataset: ConceptDataset) -> dict[str, Any]:
+    """How the labels of ``dataset`` are made of its pixels, as JSON values; {} where they are not."""
+    return dataset.made.to_json() if isinstance(dataset, MadeLabels) else {}
+
+
+def origin_of_labels(dataset: ConceptDataset) -> dict[str, Any]:
+    """What a store says of labels that nobody made by hand: ``labeller``, a network, and ``colors``, by what model."""
+    if not isinstance(dataset, MadeLabels):
+        return {}
+    made = dataset.made
+    said: dict[str, Any] = {}
+    if made.network:
+        said["labeller"] = {**made.network, "classes": [name for name, _ in made.classes]}
+    if made.colors:
+        said["colors"] = COLOR_MODEL
+    return said
+
+
 def identity(
     network: Network,
     dataset: ConceptDataset,
@@ -52,6 +72,7 @@ def identity(
 
     ``maps``: how they are made of what layers return that return no maps (ndissect.engine.networks.layers.maps_made).
     """
+    made = labels_made(dataset)
     return {
         "program": version("ndissect"),
         "torch": torch.__version__,
@@ -70,7 +91,7 @@ def identity(
         "null": settings.null,
         "decoder": "cpu" if settings.jpeg_on is None else settings.jpeg_on.type,
         "device": settings.device.type,
-    }
+    } | ({"labels": made} if made else {})
 
 
 def provenance(
@@ -106,6 +127,7 @@ def provenance(
             "skipped": skipped(survey),
             "tables_digest": dataset.tables_digest(),
             "content_digest": survey.digest,
+            **origin_of_labels(dataset),
         },
         "run": {
             "device": device_name(settings.device),

@@ -185,6 +185,11 @@ class SavedRun:
             seen.update(here)
             yield batches
 
+    @property
+    def labels_file(self) -> Path:
+        """Where labels that are made of the images are kept (ndissect.engine.data.made_labels)."""
+        return self.folder / paused.LABELS
+
     def whole(self) -> bool:
         """Whether this is a shard that has ended, all of which is what was saved."""
         there = self.load(0)
@@ -262,7 +267,7 @@ class SavedRun:
     def _tidy(self) -> None:
         """Remove the folder again where nothing was saved."""
         with contextlib.suppress(OSError):
-            if {path.name for path in self.folder.iterdir()} <= {paused.LOCK}:
+            if {path.name for path in self.folder.iterdir()} <= {paused.LOCK, paused.LABELS}:
                 self.remove()
 
 

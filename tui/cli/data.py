@@ -13,6 +13,7 @@ import typer
 
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.tui.cli import data_images, data_merge, data_show
+from ndissect.tui.cli.data_agree import agree
 from ndissect.tui.cli.data_init import init
 from ndissect.tui.cli.options import FormatOption, JsonOption, MaxPixelsOption
 
@@ -260,3 +261,6 @@ def _remove_pack(dataset: FolderDataset) -> None:
         tell(f"removed {folder}, {human_bytes(size)}")
     if not removed:
         tell(f"{dataset.name} is not packed")
+
+
+app.command()(agree)

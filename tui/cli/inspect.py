@@ -155,12 +155,14 @@ def _layers(store: Store, json: bool) -> None:
 def layers_json(store: Store, views: Sequence[LayerView]) -> dict[str, Any]:
     """The layers of a store with their summaries."""
     from ndissect.store.marks import marks_json
+    from ndissect.tui.tables.remarks import labels_json
 
     layers = [{"layer": view.name, "judged_on": view.judged_on, "summary": view.summary()} for view in views]
     return {
         "store": str(store.path),
         "protocol": store.protocol.to_json(),
         "marks": marks_json(store.marks),
+        **labels_json(store),
         "layers": layers,
     }
 
@@ -212,6 +214,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
                 "judged_on": view.judged_on,
                 "protocol": view.store.protocol.to_json(),
                 "marks": marks_json(view.marks),
+                **remarks.labels_json(view.store),
                 "units": units_json(units),
                 "summary": view.summary(),
             }
@@ -261,6 +264,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
                 "judged_on": view.judged_on,
                 "protocol": view.store.protocol.to_json(),
                 "marks": marks_json(view.marks),
+                **remarks.labels_json(view.store),
                 **unit_json(view, unit),
                 "nan": int(view.statistics.nan[unit]),
                 "inf": int(view.statistics.inf[unit]),
@@ -324,12 +328,12 @@ def concepts(
         if pattern and len(rows) == 1:
             _one_concept(chosen, int(rows[0]), limit, json)
             return
-        marks = [mark for view in chosen for mark in view.marks]
+        marks, made = [mark for view in chosen for mark in view.marks], remarks.labels_json(opened)
         against = [*remarks.layer_notes(chosen), remarks.evidence_line(opened), remarks.protocol_line(opened.protocol)]
         shown = views.concept_table(chosen, rows, min_iou)
         shown = shown[: output.rows_to_print(limit, json)]
     if json:
-        output.print_json({"store": str(opened.path), "marks": marks_json(marks), "concepts": shown})
+        output.print_json({"store": str(opened.path), "marks": marks_json(marks), **made, "concepts": shown})
         return
     columns = [
         PrintedColumn("concept"),
@@ -360,6 +364,7 @@ def _one_concept(layers: list[LayerView], row: int, limit: int | None, json: boo
     shown = units[: output.rows_to_print(limit, json)]
     if json:
         about = {"store": str(layers[0].store.path), "marks": marks_json([m for view in layers for m in view.marks])}
+        about |= remarks.labels_json(layers[0].store)
         output.print_json({**about, "concept": name, "category": category, "units": shown})
         return
     columns = [

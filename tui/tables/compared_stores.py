@@ -19,7 +19,7 @@ from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.tables.comparison import Side, different_measures, pair_json, side_json
 from ndissect.tui.tables.label_agreement import RULE, agreement_json
 from ndissect.tui.tables.origin import data_differences, origin, protocol_differences, same_data
-from ndissect.tui.tables.remarks import evidence_line, mark_lines, protocol_line
+from ndissect.tui.tables.remarks import evidence_line, labels_line, mark_lines, protocol_line
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,8 @@ def _about(operands: list[_Operand], groups: list[list[Side]]) -> list[str]:
 
     lines: dict[str, list[str]] = {}
     for o in operands:
-        for line in (protocol_line(o.store.protocol), evidence_line(o.store)):
+        made = labels_line(o.store.provenance)
+        for line in filter(None, (made, protocol_line(o.store.protocol), evidence_line(o.store))):
             lines.setdefault(line, []).append(o.letter)
     told = [
         line if len(letters) == len(operands) else f"{' '.join(letters)}: {line}" for line, letters in lines.items()

@@ -18,13 +18,14 @@ class Origin:
 
     ``weights``, ``tables`` and ``content`` are digests of the network's weights, of the tables that define the data
     and of all that was read of it; ``preprocess`` is JSON-like text; ``images``: how many there are, ``used``: how
-    many were counted.
+    many were counted; ``labels``: what made the labels where they were not made by hand, "labels by NETWORK".
     """
 
     network: str
     weights: str
     preprocess: str
     data: str
+    labels: str
     images: int | None
     used: int | None
     tables: str
@@ -49,13 +50,18 @@ def origin(provenance: Mapping[str, Any]) -> Origin:
         return value if type(value) is int else None
 
     network, data = part("network"), part("data")
+    labeller = data.get("labeller")
+    makers = [text(labeller, "name", "spec") or "a network"] if isinstance(labeller, dict) else []
+    makers += ["names of colours"] if text(data, "colors") else []
+    labels = f"labels by {' and '.join(makers)}" if makers else ""
     prepared = network.get("preprocess")
     table = text(part("imported"), "file").removesuffix(".csv")
     return Origin(
         network=text(network, "name", "spec") or table,
         weights=text(network, "weights_digest"),
         preprocess="" if prepared is None else repr(prepared),
-        data=text(data, "name") or Path(text(data, "path")).name,
+        data=", ".join(filter(None, (text(data, "name") or Path(text(data, "path")).name, labels))),
+        labels=labels,
         images=whole(data, "images"),
         used=whole(data, "used"),
         tables=text(data, "tables_digest"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ndissect.store.marks import MARKED, Mark
 from ndissect.store.protocol import Protocol
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
+from ndissect.tui.tables.origin import origin
 
 UNITS_FROM_0 = "units count from 0"
 #: What the two columns of unique detectors are; the papers' figures are the first.
@@ -90,12 +92,29 @@ def cautions(views: Sequence[LayerView]) -> list[str]:
 
 
 def marks(views: Sequence[LayerView]) -> list[str]:
-    """What the runs of these layers were marked with, in words, the layers with the same words together."""
-    return mark_lines([mark for view in views for mark in view.marks])
+    """What marks the numbers of these layers: who made the labels, where nobody did by hand, and marks of their runs.
+
+    Every view of the numbers shows these lines before anything else that it notes.
+    """
+    stores = {id(view.store): view.store for view in views}
+    made = dict.fromkeys(labels for store in stores.values() if (labels := labels_line(store.provenance)))
+    return [*made, *mark_lines([mark for view in views for mark in view.marks])]
+
+
+def labels_line(provenance: Mapping[str, Any]) -> str:
+    """``labels by NETWORK, not by hand``; "" where the labels are the data set's own."""
+    made = origin(provenance).labels
+    return f"{made}, not by hand" if made else ""
+
+
+def labels_json(store: Store) -> dict[str, str]:
+    """``labels``: that sentence, for outputs in JSON; {} where the labels are the data set's own."""
+    made = labels_line(store.provenance)
+    return {"labels": made} if made else {}
 
 
 def mark_lines(marked: Sequence[Mark]) -> list[str]:
-    """Marks in words: every view of marked numbers shows these lines before anything else that it notes."""
+    """Marks in words, the layers with the same words together."""
     layers: dict[str, list[str]] = {}
     for mark in marked:
         layers.setdefault(mark.sentence, []).append(mark.layer)
