@@ -46,6 +46,9 @@ def test_a_map_of_any_size_is_read_on_the_grid(tmp_path: Path, shape: tuple[int,
     assert data.grid == GRID
     assert (sample.image == decode_image((tmp_path / "a.jpg").read_bytes(), "a.jpg")).all()
     assert data.image_sizes.tolist() == [[60, 80]]
+    known = data.known_sizes()
+    assert known is not None
+    assert known.tolist() == [[60, 80]]
 
 
 def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
@@ -88,6 +91,7 @@ def test_labels_are_read_though_the_photograph_is_damaged(tmp_path: Path) -> Non
     (tmp_path / "a.jpg").write_bytes(b"no image")
     assert (data.read_labels(0).maps == 2).all()
     assert data.image_sizes.tolist() == [[0, 0]]
+    assert data.known_sizes() is None
     with pytest.raises(BadFile, match="not a readable image"):
         data.read(0)
 

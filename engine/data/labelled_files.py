@@ -142,6 +142,10 @@ class LabelledFiles:
         assert self._sizes is not None
         return self._sizes
 
+    def known_sizes(self) -> npt.NDArray[np.int32] | None:
+        """``image_sizes``; None where an image cannot be read: which ones, the run says better."""
+        return self.image_sizes if self.image_sizes.all() else None
+
     @cached_property
     def largest(self) -> int:
         """Bytes that the largest image takes with its label maps, decoded; one of the maps before it is resized."""
