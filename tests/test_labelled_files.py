@@ -75,9 +75,8 @@ def test_a_photograph_that_is_to_be_turned_is_said_to_be(tmp_path: Path) -> None
     exif[0x0112] = 6
     photograph(tmp_path / "a.jpg", 30, 40, exif=exif)
     assert orientation((tmp_path / "a.jpg").read_bytes()) == 6
-    with pytest.raises(BadFile, match="its camera noted that it is to be turned") as error:
+    with pytest.raises(BadFile, match=r"its camera noted that it is to be turned.*auto-orient"):
         data.read_labels(0)
-    assert "auto-orient" in error.value.hint
 
 
 def test_a_number_that_nothing_names_is_told(tmp_path: Path) -> None:
