@@ -46,6 +46,9 @@ def test_a_map_of_any_size_is_read_on_the_grid(tmp_path: Path, shape: tuple[int,
     assert data.grid == GRID
     assert (sample.image == decode_image((tmp_path / "a.jpg").read_bytes(), "a.jpg")).all()
     assert data.image_sizes.tolist() == [[60, 80]]
+    known = data.known_sizes()
+    assert known is not None
+    assert known.tolist() == [[60, 80]]
 
 
 def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
@@ -72,9 +75,8 @@ def test_a_photograph_that_is_to_be_turned_is_said_to_be(tmp_path: Path) -> None
     exif[0x0112] = 6
     photograph(tmp_path / "a.jpg", 30, 40, exif=exif)
     assert orientation((tmp_path / "a.jpg").read_bytes()) == 6
-    with pytest.raises(BadFile, match="its camera noted that it is to be turned") as error:
+    with pytest.raises(BadFile, match=r"its camera noted that it is to be turned.*auto-orient"):
         data.read_labels(0)
-    assert "auto-orient" in error.value.hint
 
 
 def test_a_number_that_nothing_names_is_told(tmp_path: Path) -> None:
@@ -88,6 +90,7 @@ def test_labels_are_read_though_the_photograph_is_damaged(tmp_path: Path) -> Non
     (tmp_path / "a.jpg").write_bytes(b"no image")
     assert (data.read_labels(0).maps == 2).all()
     assert data.image_sizes.tolist() == [[0, 0]]
+    assert data.known_sizes() is None
     with pytest.raises(BadFile, match="not a readable image"):
         data.read(0)
 

@@ -141,6 +141,10 @@ class LabelledFiles:
         assert self._sizes is not None
         return self._sizes
 
+    def known_sizes(self) -> npt.NDArray[np.int32] | None:
+        """``image_sizes``; None where an image cannot be read: which ones, the run says better."""
+        return self.image_sizes if self.image_sizes.all() else None
+
     @cached_property
     def largest(self) -> int:
         """Bytes that the largest image takes with its label maps, decoded; one of the maps before it is resized."""
@@ -260,10 +264,8 @@ class LabelledFiles:
             return
         what = f"the mask is {shape[0]} x {shape[1]} pixels, the image {size[0]} x {size[1]}"
         if same_shape(size[::-1], shape) and orientation(self._start_of(index)) in _QUARTER_TURNS:
-            hint = "Turn the image files once, for example with `magick mogrify -auto-orient`"
-            raise BadFile(
-                file, f"{what}: its camera noted that it is to be turned, and the mask was drawn on it turned", hint
-            )
+            turned = "its camera noted that it is to be turned, and the mask was drawn on it turned"
+            raise BadFile(file, f"{what}: {turned}; turn the image files (`magick mogrify -auto-orient`)")
         raise BadFile(file, f"{what}: they must show the same, in the same shape")
 
     def _start_of(self, index: int) -> bytes:
