@@ -295,6 +295,22 @@ def test_networks_by_name_and_a_plot_of_bars(folder: Path) -> None:
     assert all(word in text for word in ("net.py:one", "net.py:three", "unique detectors", "object", "best label"))
 
 
+def test_a_number_that_no_name_explains_is_told_in_notes_table_and_plot(folder: Path) -> None:
+    (folder / "tars").mkdir()
+    for name, units in (("checkpoint_0010.pth.tar", 1), ("checkpoint_0020.pth.tar", 3), ("last.ckpt", 2)):
+        torch.save({"state_dict": state(units)}, folder / "tars" / name)
+    args = ("series", "tars", "--network", "net.py:network", *LAYER, *RUN, "--factor", "epochs", "--plot", "bars.svg")
+    done = cli.nd(*args, folder=folder)
+    assert done.returncode == 0, done.stderr
+    told = "number: what follows checkpoint_"
+    assert f"note: {told}\n" in done.stderr
+    assert "note: 1 without such a number left out: last.ckpt\n" in done.stderr
+    header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+    assert header[:2] == ["network", told]
+    assert [row[:2] for row in rows] == [["checkpoint_0010", "10"], ["checkpoint_0020", "20"]]
+    assert told in (folder / "bars.svg").read_text()
+
+
 MISTAKES = {
     "an empty folder": (("series", "empty"), "the folder empty holds no checkpoints"),
     "no network": (("series", "run"), "does not say of which network"),

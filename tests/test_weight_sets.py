@@ -196,6 +196,13 @@ def test_they_are_told_to_the_user(tmp_path: Path) -> None:
     assert any("best (numpy" in note and "when (datetime.date)" in note for note in network.notes)
 
 
+def test_a_set_or_a_prefix_without_a_file_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 2, 1))\n")
+    for given in ({"weights_key": "ema"}, {"weights_prefix": "model"}):
+        with pytest.raises(WrongUse, match="none is given"):
+            load_network(f"{tmp_path}/net.py:net", **given)
+
+
 class Scaled(Tensor):
     """A kind of tensor of the user's own."""
 

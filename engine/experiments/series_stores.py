@@ -83,8 +83,9 @@ def dissect_series(plan: SeriesPlan, options: Options, console: Console) -> list
         console.note(note)
     for done, (member, path) in enumerate(zip(plan.members, plan.paths, strict=True)):
         console.tell(f"{done + 1}/{len(plan.members)} {member.name}")
-        partial = options.partial and member.weights is not None
-        own = replace(options, network=member.network, weights=member.weights, partial=partial)
+        own = replace(options, network=member.network, weights=member.weights)
+        if member.weights is None:
+            own = replace(own, partial=False, weights_key=None, weights_prefix=None)
         so_far = f"{done} of {len(plan.members)} networks are dissected"
         try:
             dissect_to_store(own, console, output=path)

@@ -64,6 +64,10 @@ def load_network(
     parsed = parse_spec(spec)
     if partial and weights is None:
         raise WrongUse("--partial says how a weights file is used, and none is given", "Add --weights FILE")
+    if weights is None and (weights_key is not None or weights_prefix is not None):
+        raise WrongUse(
+            "--weights-key and --weights-prefix are of a weights file, and none is given", "Add --weights FILE"
+        )
     made = load_module(parsed, weights is not None, layers_only, size)
     module = watchable(made.module, spec)
     origin = made.origin
