@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/method.md", "docs/performance.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/method.md",
+    "docs/performance.md",
+    "docs/data-sets.md",
+)
 #: Where a path may begin that a page writes without saying so.
 BASES = ("", "engine", "store", "tui", "tests")
 
