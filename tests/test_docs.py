@@ -16,6 +16,9 @@ PAGES = (
     "docs/labellers.md",
     "docs/method.md",
     "docs/performance.md",
+    "docs/method.md",
+    "docs/performance.md",
+    "docs/data-sets.md",
 )
 #: Where a path may begin that a page writes without saying so.
 BASES = ("", "engine", "store", "tui", "tests")
