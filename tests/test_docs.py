@@ -14,11 +14,12 @@ PAGES = (
     "docs/architecture.md",
     "docs/data.md",
     "docs/labellers.md",
-    "docs/method.md",
-    "docs/performance.md",
-    "docs/method.md",
-    "docs/performance.md",
     "docs/data-sets.md",
+    "docs/layers.md",
+    "docs/method.md",
+    "docs/own-data.md",
+    "docs/performance.md",
+    "docs/weights.md",
 )
 #: Where a path may begin that a page writes without saying so.
 BASES = ("", "engine", "store", "tui", "tests")

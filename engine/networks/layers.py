@@ -14,7 +14,7 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.stages import last_blocks, stages_of
 from ndissect.engine.networks.taps import Tap
 from ndissect.engine.networks.unwatched import why_not_called
-from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.errors import WrongUse, nearest
 
 _UNTOLD = re.compile(r"(Max|Avg|LP|Adaptive\w*)Pool|Dropout|StochasticDepth|Identity|Flatten")
 
@@ -149,10 +149,7 @@ def _described(info: LayerInfo, tap: Tap, output: Output, scores: int) -> LayerI
     if isinstance(output.layout, str):
         return replace(info, reason=output.layout)
     tap = replace(tap, layout=output.layout)
-    try:
-        _, count, height, width = output.layout.maps(output.value).shape
-    except NDError as e:
-        return replace(info, reason=e.message)
+    count, height, width = output.maps
     return replace(info, units=count, map_size=(height, width), scores=count == scores, tap=tap)
 
 

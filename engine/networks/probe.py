@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ndissect.engine.networks.axes import COLUMNS, ROWS, Axes, Axis, input_axes
 from ndissect.engine.networks.axes_rules import follow_axes
@@ -28,14 +29,16 @@ class Output:
     """What one call of a module returned, or one of the tensors in it.
 
     ``layout``: how it holds maps, or in words why it holds none; ``shape`` with that of the images first, () for what
-    is no tensor; ``identity``: the same for tensors with the same values; ``order``: its place among all calls.
+    is no tensor; ``maps``: units, rows and columns; ``identity``: the same for tensors with the same values; ``order``:
+    its place among all calls; ``followed``: whether it is known what its axes stand for.
     """
 
-    value: Any
     layout: Layout | str
     shape: tuple[int, ...]
+    maps: tuple[int, int, int]
     identity: tuple[int, float]
     order: int
+    followed: bool
 
 
 @dataclass
@@ -79,7 +82,8 @@ def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) ->
     x = x if parameter is None else x.to(parameter.device)
     names = tuple(name for name, _ in module.named_modules() if name)
     seen: dict[str, Seen] = {}
-    tracer = Tracer(x, input_axes(x.shape, id(x)), follow_axes) if x.ndim == 4 else None
+    tracer = Tracer(x, input_axes(x.shape, id(x)), follow_axes, keep=False) if x.ndim == 4 else None
+    numbers = _Numbers()
     count = 0
 
     def look(name: str, output: Any) -> None:
@@ -89,10 +93,7 @@ def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) ->
         if calls and not every_call:
             calls[-1] = {}  # what it returned need not be kept
         calls.append(
-            {
-                path: Output(value, _judge(value, tracer, len(x), rule, name), _shape(value), _identity(value), count)
-                for path, value in parts.items()
-            }
+            {path: _output(value, name, tracer, len(x), rule, numbers, count) for path, value in parts.items()}
         )
         count += 1
 
@@ -101,10 +102,10 @@ def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) ->
             return seen, _scores(module(x))
         with tracer:
             output = module(x)
-    return _without_tokens_as_rows(seen, tracer), _scores(output)
+    return _without_tokens_as_rows(seen), _scores(output)
 
 
-def _without_tokens_as_rows(seen: dict[str, Seen], tracer: Tracer[Axes]) -> dict[str, Seen]:
+def _without_tokens_as_rows(seen: dict[str, Seen]) -> dict[str, Seen]:
     """``seen`` without maps of which nothing is known but that they have as many rows as there are tokens somewhere.
 
     That is how attention looks, (N, heads, tokens, tokens), where its axes could not be followed.
@@ -113,20 +114,38 @@ def _without_tokens_as_rows(seen: dict[str, Seen], tracer: Tracer[Axes]) -> dict
     counts = {o.shape[1] for o in outputs if len(o.shape) == 3}
     for call in (call for s in seen.values() for call in s.calls):
         for path, o in call.items():
-            unknown = o.layout == Layout() and isinstance(tracer.of(o.value), str)
-            if unknown and o.shape[2] in counts:
+            if o.layout == Layout() and not o.followed and o.shape[2] in counts:
                 call[path] = replace(o, layout=f"not a map: {shape_text(o.shape)}, whose rows seem to be tokens")
     return seen
 
 
-def _judge(value: Any, tracer: Tracer[Axes] | None, images: int, rule: MapRule | None, name: str) -> Layout | str:
-    """How ``value`` holds maps, or why it holds none."""
-    if "parametrizations" in name.split("."):
-        return "not a map: it computes a weight, whatever the image is"
+def _output(
+    value: Any,
+    name: str,
+    tracer: Tracer[Axes] | None,
+    images: int,
+    rule: MapRule | None,
+    numbers: _Numbers,
+    order: int,
+) -> Output:
+    """What is known of ``value``, which the module ``name`` returned; ``numbers``: those of tensors seen so far."""
     known = tracer.of(value) if tracer else ""
     axes = None if isinstance(known, str) else known
-    read = read_layout(value, axes, images)
-    return rule.layout(value, read, images) if rule else read
+    if "parametrizations" in name.split("."):
+        layout: Layout | str = "not a map: it computes a weight, whatever the image is"
+    else:
+        layout = read_layout(value, axes, images)
+        layout = rule.layout(value, layout, images) if rule else layout
+    maps = (0, 0, 0)
+    if isinstance(layout, Layout):
+        units, height, width = layout.maps(value).shape[1:]
+        maps = (units, height, width)
+    shape: tuple[int, ...] = ()
+    identity = (-1 - order, 0.0)
+    if isinstance(value, Tensor):
+        shape = tuple(value.shape)
+        identity = (numbers.of(value), _version(value))
+    return Output(layout, shape, maps, identity, order, axes is not None)
 
 
 def read_layout(value: Any, axes: Axes | None, images: int) -> Layout | str:
@@ -185,17 +204,25 @@ def _inner_places(axes: tuple[Axis, ...]) -> str:
     return "whose last two axes are not the rows and columns of a map"
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
+class _Numbers:
+    """A number for every tensor, its own even where another is made in its place in the memory."""
+
+    def __init__(self) -> None:
+        self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._next = 0
+
+    def of(self, tensor: Tensor) -> int:
+        if tensor not in self._known:
+            self._known[tensor] = self._next
+            self._next += 1
+        return int(self._known[tensor])
 
 
-def _identity(value: Any) -> tuple[int, float]:
-    """The same for tensors that hold the same values; an in-place ReLU returns its input's tensor, later."""
-    if not isinstance(value, Tensor):
-        return id(value), 0
+def _version(value: Tensor) -> float:
+    """Changes with the values of a tensor: an in-place ReLU returns its input's tensor, later."""
     if value.is_inference():  # these count no versions
-        return id(value), float(value.sum()) if value.is_floating_point() else 0
-    return id(value), value._version
+        return float(value.sum()) if value.is_floating_point() else 0
+    return value._version
 
 
 def _scores(output: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.taps import Tap
@@ -47,37 +48,50 @@ _WHY = {
 
 
 class Tracer(TorchFunctionMode, Generic[T]):
-    """Knows of every tensor made from ``x`` what ``rule`` says, or why that is unknown; keeps them alive meanwhile.
+    """Knows of every tensor made from ``x`` what ``rule`` says, or why that is unknown.
 
-    ``first``: what is known of ``x``.
+    ``first``: what is known of ``x``. Tensors are kept alive meanwhile, so that their ids stay their own; not with
+    ``keep=False``, where nothing is asked by id.
     """
 
-    def __init__(self, x: Tensor, first: T, rule: Rule[T]) -> None:
+    def __init__(self, x: Tensor, first: T, rule: Rule[T], *, keep: bool = True) -> None:
         super().__init__()
         self._rule = rule
-        self._known: dict[int, tuple[Tensor, T | str]] = {id(x): (x, first)}
+        self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._alive: dict[int, Tensor] | None = {} if keep else None
+        self._learn(x, first)
+
+    def _learn(self, tensor: Tensor, known: T | str) -> None:
+        self._known[tensor] = known
+        if self._alive is not None:
+            self._alive[id(tensor)] = tensor
 
     def of(self, value: object) -> T | str:
         """What is known of ``value``, or why nothing is."""
         if not isinstance(value, Tensor):
             return "its output is not a tensor"
-        return self._known[id(value)][1] if id(value) in self._known else "its output does not come from the image"
+        if value not in self._known:
+            return "its output does not come from the image"
+        known: T | str = self._known[value]
+        return known
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = [(t, t.shape[-2:], self._known[id(t)][1]) for t in _tensors((args, kwargs)) if id(t) in self._known]
+        inputs = [(t, t.shape[-2:], self._known[t]) for t in _tensors((args, kwargs)) if t in self._known]
         output = func(*args, **kwargs)
         if inputs:
             name = getattr(func, "__name__", str(func)).strip("_")
             for out in _tensors(output):
-                self._known[id(out)] = (out, self._rule(name, args, kwargs, inputs, out))
+                self._learn(out, self._rule(name, args, kwargs, inputs, out))
         return output
 
     def by_identity(self, identity: int) -> tuple[Tensor, T | str] | None:
         """The tensor with this id and what is known of it; None where it was not made from the image."""
-        return self._known.get(identity)
+        assert self._alive is not None
+        tensor = self._alive.get(identity)
+        return None if tensor is None else (tensor, self.of(tensor))
 
     def through(
         self, module: nn.Module, x: Tensor, names: Sequence[str], taps: Mapping[str, Tap] | None = None
