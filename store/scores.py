@@ -20,8 +20,8 @@ DETECTOR_IOU = 0.04
 FEW_IMAGES = 10
 
 Floats = npt.NDArray[np.float64]
-# Best-of-all-concepts works through this many units at a time: what it computes with then stays in the cache.
-_UNITS_AT_A_TIME = 64
+# The best of all concepts is looked for in so many counts at a time: what it computes with then stays in the cache.
+_COUNTS_AT_A_TIME = 1 << 18
 
 
 def iou(intersection: npt.ArrayLike, area: npt.ArrayLike, concept_area: npt.ArrayLike) -> Floats:
@@ -83,29 +83,26 @@ def best_per_category(
     U = counts.area.shape[1]
     concept_area, images = pick(concepts.area), pick(concepts.images)
     allowed = images >= min_images
+    area = pick(counts.area_in_category)
+    if union != "within-category":
+        area = np.repeat(pick(counts.area)[:, None], categories, axis=1)
     best = Best(
-        np.full((U, categories), -1, np.int32),
-        np.zeros((U, categories), np.int64),
-        np.zeros((U, categories), np.int64),
-        np.zeros((U, categories)),
+        np.full((U, categories), -1, np.int32), np.zeros((U, categories), np.int64), area, np.zeros((U, categories))
     )
-    for start in range(0, U, _UNITS_AT_A_TIME):
-        units = slice(start, min(start + _UNITS_AT_A_TIME, U))
-        intersection, area = pick(counts.intersection, units), pick(counts.area, units)
-        in_category = pick(counts.area_in_category, units)
-        value = unit_ious(intersection, area, in_category, concept_area, category, union)
-        value[:, ~allowed] = 0
-        for k in range(categories):
-            rows = np.flatnonzero(category == k)
-            best.area[units, k] = in_category[:, k] if union == "within-category" else area
-            if not len(rows):
-                continue
-            winner = rows[value[:, rows].argmax(1)]  # argmax takes the first of equals: the lower number
-            u = np.arange(len(winner))
-            won = (value[u, winner] > 0) & ~dead[units]
-            best.concept[units, k] = np.where(won, winner, -1)
-            best.intersection[units, k] = np.where(won, intersection[u, winner], 0)
-            best.iou[units, k] = np.where(won, value[u, winner], 0.0)
+    step = max(1, _COUNTS_AT_A_TIME // max(len(category), 1))
+    for start in range(0, U, step):
+        intersection = pick(counts.intersection, slice(start, min(start + step, U)))
+        # An IoU is above 0 where I is, which of units that seldom fire is with few concepts.
+        u, c = np.nonzero(intersection)
+        counted = allowed[c] & ~dead[start + u]
+        u, c = u[counted], c[counted]
+        both, k = intersection[u, c], category[c]
+        u += start
+        value = iou(both, area[u, k], concept_area[c])
+        np.maximum.at(best.iou, (u, k), value)
+        won = np.flatnonzero((value == best.iou[u, k]) & (value > 0))[::-1]  # the last that is written stays
+        best.concept[u[won], k[won]] = c[won]  # the first of equals: the lower number
+        best.intersection[u[won], k[won]] = both[won]
     return best
 
 

@@ -7,6 +7,7 @@ definition about half a percent of locations lie above T: the other cells are ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -48,6 +49,14 @@ class Cells:
     def above(self, limit: Tensor) -> Cells:
         """Those with a corner above their unit's limit; ``limit`` (U,) float32."""
         return all_above([self], limit)[0]
+
+    def of_images(self, images: slice) -> Cells:
+        """Those of some images that follow one another; on a host."""
+        a_image = math.prod(self.shape[1:])
+        first, end, _ = images.indices(self.shape[0])
+        bounds = torch.tensor([first * a_image, end * a_image], dtype=self.index.dtype, device=self.index.device)
+        at = slice(*torch.searchsorted(self.index, bounds).tolist())
+        return Cells((end - first, *self.shape[1:]), self.index[at] - first * a_image, self.corners[:, at])
 
     def to(self, device: torch.device) -> Cells:
         """The same cells on ``device``."""

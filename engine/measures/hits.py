@@ -11,6 +11,11 @@ _TABLE_BINS = {"cpu": 1 << 20, "cuda": 1 << 27}
 _HITS_AT_ONCE = 1 << 25
 
 
+def has_table(bins: int, device: torch.device) -> bool:
+    """Whether hits of so many bins are counted in a table as they come, and need not be held."""
+    return bins <= _TABLE_BINS[device.type]
+
+
 class Hits:
     """How often each of ``bins`` bins was hit."""
 
@@ -22,7 +27,7 @@ class Hits:
 
     def table(self) -> Tensor | None:
         """The counts themselves (bins,) int64, to add to; None where they are too many to hold once more."""
-        if self._counts is None and self._bins <= _TABLE_BINS[self._device.type]:
+        if self._counts is None and has_table(self._bins, self._device):
             self._counts = torch.zeros(self._bins, dtype=torch.int64, device=self._device)
         return self._counts
 

@@ -61,11 +61,7 @@ def first_images(batch: CandidateBatch, count: int) -> CandidateBatch:
     """The first ``count`` images of a batch, or all where there are fewer."""
     images = batch.images[:count]
 
-    def part(cells: Cells) -> Cells:
-        shape = (len(images), *cells.shape[1:])
-        end = int(torch.searchsorted(cells.index, math.prod(shape)))
-        return Cells(shape, cells.index[:end], cells.corners[:, :end])
-
+    some = slice(len(images))
     return CandidateBatch(
-        images, [part(layer) if isinstance(layer, Cells) else layer[: len(images)] for layer in batch.layers]
+        images, [layer.of_images(some) if isinstance(layer, Cells) else layer[some] for layer in batch.layers]
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ _EXTREMES_AT_ONCE = 16
 BUDGET = 2 << 30
 
 
+@lru_cache(maxsize=64)  # nearly all units have had as many values
 def hazen_position(n: int, q: Fraction) -> tuple[int, float]:
     """(k, f): the threshold is x[k] + f (x[k + 1] - x[k]) of n sorted values; exact in rational arithmetic."""
     position = min(max((1 - q) * n - Fraction(1, 2), Fraction(0)), Fraction(n - 1))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ _FRESH_SHARE = 0.25
 _UNITS_TOGETHER = 64
 # Bytes that cells may take for each value that is kept: as many as the buffer would.
 _CELL_BYTES = 8
+# Rows are mostly their least value where, of about so many of their values, less than this share is above it.
+_LOOKED_AT, _SPARSE = 64, 0.1
 # Pixels of cells that are enlarged at once where the values themselves are needed.
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -97,7 +100,8 @@ class Tail:
             other.take(UnitValues.above(values, other.bound))
             other.settle()
             return other
-        largest = _largest(torch.cat([other._buffer, values], 1), self._kept)
+        empty = not bool(other._filled.any())  # its -inf are no values, and would hide how few of a row's differ
+        largest = _largest(values if empty else torch.cat([other._buffer, values], 1), self._kept)
         other._buffer.fill_(-torch.inf)[:, : self._kept] = largest
         other._filled = torch.full_like(self._filled, self._kept)
         other.bound, other._fresh, other.raised = largest.amin(1), 0, True
@@ -260,23 +264,44 @@ class Tail:
             return low, high
         self.settle()
         low, high = np.zeros(len(self._filled), np.float32), np.zeros(len(self._filled), np.float32)
-        for u, (row, filled, from_top) in enumerate(
-            zip(self._buffer.cpu().numpy(), self._filled.tolist(), self._from_top, strict=True)
-        ):
-            if from_top:
-                k = filled - from_top
-                above = min(k + 1, filled - 1)
-                values = np.partition(row[:filled], (k, above))
-                low[u], high[u] = values[k], values[above]
+        rows, ranks = self._buffer.cpu().numpy(), np.array(self._from_top)
+        # What is not filled is -inf, below all values, so that a rank from the top is a place in the whole row.
+        width, step = rows.shape[1], max(1, _CUT_AT_ONCE // rows.shape[1])
+        for rank in np.unique(ranks[ranks > 0]).tolist():
+            units = np.flatnonzero(ranks == rank)
+            k, above = width - rank, min(width - rank + 1, width - 1)
+            for start in range(0, len(units), step):
+                some = units[start : start + step]
+                values = np.partition(rows[some], (k, above), axis=1)
+                low[some], high[some] = values[:, k], values[:, above]
         return low, high
 
 
 def _largest(values: Tensor, count: int) -> Tensor:
-    """(U, n) -> (U, count): the largest values of each row, in any order."""
+    """(U, n) -> (U, count): the largest values of each row, none of which is NaN, in any order."""
     if values.device.type != "cpu":
         return values.topk(count, 1, sorted=False).values
+    rows = values.numpy()
+    least = rows.min(1, keepdims=True)
+    if count and (rows[:, :: max(1, rows.shape[1] // _LOOKED_AT)] > least).mean() < _SPARSE:
+        return torch.from_numpy(_largest_of_few(rows, least, count))
     # numpy selects with vector instructions, several times faster than torch on a CPU.
-    return torch.from_numpy(np.partition(values.numpy(), values.shape[1] - count, axis=1)[:, -count:])
+    return torch.from_numpy(np.partition(rows, rows.shape[1] - count, axis=1)[:, -count:])
+
+
+def _largest_of_few(
+    rows: npt.NDArray[np.float32], least: npt.NDArray[np.float32], count: int
+) -> npt.NDArray[np.float32]:
+    """The same of rows most of whose values are the ``least`` (U, 1) of their row: units that seldom fire."""
+    above = rows > least
+    many = above.sum(1)
+    largest = np.repeat(least, count, axis=1)
+    enough = np.flatnonzero(many >= count)
+    largest[enough] = np.partition(rows[enough], rows.shape[1] - count, axis=1)[:, -count:]
+    above[enough], many[enough] = False, 0
+    place = np.arange(many.sum()) - np.repeat(many.cumsum() - many, many)
+    largest[np.repeat(np.arange(len(rows)), many), place] = rows[above]
+    return largest
 
 
 def selected(

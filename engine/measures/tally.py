@@ -14,7 +14,7 @@ from ndissect.engine.machine.state import demand_form
 from ndissect.engine.measures import fused
 from ndissect.engine.measures.cell_work import CellWork
 from ndissect.engine.measures.cells import Cells, active_cells, pad_maps
-from ndissect.engine.measures.hits import Hits
+from ndissect.engine.measures.hits import Hits, has_table
 from ndissect.engine.measures.host_count import count_on_host
 from ndissect.engine.measures.label_grid import Placement, finite_or_nan
 from ndissect.engine.measures.map_work import MapWork
@@ -25,6 +25,9 @@ from ndissect.store.upsampling import Axis, Upsampling
 
 # Cells that are looked for at once: they bound the tally's memory.
 _CELLS_AT_ONCE = 1 << 24
+# Pixels of cells, once for each way of labelling, that a host counts before it adds them up where there is no table of
+# hits: so few are held as they come. To put equal ones together first takes longer than to count them.
+_PIXELS_AT_ONCE = 1 << 25
 _ALL = slice(None)
 
 
@@ -95,11 +98,20 @@ class Tally:
     def add_cells(
         self, cells: Cells, threshold: Tensor, rows: Axis, cols: Axis, labels: LabelBatch | Labelling
     ) -> None:
-        """The same, of cells among which are all that hold a mask pixel."""
+        """The same, of cells among which are all that hold a mask pixel; a part of them is added if this fails."""
         labelling, limit = _labelling(labels), compare_at(threshold).to(self._device)
-        count = _Count(cells.shape[0], self._intersection, self._place(rows, cols))
-        count.add(cells, limit, labelling, 0)
-        self._commit(count, labelling)
+        place = self._place(rows, cols)
+        parts = 1
+        if self._device.type == "cpu" and not has_table(self._intersection.numel(), self._device):
+            pixels = len(cells) * place.pixel.shape[1] * len(labelling.row)
+            parts = max(1, min(cells.shape[0], -(-pixels // _PIXELS_AT_ONCE)))
+        step = -(-cells.shape[0] // parts)
+        for start in range(0, cells.shape[0], step):
+            some = cells if parts == 1 else cells.of_images(slice(start, start + step))
+            labelled = labelling[start : start + step]
+            count = _Count(some.shape[0], self._intersection, place)
+            count.add(some, limit, labelled, 0)
+            self._commit(count, labelled)
 
     def _place(self, rows: Axis, cols: Axis) -> Placement:
         if self._placed is None or self._placed[0] is not rows or self._placed[1] is not cols:

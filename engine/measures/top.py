@@ -102,12 +102,19 @@ class TopTracker:
         self.settle_if_due()
         self.take(self.among(maps), images)
 
-    def search(self, maps: Tensor, peak: Tensor, images: Sequence[int]) -> RivalSearch:
-        """The search for what :meth:`take` is to be given of finite ``maps``, with their peaks (N, U)."""
+    def search(self, maps: Tensor, peak: Tensor, low: Tensor, images: Sequence[int]) -> RivalSearch:
+        """The search for what :meth:`take` is to be given of finite ``maps``.
+
+        ``peak``, ``low`` (N, U): their largest and least values.
+        """
         limit = self._limit if min(images) > self._latest else self._peak[:, -1]
         if limit is None:  # those of this batch that are beaten by others of it need not be taken
             limit = peak.topk(min(self._count, len(peak)), 0).values[-1]
-        return RivalSearch(maps, peak >= limit, self._guess)
+        rivals = peak >= limit
+        if list(images) == sorted(images):  # of maps that are zero throughout the first are before the others
+            zero = (peak == 0) & (low == 0)
+            rivals &= ~zero | (zero.cumsum(0) <= self._count)
+        return RivalSearch(maps, rivals, self._guess)
 
     def among(self, maps: Tensor) -> Rivals:
         """What :meth:`take` is to be given of any ``maps``; the host waits."""

@@ -85,7 +85,7 @@ class LayerGatherer:
         tail, cells = self.quantile.tail, None
         if tail and tail.raised:
             cells = CellSearch(maps, peak, self._at(tail.bound), self._protocol.upsampling, self._guess)
-        rivals = None if images is None else self.top.search(maps, peak, images)
+        rivals = None if images is None else self.top.search(maps, peak, low, images)
         counts = [low.amin(), peak.amax()]
         for search in (cells, rivals):
             counts += search.counts if search else ()
