@@ -312,8 +312,30 @@ def test_what_labels_no_pixels_is_refused(folder: Path) -> None:
 
 
 def test_options_of_a_labeller_need_one(folder: Path) -> None:
+    with pytest.raises(WrongUse, match="brings its own transform, which --labeller-size cannot change"):
+        labelled(folder, labeller_size="64")
+    assert labelled(folder, "scaled", labeller_size="64").read_labels(0).maps.shape == (1, GRID, GRID)
     with pytest.raises(WrongUse, match="--labeller-size is for a labeller"):
         dissect_to_store(options(folder, None, labeller_size="64"), Console())
+
+
+def test_photographs_without_a_labeller_are_refused_with_what_to_do(folder: Path) -> None:
+    chosen = replace(options(folder, None), data=str(folder / "photographs" / "here"))
+    with pytest.raises(WrongUse, match="holds images without labels") as e:
+        dissect_to_store(chosen, Console())
+    assert "--labeller NETWORK" in e.value.hint
+
+
+def test_a_note_about_a_labeller_names_its_own_flag(folder: Path) -> None:
+    told: list[str] = []
+
+    class Listening(Console):
+        def tell(self, text: str) -> None:
+            told.append(text)
+
+    chosen = options(folder, "scaled")
+    label_images(chosen, open_photographs(folder / "photographs"), chosen.make_protocol(), CPU, Listening())
+    assert [text for text in told if "the labeller: " in text and "--labeller-size" in text]
 
 
 # Stores

@@ -8,7 +8,7 @@ from pathlib import Path
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.formats import is_dataset, open_dataset
 from ndissect.engine.data.packed import Note
-from ndissect.engine.data.photographs import open_photographs
+from ndissect.engine.data.photographs import holds_photographs, open_photographs
 from ndissect.engine.demo.named import find_named
 from ndissect.engine.machine.console import Console
 from ndissect.engine.run.options import Options
@@ -29,6 +29,9 @@ def open_named(options: Options, console: Console) -> ConceptDataset:
         folder = find_named(options.data, progress.step("making the demo's images"))
     if labels_are_made(options):
         return open_data(folder, console.note, options.max_pixels)
+    if folder.is_dir() and not is_dataset(folder) and holds_photographs(folder):
+        hint = "--labeller NETWORK labels them, --colors names their colours; or name a data set that has labels"
+        raise WrongUse(f"{folder} holds images without labels", hint)
     return open_dataset(folder, console.note, options.max_pixels)
 
 
