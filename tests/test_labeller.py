@@ -14,6 +14,7 @@ import torch
 from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
 from PIL import Image
+from pretended_gpu import PretendedGpu
 from typer.testing import CliRunner
 
 from ndissect.engine.data.color_names import color_numbers
@@ -98,6 +99,15 @@ def labeller():
 
 def coarse():
     return Coarse(), as_it_is
+
+
+class Scaled(Labeller):
+    def forward(self, x):
+        return super().forward((x * 255).round())
+
+
+def scaled():
+    return Scaled()
 
 
 def unnamed():
@@ -302,8 +312,30 @@ def test_what_labels_no_pixels_is_refused(folder: Path) -> None:
 
 
 def test_options_of_a_labeller_need_one(folder: Path) -> None:
+    with pytest.raises(WrongUse, match="brings its own transform, which --labeller-size cannot change"):
+        labelled(folder, labeller_size="64")
+    assert labelled(folder, "scaled", labeller_size="64").read_labels(0).maps.shape == (1, GRID, GRID)
     with pytest.raises(WrongUse, match="--labeller-size is for a labeller"):
         dissect_to_store(options(folder, None, labeller_size="64"), Console())
+
+
+def test_photographs_without_a_labeller_are_refused_with_what_to_do(folder: Path) -> None:
+    chosen = replace(options(folder, None), data=str(folder / "photographs" / "here"))
+    with pytest.raises(WrongUse, match="holds images without labels") as e:
+        dissect_to_store(chosen, Console())
+    assert "--labeller NETWORK" in e.value.hint
+
+
+def test_a_note_about_a_labeller_names_its_own_flag(folder: Path) -> None:
+    told: list[str] = []
+
+    class Listening(Console):
+        def tell(self, text: str) -> None:
+            told.append(text)
+
+    chosen = options(folder, "scaled")
+    label_images(chosen, open_photographs(folder / "photographs"), chosen.make_protocol(), CPU, Listening())
+    assert [text for text in told if "the labeller: " in text and "--labeller-size" in text]
 
 
 # Stores
@@ -511,6 +543,37 @@ def test_what_a_data_set_says_by_hand_is_not_used_and_that_is_said(folder: Path)
     chosen = options(folder)
     label_images(chosen, open_dataset(folder / "data"), chosen.make_protocol(), CPU, Listening())
     assert [text for text in told if "the labels of data are not used" in text]
+
+
+def test_pixels_alone_are_labelled(folder: Path) -> None:
+    """As a generator makes them: there is no data set."""
+    made = labelled(folder, "labeller", "photographs", colors=True)
+    [batch] = Loader(made, make_protocol(grid=str(GRID)), 1).batches(range(6), 6, skip_bad=False)
+    alone = made.maker.labels(batch.pixels)
+    for name, tensor in vars(with_labels(batch, made, made.maker).labels).items():
+        np.testing.assert_array_equal(getattr(alone, name).numpy(), tensor.numpy(), name)
+
+
+@pytest.mark.parametrize("labeller", ["labeller", "scaled"])
+def test_labels_are_made_where_the_pixels_are(folder: Path, labeller: str) -> None:
+    """On a GPU that is pretended: what is mixed with what lies on the host would be refused."""
+    chosen = options(folder, labeller, colors=True)
+    protocol, source = chosen.make_protocol(), open_photographs(folder / "photographs")
+    on_host = labelled(folder, labeller, "photographs", colors=True)
+    [batch] = Loader(on_host, protocol, 1).batches(range(5), 5, skip_bad=False)
+    expected = with_labels(batch, on_host, on_host.maker)
+    gpu = torch.device("cuda")
+    with PretendedGpu():
+        made = label_images(chosen, source, protocol, gpu, Console())
+        there = batch.each(lambda pixels: pixels.to(gpu), lambda labels: labels.to(gpu))
+        given = with_labels(there, made, made.maker)
+        made.keep(2, on_host.kept(2))
+        again = with_labels(there, made, made.maker)
+        found = [given.labels.to("cpu"), again.labels.to("cpu")]
+    for labels in found:
+        for name, tensor in vars(expected.labels).items():
+            np.testing.assert_array_equal(getattr(labels, name).numpy(), tensor.numpy(), name)
+    np.testing.assert_array_equal(given.area.numpy(), expected.area.numpy())
 
 
 def _empty(folder: Path) -> Path:

@@ -33,6 +33,12 @@ def open_photographs(root: Path, max_pixels: int | None = None) -> LabelledFiles
     return LabelledFiles(root, root.resolve().name, none, records, digest=digest, max_pixels=max_pixels)
 
 
+def holds_photographs(folder: Path) -> bool:
+    """Whether there are image files in ``folder`` itself."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".") for entry in entries)
+
+
 def _is_text(name: str) -> bool:
     try:
         name.encode()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ndissect.engine.data.color_names import LEVELS, color_table
-from ndissect.engine.data.label_arrays import whole_words
+from ndissect.engine.data.label_arrays import label_kind, whole_words
 from ndissect.engine.data.made_labels import LabelsMade, MadeLabels
 from ndissect.engine.machine.device import computing, out_of_memory
 from ndissect.engine.machine.progress import Progress
@@ -99,6 +99,15 @@ class Labeller:
         if self._colors is not None:
             planes.append(torch.cat([self._by_color(x.to(self.device), self._colors) for x in pixels]))
         return torch.stack(planes, 1)
+
+    def labels(self, pixels: Sequence[Tensor]) -> LabelBatch:
+        """The labels of images that have none of their own, on ``device``; ``pixels`` and errors as in ``numbers``.
+
+        Rows are those of ``made.concepts``: the classes of the network, then the colours.
+        """
+        numbers = self.numbers(pixels)
+        concepts = self.made.concepts(ConceptTable(np.zeros(0, np.int32), (), np.zeros(0, np.int32), ()))
+        return joined(_unlabelled(len(numbers), concepts, self.made.grid, self.device), numbers, concepts)
 
     def label_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
         """(M, H, W): the concept numbers of an image (h, w, 3), for any thread (ndissect.engine.data.made_labels)."""
@@ -227,7 +236,20 @@ def _rows(numbers: Tensor, dataset: MadeLabels) -> Tensor:
     """Concept numbers as concept rows + 1: those that are made are the last ones of the table, in their order."""
     first = dataset.made.first_number(dataset.source.concepts)
     before = len(dataset.concepts) - dataset.made.count
-    return torch.where(numbers > 0, numbers - first + before + 1, 0)
+    known = (numbers >= first) & (numbers < first + dataset.made.count)  # a file may hold anything
+    return torch.where(known, numbers - first + before + 1, 0)
+
+
+def _unlabelled(images: int, concepts: ConceptTable, grid: tuple[int, int], device: torch.device) -> LabelBatch:
+    """So many images without a label."""
+    kind = torch.int16 if label_kind(len(concepts)) is np.int16 else torch.int32
+    return LabelBatch(
+        pixels=torch.zeros((images, grid[0] * grid[1], 1), dtype=kind, device=device),
+        image_level=torch.zeros((images, 0), dtype=torch.int32, device=device),
+        area=torch.zeros((images, len(concepts) + 1), dtype=torch.int64, device=device),
+        present=torch.zeros((images, len(concepts.categories)), dtype=torch.bool, device=device),
+        group=torch.zeros(images, dtype=torch.int64, device=device),
+    )
 
 
 def joined(own: LabelBatch, rows: Tensor, concepts: ConceptTable) -> LabelBatch:

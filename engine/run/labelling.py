@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,8 @@ def make_labeller(
     if options.labeller is not None:
         network = load_labeller(options)
         for note in network.notes:
-            console.note(f"the labeller: {note}")
+            own_flag = re.sub(r"\(--size[^)]*\)", "(--labeller-size changes its size)", note)
+            console.note(f"the labeller: {own_flag}")
         tried = _try(network, image_size(dataset), device)
         names, batch = _names(options, network, tried), options.batch_size or tried.batch
         classes, numbers = distinct(names)
@@ -86,7 +88,14 @@ def load_labeller(options: Options) -> Network:
     """The network that ``options.labeller`` names; WrongUse and NDError as for the network that is dissected."""
     assert options.labeller is not None
     size = parse_size(options.labeller_size, "--labeller-size") if options.labeller_size else None
-    return load_network(options.labeller, size=size)
+    try:
+        return load_network(options.labeller, size=size)
+    except WrongUse as e:
+        if size is None or "--size" not in e.message:
+            raise
+        raise WrongUse(
+            f"{options.labeller} brings its own transform, which --labeller-size cannot change", e.hint
+        ) from e
 
 
 def _about(network: Network, classes: int, least: float) -> dict[str, Any]:
