@@ -75,9 +75,10 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
     slashed = 0
     for line, row in table.rows:
         raw = (table.cell(row, "image"), *(row[i] for i in places))
-        slashed += any("\\" in cell for cell in raw)
-        name, *row_cells = (cell.replace("\\", "/") for cell in raw)
-        row_cells = [_with_whole_numbers(cell) for cell in row_cells]
+        if any("\\" in cell for cell in raw):
+            slashed += 1
+            raw = tuple(cell.replace("\\", "/") for cell in raw)
+        name, row_cells = raw[0], tuple(map(_with_whole_numbers, raw[1:]))
         # Nearly every row has the same sizes: read each combination once.
         key = ",".join(table.cell(row, c) for c in SIZES)
         size = seen[key] if key in seen else _read_sizes(table, line, row, report)
@@ -96,7 +97,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
             read_as[given] += 1
         names.append(name)
         splits.append(split)
-        cells.append(tuple(row_cells))
+        cells.append(row_cells)
         sizes.append(size)
         rows.append(line)
     if table.columns and not table.rows:
@@ -120,7 +121,9 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
 
 def _with_whole_numbers(cell: str) -> str:
     """The cell ``3;a/b.png`` for ``3.0;a/b.png``."""
-    return ";".join(map(whole_text, items_of(cell))) if _WHOLE_FLOATS.search(cell) else cell
+    if "." not in cell or not _WHOLE_FLOATS.search(cell):
+        return cell
+    return ";".join(map(whole_text, items_of(cell)))
 
 
 def _read_sizes(table: Table, line: int, row: tuple[str, ...], report: Report) -> tuple[int, ...] | None:
