@@ -155,6 +155,8 @@ def test_without_a_layer_that_could_be_followed_the_patch_embedding_is_not_taken
     [
         ("tokens[1:] -> 7x7", "takes 50 tokens"),
         ("tokens", "is no rule"),
+        ("tokens[1:] -> 0x64", "is no rule"),
+        ("x" * 5000 + ".py:f", "is not a file"),
         ("nowhere.py:f", "is not a file"),
         ("{}:nothing", "no function named 'nothing'"),
     ],

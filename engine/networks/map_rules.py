@@ -7,6 +7,7 @@ path/file.py:function       what ``function`` of a Python file gives for what th
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ndissect.engine.networks.isolate import Scope
 from ndissect.engine.networks.taps import Layout, MapFunction
 from ndissect.store.errors import NDError, WrongUse
 
-_TOKENS = re.compile(r"tokens\s*(?:\[\s*(\d*)\s*:\s*(-\d+)?\s*\])?\s*->\s*(\d{1,4})\s*[x×]\s*(\d{1,4})")
+_TOKENS = re.compile(r"tokens\s*(?:\[\s*(\d*)\s*:\s*(-\d+)?\s*\])?\s*->\s*([1-9]\d{0,3})\s*[x×]\s*([1-9]\d{0,3})")
 #: How rules are written.
 WRITTEN = 'write --map "tokens[1:] -> 14x14", or --map path/file.py:function'
 
@@ -75,7 +76,7 @@ def read_rule(text: str) -> MapRule:
 
 def _load(path: Path, name: str) -> tuple[MapFunction, str]:
     """The function ``name`` of a Python file, and the digest of the file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         raise WrongUse(f"--map: {path} is not a file", WRITTEN)
     file = path.resolve()
     scope = Scope([file.parent, Path.cwd()])
