@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.engine.data.image_files import is_folder
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.in_place import (
     Contents,
@@ -173,13 +174,13 @@ def _folders(root: Path, folder: Path, depth: int = 0) -> Iterator[tuple[Path, d
     """
     try:
         with os.scandir(root / folder) as listed:
-            entries = sorted((entry.name, entry.is_dir()) for entry in listed if not entry.name.startswith("."))
+            entries = sorted((entry.name, is_folder(entry)) for entry in listed if not entry.name.startswith("."))
     except OSError:
         return
-    files = {name: None for name, is_folder in entries if not is_folder}
+    files = {name: None for name, deeper in entries if not deeper}
     yield folder, files
-    for name, is_folder in entries if depth < _MOST_FOLDERS_DEEP else ():
-        if is_folder and f"{name}.jpg" not in files:
+    for name, deeper in entries if depth < _MOST_FOLDERS_DEEP else ():
+        if deeper and f"{name}.jpg" not in files:
             yield from _folders(root, folder / name, depth + 1)
 
 

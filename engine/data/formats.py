@@ -28,6 +28,7 @@ from ndissect.engine.data import (
 )
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, FolderDataset
+from ndissect.engine.data.image_files import is_folder
 from ndissect.engine.data.labelled_files import LabelledFiles
 from ndissect.engine.data.mask_folder import is_mask_folder, open_mask_folder
 from ndissect.engine.data.names import DOWNLOADS
@@ -66,7 +67,7 @@ _LOOKED_AT, _DEEP = 200, 3
 
 
 def _holds_one(signs: tuple[str, ...], folder: Path) -> bool:
-    return any((folder / sign).exists() for sign in signs)
+    return any(os.path.lexists(folder / sign) for sign in signs)
 
 
 #: Every format that is known.
@@ -220,7 +221,7 @@ def _fitting(folder: Path) -> list[DataFormat]:
 
 def _not_a_dataset(folder: Path) -> NDError:
     """The error for a folder of no known format, with a guess at what was meant."""
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in _entries(folder))
+    names = sorted(entry.name + "/" * is_folder(entry) for entry in _entries(folder))
     more = ", ..." if len(names) > 6 else ""
     what = f"{folder} is not a data set: it holds {', '.join(names[:6]) + more if names else 'nothing'}"
     inside = next((path for path in _folders_in(folder) if _fitting(path)), None)
@@ -244,7 +245,9 @@ def _folders_in(folder: Path) -> Iterator[Path]:
     """The folders below ``folder``, the nearest first, as far as is looked."""
     level = [folder]
     for _ in range(_DEEP):
-        level = [Path(e) for up in level for e in sorted(_entries(up), key=lambda e: e.name) if e.is_dir()][:_LOOKED_AT]
+        level = [Path(e) for up in level for e in sorted(_entries(up), key=lambda e: e.name) if is_folder(e)][
+            :_LOOKED_AT
+        ]
         yield from level
 
 

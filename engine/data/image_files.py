@@ -14,6 +14,14 @@ IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".t
 MAP_ENDINGS = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff"))
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether ``entry`` is a folder, or a link to one; False where that cannot be told, as of a loop of links."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -> list[str]:
     """The files below ``folder`` with one of these endings, sorted: paths relative to it with ``/``; hidden ones not.
 
@@ -29,7 +37,7 @@ def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -
                     path = f"{below}{entry.name}"
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if is_folder(entry):
                         if not entry.is_symlink() or _leads_on(entry.path, seen):
                             folders.append(f"{path}/")
                     elif f".{entry.name.rpartition('.')[2].lower()}" in endings:

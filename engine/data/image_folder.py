@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ndissect.engine.data.image_files import is_folder
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.in_place import (
     IMAGE_ENDINGS,
@@ -95,7 +96,7 @@ def _are_classes(folder: Path) -> bool:
 def _subfolders(folder: Path) -> list[str] | None:
     """The names of the folders among the first entries of ``folder``; None where it holds other things than classes."""
     inside = entries(folder)
-    names = sorted(entry.name for entry in inside if entry.is_dir())
+    names = sorted(entry.name for entry in inside if is_folder(entry))
     loose = any(entry.name.lower().endswith((*IMAGE_ENDINGS, ".csv", ".json", ".arrow")) for entry in inside)
     return None if loose or any(name.lower() in _NO_CLASSES for name in names) else names
 
@@ -103,6 +104,6 @@ def _subfolders(folder: Path) -> list[str] | None:
 def _all_subfolders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as listed:
-            return sorted(entry.name for entry in listed if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in listed if is_folder(entry) and not entry.name.startswith("."))
     except OSError:
         return []

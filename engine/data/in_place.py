@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from ndissect.engine.data.dataset import Figures
+from ndissect.engine.data.image_files import is_folder
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.splits import split_called
@@ -131,7 +132,7 @@ def entries(folder: Path, most: int = _LOOKED_AT) -> list[os.DirEntry[str]]:
 
 def folders(folder: Path, most: int = _LOOKED_AT) -> list[str]:
     """The names of the folders among the first ``most`` entries of ``folder``, sorted."""
-    return sorted(entry.name for entry in entries(folder, most) if entry.is_dir())
+    return sorted(entry.name for entry in entries(folder, most) if is_folder(entry))
 
 
 def files(folder: Path, endings: tuple[str, ...]) -> list[str]:

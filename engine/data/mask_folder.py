@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndissect.engine.data.image_files import IMAGE_ENDINGS, MAP_ENDINGS, list_files, some, stem
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, MAP_ENDINGS, is_folder, list_files, some, stem
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_maps import MapFile, MapValues, read_map_file
@@ -192,7 +192,7 @@ def _places(root: Path, masks: Sequence[str]) -> tuple[Place, ...]:
     try:
         with os.scandir(root) as entries:
             splits = sorted(
-                e.name for e in itertools.islice(entries, _LOOKED_AT) if split_called(e.name) and e.is_dir()
+                e.name for e in itertools.islice(entries, _LOOKED_AT) if split_called(e.name) and is_folder(e)
             )
     except OSError:
         return ()
@@ -216,7 +216,7 @@ def _holds_maps(folder: Path, deeper: int = 2) -> bool:
         return False
     if any(os.path.splitext(entry.name)[1].lower() in MAP_ENDINGS for entry in few):  # noqa: PTH122
         return True
-    return deeper > 0 and any(_holds_maps(Path(entry.path), deeper - 1) for entry in few[:5] if entry.is_dir())
+    return deeper > 0 and any(_holds_maps(Path(entry.path), deeper - 1) for entry in few[:5] if is_folder(entry))
 
 
 def _pairs(root: Path, place: Place, suffix: str) -> Pairs:
