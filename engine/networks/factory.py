@@ -72,7 +72,7 @@ def users_code(scope: Scope, what: str) -> Iterator[None]:
 
 
 def _default_device() -> torch.device | None:
-    """The device of new tensors where somebody has chosen another than the CPU; that imports what else nothing needs."""
+    """The device of new tensors where somebody has chosen one, which imports what else nothing needs."""
     if "torch.utils._device" not in sys.modules:
         return None
     device = torch.get_default_device()
