@@ -312,6 +312,11 @@ def double_by_default() -> nn.Module:
     return Net()
 
 
+def on_meta_by_default() -> nn.Module:
+    torch.set_default_device("meta")
+    return Net()
+
+
 def halves() -> nn.Module:
     return Net().half()
 

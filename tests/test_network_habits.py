@@ -112,6 +112,7 @@ def test_is_dissected(factory: str, layer: str) -> None:
         ("exported_module", "exported program", "Python module"),
         ("on_meta", "meta device", "on the CPU"),
         ("half_on_meta", "meta device", "on the CPU"),
+        ("on_meta_by_default", "meta device", "on the CPU"),
         ("lazy", "lazy layers", "in the factory"),
         ("only_on_gpu", "only_on_gpu failed", "no GPU"),
         ("gpu_in_forward", "asks for a GPU", "device of its input"),
@@ -174,6 +175,8 @@ def test_what_runs_in_float32_is_told() -> None:
 def test_what_a_file_sets_for_all_of_torch_holds_for_it_alone() -> None:
     network, _ = listed("double_by_default")
     assert torch.get_default_dtype() == torch.float32
+    refused("on_meta_by_default")
+    assert torch.zeros(1).device.type == "cpu"
     assert network.module.conv.weight.dtype == torch.float32
 
 

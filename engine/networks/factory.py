@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -55,7 +56,7 @@ def users_code(scope: Scope, what: str) -> Iterator[None]:
 
     What it sets for all of torch, the dtype and the device of new tensors, holds for its own code alone.
     """
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    dtype, device = torch.get_default_dtype(), _default_device()
     try:
         with scope.running():
             yield
@@ -66,8 +67,16 @@ def users_code(scope: Scope, what: str) -> Iterator[None]:
     finally:
         if torch.get_default_dtype() != dtype:
             torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
-            torch.set_default_device(None)
+        if _default_device() != device:
+            torch.set_default_device(device)
+
+
+def _default_device() -> torch.device | None:
+    """The device of new tensors where somebody has chosen one, which imports what else nothing needs."""
+    if "torch.utils._device" not in sys.modules:
+        return None
+    device = torch.get_default_device()
+    return None if device.type == "cpu" else device
 
 
 def _run(factory: Callable[[], object], what: str, scope: Scope) -> object:

