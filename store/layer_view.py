@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ndissect.store import limits, parts, scores
 from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
-from ndissect.store.descriptions import SIMILARITY, Descriptions, find_descriptions, read_descriptions
+from ndissect.store.descriptions import NO_PROTOCOL, SIMILARITY, Descriptions, find_descriptions, read_descriptions
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked
@@ -106,6 +106,8 @@ class LayerView:
     @cached_property
     def descriptions(self) -> Descriptions | None:
         """The labels that others gave, in place of counts; None for a layer that was dissected."""
+        if self.store.protocol.name != NO_PROTOCOL.name:  # counted: its provenance, which is large, need not be read
+            return None
         entry = find_descriptions(self.store.provenance, self.name)
         if entry is None:
             return None
