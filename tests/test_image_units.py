@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from dissecting import GRID, IMAGES, SIZE, layer, oracle_labels, run, write_data
+from dissecting import GRID, IMAGES, layer, oracle_labels, run, write_data
 from faults import numbers
 from networks_factory import EXACT, write_network
 
@@ -20,9 +19,7 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.measures.pairing import null_images
-from ndissect.engine.networks import layers as network_layers
-from ndissect.engine.networks.layers import LayerInfo
-from ndissect.engine.networks.resolve import Network, load_network
+from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.passes.labels import label_batch
 from ndissect.engine.run.merged_store import merge_to_store
 from ndissect.engine.run.options import Options
@@ -88,21 +85,6 @@ def best_of(counts: oracle.Counts, labels: oracle.Labels, union: str, dead: np.n
         np.ones(len(labels.category), bool),
         dead,
     )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def listed() -> Iterator[None]:
-    """Layers of one value an image may be chosen."""
-    listing = network_layers.list_layers
-
-    def every(network: Network, image_size: tuple[int, int] = (SIZE, SIZE)) -> list[LayerInfo]:
-        infos = listing(network, image_size)
-        return [replace(info, reason="") if info.map_size == (1, 1) else info for info in infos]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dissecting.list_layers", every)
-        patch.setattr("ndissect.engine.run.preparation.list_layers", every)
-        yield
 
 
 # Counted
