@@ -99,13 +99,15 @@ def test_what_is_no_data_set_is_owned_by_no_format(tmp_path: Path, data_format: 
         assert not data_format.owns(folder)
 
 
-@pytest.mark.parametrize("data_format", FORMATS, ids=lambda data_format: data_format.key)
+@pytest.mark.parametrize(
+    "data_format", [f for f in FORMATS if f.key != "folder"], ids=lambda data_format: data_format.key
+)
 def test_a_format_that_is_asked_for_says_what_an_empty_folder_lacks(tmp_path: Path, data_format: DataFormat) -> None:
     with pytest.raises(BadFile):
         data_format.open(tmp_path)
-    found: list[BadFile] = []
-    assert len(data_format.open(tmp_path, found.append)) == 0
-    assert found
+    faults: list[BadFile] = []
+    assert len(data_format.open(tmp_path, faults.append)) == 0
+    assert faults
 
 
 def test_a_folder_of_many_files_is_not_read_to_see_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,5 +154,5 @@ def test_elsewhere_it_is_a_line_a_layer_with_all_that_is_known(folder: Path) -> 
         *("layer", "module", "units", "map", "why_not", "parameters", "calls", "note", "default")
     }
     assert (by_name["0.1.relu"]["calls"], by_name["0.1.relu"]["parameters"]) == (2, 0)
-    assert by_name["3"]["why_not"]
+    assert by_name["3"]["map"] == [1, 1]
     assert [x["layer"] for x in found if x["default"]] == ["0"]

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,15 +25,17 @@ _PATIENCE = 10
 
 def optional_library(name: str, spec: str) -> ModuleType:
     """The library ``name``, which an extra of that name installs; WrongUse, with the command, where it is not there."""
+    # A network that was loaded before may have brought a module of that name, which is not the library.
+    try:
+        distribution(name)
+    except PackageNotFoundError as error:
+        raise WrongUse(f"{spec} needs {name}, which is not installed", f"pip install 'ndissect[{name}]'") from error
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise NDError(
-                f"{spec} needs {name}, which needs {error.name}, which is not installed",
-                f"pip install 'ndissect[{name}]'",
-            ) from error
-        raise WrongUse(f"{spec} needs {name}, which is not installed", f"pip install 'ndissect[{name}]'") from error
+        raise NDError(
+            f"{spec} needs {name}, which needs {error.name}, which is not installed", f"pip install 'ndissect[{name}]'"
+        ) from error
 
 
 def checked_folder(path: Path, spec: str) -> Path:

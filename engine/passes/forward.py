@@ -151,16 +151,22 @@ class Forward:
         WrongUse where they, or those of an earlier batch, have another size.
         """
         part = [pixels[0][images]] if len(pixels) == 1 else list(pixels[images])
-        prepare = self.network.preprocess
-        if prepare.transform is None:  # a researcher's own transform may hold tensors on the CPU
-            inputs = joined(self.network, (prepare.apply(x.to(self.device, non_blocking=True)) for x in part))
-        else:
-            inputs = joined(self.network, map(prepare.apply, part)).to(self.device)
+        inputs = joined(self.network, prepared(self.network, part, self.device))
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         self._size = self._size or size
         if size != self._size:
             raise several_sizes(self.network, dict.fromkeys((self._size, size)))
         return inputs
+
+
+def prepared(network: Network, pixels: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The input (n, C, h, w) of ``network`` on ``device`` for each of ``pixels``, uint8 (n, 3, H, W)."""
+    prepare = network.preprocess
+    for x in pixels:
+        # A researcher's own transform may hold tensors on the CPU.
+        yield (
+            prepare.apply(x.to(device, non_blocking=True)) if prepare.transform is None else prepare.apply(x).to(device)
+        )
 
 
 def _hand_over(consume: Consumer, i: int, maps: Sequence[Tensor], images: slice) -> None:

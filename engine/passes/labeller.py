@@ -24,7 +24,7 @@ from ndissect.engine.machine.device import computing, out_of_memory
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.passes.forward import Forward
+from ndissect.engine.passes.forward import Forward, prepared
 from ndissect.engine.passes.labels import LabelBatch
 from ndissect.engine.passes.loader import Batch
 from ndissect.store.concepts import ConceptTable
@@ -146,11 +146,8 @@ class Labeller:
 
 def _inputs(forward: Forward, pixels: Sequence[Tensor], images: slice) -> list[Tensor]:
     """The labeller's inputs for some images of a batch: one tensor of all, or of those in a row that have one size."""
-    if forward.network.preprocess.transform is not None:  # a researcher's own transform may hold tensors on the CPU
-        pixels = [x.cpu() for x in pixels]
-    if len(pixels) == 1:
-        return [forward.inputs(pixels, images)]
-    each = [forward.inputs([x], slice(0, 1)) for x in pixels[images]]
+    part = [pixels[0][images]] if len(pixels) == 1 else pixels[images]
+    each = prepared(forward.network, part, forward.device)
     return [torch.cat(list(alike)) for _, alike in itertools.groupby(each, lambda x: x.shape)]
 
 
