@@ -128,15 +128,12 @@ class Tally:
         by_slot = ones.new_zeros(N * S, ones.shape[1]).index_add_(0, image * S + slot, ones)
         areas = (area.T.to(torch.float64) @ by_slot.view(N, -1)).to(torch.int64).view(U, S, -1).transpose(0, 1)
         # A label of a whole image holds all mask pixels. One flat index: on a GPU index_put_ would sort first.
-        level = labelling.labels.image_level.index_select(0, row).view(P, N, -1)
-        if self._device.type == "cpu":  # a host knows at once which units have a mask in which images
-            n, u = area.nonzero(as_tuple=True)
-        else:
-            n, u = image[:N].repeat_interleave(U), torch.arange(U, device=self._device).repeat(N)
-        bins = ((slot.view(P, N)[:, n] * U + u) * columns)[:, :, None] + level[:, n]
-        times = area[n, u][None, :, None].expand_as(bins)
+        level = labelling.labels.image_level.index_select(0, row)
+        bins = (slot[:, None] * U + torch.arange(U, device=self._device)) * columns
+        bins = (bins[:, None] + level[:, :, None]).view(-1)
+        times = area.repeat(P, 1)[:, None].expand(-1, level.shape[1], -1).reshape(-1)
         count.hits.add_to(self._intersection.view(-1))
-        self._intersection.view(-1).index_add_(0, bins.view(-1), times.reshape(-1))
+        self._intersection.view(-1).index_add_(0, bins, times)
         self._area += areas[:, :, -1]
         self._in_category += areas[:, :, :-1]
 
