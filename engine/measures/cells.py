@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,11 +52,10 @@ class Cells:
         return all_above([self], limit)[0]
 
     def of_images(self, images: slice) -> Cells:
-        """Those of some images that follow one another; on a host."""
+        """Those of some images that follow one another; the host waits for another device."""
         a_image = math.prod(self.shape[1:])
         first, end, _ = images.indices(self.shape[0])
-        bounds = torch.tensor([first * a_image, end * a_image], dtype=self.index.dtype, device=self.index.device)
-        at = slice(*torch.searchsorted(self.index, bounds).tolist())
+        at = slice(*np.searchsorted(self.index.cpu().numpy(), (first * a_image, end * a_image)).tolist())
         return Cells((end - first, *self.shape[1:]), self.index[at] - first * a_image, self.corners[:, at])
 
     def to(self, device: torch.device) -> Cells:

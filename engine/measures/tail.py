@@ -100,8 +100,8 @@ class Tail:
             other.take(UnitValues.above(values, other.bound))
             other.settle()
             return other
-        empty = not bool(other._filled.any())  # its -inf are no values, and would hide how few of a row's differ
-        largest = _largest(values if empty else torch.cat([other._buffer, values], 1), self._kept)
+        # The -inf of an empty buffer are no values, and would hide how few of a row's differ.
+        largest = _largest(values if other._made is None else torch.cat([other._buffer, values], 1), self._kept)
         other._buffer.fill_(-torch.inf)[:, : self._kept] = largest
         other._filled = torch.full_like(self._filled, self._kept)
         other.bound, other._fresh, other.raised = largest.amin(1), 0, True

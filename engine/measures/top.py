@@ -17,6 +17,8 @@ from ndissect.engine.measures.guess import Guess, first_places, places
 
 # Maps wait until they are so many times those that are kept.
 _WAITING_SHARE = 2
+# Of so many units, most of which may be silent in a batch, it is worth to look which maps are zero throughout.
+_MANY_UNITS = 4096
 _LEAST_ABOVE_ZERO = float(np.nextafter(np.float32(0), np.float32(1)))
 
 
@@ -108,12 +110,15 @@ class TopTracker:
         ``peak``, ``low`` (N, U): their largest and least values.
         """
         limit = self._limit if min(images) > self._latest else self._peak[:, -1]
-        if limit is None:  # those of this batch that are beaten by others of it need not be taken
-            limit = peak.topk(min(self._count, len(peak)), 0).values[-1]
-        rivals = peak >= limit
-        if list(images) == sorted(images):  # of maps that are zero throughout the first are before the others
+        if limit is not None:
+            return RivalSearch(maps, peak >= limit, self._guess)
+        # Those of this batch that are beaten by others of it need not be taken.
+        rivals = peak >= peak.topk(min(self._count, len(peak)), 0).values[-1]
+        if peak.shape[1] >= _MANY_UNITS and list(images) == sorted(
+            images
+        ):  # of maps that are zero throughout the first come before the others
             zero = (peak == 0) & (low == 0)
-            rivals &= ~zero | (zero.cumsum(0) <= self._count)
+            rivals &= zero.cumsum(0) * zero <= self._count
         return RivalSearch(maps, rivals, self._guess)
 
     def among(self, maps: Tensor) -> Rivals:
