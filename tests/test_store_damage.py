@@ -215,7 +215,7 @@ WRONG: dict[str, object] = {
 }
 #: What the format lets a file leave out; what refers to it may still be refused.
 OPTIONAL = {"images", "layers/a/counts", "layers/a/top", "layers/a/rows", "layers/a/columns"}
-OPTIONAL |= {"blocks", "layers/a/evidence", "layers/a/leading", "layers/a/null"}
+OPTIONAL |= {"blocks", "block_images", "layers/a/evidence", "layers/a/leading", "layers/a/null"}
 OPTIONAL |= {"/@grid", "layers/a@map_size", "layers/a@module"}
 
 
