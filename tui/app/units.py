@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
@@ -33,7 +35,7 @@ def concept_units(session: Session, concept: int, layer: str = "") -> Listing:
     return _listing(
         session,
         f"concept {concept} {layer}".rstrip(),
-        units.only((units.iou > 0) | (units.label == row)),
+        units.only((units.iou > 0) | (np.isnan(units.iou) & (units.label == row))),  # NaN: of a description
         with_layer=True,
         empty=f"no unit has an IoU above 0 with {session.labels[row]}",
     )
