@@ -16,7 +16,7 @@ LANGUAGE = (
     ("cat:object,part", "of these categories; beginnings of names will do"),
     ("layer:layer4*", "of these layers; * and ? stand for what may differ"),
     ("iou>0.1  iou<=0.2", "iou unit threshold images detectors units peak"),
-    ("q<0.05  low>0.04", "q p low heldout stability auprc of a label"),
+    ("q<0.05  low>0.04", "q p low heldout stability auprc similarity of a label"),
     ("unit:100-200,300", "units in these ranges"),
     ("dead  detector  marked", "dead units; IoU above 0.04; marked rows"),
     ("significant", "q below 0.05: told from chance"),

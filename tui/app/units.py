@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
@@ -32,10 +30,11 @@ def concept_units(session: Session, concept: int, layer: str = "") -> Listing:
     """
     row = session.concept_row(concept)
     units = _units(session, layer, row)
+    described = any(view.descriptions is not None for view in units.views)  # by words alone, without counts
     return _listing(
         session,
         f"concept {concept} {layer}".rstrip(),
-        units.only((units.iou > 0) | (np.isnan(units.iou) & (units.label == row))),  # NaN: of a description
+        units.only(units.label == row if described else units.iou > 0),
         with_layer=True,
         empty=f"no unit has an IoU above 0 with {session.labels[row]}",
     )
