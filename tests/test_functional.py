@@ -139,6 +139,30 @@ class Parts(nn.Module):
         return {"out": out["deep"][0] + out["flat"]}
 
 
+class Everyday(nn.Module):
+    # Parts that are assigned to, len() of a batch, buffers that are asked for their device and changed.
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.ones(1, 3, 1, 1))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        x = torch.relu(x.to(self.shift.device))
+        x[:, 0] = 0
+        x[:, 1] += 1
+        self.calls.add_(1)
+        return x + self.shift.expand(len(x), -1, -1, -1)
+
+
+class Sized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, 2)
+
+    def forward(self, x):
+        return self.head(torch.flatten(x, 1))
+
+
 class Several(nn.Module):
     def forward(self, x):
         return {"deep": [x * 2], "flat": x + 1, "none": None}
@@ -165,8 +189,8 @@ def _plain(kind):
     return lambda: (kind(), lambda x: x.float() / 255)
 
 
-net, clash, branching, holding, lies, scripted, parts, channels = map(
-    _plain, (Net, Clash, Branching, Holding, Lies, Scripted, Parts, Channels)
+net, clash, branching, holding, lies, scripted, parts, channels, everyday, sized = map(
+    _plain, (Net, Clash, Branching, Holding, Lies, Scripted, Parts, Channels, Everyday, Sized)
 )
 """
 
@@ -286,6 +310,22 @@ def test_parts_of_an_output_stay_layers_and_can_be_changed(file: str) -> None:
     taps = taps_of(list(infos.values()))
     with torch.no_grad(), Capture(network.module, ["several.flat"], taps, edit=lambda name, maps: 0 * maps):
         assert torch.equal(network.module(x)["out"], x * 2)
+
+
+def test_everyday_code_is_followed(file: str) -> None:
+    plain = load_network(f"{file}:everyday")
+    calls = plain.module.calls
+    network = with_functional_layers(plain)
+    # x[:, 1] += 1 is an add, and an assignment that is no layer; a module has a method called ``to``.
+    assert functional(network) == ["to_1", "relu", "add", "expand", "add_1"]
+    before = int(calls)
+    x = torch.randn(3, 3, 8, 8)
+    assert torch.equal(network.module(x.clone()), plain.module(x.clone()))
+    assert int(calls) == before + 2, "what changes at each call does so still"
+
+
+def test_a_network_is_tried_on_images_of_a_size_that_it_takes(file: str) -> None:
+    assert functional(with_functional_layers(load_network(f"{file}:sized"))) == ["flatten"]
 
 
 def test_what_cannot_be_followed_is_left_whole_and_said(file: str) -> None:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import linecache
 import math
+import operator
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def trace(module: nn.Module, spec: str, folders: list[str]) -> Trace:
     whole = _Whole(module)
     tracer = _Tracer(folders)
     try:
-        with torch.no_grad(), _len_as_an_operation(module):
+        with torch.no_grad(), _len_as_an_operation(module), _through_compiled():
             graph = tracer.trace(whole)
     except Exception as error:
         raise failure_of_user_code(
@@ -89,8 +90,18 @@ class _Whole(nn.Module):
         return self.network(x)
 
 
+class _Value(fx.Proxy):
+    """Stands for a value while code is followed; parts of it can be assigned to."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
 class _Tracer(fx.Tracer):
     """Follows the code of all modules but those of torch.nn, and of those that cannot be followed."""
+
+    # What code does with a buffer is recorded, not done: it may change it, or ask for its device, which changes.
+    proxy_buffer_attributes = True
 
     def __init__(self, folders: list[str]) -> None:
         super().__init__(autowrap_modules=(math,), autowrap_functions=(len,))
@@ -103,7 +114,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name == _NETWORK:
             return False
-        compiled = isinstance(m, torch.jit.ScriptModule) or hasattr(m, "_orig_mod")
+        compiled = isinstance(m, torch.jit.ScriptModule) or hasattr(m, "_orig_mod") or bool(m._compiled_call_impl)
         return (
             compiled or _name(module_qualified_name) in self.whole or super().is_leaf_module(m, module_qualified_name)
         )
@@ -112,6 +123,14 @@ class _Tracer(fx.Tracer):
         node = super().create_node(*args, **kwargs)
         self.inside[node] = self._path
         return node
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, torch.device):  # the network moves: a device stands for that of its input
+            a = self.proxy(next(iter(self.graph.nodes))).device
+        return super().create_arg(a)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -175,6 +194,17 @@ def _len_as_an_operation(module: nn.Module) -> Iterator[None]:
             space.pop("len", None)
 
 
+@contextlib.contextmanager
+def _through_compiled() -> Iterator[None]:
+    """For the block, functions that were compiled can be followed: what runs is their plain Python."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    config: Any = torch._dynamo.config
+    with config.patch(error_on_nested_fx_trace=False):
+        yield
+
+
 def _name(target: str) -> str:
     """The network's own name of the module or weight ``target``."""
     return "" if target == _NETWORK else target.removeprefix(f"{_NETWORK}.")
@@ -187,11 +217,13 @@ def _parts(output: Any, handed_on: Any) -> Any:
     if isinstance(output, tuple | list):
         parts = [_parts(part, handed_on[i]) if _traced(part) else part for i, part in enumerate(output)]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-    changed: Any = copy.copy(output)
+    changed: Any = output
     if isinstance(output, dict):
+        changed = copy.copy(output)
         for key in [key for key, part in output.items() if _traced(part)]:
             changed[key] = _parts(output[key], handed_on[key])
     elif dataclasses.is_dataclass(output):
+        changed = copy.copy(output)
         for key in [f.name for f in dataclasses.fields(output) if _traced(getattr(output, f.name))]:
             object.__setattr__(changed, key, _parts(getattr(output, key), getattr(handed_on, key)))
     return changed
