@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.first_pass import SIDES, failure_of_first_pass
-from ndissect.engine.networks.functional_trace import Trace, trace
+from ndissect.engine.networks.functional_trace import Trace, first_sentence, trace
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.taps import tensors_inside
 from ndissect.store.errors import NDError
@@ -64,10 +64,10 @@ def with_functional_layers(network: Network) -> Network:
     folder = network.origin.get("file", "").rpartition("/")[0]
     folders = [folder] if folder else []
     traced = trace(network.module, network.spec, folders)
-    module = _with_own_containers(network.module, traced)
-    for name, value in traced.constants.items():
-        module.register_buffer(name, value, persistent=False)
     try:
+        module = _with_own_containers(network.module, traced)
+        for name, value in traced.constants.items():
+            module.register_buffer(name, value, persistent=False)
         seen = _Watching(module, traced.graph)
         _seeded(seen.run, images)
         _insert(module, traced, seen.floating)
@@ -75,12 +75,12 @@ def with_functional_layers(network: Network) -> Network:
         made = _seeded(module, images)
     except Exception as error:
         what = f"what torch.fx recorded of {network.spec} fails"
-        raise failure_of_user_code(what, error, folders, _WITHOUT) from error
+        raise failure_of_user_code(what, error, folders, _WITHOUT, clean=first_sentence) from error
     if not _equal(expected, made):
         raise NDError(
             f"{network.spec} does not compute the same once torch.fx has recorded it: its code does what no operation "
             "on tensors shows (autocast, state, random numbers, types that it asks for)",
-            f"{_WITHOUT}, or put that code into a class of torch.nn, which is left whole",
+            _WITHOUT,
         )
     return replace(
         network, module=module, origin=network.origin | {"functional": BY}, notes=(*network.notes, *_notes(traced))

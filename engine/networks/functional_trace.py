@@ -59,7 +59,7 @@ def trace(module: nn.Module, spec: str, folders: list[str]) -> Trace:
             error,
             folders,
             "Put that code into a module of its own, which is then left whole, or leave --functional out",
-            clean=_first_sentence,
+            clean=first_sentence,
         ) from error
     constants = {}
     for node in graph.nodes:
@@ -154,7 +154,7 @@ class _Tracer(fx.Tracer):
             if not name or any(node.target == target for node in self.returns):
                 raise
             self._forget(before)
-            why = failure_of_user_code("torch.fx cannot follow", error, self._folders, clean=_first_sentence)
+            why = failure_of_user_code("torch.fx cannot follow", error, self._folders, clean=first_sentence)
             self.whole[name] = why.message
             return self.create_proxy("call_module", target, args, kwargs)
 
@@ -234,5 +234,6 @@ def _traced(value: Any) -> bool:
     return not isinstance(value, str | int | float | bool | torch.dtype | torch.device | None)
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
+    """What ``text``, an error of torch.fx, says first; more of it is advice to programmers."""
     return text.strip().split(". ")[0].splitlines()[0]
