@@ -324,6 +324,12 @@ def test_everyday_code_is_followed(file: str) -> None:
     assert int(calls) == before + 2, "what changes at each call does so still"
 
 
+@pytest.mark.parametrize("name", ["net", "everyday"])
+def test_the_network_moves_to_a_device_with_all_that_was_recorded(file: str, name: str) -> None:
+    module = with_functional_layers(load_network(f"{file}:{name}")).module.to("meta")
+    assert module(torch.zeros(2, 3, 32, 32, device="meta")).device.type == "meta"
+
+
 def test_a_network_is_tried_on_images_of_a_size_that_it_takes(file: str) -> None:
     assert functional(with_functional_layers(load_network(f"{file}:sized"))) == ["flatten"]
 
