@@ -13,7 +13,7 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.store.errors import NDError
 
 # Sides of the images that networks were trained on, the usual ones first.
-_SIDES = (224, 32, 28, 64, 256, 96, 128, 299, 384, 448, 512, 518)
+SIDES = (224, 32, 28, 64, 256, 96, 128, 299, 384, 448, 512, 518)
 _OTHER_KINDS = {
     nn.Conv3d: "videos or volumes",
     nn.Conv1d: "sequences",
@@ -140,7 +140,7 @@ def _by_list(module: nn.Module, x: Tensor, error: Exception) -> _Told:
 
 def _by_size(module: nn.Module, x: Tensor, error: Exception) -> _Told:
     """Images of another size, which it takes."""
-    for side in _SIDES:
+    for side in SIDES:
         if x.shape[-2:] != (side, side) and _runs(module, x.new_zeros(1, x.shape[1], side, side)):
             size = " x ".join(map(str, x.shape[-2:]))
             return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from ndissect.engine.networks.functional import Functional, type_of
 from ndissect.engine.networks.map_rules import WRITTEN, read_rule
 from ndissect.engine.networks.probe import Output, Seen, probe
 from ndissect.engine.networks.resolve import Network
@@ -25,8 +26,9 @@ class LayerInfo:
 
     ``reason`` is "" for a dissectable layer. ``calls``: times called in one forward pass; the last call counts, unless
     the ``tap`` of a dissectable layer, which says where its maps are taken, names another. ``order``: its place in the
-    order in which layers finish. ``same_as``: the innermost layer that returned this very output (a container returns
+    order in which layers finish. ``same_as``: the innermost module that returned this very output (a container returns
     its last child's). ``conv``: a 2-D convolution. ``scores``: as many units as the network has outputs.
+    ``functional``: it is what a function returned, which ``module_type`` names.
 
     The name is that of a module; ``module@2`` stands for its second call, ``module.0`` and ``module.key`` for a part of
     what it returns.
@@ -42,6 +44,7 @@ class LayerInfo:
     same_as: str = ""
     conv: bool = False
     scores: bool = False
+    functional: bool = False
     tap: Tap | None = None
 
     @property
@@ -82,13 +85,14 @@ def list_layers(
     rule = read_rule(map_rule) if map_rule else None
     seen, scores = probe(network, image_size, rule, every_call=every_call)
     innermost: dict[tuple[int, float], str] = {}
-    last = [(name, s.calls[-1][()]) for name, s in seen.items()]
+    modules = {name: module for name, module in network.module.named_modules() if name}
+    last = [(name, s.calls[-1][()]) for name, s in seen.items() if not isinstance(modules[name], Functional)]
     for name, output in sorted(last, key=lambda item: item[1].order):
         innermost.setdefault(output.identity, name)
-    modules = {name: module for name, module in network.module.named_modules() if name}
     infos = []
     for name, module in modules.items():
-        info = LayerInfo(name, type(module).__name__, 0, None, "", 0, conv=isinstance(module, nn.Conv2d))
+        info = LayerInfo(name, type_of(module), 0, None, "", 0, conv=isinstance(module, nn.Conv2d))
+        info = replace(info, functional=isinstance(module, Functional))
         if name in seen:
             listed = _of_module(info, seen[name], scores, frozenset(modules), every_call=every_call)
             for one, output in listed:
@@ -205,6 +209,7 @@ def taken_unasked(infos: Sequence[LayerInfo]) -> tuple[list[str], str]:
     outputs of pooling, dropout and identity layers do not count; where no outermost layer is left, the layers inside
     them are looked at, and so on. WrongUse where no layer is a map, or where what lies behind the only ones is none.
     """
+    infos = [i for i in infos if not i.functional]
     maps = [i for i in infos if i.spatial and "@" not in i.name]
     if not maps:
         what = "the network has no layer whose output is a map of shape (N, units, h, w)"

@@ -38,7 +38,7 @@ def network_loader(options: Options, *, layers_only: bool = False) -> Callable[[
         from ndissect.engine.networks.resolve import load_network  # noqa: PLC0415
 
         most = options.max_weights
-        return load_network(
+        network = load_network(
             options.network,
             weights=options.weights,
             partial=options.partial,
@@ -51,6 +51,11 @@ def network_loader(options: Options, *, layers_only: bool = False) -> Callable[[
             bgr=options.bgr,
             layers_only=layers_only,
         )
+        if not options.functional:
+            return network
+        from ndissect.engine.networks.functional import with_functional_layers  # noqa: PLC0415 - asked for alone
+
+        return with_functional_layers(network)
 
     return load
 

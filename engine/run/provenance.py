@@ -26,7 +26,7 @@ from ndissect.store.marks import marks_json
 from ndissect.store.protocol import Protocol
 
 # What of a network's origin decides its activations, beside its weights.
-_CODE = ("model", "torchvision", "timm", "transformers", "factory", "sha256")
+_CODE = ("model", "torchvision", "timm", "transformers", "factory", "sha256", "functional")
 
 # Images left out that a record names; of more than these it tells how many, as it does of all images.
 _SKIPPED = 5_000

@@ -62,7 +62,7 @@ def layers(
     infos = list_layers(network, image_size, map_rule=options.map, patterns=options.layers)
     listed = [x for x in _listed(network.module, infos) if _is_within(x.name, _chosen(options.layers, infos))]
     if output.on_terminal() and not json:
-        hint = f"nd dissect {quoted(network.spec)} --layers NAME"
+        hint = f"nd dissect {quoted(network.spec)}{' --functional' * options.functional} --layers NAME"
         _print_tree(listed, network.spec, hint, sys.maxsize if every else depth, unfold=every)
         return
     listed = [x for x in listed if every or not x.reason]

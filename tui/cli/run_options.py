@@ -50,7 +50,9 @@ DECLARED: Mapping[str, Any] = {
     "map": typer.Option(
         metavar="HOW", help="Maps of what layers return: 'tokens[1:] -> 14x14', or path/file.py:function."
     ),
-    "functional": typer.Option("--functional", help="Also layers that are no modules, by their names in torch.fx."),
+    "functional": typer.Option(
+        "--functional", help="Also what functions return, such as layer1.0.add: layers by their names in torch.fx."
+    ),
     "format": typer.Option(metavar="FORMAT", help="The format of the data, where a folder fits several."),
     "labeller": typer.Option(
         metavar="NETWORK", help="Label the images by this segmentation network; written as NETWORK."
