@@ -18,20 +18,9 @@ import numpy.typing as npt
 
 from ndissect.engine.data.coco_sources import Instances, PanopticMap, TwoChannelMap
 from ndissect.engine.data.image_bombs import MOST_PIXELS
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, entries, files, folders
 from ndissect.engine.data.images import BadFile, read_file
-from ndissect.engine.data.in_place import (
-    IMAGE_ENDINGS,
-    Contents,
-    concept_table,
-    entries,
-    files,
-    folders,
-    inside,
-    named,
-    opened,
-    refuse,
-    split_in,
-)
+from ndissect.engine.data.in_place import Contents, concept_table, inside, named, opened, refuse, split_in
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.json_fields import Fields, parse_json
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles, LabelSource

@@ -13,8 +13,8 @@ from ndissect.engine.data.image_files import counted, some
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.mask_concepts import CATEGORY, VOID, MaskConcepts, by_number, unnamed
 from ndissect.engine.data.mask_folder import DESCRIPTION, KIND, NAME_TABLES, VERSION, Place, pair_faults
-from ndissect.engine.data.mask_names import MOST_BYTES, ClassName, read_class_names, written
 from ndissect.engine.data.mask_survey import Survey, sizes_in_words
+from ndissect.engine.data.name_table import MOST_BYTES, NameRow, read_name_table, written
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError, NotReplaced, WrongUse
 from ndissect.store.files import own_folder, remedy, replacing
@@ -30,7 +30,7 @@ class Draft:
     """
 
     survey: Survey
-    rows: tuple[ClassName, ...]
+    rows: tuple[NameRow, ...]
     explanation: tuple[str, ...]
 
     @property
@@ -44,7 +44,7 @@ class NameTable:
     """The ``rows`` of a table of names, and its ``path``; None where there is no table."""
 
     path: Path | None
-    rows: tuple[ClassName, ...]
+    rows: tuple[NameRow, ...]
 
     @property
     def colours_alone(self) -> bool:
@@ -73,7 +73,7 @@ def draft(seen: Survey, table: NameTable) -> Draft:
     else:  # the masks of different parts have nothing to do with one another
         for part, numbers in sorted(seen.of_part.items()):
             rows += unnamed(sorted(numbers & label), [part])
-    rows += [ClassName(None, f"class {written(colour)}", "", colour) for colour in new_colours]
+    rows += [NameRow(None, f"class {written(colour)}", "", colour) for colour in new_colours]
     if not any(not row.void for row in rows):
         raise NDError(f"The masks in {seen.masks} hold no label: every pixel is 0 or 255", "")
     return Draft(seen, tuple(rows), tuple(_explain(seen, table.path, named, new_numbers, len(new_colours))))
@@ -120,11 +120,11 @@ def default_folder(images: Path) -> Path:
     return Path(f"{images.resolve().parent.name or 'my'}-data")
 
 
-def _read_names(table: Path) -> list[ClassName]:
+def _read_names(table: Path) -> list[NameRow]:
     if table.is_dir():
         raise WrongUse(f"--names {table} is a folder", "It names a file: CSV, JSON, or names one a line")
     faults: list[BadFile] = []
-    rows = read_class_names(read_file(table, str(table), MOST_BYTES), table.name, faults.append)
+    rows = read_name_table(read_file(table, str(table), MOST_BYTES), table.name, faults.append)
     if faults:
         more = f" and {len(faults) - 1} more faults" if len(faults) > 1 else ""
         raise NDError(f"{faults[0].message}{more}", "A table has rows such as: 1,cat")
@@ -133,7 +133,7 @@ def _read_names(table: Path) -> list[ClassName]:
     return rows
 
 
-def _counted_from_1(rows: Sequence[ClassName], seen: Survey) -> Sequence[ClassName]:
+def _counted_from_1(rows: Sequence[NameRow], seen: Survey) -> Sequence[NameRow]:
     """The ``rows`` with numbers that fit what was seen, where they are names alone: from 0, or else from 1."""
     if not rows or not all(row.counted for row in rows) or any(row.void for row in rows[:1]):
         return rows
@@ -144,7 +144,7 @@ def _counted_from_1(rows: Sequence[ClassName], seen: Survey) -> Sequence[ClassNa
 
 
 def _explain(
-    seen: Survey, table: Path | None, named: Sequence[ClassName], new_numbers: Sequence[int], new_colours: int
+    seen: Survey, table: Path | None, named: Sequence[NameRow], new_numbers: Sequence[int], new_colours: int
 ) -> list[str]:
     pairs = seen.pairs
     masks = sum(map(len, pairs.maps.values()))
@@ -180,6 +180,6 @@ def _explain(
     return what
 
 
-def _row(row: ClassName) -> str:
+def _row(row: NameRow) -> str:
     first = written(row.colour) if row.number is None and row.colour else row.number
     return quoted(f"{first} {row.name}")
