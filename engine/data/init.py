@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,11 +73,14 @@ def draft(seen: Survey, table: NameTable) -> Draft:
         rows += unnamed(new_numbers, [""])
     else:  # the masks of different parts have nothing to do with one another
         for part, numbers in sorted(seen.of_part.items()):
-            rows += unnamed(sorted(numbers & label), [part])
+            rows += unnamed(sorted(label.intersection(numbers)), [part])
+    alone = _parts_alone(rows, seen)
+    first = max([*by_number(rows), *label], default=0) + 1
+    rows += [NameRow(number, part) for number, part in enumerate(alone, first)]
     rows += [NameRow(None, f"class {written(colour)}", "", colour) for colour in new_colours]
     if not any(not row.void for row in rows):
         raise NDError(f"The masks in {seen.masks} hold no label: every pixel is 0 or 255", "")
-    return Draft(seen, tuple(rows), tuple(_explain(seen, table.path, named, new_numbers, len(new_colours))))
+    return Draft(seen, tuple(rows), tuple(_explain(seen, table.path, named, new_numbers, len(new_colours), alone)))
 
 
 def write(drafted: Draft, folder: Path, *, force: bool = False) -> Path:
@@ -143,15 +147,31 @@ def _counted_from_1(rows: Sequence[NameRow], seen: Survey) -> Sequence[NameRow]:
     return rows
 
 
+def _parts_alone(rows: Sequence[NameRow], seen: Survey) -> list[str]:
+    """The parts whose masks are black and white beside masks of numbers, and that no row names.
+
+    They become concepts of their own: 255, which is none in the other masks, is all that they show.
+    """
+    known = MaskConcepts(rows, NAMES)
+    categories = {row.category for row in known.rows}
+    parts = [] if seen.black_and_white else seen.black_and_white_parts
+    return [part for part in parts if known.find(part, "") is None and part not in categories]
+
+
 def _explain(
-    seen: Survey, table: Path | None, named: Sequence[NameRow], new_numbers: Sequence[int], new_colours: int
+    seen: Survey,
+    table: Path | None,
+    named: Sequence[NameRow],
+    new_numbers: Sequence[int],
+    new_colours: int,
+    alone: Sequence[str],
 ) -> list[str]:
     pairs = seen.pairs
     masks = sum(map(len, pairs.maps.values()))
     what = [
         f"{len(pairs.maps):,} images with {masks:,} masks, by their names"
         + (f" (masks end in {seen.suffix})" if seen.suffix else ""),
-        f"images: {sizes_in_words(seen.image_sizes)}; masks: {sizes_in_words(seen.mask_sizes)} pixels",
+        f"images: {sizes_in_words(Counter(seen.size_of.values()))}; masks: {sizes_in_words(seen.mask_sizes)} pixels",
     ]
     what += [fault.message for fault in pair_faults(Place(seen.images, seen.masks), pairs)]
     if table is None:
@@ -168,11 +188,14 @@ def _explain(
         more = f" and {len(new_numbers) - 5} more" if len(new_numbers) > 5 else ""
         what.append(f"numbers without a name: {', '.join(counts)}{more}; they are called class N in {NAMES}")
     if new_colours:
-        what.append(f"{new_colours:,} colours without a name; they are called after themselves in {NAMES}")
+        what.append(f"colours without a name: {new_colours:,}; they are called after themselves in {NAMES}")
+    if alone:
+        what.append(f"masks of 0 and 255 alone: {some(alone)}; what is not 0 there is a concept of that name")
     given = by_number(named)
-    void_used = [n for n in VOID if seen.numbers[n] and n not in given and not (n == 255 and seen.black_and_white)]
+    numbers = seen.numbers_without(alone)
+    void_used = [n for n in VOID if numbers[n] and n not in given and not (n == 255 and seen.black_and_white)]
     if void_used:
-        what.append(f"no label: {', '.join(f'{n} (masks: {seen.numbers[n]:,})' for n in void_used)}")
+        what.append(f"no label: {', '.join(f'{n} (masks: {numbers[n]:,})' for n in void_used)}")
     if seen.other_shape:
         what.append(f"masks of another shape than their image: {counted(seen.other_shape)}")
     if seen.bad:

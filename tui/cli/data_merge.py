@@ -70,7 +70,7 @@ def summary(plan: MergePlan) -> list[str]:
     lines = [f"{d.name}: {len(d)} images, {len(d.concepts)} concepts" for d in plan.datasets]
     shared, joined = plan.shared, plan.joined
     lines.append(
-        f"together: {plan.images} images, {len(plan.concepts)} concepts in {len(plan.categories)} categories, "
+        f"together: {plan.images} images, {len(plan.concepts)} concepts in {_categories(len(plan.categories))}, "
         f"{len(shared)} of them in several data sets{_some(shared)}"
     )
     if joined:
@@ -89,6 +89,10 @@ def summary(plan: MergePlan) -> list[str]:
     if plan.renamed:
         lines.append(f"note: images of {', '.join(plan.renamed)} have its name before theirs, to be told apart")
     return lines
+
+
+def _categories(count: int) -> str:
+    return "1 category" if count == 1 else f"{count} categories"
 
 
 def _some(concepts: Sequence[JoinedConcept]) -> str:
