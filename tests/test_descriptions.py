@@ -170,11 +170,11 @@ def test_the_command_line_shows_descriptions_without_an_iou(tmp_path: Path) -> N
     done = cli.nd("import", "clip.csv", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "clip.nd.h5\n")
     rows = cli.rows_of("inspect", "layer4", folder=tmp_path)
-    assert [(r["unit"], r["label"], r["IoU"], r["similarity"]) for r in rows] == [
-        ("0", "striped", "", "0.21"),
-        ("1", "", "", ""),
-        ("2", "kitchen", "", "0.18"),
-    ]
+    assert [dict(r) for r in rows] == [
+        {"unit": "0", "label": "striped", "category": "description", "similarity": "0.21"},
+        {"unit": "1", "label": "", "category": "", "similarity": ""},
+        {"unit": "2", "label": "kitchen", "category": "description", "similarity": "0.18"},
+    ], "no column of what was never counted"
     one = cli.json_of("inspect", "layer4:0", "--json", folder=tmp_path)
     assert (one["label"], one["iou"], one["similarity"], one["concepts"]) == ("striped", None, 0.21, [])
     found = cli.rows_of("inspect", "layer4", "--concept", "kitchen", "--sort", "similarity", folder=tmp_path)
