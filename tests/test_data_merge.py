@@ -17,7 +17,7 @@ from ndissect.engine.data.check import check_dataset
 from ndissect.engine.data.concept_images import held_concepts
 from ndissect.engine.data.concept_names import normal_name
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.data.formats import open_folder
+from ndissect.engine.data.formats import key_for, open_folder
 from ndissect.engine.data.merge import LABELS, plan_merge, write_merged
 from ndissect.engine.data.synonyms import Synonyms, read_synonyms
 from ndissect.store.errors import NDError, WrongUse
@@ -229,6 +229,19 @@ def test_the_command_tells_what_was_joined(first: Path, second: Path, tmp_path: 
     cli.failed(cli.nd("data", "merge", "first", "second", "-o", "out", folder=tmp_path), 2, "out exists", "-o")
     cli.failed(cli.nd("data", "merge", "first", "first", "-o", "o", folder=tmp_path), 2, "named twice")
     cli.failed(cli.nd("data", "merge", "first", "-o", "o", folder=tmp_path), 2, "nothing to join")
+
+
+def test_a_folder_of_two_formats_is_joined_as_the_one_that_is_named(first: Path, second: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (second / part).mkdir(exist_ok=True)
+    save_png(second / "images" / "a.png", area(slice(4), 1))
+    save_png(second / "masks" / "a.png", area(slice(4), 1))
+    cli.failed(cli.nd("data", "merge", "first", "second", "-o", "out", folder=tmp_path), 2, "2 formats", "--format")
+    assert [key_for(folder, "folder") for folder in (first, second)] == [None, "folder"]
+    with pytest.raises(WrongUse, match="no format fold"):
+        key_for(first, "fold")
+    done = cli.nd("data", "merge", "first", "second", "-o", "out", "--format", "broden", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
 
 
 def normal(held: dict[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:

@@ -188,6 +188,14 @@ def format_of(folder: Path, key: str | None = None) -> DataFormat:
     return fitting[0]
 
 
+def key_for(folder: Path, key: str | None) -> str | None:
+    """``key``, which is given for several data sets, where it can be meant for ``folder``; None where another fits.
+
+    WrongUse where there is no format ``key``.
+    """
+    return key if key is None or format_of(folder, key).owns(folder) or not is_dataset(folder) else None
+
+
 def find_dataset(text: str) -> Path:
     """The folder of a data set: ``text`` itself where it is a folder, else the downloaded data set of that name.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.options import JsonOption, LimitOption, MaxPixelsOption
+from ndissect.tui.cli.options import FormatOption, JsonOption, LimitOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ def images(
     category: CategoryOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
+    data_format: FormatOption = None,
     max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -44,7 +45,7 @@ def images(
     from ndissect.tui.cli import output
     from ndissect.tui.tables.formats import share
 
-    dataset = open_data(data, max_pixels)
+    dataset = open_data(data, data_format, max_pixels)
     row = concept_row(dataset.concepts, concept, category)
     found = scan(dataset, row, split)
     shown = found.images[: output.rows_to_print(limit, json)]
@@ -72,7 +73,8 @@ def images(
     if len(shown) < len(found.images):
         notes.insert(0, f"{len(shown)} of {len(found.images)} images; --limit 0 shows all")
     name = quoted(dataset.concepts.label(row), positional=True)
-    notes.append(f"see them: nd data show {quoted(data, positional=True)} {name}")
+    which = f" --format {data_format}" if data_format else ""
+    notes.append(f"see them: nd data show {quoted(data, positional=True)} {name}{which}")
     columns = [
         output.PrintedColumn("image", wraps=True),
         output.PrintedColumn("split"),
@@ -82,13 +84,20 @@ def images(
     tell_unreadable(found.unreadable)
 
 
-def open_data(data: str, max_pixels: int | None) -> ConceptDataset:
+def open_data(data: str, data_format: str | None, max_pixels: int | None) -> ConceptDataset:
     """The data set that a user names, by its pack where there is one; its notes are told."""
     from ndissect.engine.data.formats import open_dataset
     from ndissect.engine.demo.named import find_named
     from ndissect.tui.cli.output import tell
+    from ndissect.tui.cli.progress import show_progress
 
-    return open_dataset(find_named(data), lambda text: tell(f"note: {text}"), max_pixels)
+    notes: list[str] = []
+    with show_progress() as progress:
+        reading = progress.step("reading the sizes of images")
+        dataset = open_dataset(find_named(data), notes.append, max_pixels, key=data_format, progress=reading)
+    for note in notes:
+        tell(f"note: {note}")
+    return dataset
 
 
 def scan(dataset: ConceptDataset, row: int, split: str | None = None) -> ConceptImages:

@@ -10,7 +10,7 @@ import typer
 
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.tui.cli.data_images import CategoryOption, DataArgument, SplitOption, open_data, scan, tell_unreadable
-from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
+from ndissect.tui.cli.options import ForceOption, FormatOption, JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +40,7 @@ def show(
     split: SplitOption = None,
     force: ForceOption = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in an image viewer.")] = False,
+    data_format: FormatOption = None,
     max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -51,7 +52,7 @@ def show(
     from ndissect.tui.cli import output
     from ndissect.tui.pictures import overlay as drawing
 
-    dataset = open_data(data, max_pixels)
+    dataset = open_data(data, data_format, max_pixels)
     draw, title = _subject(_Picture(dataset, count, split), dataset, what, category)
     named = dataset.name if what is None else f"{dataset.name}-{Path(title).stem}"
     path = to or Path(safe_name(named, ".png"))
