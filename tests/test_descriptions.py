@@ -209,6 +209,9 @@ def test_a_terminal_says_that_there_are_no_counts(tmp_path: Path) -> None:
 def test_the_browser_walks_through_a_store_of_descriptions(folder: Path) -> None:
     with Visit(imported(folder, CLIP)) as visit:
         assert "layer4" in visit.text
+        assert "no counts" in visit.text
+        row = next(words for words in map(str.split, visit.rows) if "layer4" in words)
+        assert row[row.index("layer4") + 1 :][:3] == ["3", "-", "-"]
         visit.press("enter")
         assert "striped" in visit.text
         assert "0.210" in visit.text
@@ -219,7 +222,10 @@ def test_the_browser_walks_through_a_store_of_descriptions(folder: Path) -> None
         assert "kitchen" in visit.text
         assert "layer4" in visit.rows[0]
         assert "held-out" not in visit.text
-        for key in ("3", "4", "1", "space", "j", "space", "c"):
+        visit.press("3")
+        assert "no counts: no IoU" in visit.text
+        assert "has an IoU above" not in visit.text
+        for key in ("4", "1", "space", "j", "space", "c"):
             visit.press(key)
         assert "nan" not in visit.text
 

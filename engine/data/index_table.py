@@ -62,7 +62,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
     Paths with backslashes, as Windows writes them, and labels like 3.0, as pandas does, are read as what they mean.
     ``max_pixels``: label maps of more are not read.
     """
-    places = [table.columns.index(c) for c in columns]
+    columns_at = [table.columns.index(c) for c in columns]
     names: list[str] = []
     splits: list[str] = []
     cells: list[tuple[str, ...]] = []
@@ -72,7 +72,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
     read_as: Counter[str] = Counter()
     slashed = 0
     for line, row in table.rows:
-        raw = (table.cell(row, "image"), *(row[i] for i in places))
+        raw = (table.cell(row, "image"), *(row[i] for i in columns_at))
         if any("\\" in cell for cell in raw):
             slashed += 1
             raw = tuple(cell.replace("\\", "/") for cell in raw)

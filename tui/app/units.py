@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
@@ -30,10 +32,12 @@ def concept_units(session: Session, concept: int, layer: str = "") -> Listing:
     """
     row = session.concept_row(concept)
     units = _units(session, layer, row)
+    # Descriptions that others gave have no IoU.
+    described = units.gather(lambda view: np.full(view.units, view.descriptions is not None), np.bool_)
     return _listing(
         session,
         f"concept {concept} {layer}".rstrip(),
-        units.only((units.iou > 0) | (units.label == row)),
+        units.only((units.iou > 0) | (described & (units.label == row))),
         with_layer=True,
         empty=f"no unit has an IoU above 0 with {session.labels[row]}",
     )

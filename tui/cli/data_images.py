@@ -47,8 +47,8 @@ def images(
 
     dataset = open_data(data, data_format, max_pixels)
     row = concept_row(dataset.concepts, concept, category)
-    found = scan(dataset, row, split)
-    shown = found.images[: output.rows_to_print(limit, json)]
+    of_concept = scan(dataset, row, split)
+    shown = of_concept.images[: output.rows_to_print(limit, json)]
     rows = [[dataset.names[i.index], dataset.splits[i.index], i.coverage] for i in shown]
     if json:
         output.print_json(
@@ -59,19 +59,18 @@ def images(
                     "name": dataset.concepts.name[row],
                     "category": dataset.concepts.category_of(row),
                 },
-                "held_by": len(found.images),
+                "held_by": len(of_concept.images),
                 "images": [{"image": name, "split": part, "coverage": value} for name, part, value in rows],
-                "unreadable": [error.message for error in found.unreadable],
+                "unreadable": [error.message for error in of_concept.unreadable],
             }
         )
         return
     of = sum(split in (None, part) for part in dataset.splits)
-    area = sum(image.coverage for image in found.images)
-    notes = [
-        f"{described(dataset.concepts, row)}: in {len(found.images)} of {of} images, {area:.4g} images' area in all"
-    ]
-    if len(shown) < len(found.images):
-        notes.insert(0, f"{len(shown)} of {len(found.images)} images; --limit 0 shows all")
+    area = sum(image.coverage for image in of_concept.images)
+    held_by = f"in {len(of_concept.images)} of {of} images, {area:.4g} images' area in all"
+    notes = [f"{described(dataset.concepts, row)}: {held_by}"]
+    if len(shown) < len(of_concept.images):
+        notes.insert(0, f"{len(shown)} of {len(of_concept.images)} images; --limit 0 shows all")
     name = quoted(dataset.concepts.label(row), positional=True)
     which = f" --format {data_format}" if data_format else ""
     notes.append(f"see them: nd data show {quoted(data, positional=True)} {name}{which}")
@@ -81,7 +80,7 @@ def images(
         output.PrintedColumn("coverage", share, right=True),
     ]
     output.print_table(output.PrintedTable(columns, rows, title=str(dataset.root), notes=notes))
-    tell_unreadable(found.unreadable)
+    tell_unreadable(of_concept.unreadable)
 
 
 def open_data(data: str, data_format: str | None, max_pixels: int | None) -> ConceptDataset:

@@ -126,16 +126,16 @@ class _Picture:
         from ndissect.engine.data.concept_images import described
         from ndissect.tui.pictures.overlay import Panel, contact_sheet
 
-        found = scan(self._dataset, row, self._split)
+        of_concept = scan(self._dataset, row, self._split)
         panels = []
-        for one in found.images[: self._count]:
+        for one in of_concept.images[: self._count]:
             pixels, held = self._read(one.index)
             mask = next(concept.mask for concept in held if concept.row == row)
             share = f"{100 * one.coverage:.3g} %"
             panels.append(Panel(pixels, mask, None, f"{share}  {self._dataset.names[one.index]}"))
-        tell_unreadable(found.unreadable)
-        said = f"in {len(found.images)} images" + (f" of {self._split}" if self._split else "")
-        said += f", the {len(panels)} that it covers most" if len(panels) < len(found.images) else ""
+        tell_unreadable(of_concept.unreadable)
+        said = f"in {len(of_concept.images)} images" + (f" of {self._split}" if self._split else "")
+        said += f", the {len(panels)} that it covers most" if len(panels) < len(of_concept.images) else ""
         return contact_sheet(panels, described(self._dataset.concepts, row), f"{self._dataset.name}: {said}", side=220)
 
     def some(self) -> Image:

@@ -128,6 +128,7 @@ def sentences(pair: dict[str, Any]) -> list[str]:
 
     said = f"labels agree for {of(pair['agree'], pair['labelled'], 'units that both label')}"
     lines = [f"{said}, {pair['agree_same']} of them in all words"]
-    if pair["detectors"] is not None:
-        lines.append(f"of {of(pair['detectors_agree'], pair['detectors'], 'detectors (IoU > 0.04) among them')}")
+    if pair["detectors"]:
+        among = of(pair["detectors_agree"], pair["detectors"], "detectors (IoU > 0.04)")
+        lines.append(f"labels agree for {among} among these units")
     return lines
