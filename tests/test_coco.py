@@ -238,10 +238,22 @@ def test_a_mask_that_is_none_spoils_its_image_alone(tmp_path: Path) -> None:
 def test_annotations_of_images_that_were_taken_out_are_told(tmp_path: Path) -> None:
     folder = write_instances(tmp_path, {"a.jpg": [(PERSON, BOX)], "b.jpg": [(DOG, BOX)] * 2})
     changed(folder, lambda c: c["images"].pop(1))
-    (told,) = faults(open_instances, folder)
+    told, image = faults(open_instances, folder)
     assert told.endswith("2 annotations of images that are not listed: 2, 2")
+    assert image == "val2017: 1 image that no JSON file lists: b.jpg"
     data = open_instances(folder)
-    assert (data.names, data.notes) == (("val2017/a.jpg",), (told,))
+    assert (data.names, data.notes) == (("val2017/a.jpg",), (told, image))
+
+
+def test_images_that_another_table_lists_are_not_told(tmp_path: Path) -> None:
+    folder = write_instances(tmp_path, {"a.jpg": [(PERSON, BOX)]})
+    write_instances(tmp_path, {"b.jpg": [(DOG, BOX)]}, part="train2017")
+    (folder / "val2017").rename(folder / "images")
+    (folder / "train2017" / "b.jpg").rename(folder / "images" / "b.jpg")
+    (folder / "train2017").rmdir()
+    assert faults(open_instances, folder) == []
+    save_image(folder / "images" / "c.jpg")
+    assert faults(open_instances, folder) == ["images: 1 image that no JSON file lists: c.jpg"]
 
 
 def test_polygons_follow_images_that_were_made_smaller(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import cli
 import numpy as np
 import pytest
 from broden_factory import Concept, Picture, write_broden
+from mask_factory import halves, write_folder
 from PIL import Image
 
 from ndissect.engine.data.concept_images import (
@@ -217,3 +218,12 @@ def test_an_image_without_masks_is_drawn_as_it_is() -> None:
     none = label_sheet([LabelPanel("", image, [NamedMask("x", np.zeros((4, 4), bool))])], "t", side=60)
     assert (np.asarray(none)[-40 - 4 - 12 - 24 : -4 - 12 - 24, 24:84] == image).all()
     assert label_sheet([], "nothing").width > 400
+
+
+def test_of_a_folder_of_two_formats_the_one_that_is_named_is_shown(data: Path) -> None:
+    write_folder(data, {"extra": {"": halves(1, 2)}}, names=None)
+    for command in ("images", "show"):
+        cli.failed(cli.nd("data", command, "data", "tree", folder=data.parent), 2, "2 formats", "--format broden")
+        done = cli.nd("data", command, "data", "tree", "--format", "broden", folder=data.parent)
+        assert done.returncode == 0, done.stderr
+    assert (data.parent / "data-tree.png").is_file()

@@ -122,6 +122,22 @@ def test_masks_in_folders_by_what_they_show(tmp_path: Path) -> None:
     assert [np.unique(one).tolist() for one in data.read(0).maps] == [[0, 255], [0, 256]]
 
 
+@pytest.mark.parametrize("names", ["", "1,cat\n2,dog\n"], ids=["no table", "a table"])
+def test_a_black_and_white_mask_beside_others_is_a_concept_of_its_own(tmp_path: Path, names: str) -> None:
+    maps = {"a": {"": halves(1, 255), "hair": halves(0, 255)}, "b": {"": halves(2, 0), "hair": halves(255, 255)}}
+    images, masks = own(tmp_path, maps, **({"names": names} if names else {}))
+    plan = drafted(images, masks)
+    assert "images: 32 x 32 (2); masks: 16 x 16 (4) pixels" in plan.explanation, "each image counts once"
+    assert "masks of 0 and 255 alone: hair; what is not 0 there is a concept of that name" in plan.explanation
+    assert "no label: 0 (masks: 1), 255 (masks: 1)" in plan.explanation, "255 of the other masks"
+    folder = write(plan, tmp_path / "set")
+    assert [(row["number"], row["name"]) for row in rows_of(folder)][2:] == [("3", "hair")]
+    data = open_folder(folder)
+    assert [np.unique(one).tolist() for one in data.read(0).maps] == [[0, 3], [0, 1]], "a.hair.png, a.png"
+    assert np.unique(data.read(1).maps[0]).tolist() == [3]
+    assert check_dataset(folder) == []
+
+
 def test_black_and_white_masks_are_one_concept(tmp_path: Path) -> None:
     images, masks = own(tmp_path, {"a": {"": halves(0, 255)}, "b": {"": halves(0, 0)}})
     folder = write(drafted(images, masks), tmp_path / "set")

@@ -8,12 +8,16 @@ import cli
 import numpy as np
 import pytest
 from broden_factory import Concept, Picture, edit_csv, save_png, write_broden
+from formats_factory import write_instances
+from mask_factory import halves, write_folder
+from PIL import Image
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.check import check_dataset
 from ndissect.engine.data.concept_images import held_concepts
+from ndissect.engine.data.concept_names import normal_name
 from ndissect.engine.data.dataset import ConceptDataset
-from ndissect.engine.data.formats import open_folder
+from ndissect.engine.data.formats import key_for, open_folder
 from ndissect.engine.data.merge import LABELS, plan_merge, write_merged
 from ndissect.engine.data.synonyms import Synonyms, read_synonyms
 from ndissect.store.errors import NDError, WrongUse
@@ -225,6 +229,52 @@ def test_the_command_tells_what_was_joined(first: Path, second: Path, tmp_path: 
     cli.failed(cli.nd("data", "merge", "first", "second", "-o", "out", folder=tmp_path), 2, "out exists", "-o")
     cli.failed(cli.nd("data", "merge", "first", "first", "-o", "o", folder=tmp_path), 2, "named twice")
     cli.failed(cli.nd("data", "merge", "first", "-o", "o", folder=tmp_path), 2, "nothing to join")
+
+
+def test_a_folder_of_two_formats_is_joined_as_the_one_that_is_named(first: Path, second: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (second / part).mkdir(exist_ok=True)
+    save_png(second / "images" / "a.png", area(slice(4), 1))
+    save_png(second / "masks" / "a.png", area(slice(4), 1))
+    cli.failed(cli.nd("data", "merge", "first", "second", "-o", "out", folder=tmp_path), 2, "2 formats", "--format")
+    assert [key_for(folder, "folder") for folder in (first, second)] == [None, "folder"]
+    with pytest.raises(WrongUse, match="no format fold"):
+        key_for(first, "fold")
+    done = cli.nd("data", "merge", "first", "second", "-o", "out", "--format", "broden", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
+
+
+def normal(held: dict[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    return {(normal_name(name), category): mask for (name, category), mask in held.items()}
+
+
+def test_sets_of_any_formats_are_joined(first: Path, tmp_path: Path) -> None:
+    """Masks of several sizes, and instances that a JSON file draws, beside Broden's; photographs stay as they are."""
+    own = write_folder(
+        tmp_path / "own", {"a": {"": halves(1, 2)}, "b": {"": halves(2, 0, (9, 30))}}, "1,dog\n2,t-shirt\n"
+    )
+    Image.new("RGB", (60, 18)).save(own / "images" / "b.jpg")
+    coco = write_instances(
+        tmp_path / "coco",
+        {"a.jpg": [(1, [[0, 0, 20, 0, 20, 10]]), (2, [[0, 0, 20, 0, 20, 10]])]},
+        categories=[{"id": 1, "name": "Dog"}, {"id": 2, "name": "T shirt"}],
+    )
+    sets = [open_folder(folder) for folder in (first, own, coco)]
+    before = {path: path.read_bytes() for folder in (own, coco) for path in folder.rglob("*.jpg")}
+    plan = plan_merge(sets, NONE)
+    assert [concept.name for concept in plan.shared] == ["dog", "t-shirt"]
+    write_merged(plan, tmp_path / "out")
+    joined = open_folder(tmp_path / "out")
+    assert check_dataset(tmp_path / "out") == []
+    assert len(joined) == sum(map(len, sets))
+    for dataset in sets:
+        for index, name in enumerate(dataset.names):
+            at = next(n for n, other in enumerate(joined.names) if other in (name, f"{dataset.name}/{name}"))
+            was, now = (normal(labels(*one)) for one in ((dataset, index), (joined, at)))
+            assert was.keys() == now.keys()
+            if dataset is not sets[0]:  # whose grid is coarser
+                assert all((was[concept] == now[concept]).all() for concept in was)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_photographs_are_copied_where_no_link_can_be(

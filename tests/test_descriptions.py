@@ -170,11 +170,11 @@ def test_the_command_line_shows_descriptions_without_an_iou(tmp_path: Path) -> N
     done = cli.nd("import", "clip.csv", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "clip.nd.h5\n")
     rows = cli.rows_of("inspect", "layer4", folder=tmp_path)
-    assert [(r["unit"], r["label"], r["IoU"], r["similarity"]) for r in rows] == [
-        ("0", "striped", "", "0.21"),
-        ("1", "", "", ""),
-        ("2", "kitchen", "", "0.18"),
-    ]
+    assert [dict(r) for r in rows] == [
+        {"unit": "0", "label": "striped", "category": "description", "similarity": "0.21"},
+        {"unit": "1", "label": "", "category": "", "similarity": ""},
+        {"unit": "2", "label": "kitchen", "category": "description", "similarity": "0.18"},
+    ], "no column of what was never counted"
     one = cli.json_of("inspect", "layer4:0", "--json", folder=tmp_path)
     assert (one["label"], one["iou"], one["similarity"], one["concepts"]) == ("striped", None, 0.21, [])
     found = cli.rows_of("inspect", "layer4", "--concept", "kitchen", "--sort", "similarity", folder=tmp_path)
@@ -209,6 +209,9 @@ def test_a_terminal_says_that_there_are_no_counts(tmp_path: Path) -> None:
 def test_the_browser_walks_through_a_store_of_descriptions(folder: Path) -> None:
     with Visit(imported(folder, CLIP)) as visit:
         assert "layer4" in visit.text
+        assert "no counts" in visit.text
+        row = next(words for words in map(str.split, visit.rows) if "layer4" in words)
+        assert row[row.index("layer4") + 1 :][:3] == ["3", "-", "-"]
         visit.press("enter")
         assert "striped" in visit.text
         assert "0.210" in visit.text
@@ -219,7 +222,10 @@ def test_the_browser_walks_through_a_store_of_descriptions(folder: Path) -> None
         assert "kitchen" in visit.text
         assert "layer4" in visit.rows[0]
         assert "held-out" not in visit.text
-        for key in ("3", "4", "1", "space", "j", "space", "c"):
+        visit.press("3")
+        assert "no counts: no IoU" in visit.text
+        assert "has an IoU above" not in visit.text
+        for key in ("4", "1", "space", "j", "space", "c"):
             visit.press(key)
         assert "nan" not in visit.text
 

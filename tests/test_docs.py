@@ -14,10 +14,8 @@ PAGES = (
     "docs/architecture.md",
     "docs/data.md",
     "docs/labellers.md",
-    "docs/data-sets.md",
     "docs/layers.md",
     "docs/method.md",
-    "docs/own-data.md",
     "docs/performance.md",
     "docs/weights.md",
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from broden_factory import Concept, Picture, write_broden
 from mask_factory import halves, write_folder
+from PIL import Image
 
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.formats import find_dataset, format_of, open_dataset, open_folder
@@ -95,3 +96,30 @@ def test_label_maps_are_on_the_grid_that_is_asked_for(tmp_path: Path) -> None:
     assert fine.grid == (64, 64)
     assert (fine.read(0).maps == halves(1, 2, (64, 64))).all()
     assert open_dataset(broden(tmp_path / "broden"), grid=(64, 64)).grid == (16, 16), "Broden's maps have one size"
+
+
+def test_images_without_labels_are_told_what_labels_them(tmp_path: Path) -> None:
+    folder = tmp_path / "photographs" / "summer"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "a.jpg")
+    for root in (folder, folder.parent):
+        with pytest.raises(WrongUse, match="holds images without labels") as error:
+            open_folder(root)
+        assert "--labeller NETWORK, or --colors" in error.value.hint
+        assert "nd data init IMAGES MASKS" in error.value.hint
+
+
+def test_what_a_data_set_may_be_is_said_in_few_words(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(NDError) as error:
+        open_folder(tmp_path)
+    assert len(error.value.hint) < 400
+    for name in ("COCO panoptic", "Cityscapes", "ImageFolder"):
+        assert name in error.value.hint
+
+
+def test_annotations_without_a_table_may_be_masks(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {"a": {"": halves(1, 2)}}, masks="annotations")
+    with pytest.raises(NDError) as error:
+        open_folder(root)
+    assert "--format folder" in error.value.hint

@@ -17,6 +17,7 @@ from PIL import Image
 from pretended_gpu import PretendedGpu
 from typer.testing import CliRunner
 
+from ndissect.engine.data.class_names import read_class_names
 from ndissect.engine.data.color_names import color_numbers
 from ndissect.engine.data.colors import COLORS
 from ndissect.engine.data.formats import open_dataset
@@ -290,6 +291,35 @@ def test_a_file_names_the_classes(folder: Path, tmp_path: Path, text: str) -> No
     np.testing.assert_array_equal(made.read_labels(0).maps[0], np.array([0, 1, 1, 0, 2, 0])[by_hand])
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("n.json", '["background", "tree", null, "wheel"]'),
+        ("n.json", '{"1": "tree", "3": "wheel", "0": "void"}'),
+        ("n.json", '{"id2label": {"1": "tree", "3": "wheel"}}'),
+        ("n.csv", "id;label\n1;tree\n3;wheel\n"),
+        ("n.txt", "0 background\n1 tree\n3 wheel\n"),
+        ("n.txt", "name\n__background__\ntree\n\nwheel\n"),
+        ("n.txt", "_background_\ntree\nothers\nwheel\n"),
+    ],
+)
+def test_a_table_of_classes_has_the_forms_of_a_table_of_masks(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_class_names(tmp_path / name) == (None, ("tree", "object"), None, ("wheel", "object"))
+
+
+def test_a_table_of_classes_without_use_is_refused(tmp_path: Path) -> None:
+    for text, what in (
+        ("#ff0000,tree\n", "names a colour"),
+        ("number,name\n1,tree\none,hat\n", "'one' is not a whole number"),
+        ("void\n", "no concept"),
+    ):
+        (tmp_path / "n.csv").write_text(text, encoding="utf-8")
+        with pytest.raises(WrongUse, match=what) as error:
+            read_class_names(tmp_path / "n.csv")
+        assert "classes count from 0" in error.value.hint
+
+
 def test_classes_without_names_and_other_numbers_of_them_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match=r"the 6 classes of .*unnamed have no names") as e:
         labelled(folder, "unnamed")
@@ -298,7 +328,7 @@ def test_classes_without_names_and_other_numbers_of_them_are_refused(folder: Pat
     with pytest.raises(WrongUse, match=r"has 6 classes, .*few\.txt names 2"):
         labelled(folder, labeller_classes=tmp_path / "few.txt")
     (tmp_path / "twice.csv").write_text("number,name\n1,a\n1,b\n")
-    with pytest.raises(WrongUse, match="line 3: class 1 is named twice"):
+    with pytest.raises(WrongUse, match=r"twice\.csv: 1 is called both 'a' and 'b'"):
         labelled(folder, labeller_classes=tmp_path / "twice.csv")
     with pytest.raises(WrongUse, match="there is no file"):
         labelled(folder, labeller_classes=tmp_path / "none.txt")

@@ -152,6 +152,13 @@ def test_several_sizes_are_refused_before_the_first_image(
     assert "--size HxW" in caught.value.hint
 
 
+def test_the_demo_network_says_that_another_is_to_be_taken(data: Path) -> None:
+    enlarge(data, lambda i: (2, 2 + i % 2))
+    with pytest.raises(WrongUse, match="sizes reach demo") as caught:
+        input_size.demand_one_size(load_network("demo"), open_dataset(data))
+    assert "torchvision:resnet18" in caught.value.hint
+
+
 def test_a_transform_that_leaves_several_sizes_is_refused_before_the_first_image(
     data: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,18 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.image_files import is_folder
+from ndissect.engine.data.image_files import folders, is_folder
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
-from ndissect.engine.data.in_place import (
-    Contents,
-    concept_table,
-    first_names,
-    folders,
-    named,
-    opened,
-    refuse,
-    scene_numbers,
-)
+from ndissect.engine.data.in_place import Contents, concept_table, first_names, named, opened, refuse, scene_numbers
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.json_fields import parse_json
 from ndissect.engine.data.label_maps import read_map_file

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ndissect.engine.data.image_files import files, folders
 from ndissect.engine.data.images import BadFile
-from ndissect.engine.data.in_place import Contents, concept_table, files, folders, named, opened, refuse
+from ndissect.engine.data.in_place import Contents, concept_table, named, opened, refuse
 from ndissect.engine.data.label_maps import MapFile, map_values
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.tables import Report

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ndissect.engine.data.concept_names import is_no_concept, normal_name
 from ndissect.engine.data.concepts import LARGEST_NUMBER, LONGEST_CATEGORY, LONGEST_CONCEPT
+from ndissect.engine.data.images import BadFile, read_file
+from ndissect.engine.data.name_table import MOST_BYTES, read_name_table
 from ndissect.store.errors import NDError, WrongUse
-from ndissect.store.regular import read_regular
 
 #: The category of a class that names none.
 CATEGORY = "object"
-#: Names that mean that a class is no concept, normalised.
-NO_CONCEPT = frozenset(("", "background", "void", "other", "unlabelled", "unlabeled", "ignore", "n/a"))
 
 #: What a class is called and which category it is of; None where it is no concept.
 ClassName = tuple[str, str] | None
 
-_MOST_BYTES = 4 << 20
-_WRITTEN = "one name a line, or a table with the columns number, name and perhaps category; numbers count from 0"
-
-
-def normal_name(name: str) -> str:
-    """``name`` as names are compared: small letters, ``_`` and ``-`` as spaces, without Broden's endings."""
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+_WRITTEN = "one name a line, a table with the columns number and name, or JSON; classes count from 0"
 
 
 def class_names(given: object) -> tuple[ClassName, ...] | None:
@@ -50,45 +43,32 @@ def class_names(given: object) -> tuple[ClassName, ...] | None:
 
 
 def read_class_names(path: Path) -> tuple[ClassName, ...]:
-    """The classes that a file names, class 0 first: one name a line, or a table ``number,name[,category]``.
+    """The classes that a file names, class 0 first, of every form that ndissect.engine.data.name_table reads.
 
-    NDError where the file cannot be read, WrongUse where it says something else.
+    A class without a name, or with one such as background, is no concept. NDError where the file cannot be read,
+    WrongUse where it says something else.
     """
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
+        raise WrongUse(f"there is no file {path}", f"--labeller-classes: {_WRITTEN}")
+    faults: list[BadFile] = []
     try:
-        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise WrongUse(f"there is no file {path}", f"--labeller-classes: {_WRITTEN}") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise NDError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}", f"it holds {_WRITTEN}") from e
-    lines = text.splitlines()
-    while lines and not lines[-1].strip():
-        lines.pop()
-    header = [cell.strip().lower() for cell in lines[0].split(",")] if lines else []
-    names = _from_table(path, lines) if {"number", "name"} <= set(header) else [_class(line) for line in lines]
+        rows = read_name_table(read_file(path, str(path), MOST_BYTES), str(path), faults.append, nameless=True)
+    except BadFile as fault:
+        raise NDError(fault.message, f"it holds {_WRITTEN}") from fault
+    by_number = {row.number: row for row in rows if row.number is not None}
+    if faults or len(by_number) < len(rows):
+        what = faults[0].message if faults else f"{path} names a colour, or a class in two categories"
+        raise WrongUse(what, f"it holds {_WRITTEN}")
+    named = [by_number.get(n) for n in range(max(by_number, default=-1) + 1)]
+    names = tuple(None if row is None else _class(row.name, row.category or CATEGORY) for row in named)
     if not any(names):
         raise WrongUse(f"{path} names no concept", f"it holds {_WRITTEN}")
-    return tuple(names)
-
-
-def _from_table(path: Path, lines: Sequence[str]) -> list[ClassName]:
-    by_number: dict[int, ClassName] = {}
-    rows = csv.DictReader(io.StringIO("\n".join(lines)), skipinitialspace=True)
-    rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
-    for line, row in enumerate(rows, 2):
-        number = (row.get("number") or "").strip().removesuffix(".0")
-        if not number and not any(isinstance(cell, str) and cell.strip() for cell in row.values()):
-            continue
-        if not number.isdigit() or int(number) > LARGEST_NUMBER:
-            raise WrongUse(f"{path}, line {line}: {number!r} is no number of a class", f"it holds {_WRITTEN}")
-        if int(number) in by_number:
-            raise WrongUse(f"{path}, line {line}: class {number} is named twice", "name each class once")
-        by_number[int(number)] = _class(row.get("name") or "", (row.get("category") or "").strip() or CATEGORY)
-    return [by_number.get(n) for n in range(max(by_number, default=-1) + 1)]
+    return names
 
 
 def _class(name: str, category: str = CATEGORY) -> ClassName:
     name, category = name.strip(), category.strip()
-    if normal_name(name.strip("_")) in NO_CONCEPT:
+    if is_no_concept(name):
         return None
     if len(name) > LONGEST_CONCEPT:
         raise WrongUse(f"the name of a class has {len(name):,} characters", f"at most {LONGEST_CONCEPT:,}")

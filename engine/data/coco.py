@@ -18,20 +18,9 @@ import numpy.typing as npt
 
 from ndissect.engine.data.coco_sources import Instances, PanopticMap, TwoChannelMap
 from ndissect.engine.data.image_bombs import MOST_PIXELS
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, entries, files, folders
 from ndissect.engine.data.images import BadFile, read_file
-from ndissect.engine.data.in_place import (
-    IMAGE_ENDINGS,
-    Contents,
-    concept_table,
-    entries,
-    files,
-    folders,
-    inside,
-    named,
-    opened,
-    refuse,
-    split_in,
-)
+from ndissect.engine.data.in_place import Contents, concept_table, inside, named, opened, refuse, split_in
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.json_fields import Fields, parse_json
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles, LabelSource
@@ -117,9 +106,10 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
     held: dict[str, frozenset[int]] = {}
     left_out: list[BadFile] = []
     twice: list[str] = []
+    unlisted: dict[Path, set[str]] = {}
     for table in tables:
         try:
-            for record, numbers in _labelled(root, table, first, say, left_out, panoptic=panoptic):
+            for record, numbers in _labelled(root, table, first, say, left_out, unlisted, panoptic=panoptic):
                 if record.name in records:
                     twice.append(record.name)
                 else:
@@ -128,6 +118,11 @@ def read_contents(root: Path, say: Report, *, panoptic: bool) -> Contents:
             say(fault)
     if twice:
         left_out.append(BadFile(tables[-1].file.as_posix(), named("image", "in two JSON files, read once", twice)))
+    left_out += [
+        BadFile(at.as_posix(), named("image", "that no JSON file lists", sorted(names)))
+        for at, names in unlisted.items()
+        if names
+    ]
     return Contents(
         concept_table(concepts), tuple(records.values()), tuple(digests), tuple(left_out), tuple(held.values())
     )
@@ -153,10 +148,20 @@ def _joined(tables: Sequence[_Table], say: Report) -> dict[int, str]:
 
 
 def _labelled(
-    root: Path, table: _Table, first: int, say: Report, left_out: list[BadFile], *, panoptic: bool
+    root: Path,
+    table: _Table,
+    first: int,
+    say: Report,
+    left_out: list[BadFile],
+    unlisted: dict[Path, set[str]],
+    *,
+    panoptic: bool,
 ) -> Iterator[tuple[ImageRecord, frozenset[int]]]:
-    """The images of ``table`` that are there, each with the concepts that it holds."""
-    images, folder = _images(root, table, left_out)
+    """The images of ``table`` that are there, each with the concepts that it holds.
+
+    ``unlisted`` receives the images of its folder, less those of all tables so far.
+    """
+    images, folder = _images(root, table, left_out, unlisted)
     sources = (_panoptic_maps if panoptic else _instances)(root, table, images, first, say, left_out)
     for image in images:
         name = f"{folder}/{image.name}" if folder else image.name
@@ -168,7 +173,9 @@ def _labelled(
             yield ImageRecord(name, image.file, split), frozenset()
 
 
-def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_Image], str]:
+def _images(
+    root: Path, table: _Table, left_out: list[BadFile], unlisted: dict[Path, set[str]]
+) -> tuple[list[_Image], str]:
     """The images of ``table`` that are there, and the name of their folder; those that are missing are told."""
     listed: dict[int, str] = {}
     sizes: dict[int, tuple[int, int]] = {}
@@ -187,6 +194,7 @@ def _images(root: Path, table: _Table, left_out: list[BadFile]) -> tuple[list[_I
         hint = f"Unpack or link the images as {root / (table.part or 'images')}"
         raise BadFile(table.file.as_posix(), what if listed else "the file lists no image", hint if listed else "")
     there = set(files(root / at, IMAGE_ENDINGS))
+    unlisted.setdefault(at, set(there)).difference_update(listed.values())
     missing = [n for n in listed.values() if not (n in there if "/" not in n else (root / at / n).is_file())]
     if missing:
         left_out.append(BadFile(table.file.as_posix(), named("image", f"missing from {at.as_posix()}", missing)))

@@ -7,7 +7,6 @@ A format is a function that opens a folder as a :class:`ndissect.engine.data.dat
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,11 +27,12 @@ from ndissect.engine.data import (
 )
 from ndissect.engine.data.broden import Broden
 from ndissect.engine.data.dataset import ConceptDataset, FolderDataset
-from ndissect.engine.data.image_files import is_folder
+from ndissect.engine.data.image_files import entries, folders, is_folder
 from ndissect.engine.data.labelled_files import LabelledFiles
 from ndissect.engine.data.mask_folder import is_mask_folder, open_mask_folder
 from ndissect.engine.data.names import DOWNLOADS
 from ndissect.engine.data.packed import Note, find_pack
+from ndissect.engine.data.photographs import holds_photographs
 from ndissect.engine.data.tables import Report
 from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.files import cache_folder
@@ -64,6 +64,10 @@ BRODEN_SIGNS = ("index.csv", "label.csv")
 
 # So many names of a folder are looked at for what was meant, and so deep.
 _LOOKED_AT, _DEEP = 200, 3
+
+_OWN = "`nd data init IMAGES MASKS` makes a data set of your own files"
+# What a folder holds, at least, that is laid out as SceneParsing-150 but for its table.
+_LIKE_MASKS = {"images/", "annotations/"}
 
 
 def _holds_one(signs: tuple[str, ...], folder: Path) -> bool:
@@ -184,6 +188,14 @@ def format_of(folder: Path, key: str | None = None) -> DataFormat:
     return fitting[0]
 
 
+def key_for(folder: Path, key: str | None) -> str | None:
+    """``key``, which is given for several data sets, where it can be meant for ``folder``; None where another fits.
+
+    WrongUse where there is no format ``key``.
+    """
+    return key if key is None or format_of(folder, key).owns(folder) or not is_dataset(folder) else None
+
+
 def find_dataset(text: str) -> Path:
     """The folder of a data set: ``text`` itself where it is a folder, else the downloaded data set of that name.
 
@@ -221,7 +233,7 @@ def _fitting(folder: Path) -> list[DataFormat]:
 
 def _not_a_dataset(folder: Path) -> NDError:
     """The error for a folder of no known format, with a guess at what was meant."""
-    names = sorted(entry.name + "/" * is_folder(entry) for entry in _entries(folder))
+    names = sorted(entry.name + "/" * is_folder(entry) for entry in entries(folder, _LOOKED_AT))
     more = ", ..." if len(names) > 6 else ""
     what = f"{folder} is not a data set: it holds {', '.join(names[:6]) + more if names else 'nothing'}"
     inside = next((path for path in _folders_in(folder) if _fitting(path)), None)
@@ -230,24 +242,20 @@ def _not_a_dataset(folder: Path) -> NDError:
         return NDError(what, f"Did you mean {inside}?")
     if archive is not None:
         return NDError(what, f"Unpack {archive} and pass the folder")
-    return NDError(what, f"A data set holds {_contents()}; `nd data init IMAGES MASKS` makes one of your own files")
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in itertools.islice(entries, _LOOKED_AT) if not entry.name.startswith(".")]
-    except OSError:
-        return []
+    if _LIKE_MASKS <= set(names):
+        hint = f"--format folder reads the maps in annotations/ as masks; {_OWN}"
+        return NDError(what, hint)
+    if any(holds_photographs(path) for path in (folder, *_folders_in(folder))):
+        hint = f"`nd dissect` labels them: --labeller NETWORK, or --colors; with masks of yours {_OWN}"
+        return WrongUse(f"{folder} is not a data set: it holds images without labels that can be read", hint)
+    return NDError(what, f"A data set holds {_contents()}; {_OWN}")
 
 
 def _folders_in(folder: Path) -> Iterator[Path]:
     """The folders below ``folder``, the nearest first, as far as is looked."""
     level = [folder]
     for _ in range(_DEEP):
-        level = [Path(e) for up in level for e in sorted(_entries(up), key=lambda e: e.name) if is_folder(e)][
-            :_LOOKED_AT
-        ]
+        level = [up / name for up in level for name in folders(up, _LOOKED_AT)][:_LOOKED_AT]
         yield from level
 
 
@@ -256,7 +264,9 @@ def _is_archive(name: str) -> bool:
 
 
 def _contents() -> str:
-    return "; or ".join(f"{f.holds} ({f.name})" for f in FORMATS)
+    """What a data set may hold: of formats that people make themselves in words, of the others the names."""
+    own = "; or ".join(f"{f.holds} ({f.name})" for f in FORMATS[:2])
+    return f"{own}; or is {', '.join(f.name for f in FORMATS[2:])} as it is unpacked"
 
 
 def _by(size: tuple[int, int]) -> str:

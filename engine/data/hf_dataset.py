@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.engine.data.concept_names import is_no_concept
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
 from ndissect.engine.data.image_headers import size_of
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
@@ -33,10 +34,6 @@ _SPLITS, _ABOUT, _STATE, _NAMES = "dataset_dict.json", "dataset_info.json", "sta
 _JSON_BYTES = 16 << 20
 _PHOTOGRAPHS = ("image", "img", "photo", "picture", "pixel_values", "jpg")
 _MAPS = re.compile(r"label|mask|annot|seg|semantic|map", re.IGNORECASE)
-#: What the number 0 of a label map is called where it is none of the concepts.
-_NO_CONCEPT = frozenset(
-    ("background", "_background_", "unlabeled", "unlabelled", "unlabel", "void", "ignore", "none", "other", "others")
-)
 _VOID = 255
 # The columns of classes that Broden has a category for; other classes are a category of their own.
 _CATEGORIES = ("scene", "texture", "material")
@@ -270,7 +267,7 @@ def _map_names(
     for key, name in pairs:
         if not re.fullmatch(r"[0-9]{1,5}", str(key)) or int(key) >= 2**16 - 1 or not isinstance(name, str):
             say(BadFile(file, f"{str(key)[:40]!r} is no number of a label map with a name"))
-        elif name.strip().lower() not in _NO_CONCEPT:
+        elif not is_no_concept(name):
             names[int(key)] = name
     tables.append(repr(names).encode())
     # 0 is no concept here: where the data set has one of that number, all move up by one.

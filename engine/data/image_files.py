@@ -1,7 +1,8 @@
-"""The image files below a folder, from one look at each of its folders."""
+"""The files and folders of a data set's folder, and which of them are images: each folder is looked at once."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -10,8 +11,11 @@ from ndissect.engine.data.tables import IMAGE_ROWS
 from ndissect.store.errors import NDError
 
 #: The endings of photographs, and of label maps: what loses no number.
-IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
-MAP_ENDINGS = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff"))
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+MAP_ENDINGS = (".png", ".bmp", ".gif", ".tif", ".tiff")
+
+# So many names of a folder are looked at to see what it is.
+_LOOKED_AT = 1_000
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -20,6 +24,33 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def entries(folder: Path, most: int | None = _LOOKED_AT) -> list[os.DirEntry[str]]:
+    """Up to ``most`` entries of ``folder``, or all, in the order of the disk, hidden ones left out.
+
+    None where it is no folder.
+    """
+    try:
+        with os.scandir(folder) as listed:
+            return list(itertools.islice((entry for entry in listed if not entry.name.startswith(".")), most))
+    except OSError:
+        return []
+
+
+def folders(folder: Path, most: int | None = _LOOKED_AT) -> list[str]:
+    """The names of the folders among the first ``most`` entries of ``folder``, or among all, sorted."""
+    return sorted(entry.name for entry in entries(folder, most) if is_folder(entry))
+
+
+def files(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """The names of all files of ``folder`` with one of these endings, in any case, sorted; none where it is none."""
+    try:
+        with os.scandir(folder) as listed:
+            names = [e.name for e in listed if e.name.lower().endswith(endings) and not e.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted(names)
 
 
 def list_files(folder: Path, endings: Collection[str], most: int = IMAGE_ROWS) -> list[str]:

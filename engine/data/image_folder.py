@@ -5,21 +5,11 @@ The folders of the classes lie side by side, or below ``train/``, ``val/`` and t
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ndissect.engine.data.image_files import is_folder
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, entries, files, folders, is_folder
 from ndissect.engine.data.images import BadFile
-from ndissect.engine.data.in_place import (
-    IMAGE_ENDINGS,
-    Contents,
-    concept_table,
-    entries,
-    files,
-    named,
-    opened,
-    refuse,
-)
+from ndissect.engine.data.in_place import Contents, concept_table, named, opened, refuse
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.splits import split_called
@@ -57,13 +47,11 @@ def open_image_folder(root: Path, report: Report | None = None, max_pixels: int 
 
 def read_contents(root: Path, say: Report) -> Contents:
     """A concept for each class, in the order of their names, and the images of all classes."""
-    below, called = _all_subfolders(root), root.resolve().name
+    below, called = folders(root, None), root.resolve().name
     splits = {name: split for name in below if (split := split_called(name))}
     parts = splits if splits and len(splits) == len(below) else {"": None}
     images = {
-        (part, name): files(root / part / name, IMAGE_ENDINGS)
-        for part in parts
-        for name in _all_subfolders(root / part)
+        (part, name): files(root / part / name, IMAGE_ENDINGS) for part in parts for name in folders(root / part, None)
     }
     classes = sorted({name for _, name in images})
     if len(classes) > _MOST_CLASSES:
@@ -99,11 +87,3 @@ def _subfolders(folder: Path) -> list[str] | None:
     names = sorted(entry.name for entry in inside if is_folder(entry))
     loose = any(entry.name.lower().endswith((*IMAGE_ENDINGS, ".csv", ".json", ".arrow")) for entry in inside)
     return None if loose or any(name.lower() in _NO_CLASSES for name in names) else names
-
-
-def _all_subfolders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as listed:
-            return sorted(entry.name for entry in listed if is_folder(entry) and not entry.name.startswith("."))
-    except OSError:
-        return []

@@ -7,8 +7,6 @@ nothing is written.
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,15 +17,11 @@ from typing import TypeVar
 import numpy as np
 
 from ndissect.engine.data.dataset import Figures
-from ndissect.engine.data.image_files import is_folder
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.splits import split_called
 from ndissect.engine.data.tables import Report
 from ndissect.store.concepts import ConceptTable, report_order
-
-#: Endings of the files that are taken for images.
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 #: Bytes of a text file that lists names or images: a path of 100 bytes for each of a million images.
 TEXT_BYTES = 100 << 20
@@ -35,7 +29,6 @@ TEXT_BYTES = 100 << 20
 Files = TypeVar("Files", bound=LabelledFiles)
 
 _SHOWN = 5
-_LOOKED_AT = 1_000
 _CHECK = "`nd data check` lists everything that is wrong with a data set"
 _NO_LETTERS = re.compile(r"[^A-Za-z]+")
 # What data sets call their scenes that are none.
@@ -119,30 +112,6 @@ def _figures(contents: Contents) -> Figures:
 def refuse(fault: BadFile) -> None:
     """The Report of who wants no faults: raise the first."""
     raise BadFile(fault.file, fault.what, fault.hint or _CHECK)
-
-
-def entries(folder: Path, most: int = _LOOKED_AT) -> list[os.DirEntry[str]]:
-    """Up to ``most`` entries of ``folder`` in the order of the disk, hidden ones left out; none where it is none."""
-    try:
-        with os.scandir(folder) as listed:
-            return list(itertools.islice((entry for entry in listed if not entry.name.startswith(".")), most))
-    except OSError:
-        return []
-
-
-def folders(folder: Path, most: int = _LOOKED_AT) -> list[str]:
-    """The names of the folders among the first ``most`` entries of ``folder``, sorted."""
-    return sorted(entry.name for entry in entries(folder, most) if is_folder(entry))
-
-
-def files(folder: Path, endings: tuple[str, ...]) -> list[str]:
-    """The names of all files of ``folder`` with one of these endings, in any case, sorted; none where it is none."""
-    try:
-        with os.scandir(folder) as listed:
-            names = [e.name for e in listed if e.name.lower().endswith(endings) and not e.name.startswith(".")]
-    except OSError:
-        return []
-    return sorted(names)
 
 
 def inside(path: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.images import BadFile
+from ndissect.engine.data.splits import split_called
 from ndissect.engine.data.tables import Report, Table, quoted, whole_text
 
 #: The columns of the size of an image and of its label maps.
@@ -19,9 +20,6 @@ SIZES = ("ih", "iw", "sh", "sw")
 
 #: The columns that are no category.
 FIXED_COLUMNS = ("image", "split", *SIZES)
-
-#: What a split is read as, by what the table calls it in lower case; there are train and val alone.
-SPLITS = {"train": "train", "val": "val", "training": "train", "validation": "val", "valid": "val", "test": "val"}
 
 _LONGEST_SIDE = 2**15
 # What a path that leads out of its folder must hold: a quick look at every cell, a slow one at few.
@@ -64,7 +62,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
     Paths with backslashes, as Windows writes them, and labels like 3.0, as pandas does, are read as what they mean.
     ``max_pixels``: label maps of more are not read.
     """
-    places = [table.columns.index(c) for c in columns]
+    columns_at = [table.columns.index(c) for c in columns]
     names: list[str] = []
     splits: list[str] = []
     cells: list[tuple[str, ...]] = []
@@ -74,7 +72,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
     read_as: Counter[str] = Counter()
     slashed = 0
     for line, row in table.rows:
-        raw = (table.cell(row, "image"), *(row[i] for i in places))
+        raw = (table.cell(row, "image"), *(row[i] for i in columns_at))
         if any("\\" in cell for cell in raw):
             slashed += 1
             raw = tuple(cell.replace("\\", "/") for cell in raw)
@@ -85,7 +83,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
         if size is not None:
             seen[key] = size
         given = table.cell(row, "split")
-        split = SPLITS.get(given.lower(), "") if given else split_by_name(name)
+        split = (split_called(given) or "") if given else split_by_name(name)
         faults = [] if split else [table.fault(line, "split", f"{quoted(given)} is neither train nor val")]
         faults += _row_faults(table, line, name, dict(zip(columns, row_cells, strict=True)))
         faults += _map_faults(table, line, size, (rows[0], *sizes[0]) if sizes else None, max_pixels)
@@ -103,7 +101,7 @@ def read_index(table: Table, columns: tuple[str, ...], max_pixels: int, report: 
     if table.columns and not table.rows:
         report(BadFile(table.file, "the data set is empty: the table lists no image"))
     notes = [
-        f"{table.file}: split {quoted(s)} ({n} image{'s' * (n > 1)}) counts as {SPLITS[s.lower()]}"
+        f"{table.file}: split {quoted(s)} ({n} image{'s' * (n > 1)}) counts as {split_called(s)}"
         for s, n in read_as.items()
     ]
     if slashed:

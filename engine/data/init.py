@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from ndissect.engine.data.image_files import counted, some
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.mask_concepts import CATEGORY, VOID, MaskConcepts, by_number, unnamed
 from ndissect.engine.data.mask_folder import DESCRIPTION, KIND, NAME_TABLES, VERSION, Place, pair_faults
-from ndissect.engine.data.mask_names import MOST_BYTES, ClassName, read_class_names, written
 from ndissect.engine.data.mask_survey import Survey, sizes_in_words
+from ndissect.engine.data.name_table import MOST_BYTES, NameRow, read_name_table, written
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError, NotReplaced, WrongUse
 from ndissect.store.files import own_folder, remedy, replacing
@@ -30,7 +31,7 @@ class Draft:
     """
 
     survey: Survey
-    rows: tuple[ClassName, ...]
+    rows: tuple[NameRow, ...]
     explanation: tuple[str, ...]
 
     @property
@@ -44,7 +45,7 @@ class NameTable:
     """The ``rows`` of a table of names, and its ``path``; None where there is no table."""
 
     path: Path | None
-    rows: tuple[ClassName, ...]
+    rows: tuple[NameRow, ...]
 
     @property
     def colours_alone(self) -> bool:
@@ -72,11 +73,14 @@ def draft(seen: Survey, table: NameTable) -> Draft:
         rows += unnamed(new_numbers, [""])
     else:  # the masks of different parts have nothing to do with one another
         for part, numbers in sorted(seen.of_part.items()):
-            rows += unnamed(sorted(numbers & label), [part])
-    rows += [ClassName(None, f"class {written(colour)}", "", colour) for colour in new_colours]
+            rows += unnamed(sorted(label.intersection(numbers)), [part])
+    alone = _parts_alone(rows, seen)
+    first = max([*by_number(rows), *label], default=0) + 1
+    rows += [NameRow(number, part) for number, part in enumerate(alone, first)]
+    rows += [NameRow(None, f"class {written(colour)}", "", colour) for colour in new_colours]
     if not any(not row.void for row in rows):
         raise NDError(f"The masks in {seen.masks} hold no label: every pixel is 0 or 255", "")
-    return Draft(seen, tuple(rows), tuple(_explain(seen, table.path, named, new_numbers, len(new_colours))))
+    return Draft(seen, tuple(rows), tuple(_explain(seen, table.path, named, new_numbers, len(new_colours), alone)))
 
 
 def write(drafted: Draft, folder: Path, *, force: bool = False) -> Path:
@@ -120,11 +124,11 @@ def default_folder(images: Path) -> Path:
     return Path(f"{images.resolve().parent.name or 'my'}-data")
 
 
-def _read_names(table: Path) -> list[ClassName]:
+def _read_names(table: Path) -> list[NameRow]:
     if table.is_dir():
         raise WrongUse(f"--names {table} is a folder", "It names a file: CSV, JSON, or names one a line")
     faults: list[BadFile] = []
-    rows = read_class_names(read_file(table, str(table), MOST_BYTES), table.name, faults.append)
+    rows = read_name_table(read_file(table, str(table), MOST_BYTES), table.name, faults.append)
     if faults:
         more = f" and {len(faults) - 1} more faults" if len(faults) > 1 else ""
         raise NDError(f"{faults[0].message}{more}", "A table has rows such as: 1,cat")
@@ -133,7 +137,7 @@ def _read_names(table: Path) -> list[ClassName]:
     return rows
 
 
-def _counted_from_1(rows: Sequence[ClassName], seen: Survey) -> Sequence[ClassName]:
+def _counted_from_1(rows: Sequence[NameRow], seen: Survey) -> Sequence[NameRow]:
     """The ``rows`` with numbers that fit what was seen, where they are names alone: from 0, or else from 1."""
     if not rows or not all(row.counted for row in rows) or any(row.void for row in rows[:1]):
         return rows
@@ -143,15 +147,31 @@ def _counted_from_1(rows: Sequence[ClassName], seen: Survey) -> Sequence[ClassNa
     return rows
 
 
+def _parts_alone(rows: Sequence[NameRow], seen: Survey) -> list[str]:
+    """The parts whose masks are black and white beside masks of numbers, and that no row names.
+
+    They become concepts of their own: 255, which is none in the other masks, is all that they show.
+    """
+    known = MaskConcepts(rows, NAMES)
+    categories = {row.category for row in known.rows}
+    parts = [] if seen.black_and_white else seen.black_and_white_parts
+    return [part for part in parts if known.find(part, "") is None and part not in categories]
+
+
 def _explain(
-    seen: Survey, table: Path | None, named: Sequence[ClassName], new_numbers: Sequence[int], new_colours: int
+    seen: Survey,
+    table: Path | None,
+    named: Sequence[NameRow],
+    new_numbers: Sequence[int],
+    new_colours: int,
+    alone: Sequence[str],
 ) -> list[str]:
     pairs = seen.pairs
     masks = sum(map(len, pairs.maps.values()))
     what = [
         f"{len(pairs.maps):,} images with {masks:,} masks, by their names"
         + (f" (masks end in {seen.suffix})" if seen.suffix else ""),
-        f"images: {sizes_in_words(seen.image_sizes)}; masks: {sizes_in_words(seen.mask_sizes)} pixels",
+        f"images: {sizes_in_words(Counter(seen.size_of.values()))}; masks: {sizes_in_words(seen.mask_sizes)} pixels",
     ]
     what += [fault.message for fault in pair_faults(Place(seen.images, seen.masks), pairs)]
     if table is None:
@@ -168,11 +188,14 @@ def _explain(
         more = f" and {len(new_numbers) - 5} more" if len(new_numbers) > 5 else ""
         what.append(f"numbers without a name: {', '.join(counts)}{more}; they are called class N in {NAMES}")
     if new_colours:
-        what.append(f"{new_colours:,} colours without a name; they are called after themselves in {NAMES}")
+        what.append(f"colours without a name: {new_colours:,}; they are called after themselves in {NAMES}")
+    if alone:
+        what.append(f"masks of 0 and 255 alone: {some(alone)}; what is not 0 there is a concept of that name")
     given = by_number(named)
-    void_used = [n for n in VOID if seen.numbers[n] and n not in given and not (n == 255 and seen.black_and_white)]
+    numbers = seen.numbers_without(alone)
+    void_used = [n for n in VOID if numbers[n] and n not in given and not (n == 255 and seen.black_and_white)]
     if void_used:
-        what.append(f"no label: {', '.join(f'{n} (masks: {seen.numbers[n]:,})' for n in void_used)}")
+        what.append(f"no label: {', '.join(f'{n} (masks: {numbers[n]:,})' for n in void_used)}")
     if seen.other_shape:
         what.append(f"masks of another shape than their image: {counted(seen.other_shape)}")
     if seen.bad:
@@ -180,6 +203,6 @@ def _explain(
     return what
 
 
-def _row(row: ClassName) -> str:
+def _row(row: NameRow) -> str:
     first = written(row.colour) if row.number is None and row.colour else row.number
     return quoted(f"{first} {row.name}")

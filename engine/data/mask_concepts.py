@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ndissect.engine.data.concept_names import normal_name
 from ndissect.engine.data.concepts import LARGEST_NUMBER
 from ndissect.engine.data.label_maps import MapValues, map_values
-from ndissect.engine.data.mask_names import ClassName
+from ndissect.engine.data.name_table import NameRow
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
 
@@ -27,7 +28,7 @@ class MaskConcepts:
     a concept whose number is 0, is taken or is not given gets one above all others: 0 is no label anywhere else.
     """
 
-    def __init__(self, rows: Sequence[ClassName], table: str) -> None:
+    def __init__(self, rows: Sequence[NameRow], table: str) -> None:
         self.table = table
         self.rows = [row if row.category else replace(row, category=CATEGORY) for row in rows]
         self._number: dict[tuple[str, str], int] = {}
@@ -94,11 +95,11 @@ class MaskConcepts:
             categories,
         )
 
-    def _concept(self, row: ClassName) -> int:
+    def _concept(self, row: NameRow) -> int:
         return 0 if row.void else self._number[row.name, row.category]
 
 
-def unnamed(numbers: Iterable[int], parts: Iterable[str]) -> list[ClassName]:
+def unnamed(numbers: Iterable[int], parts: Iterable[str]) -> list[NameRow]:
     """Names for the ``numbers`` of maps that no table names: ``class 3``, and ``hair 3`` of a part.
 
     The one number of a part is called as the part is.
@@ -106,21 +107,17 @@ def unnamed(numbers: Iterable[int], parts: Iterable[str]) -> list[ClassName]:
     values = list(numbers)
     alone = len(values) == 1
     return [
-        ClassName(n, part if part and alone else f"{part or 'class'} {n}", part or CATEGORY)
+        NameRow(n, part if part and alone else f"{part or 'class'} {n}", part or CATEGORY)
         for part in parts
         for n in values
     ]
 
 
 def _same(name: str, text: str) -> bool:
-    return _plain(name) == _plain(text)
+    return normal_name(name) == normal_name(text)
 
 
-def _plain(text: str) -> str:
-    return text.strip().lower().replace("_", " ").replace("-", " ")
-
-
-def by_number(rows: Iterable[ClassName]) -> Mapping[int, str]:
+def by_number(rows: Iterable[NameRow]) -> Mapping[int, str]:
     """The name of each number, the first where several rows have it."""
     names: dict[int, str] = {}
     for row in rows:

@@ -21,14 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndissect.engine.data.image_files import IMAGE_ENDINGS, MAP_ENDINGS, is_folder, list_files, some, stem
+from ndissect.engine.data.image_files import (
+    IMAGE_ENDINGS,
+    MAP_ENDINGS,
+    entries,
+    folders,
+    is_folder,
+    list_files,
+    some,
+    stem,
+)
 from ndissect.engine.data.images import BadFile, decode_label_pixels, read_file
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_maps import MapFile, MapValues, read_map_file
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.mask_concepts import CATEGORY, MaskConcepts, unnamed
-from ndissect.engine.data.mask_names import MOST_BYTES, ClassName, read_class_names
 from ndissect.engine.data.mask_pairs import Pairs, pair
+from ndissect.engine.data.name_table import MOST_BYTES, NameRow, read_name_table
 from ndissect.engine.data.splits import note_of_test, split_called
 from ndissect.engine.data.tables import IMAGE_ROWS, Report, parse_table, quoted
 from ndissect.store.errors import NDError
@@ -99,11 +108,11 @@ def open_mask_folder(root: Path, report: Report | None = None, max_pixels: int |
                 report(fault)
             else:
                 notes.append(str(fault.message))
-    rows: list[ClassName] = []
+    rows: list[NameRow] = []
     if layout.names:
         data = read_file(root / layout.names, layout.names, MOST_BYTES)
         _update(digest, data)
-        rows = read_class_names(data, layout.names, say)
+        rows = read_name_table(data, layout.names, say)
         if not rows and not report:
             raise BadFile(layout.names, "the table names nothing", _HINT)
     parts = sorted({part for of_place in pairs for maps in of_place.maps.values() for part, _ in maps})
@@ -189,13 +198,7 @@ def _places(root: Path, masks: Sequence[str]) -> tuple[Place, ...]:
     """The folders of images and label maps in ``root``, or in folders there that are called like splits."""
     if place := _place(root, "", masks):
         return (place,)
-    try:
-        with os.scandir(root) as entries:
-            splits = sorted(
-                e.name for e in itertools.islice(entries, _LOOKED_AT) if split_called(e.name) and is_folder(e)
-            )
-    except OSError:
-        return ()
+    splits = [name for name in folders(root, _LOOKED_AT) if split_called(name)]
     return tuple(place for split in splits if (place := _place(root, f"{split}/", masks)))
 
 
@@ -209,12 +212,8 @@ def _place(root: Path, prefix: str, masks: Sequence[str]) -> Place | None:
 
 def _holds_maps(folder: Path, deeper: int = 2) -> bool:
     """Whether one of the first files in ``folder`` may be a label map; other formats keep texts in such folders."""
-    try:
-        with os.scandir(folder) as entries:
-            few = list(itertools.islice(entries, _LOOKED_AT))
-    except OSError:
-        return False
-    if any(os.path.splitext(entry.name)[1].lower() in MAP_ENDINGS for entry in few):  # noqa: PTH122
+    few = entries(folder, _LOOKED_AT)
+    if any(entry.name.lower().endswith(MAP_ENDINGS) for entry in few):
         return True
     return deeper > 0 and any(_holds_maps(Path(entry.path), deeper - 1) for entry in few[:5] if is_folder(entry))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,27 +29,40 @@ class Survey:
     """What two folders hold.
 
     ``images`` and ``masks``: the folders, whole paths; ``pairs``: what belongs together, by names to which masks add
-    ``suffix``; ``image_sizes`` and ``mask_sizes`` count (h, w); ``numbers``: in how many masks each number is, and
-    ``colours`` each colour, (r, g, b); ``of_part``: the numbers of the masks of each part; ``bad``: what cannot be
-    read; ``other_shape``: masks whose image has another shape.
+    ``suffix``; ``size_of``: (h, w) of each image with masks; ``mask_sizes`` counts those of masks; ``of_part``: in how
+    many masks of each part each number is; ``colours``: in how many masks each colour is, (r, g, b); ``bad``: what
+    cannot be read; ``other_shape``: masks whose image has another shape.
     """
 
     images: Path
     masks: Path
     pairs: Pairs
     suffix: str
-    image_sizes: Counter[tuple[int, int]]
+    size_of: dict[str, tuple[int, int]]
     mask_sizes: Counter[tuple[int, int]]
-    numbers: Counter[int]
+    of_part: dict[str, Counter[int]]
     colours: Counter[Colour]
-    of_part: dict[str, set[int]]
     bad: list[BadFile]
     other_shape: list[str]
 
     @property
+    def numbers(self) -> Counter[int]:
+        """In how many masks each number is."""
+        return self.numbers_without(())
+
+    def numbers_without(self, parts: Collection[str]) -> Counter[int]:
+        """In how many masks each number is, those of ``parts`` left out."""
+        return sum((numbers for part, numbers in self.of_part.items() if part not in parts), Counter[int]())
+
+    @property
+    def black_and_white_parts(self) -> list[str]:
+        """The parts whose masks hold 0 and 255 alone; what has no part is none."""
+        return sorted(part for part, numbers in self.of_part.items() if part and numbers.keys() - {0} == {255})
+
+    @property
     def black_and_white(self) -> bool:
         """Whether the masks hold but 0 and 255: then 255 is a label, and is none in all other masks."""
-        return set(self.numbers) - {0} == {255} and not self.colours
+        return self.numbers.keys() - {0} == {255} and not self.colours
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ def survey(
     if not pairs.maps:
         what = f"No mask in {masks} is called like an image in {images}: {photographs[0]}, but {maps[0]}"
         raise NDError(what, "A mask has its image's name but for the ending, and may have a word behind it: a_mask.png")
-    found = Survey(images, masks, pairs, suffix, Counter(), Counter(), Counter(), Counter(), {}, [], [])
+    seen = Survey(images, masks, pairs, suffix, {}, Counter(), {}, Counter(), [], [])
     todo = [(image, part, path) for image, of_image in pairs.maps.items() for part, path in of_image]
 
     def read(names: tuple[str, str, str]) -> _Mask | BadFile:
@@ -96,10 +109,10 @@ def survey(
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for done, result in enumerate(pool.map(read, todo), 1):
-            _add(found, *todo[done - 1][1:], result)
+            _add(seen, *todo[done - 1], result)
             if progress:
                 progress(done, len(todo))
-    return found
+    return seen
 
 
 def _no_masks(masks: Path) -> NDError:
@@ -130,17 +143,16 @@ def _read(image: Path, masks: Path, path: str, *, palette_as_colours: bool) -> _
     return _Mask(size, (height, width), frozenset(numbers.tolist()), frozenset())
 
 
-def _add(found: Survey, part: str, path: str, result: _Mask | BadFile) -> None:
+def _add(seen: Survey, image: str, part: str, path: str, result: _Mask | BadFile) -> None:
     if isinstance(result, BadFile):
-        found.bad.append(result)
+        seen.bad.append(result)
         return
-    found.image_sizes[result.image_size] += 1
-    found.mask_sizes[result.size] += 1
-    found.numbers.update(result.numbers)
-    found.of_part.setdefault(part, set()).update(result.numbers)
-    found.colours.update((c >> 16, c >> 8 & 255, c & 255) for c in result.colours)
+    seen.size_of[image] = result.image_size
+    seen.mask_sizes[result.size] += 1
+    seen.of_part.setdefault(part, Counter()).update(result.numbers)
+    seen.colours.update((c >> 16, c >> 8 & 255, c & 255) for c in result.colours)
     if not same_shape(result.image_size, result.size):
-        found.other_shape.append(path)
+        seen.other_shape.append(path)
 
 
 def sizes_in_words(sizes: Counter[tuple[int, int]], most: int = 3) -> str:

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ndissect.engine.data.concept_names import normal_name
 from ndissect.engine.data.dataset import FolderDataset, at_once
 from ndissect.engine.data.images import numbers_to_rgb
 from ndissect.engine.data.index_table import FIXED_COLUMNS
 from ndissect.engine.data.merged_tables import MergedImage, write_tables
-from ndissect.engine.data.synonyms import Synonyms, plain_name
+from ndissect.engine.data.synonyms import Synonyms
 from ndissect.store import limits
 from ndissect.store.concepts import display_name
 from ndissect.store.errors import WrongUse
@@ -101,7 +102,7 @@ def plan_merge(datasets: Sequence[FolderDataset], synonyms: Synonyms) -> MergePl
             numbers[member][datasets[member].concepts.number[rows]] = number
     by_name: dict[str, list[str]] = {}
     for concept in concepts:
-        by_name.setdefault(plain_name(display_name(concept.name, concept.category)), []).append(concept.category)
+        by_name.setdefault(normal_name(display_name(concept.name, concept.category)), []).append(concept.category)
     known = {name for d in datasets for row in range(len(d.concepts)) for name in _matching(d, row, synonyms)}
     return MergePlan(
         datasets=tuple(datasets),
@@ -152,7 +153,7 @@ def _join_concepts(datasets: Sequence[FolderDataset], synonyms: Synonyms) -> tup
             name, category = synonyms.of(table.label(row), own)
             # Spelled as the data set does, with its endings, unless a synonym says otherwise.
             spelled = table.name[row] if (name, category) == (table.label(row), own) else name
-            concept = joined.setdefault((plain_name(name), category), JoinedConcept(spelled, category))
+            concept = joined.setdefault((normal_name(name), category), JoinedConcept(spelled, category))
             concept.members.setdefault(member, []).append(row)
     return tuple(joined.values())
 

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.engine.data.coco_masks import layered
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, files
 from ndissect.engine.data.images import BadFile, read_file
-from ndissect.engine.data.in_place import IMAGE_ENDINGS, Contents, concept_table, files, opened, paired, refuse
+from ndissect.engine.data.in_place import Contents, concept_table, opened, paired, refuse
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.mat_file import BadMat, read_mat

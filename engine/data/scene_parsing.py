@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, files
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.in_place import (
-    IMAGE_ENDINGS,
     Contents,
     concept_table,
-    files,
     first_names,
     opened,
     paired,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ndissect.engine.data.concept_names import normal_name
 from ndissect.engine.data.images import BadFile, read_file
 from ndissect.engine.data.tables import CONCEPT_ROWS, parse_table
 from ndissect.store.errors import WrongUse
@@ -16,26 +17,21 @@ _HINT = "write a line `sofa = couch` for each name, or a CSV table with the colu
 
 @dataclass(frozen=True)
 class Synonyms:
-    """``canonical``: what a name becomes, by its :func:`plain_name`; a name may end with its category in brackets."""
+    """``canonical``: what a name becomes, by its normal_name; a name may end with its category in brackets."""
 
     canonical: Mapping[str, str]
 
     def of(self, name: str, category: str) -> tuple[str, str]:
         """The name and the category that a concept goes by: its own where the file does not say otherwise."""
         for known in (f"{name} ({category})", name):
-            given = self.canonical.get(plain_name(known))
+            given = self.canonical.get(normal_name(known))
             if given is not None:
                 return split_category(given, category)
         return name, category
 
     def matching(self, name: str, category: str) -> set[str]:
         """Those names of the file that mean this concept."""
-        return {plain_name(f"{name} ({category})"), plain_name(name)} & set(self.canonical)
-
-
-def plain_name(name: str) -> str:
-    """``name`` as names are compared: without case, ``_`` as a space."""
-    return " ".join(name.replace("_", " ").casefold().split())
+        return {normal_name(f"{name} ({category})"), normal_name(name)} & set(self.canonical)
 
 
 def split_category(text: str, category: str) -> tuple[str, str]:
@@ -59,9 +55,9 @@ def read_synonyms(path: Path | None) -> Synonyms:
         raise WrongUse(f"no synonyms can be read: {error}".splitlines()[0], _HINT) from error
     direct: dict[str, str] = {}
     for name, canonical in pairs:
-        if direct.setdefault(plain_name(name), canonical) != canonical:
-            raise WrongUse(f"{path}: {name} is both {direct[plain_name(name)]} and {canonical}", "keep one of them")
-    return Synonyms({name: _last(path, name, direct) for name in direct if plain_name(direct[name]) != name})
+        if direct.setdefault(normal_name(name), canonical) != canonical:
+            raise WrongUse(f"{path}: {name} is both {direct[normal_name(name)]} and {canonical}", "keep one of them")
+    return Synonyms({name: _last(path, name, direct) for name in direct if normal_name(direct[name]) != name})
 
 
 def _pairs(path: Path, data: bytes) -> list[tuple[str, str]]:
@@ -84,7 +80,7 @@ def _pairs(path: Path, data: bytes) -> list[tuple[str, str]]:
 def _last(path: Path, name: str, direct: Mapping[str, str]) -> str:
     """What ``name`` becomes in the end, where names become others one after another."""
     seen, at = {name}, name
-    while (following := plain_name(direct[at])) in direct:
+    while (following := normal_name(direct[at])) in direct:
         if following == at:  # it names itself
             break
         if following in seen:

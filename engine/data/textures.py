@@ -8,18 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, files, folders
 from ndissect.engine.data.images import BadFile
-from ndissect.engine.data.in_place import (
-    IMAGE_ENDINGS,
-    Contents,
-    concept_table,
-    files,
-    folders,
-    named,
-    opened,
-    read_text,
-    refuse,
-)
+from ndissect.engine.data.in_place import Contents, concept_table, named, opened, read_text, refuse
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.engine.data.tables import Report

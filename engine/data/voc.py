@@ -9,17 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from ndissect.engine.data.image_files import IMAGE_ENDINGS, files
 from ndissect.engine.data.images import BadFile
-from ndissect.engine.data.in_place import (
-    IMAGE_ENDINGS,
-    Contents,
-    concept_table,
-    files,
-    opened,
-    paired,
-    read_text,
-    refuse,
-)
+from ndissect.engine.data.in_place import Contents, concept_table, opened, paired, read_text, refuse
 from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_maps import Colour, MapFile, map_values
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles

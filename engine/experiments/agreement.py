@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.data.class_names import ClassName, normal_name
+from ndissect.engine.data.class_names import ClassName
+from ndissect.engine.data.concept_names import normal_name
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.subset import spread
 from ndissect.engine.machine.console import Console

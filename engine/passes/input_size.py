@@ -65,6 +65,8 @@ def several_sizes(network: Network, sizes: Mapping[Size, int | None]) -> NDError
 def _hint(prepare: Preprocess) -> str:
     if prepare.transform is None or type(prepare.transform).__module__.startswith("torchvision.transforms._presets"):
         return "give the size to which every image is resized, rows x columns: --size HxW"
+    if prepare.source == "demo":
+        return "the demo's network takes images of one size: take another, such as torchvision:resnet18"
     return f"let the transform of {prepare.source} resize every image to one size, rows and columns: Resize((224, 224))"
 
 

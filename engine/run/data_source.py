@@ -9,7 +9,7 @@ from pathlib import Path
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.formats import is_dataset, open_dataset
 from ndissect.engine.data.packed import Note
-from ndissect.engine.data.photographs import holds_photographs, open_photographs
+from ndissect.engine.data.photographs import open_photographs
 from ndissect.engine.demo.named import find_named
 from ndissect.engine.machine.console import Console
 from ndissect.engine.run.options import Options
@@ -55,12 +55,8 @@ def open_data(
     Otherwise as ndissect.engine.data.formats.open_dataset. WrongUse where there are photographs alone, and labels are
     needed.
     """
-    if key is None and folder.is_dir() and not is_dataset(folder):
-        if unlabelled:
-            return open_photographs(folder, max_pixels)
-        if holds_photographs(folder):
-            hint = "--labeller NETWORK labels them, --colors names their colours; or name a data set that has labels"
-            raise WrongUse(f"{folder} holds images without labels", hint)
+    if unlabelled and key is None and folder.is_dir() and not is_dataset(folder):
+        return open_photographs(folder, max_pixels)
     return open_dataset(folder, note, max_pixels, key=key, grid=grid, progress=progress)
 
 

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order, Stack
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.tables.remarks import layer_notes
+from ndissect.tui.tables.remarks import NO_COUNTS, layer_notes
 from ndissect.tui.tables.views import best_unit
 
 
@@ -50,6 +50,8 @@ def layers_listing(session: Session) -> Listing:
             units, detectors = (str(sum(s[k] for s in summaries)) for k in ("units", "detectors"))
             return ["all layers", units, detectors, *surviving_cell(row), "", "", "", ""]
         s, (unit, label, iou) = summaries[row], bests[row]
+        if views[row].descriptions is not None:
+            return [views[row].name, str(s["units"]), "-", *surviving_cell(row), "-", "-", "-", ""]
         parts = tuple((letters[c], s["by_category"][c]) for c in session.categories)
         return [
             views[row].name,
@@ -96,6 +98,8 @@ def layers_listing(session: Session) -> Listing:
     name_width = min(max(10, longest), 17) if null else 10
     legend = ", ".join(f"{letter} {category}" for category, letter in letters.items())
     told = ("q<0.05: detectors told from chance",) if null else ()
+    counted = not views or any(view.descriptions is None for view in views)
+    unique = (legend, "/cat /best: unique detectors, per category and by best label", *told)
     return Listing(
         name="layers",
         subject="",
@@ -117,5 +121,5 @@ def layers_listing(session: Session) -> Listing:
         order=Order(0),
         plain=plain,
         copied=lambda row: names[row],
-        notes=(*layer_notes(views), legend, "/cat /best: unique detectors, per category and by best label", *told),
+        notes=(*layer_notes(views), *(unique if counted else (NO_COUNTS,))),
     )

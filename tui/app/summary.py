@@ -14,7 +14,7 @@ from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.evidence import any_known
-from ndissect.tui.tables.remarks import cautions, evidence_line
+from ndissect.tui.tables.remarks import NO_COUNTS, cautions, evidence_line
 from ndissect.tui.tables.units import Texts
 
 
@@ -127,6 +127,7 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
     note = f"{where}: {total} units, {sum(distinct)} unique detectors per category"
     if len(views) == 1:
         note += f", {unique_best_label(views[0].best)} by best label"
+    counted = any(view.descriptions is None for view in views)
     return Listing(
         name="summary",
         subject=layer,
@@ -141,7 +142,7 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
         cells=cells,
         item=item,
         fields=fields,
-        empty=f"no unit of {where} has an IoU above {DETECTOR_IOU} with any concept",
+        empty=f"no unit of {where} has an IoU above {DETECTOR_IOU} with any concept" if counted else NO_COUNTS,
         headings=headings,
         plain=plain,
         copied=lambda i: "\t".join(str(v) for v in plain(i).values()),

@@ -79,10 +79,9 @@ def info(
     sizes = ", ".join(f"{n} of {size}" for size, n in itertools.islice(d.image_sizes.items(), _SIZES))
     sizes += f" and {len(d.image_sizes) - _SIZES} more sizes" if len(d.image_sizes) > _SIZES else ""
     sources = ", ".join(f"{n} {source}" for source, n in d.sources.items())
-    about = [
-        f"{d.images} images ({splits}); {sizes} pixels, label maps {d.map_size[0]} x {d.map_size[1]}",
-        f"sources: {sources}",
-    ]
+    about = [f"{d.images} images ({splits}); {sizes} pixels, label maps {d.map_size[0]} x {d.map_size[1]}"]
+    if set(d.sources) != {"."}:  # all images in one folder
+        about.append(f"sources: {sources}")
     if d.pack:
         about.append(f"packed: {d.pack.path}, {human_bytes(d.pack.bytes)}, {d.pack.packed}")
     columns = [

@@ -48,26 +48,26 @@ def agree(
     from ndissect.tui.cli.console import TerminalConsole
     from ndissect.tui.cli.output import print_json, tell
 
-    found = agreement(replace(options, data=path), TerminalConsole(), images=images)
-    for name, why in found.skipped:
+    measured = agreement(replace(options, data=path), TerminalConsole(), images=images)
+    for name, why in measured.skipped:
         tell(f"skipped {name}: {why}")
     if output is not None:
-        found.write_classes(output, least)
+        measured.write_classes(output, least)
     if json:
-        print_json(_as_json(found, least))
+        print_json(_as_json(measured, least))
     else:
-        _print(found, least)
+        _print(measured, least)
     if output is not None:
-        tell(f"{output}: the classes for --labeller-classes, without {len(found.poor(least))} to be left out")
+        tell(f"{output}: the classes for --labeller-classes, without {len(measured.poor(least))} to be left out")
 
 
-def _as_json(found: Agreement, least: float) -> dict[str, Any]:
+def _as_json(measured: Agreement, least: float) -> dict[str, Any]:
     return {
-        "labeller": found.labeller,
-        "data": found.data,
-        "images": found.images,
-        "pixels": found.pixels,
-        "agreeing": found.agreeing,
+        "labeller": measured.labeller,
+        "data": measured.data,
+        "images": measured.images,
+        "pixels": measured.pixels,
+        "agreeing": measured.agreeing,
         "concepts": [
             {
                 **asdict(concept),
@@ -76,15 +76,15 @@ def _as_json(found: Agreement, least: float) -> dict[str, Any]:
                 "precision": concept.precision,
                 "recall": concept.recall,
             }
-            for concept in found.concepts
+            for concept in measured.concepts
         ],
-        "leave_out": [concept.name for concept in found.poor(least)],
-        "unjudged": list(found.unjudged),
-        "skipped": [{"image": name, "why": why} for name, why in found.skipped],
+        "leave_out": [concept.name for concept in measured.poor(least)],
+        "unjudged": list(measured.unjudged),
+        "skipped": [{"image": name, "why": why} for name, why in measured.skipped],
     }
 
 
-def _print(found: Agreement, least: float) -> None:
+def _print(measured: Agreement, least: float) -> None:
     from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_table
     from ndissect.tui.tables.formats import share
 
@@ -96,18 +96,19 @@ def _print(found: Agreement, least: float) -> None:
     ]
     rows = [
         [c.name, c.category, c.images, *map(_or_nan, (c.iou, c.iou_known, c.precision, c.recall))]
-        for c in found.concepts
+        for c in measured.concepts
     ]
-    agreeing = f"{100 * found.agreeing / found.pixels:.1f} %" if found.pixels else "none"
-    poor = [concept.name for concept in found.poor(least)]
+    agreeing = f"{100 * measured.agreeing / measured.pixels:.1f} %" if measured.pixels else "none"
+    poor = [concept.name for concept in measured.poor(least)]
     notes = [
-        f"{found.images} images; of the pixels with one of these concepts by hand {agreeing} have it by the labeller",
+        f"{measured.images} images; of the pixels with one of these concepts by hand {agreeing} have it by the "
+        "labeller",
         "IoU: a pixel without a label by hand is not the concept; IoU known: it is not judged",
         f"leave out (IoU < {least:g}): {_listed(poor) or 'none'}",
     ]
-    if found.unjudged:
-        notes.append(f"not judged, as no image has them by hand: {_listed(found.unjudged)}")
-    print_table(PrintedTable(columns, rows, title=f"{found.labeller} on {found.data}", notes=notes))
+    if measured.unjudged:
+        notes.append(f"not judged, as no image has them by hand: {_listed(measured.unjudged)}")
+    print_table(PrintedTable(columns, rows, title=f"{measured.labeller} on {measured.data}", notes=notes))
 
 
 def _or_nan(value: float | None) -> float:

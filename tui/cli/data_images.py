@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.options import JsonOption, LimitOption, MaxPixelsOption
+from ndissect.tui.cli.options import FormatOption, JsonOption, LimitOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ def images(
     category: CategoryOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
+    data_format: FormatOption = None,
     max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -44,10 +45,10 @@ def images(
     from ndissect.tui.cli import output
     from ndissect.tui.tables.formats import share
 
-    dataset = open_data(data, max_pixels)
+    dataset = open_data(data, data_format, max_pixels)
     row = concept_row(dataset.concepts, concept, category)
-    found = scan(dataset, row, split)
-    shown = found.images[: output.rows_to_print(limit, json)]
+    of_concept = scan(dataset, row, split)
+    shown = of_concept.images[: output.rows_to_print(limit, json)]
     rows = [[dataset.names[i.index], dataset.splits[i.index], i.coverage] for i in shown]
     if json:
         output.print_json(
@@ -58,37 +59,44 @@ def images(
                     "name": dataset.concepts.name[row],
                     "category": dataset.concepts.category_of(row),
                 },
-                "held_by": len(found.images),
+                "held_by": len(of_concept.images),
                 "images": [{"image": name, "split": part, "coverage": value} for name, part, value in rows],
-                "unreadable": [error.message for error in found.unreadable],
+                "unreadable": [error.message for error in of_concept.unreadable],
             }
         )
         return
     of = sum(split in (None, part) for part in dataset.splits)
-    area = sum(image.coverage for image in found.images)
-    notes = [
-        f"{described(dataset.concepts, row)}: in {len(found.images)} of {of} images, {area:.4g} images' area in all"
-    ]
-    if len(shown) < len(found.images):
-        notes.insert(0, f"{len(shown)} of {len(found.images)} images; --limit 0 shows all")
+    area = sum(image.coverage for image in of_concept.images)
+    held_by = f"in {len(of_concept.images)} of {of} images, {area:.4g} images' area in all"
+    notes = [f"{described(dataset.concepts, row)}: {held_by}"]
+    if len(shown) < len(of_concept.images):
+        notes.insert(0, f"{len(shown)} of {len(of_concept.images)} images; --limit 0 shows all")
     name = quoted(dataset.concepts.label(row), positional=True)
-    notes.append(f"see them: nd data show {quoted(data, positional=True)} {name}")
+    which = f" --format {data_format}" if data_format else ""
+    notes.append(f"see them: nd data show {quoted(data, positional=True)} {name}{which}")
     columns = [
         output.PrintedColumn("image", wraps=True),
         output.PrintedColumn("split"),
         output.PrintedColumn("coverage", share, right=True),
     ]
     output.print_table(output.PrintedTable(columns, rows, title=str(dataset.root), notes=notes))
-    tell_unreadable(found.unreadable)
+    tell_unreadable(of_concept.unreadable)
 
 
-def open_data(data: str, max_pixels: int | None) -> ConceptDataset:
+def open_data(data: str, data_format: str | None, max_pixels: int | None) -> ConceptDataset:
     """The data set that a user names, by its pack where there is one; its notes are told."""
     from ndissect.engine.data.formats import open_dataset
     from ndissect.engine.demo.named import find_named
     from ndissect.tui.cli.output import tell
+    from ndissect.tui.cli.progress import show_progress
 
-    return open_dataset(find_named(data), lambda text: tell(f"note: {text}"), max_pixels)
+    notes: list[str] = []
+    with show_progress() as progress:
+        reading = progress.step("reading the sizes of images")
+        dataset = open_dataset(find_named(data), notes.append, max_pixels, key=data_format, progress=reading)
+    for note in notes:
+        tell(f"note: {note}")
+    return dataset
 
 
 def scan(dataset: ConceptDataset, row: int, split: str | None = None) -> ConceptImages:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.options import MaxPixelsOption
+from ndissect.tui.cli.options import FormatOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from ndissect.engine.data.merge import JoinedConcept, MergePlan
@@ -26,6 +26,7 @@ def merge(
         Path | None,
         typer.Option(metavar="FILE", help="Lines `sofa = couch`, or a CSV table with columns name and canonical."),
     ] = None,
+    data_format: FormatOption = None,
     max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Join data sets: concepts of one name and category are one, and so are those that a file calls synonyms.
@@ -33,7 +34,7 @@ def merge(
     The joined data set is written in Broden's format. Photographs are linked, or copied where that cannot be; label
     maps are written anew.
     """
-    from ndissect.engine.data.formats import open_folder
+    from ndissect.engine.data.formats import key_for, open_folder
     from ndissect.engine.data.merge import plan_merge, write_merged
     from ndissect.engine.data.synonyms import read_synonyms
     from ndissect.engine.demo.named import find_named
@@ -49,7 +50,8 @@ def merge(
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise WrongUse("a data set is named twice", "name each once")
     pairs = read_synonyms(synonyms)
-    datasets = [open_folder(folder, max_pixels=max_pixels) for folder in folders]
+    keys = [key_for(folder, data_format) for folder in folders]
+    datasets = [open_folder(folder, max_pixels=max_pixels, key=key) for folder, key in zip(folders, keys, strict=True)]
     for dataset in datasets:
         for note in dataset.notes:
             tell(f"note: {dataset.name}: {note}")
@@ -70,7 +72,7 @@ def summary(plan: MergePlan) -> list[str]:
     lines = [f"{d.name}: {len(d)} images, {len(d.concepts)} concepts" for d in plan.datasets]
     shared, joined = plan.shared, plan.joined
     lines.append(
-        f"together: {plan.images} images, {len(plan.concepts)} concepts in {len(plan.categories)} categories, "
+        f"together: {plan.images} images, {len(plan.concepts)} concepts in {_categories(len(plan.categories))}, "
         f"{len(shared)} of them in several data sets{_some(shared)}"
     )
     if joined:
@@ -89,6 +91,10 @@ def summary(plan: MergePlan) -> list[str]:
     if plan.renamed:
         lines.append(f"note: images of {', '.join(plan.renamed)} have its name before theirs, to be told apart")
     return lines
+
+
+def _categories(count: int) -> str:
+    return "1 category" if count == 1 else f"{count} categories"
 
 
 def _some(concepts: Sequence[JoinedConcept]) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.tui.cli.data_images import CategoryOption, DataArgument, SplitOption, open_data, scan, tell_unreadable
-from ndissect.tui.cli.options import ForceOption, JsonOption, MaxPixelsOption
+from ndissect.tui.cli.options import ForceOption, FormatOption, JsonOption, MaxPixelsOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +40,7 @@ def show(
     split: SplitOption = None,
     force: ForceOption = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in an image viewer.")] = False,
+    data_format: FormatOption = None,
     max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -51,7 +52,7 @@ def show(
     from ndissect.tui.cli import output
     from ndissect.tui.pictures import overlay as drawing
 
-    dataset = open_data(data, max_pixels)
+    dataset = open_data(data, data_format, max_pixels)
     draw, title = _subject(_Picture(dataset, count, split), dataset, what, category)
     named = dataset.name if what is None else f"{dataset.name}-{Path(title).stem}"
     path = to or Path(safe_name(named, ".png"))
@@ -125,16 +126,16 @@ class _Picture:
         from ndissect.engine.data.concept_images import described
         from ndissect.tui.pictures.overlay import Panel, contact_sheet
 
-        found = scan(self._dataset, row, self._split)
+        of_concept = scan(self._dataset, row, self._split)
         panels = []
-        for one in found.images[: self._count]:
+        for one in of_concept.images[: self._count]:
             pixels, held = self._read(one.index)
             mask = next(concept.mask for concept in held if concept.row == row)
             share = f"{100 * one.coverage:.3g} %"
             panels.append(Panel(pixels, mask, None, f"{share}  {self._dataset.names[one.index]}"))
-        tell_unreadable(found.unreadable)
-        said = f"in {len(found.images)} images" + (f" of {self._split}" if self._split else "")
-        said += f", the {len(panels)} that it covers most" if len(panels) < len(found.images) else ""
+        tell_unreadable(of_concept.unreadable)
+        said = f"in {len(of_concept.images)} images" + (f" of {self._split}" if self._split else "")
+        said += f", the {len(panels)} that it covers most" if len(panels) < len(of_concept.images) else ""
         return contact_sheet(panels, described(self._dataset.concepts, row), f"{self._dataset.name}: {said}", side=220)
 
     def some(self) -> Image:

@@ -204,6 +204,8 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
     _check_known(every, wanted, sort)
     selected = selection.select_units(view, wanted, sort)
     columns = every.shown(Medium.INSPECT)
+    if view.descriptions is not None:  # of which there are no counts
+        columns = [column for column in columns if not column.of_counts]
     evidence = any(column.evidence for column in columns)
     units = every.only(selected[: output.rows_to_print(limit, json, notes=2 if evidence else 0)])
     if json:

@@ -42,7 +42,8 @@ class UnitColumn:
     texts; of an interval (N, 2) numbers. A bar draws the number that ``values`` gives.
     ``heading``: the title in tables; the key where none is given.
     ``evidence``: it tells how far the label can be trusted, and is left out where it is known of no unit, but of JSON
-    and exports only where it is ``only_known``.
+    and exports only where it is ``only_known``. ``of_counts``: descriptions have no such thing,
+    and nd inspect no such column for them.
 
     Filters and orders: ``word`` is their name for it (``iou>0.1``, ``cat:object``, ``--sort iou``), "" where they have
     none. ``falling``: the largest come first when the column is sorted by. ``order``: what the browser sorts by where
@@ -65,6 +66,7 @@ class UnitColumn:
     where: Medium = _EVERYWHERE
     evidence: bool = False
     only_known: bool = False
+    of_counts: bool = False
     word: str = ""
     falling: bool = True
     order: Callable[[Units], Values] | None = None
@@ -106,11 +108,12 @@ COLUMNS: tuple[UnitColumn, ...] = (
     ),
     UnitColumn("category", lambda units: units.categories, "text", word="cat", falling=False, width=9, drop=3),
     UnitColumn(
-        "iou", lambda units: units.iou, heading="IoU", word="iou",
+        "iou", lambda units: units.iou, heading="IoU", word="iou", of_counts=True,
         text=iou, short=lambda value: f"{value:.3f}" if value > 0 else "-", width=5, drop=0, digits=("fixed", 4),
     ),
     UnitColumn(
-        "bar", lambda units: units.iou, "bar", heading="", where=Medium.INSPECT | Medium.BROWSE, drop=6, drop_alone=2
+        "bar", lambda units: units.iou, "bar", heading="", where=Medium.INSPECT | Medium.BROWSE, of_counts=True,
+        drop=6, drop_alone=2,
     ),
     UnitColumn("concept_number", lambda units: units.concept_number, where=Medium.EXPORT),
     UnitColumn("intersection", lambda units: units.behind_label("intersection"), where=Medium.EXPORT),
@@ -160,11 +163,11 @@ COLUMNS: tuple[UnitColumn, ...] = (
     ),
     UnitColumn(
         "threshold", lambda units: units.statistic("threshold"), word="threshold", text=number,
-        short=short_number, drop=9,
+        of_counts=True, short=short_number, drop=9,
     ),
     UnitColumn(
         "dead", lambda units: units.statistic("dead"), "flag", where=Medium.INSPECT | _TOLD, word="dead", drop=0,
-        text=lambda dead: "dead" if dead else "",
+        of_counts=True, text=lambda dead: "dead" if dead else "",
     ),
     UnitColumn("nan", lambda units: units.statistic("nan"), where=Medium.EXPORT),
     UnitColumn("inf", lambda units: units.statistic("inf"), where=Medium.EXPORT),

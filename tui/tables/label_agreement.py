@@ -126,8 +126,9 @@ def sentences(pair: dict[str, Any]) -> list[str]:
         share = f" ({100 * part / whole:.0f} %)" if whole else ""
         return f"{part} of {whole} {what}{share}"
 
-    said = f"labels agree of {of(pair['agree'], pair['labelled'], 'units that both label')}"
+    said = f"labels agree for {of(pair['agree'], pair['labelled'], 'units that both label')}"
     lines = [f"{said}, {pair['agree_same']} of them in all words"]
-    if pair["detectors"] is not None:
-        lines.append(f"of {of(pair['detectors_agree'], pair['detectors'], 'detectors (IoU > 0.04) among them')}")
+    if pair["detectors"]:
+        among = of(pair["detectors_agree"], pair["detectors"], "detectors (IoU > 0.04)")
+        lines.append(f"labels agree for {among} among these units")
     return lines

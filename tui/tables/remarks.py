@@ -29,6 +29,10 @@ JUDGED_ON_IMAGES = "judged on images: I, A and C count images, not pixels, so it
 _NAMED = 8
 
 
+#: What a store of descriptions says where others say what their labels are held against.
+NO_COUNTS = "no counts: no IoU, no detectors, nothing held out"
+
+
 def layer_notes(views: Sequence[LayerView]) -> list[str]:
     """What every view of these layers says before anything else that it notes: their marks, and what they count."""
     on_images = [view.name for view in views if view.judged_on == "images"]
@@ -136,7 +140,7 @@ def protocol_line(protocol: Protocol) -> str:
 def evidence_line(store: Store) -> str:
     """What labels are held against, in one line: the threshold, the null, the split, the blocks."""
     if store.protocol.name == NO_PROTOCOL.name:
-        return "no counts: no IoU, no detectors, nothing held out"
+        return NO_COUNTS
     # One run counts all layers: where one has a null, the others need not be looked at.
     pairings = next((n for name in store.layer_names if (n := store.layer(name).pairings)), 0)
     said = [

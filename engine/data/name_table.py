@@ -1,4 +1,4 @@
-"""What the numbers and colours of masks are called, from the tables that people have: CSV, JSON, names alone."""
+"""What numbers and colours are called, from the tables that people have: CSV, JSON, names alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ndissect.engine.data.concept_names import is_no_concept
 from ndissect.engine.data.concepts import LARGEST_NUMBER, LONGEST_CATEGORY, LONGEST_CONCEPT
 from ndissect.engine.data.images import BadFile
 from ndissect.engine.data.label_maps import Colour
@@ -16,11 +17,6 @@ from ndissect.engine.data.tables import CONCEPT_ROWS, Report, quoted
 
 #: So large may a table of names be.
 MOST_BYTES = 16 << 20
-
-#: What is called so is no label, whatever its number.
-VOID_NAMES = frozenset(
-    ("void", "ignore", "ignored", "__ignore__", "unlabeled", "unlabelled", "background", "_background_", "bg")
-)
 
 # What columns and keys are called, the surest first.
 _NAME = ("name", "class_name", "classname", "class", "concept", "label", "names")
@@ -37,7 +33,7 @@ _TRIPLE = re.compile(r"[(\[]?\s*([0-9]{1,3})[\s,;]+([0-9]{1,3})[\s,;]+([0-9]{1,3
 
 
 @dataclass(frozen=True)
-class ClassName:
+class NameRow:
     """One row: ``number``: of a pixel that means it, None where only its ``colour`` does; ``category``: empty where
     the table says none; ``counted``: whether the number is the row's place in a list, from 0.
     """
@@ -50,23 +46,25 @@ class ClassName:
 
     @property
     def void(self) -> bool:
-        """Whether it is called what is no label."""
-        return self.name.strip().lower() in VOID_NAMES
+        """Whether its name says that it is no concept, whatever its number."""
+        return is_no_concept(self.name)
 
 
-def read_class_names(data: bytes, file: str, report: Report) -> list[ClassName]:
+def read_name_table(data: bytes, file: str, report: Report, *, nameless: bool = False) -> list[NameRow]:
     """The rows of a table of names in ``data``, in its order; every fault is reported and its row left out.
 
     CSV with commas, semicolons or tabs: columns ``number, name[, category][, color]`` (or ``r, g, b``) in any order
-    under a header, or in this order without one. Names alone, one a line, are those of 0, 1, 2, ... JSON:
-    ``{"1": "cat"}``, ``{"cat": 1}``, ``["background", "cat"]`` or a list of objects with id, name, category, color.
+    under a header, or in this order without one. Names alone, one a line, are those of 0, 1, 2, ...; an empty line
+    between them is of a number without a name. JSON: ``{"1": "cat"}``, ``{"cat": 1}``, ``["background", "cat"]`` or a
+    list of objects with id, name, category, color. A row without a name is a fault, unless ``nameless``: then its name
+    is empty.
     """
     text = _decoded(data, file, report)
     if text is None:
         return []
     rows = _from_json(text, file, report) if file.lower().endswith(".json") else _from_lines(text, file, report)
-    whole = [row for place, row in rows if _is_sound(place, row, file, report)]
-    seen: dict[tuple[object, str], ClassName] = {}
+    whole = [row for place, row in rows if _is_sound(place, row, file, report, nameless=nameless)]
+    seen: dict[tuple[object, str], NameRow] = {}
     for row in whole:
         key = (row.colour if row.number is None else row.number, row.category)
         other = seen.setdefault(key, row)
@@ -103,7 +101,7 @@ def _decoded(data: bytes, file: str, report: Report) -> str | None:
         return None
 
 
-Rows = list[tuple[str, ClassName]]
+Rows = list[tuple[str, NameRow]]
 
 
 def _from_lines(text: str, file: str, report: Report) -> Rows:
@@ -116,28 +114,29 @@ def _from_lines(text: str, file: str, report: Report) -> Rows:
     separator = max("\t;,", key=lines[0][1].count)
     if separator not in lines[0][1] and all(_SPACED.fullmatch(line) for _, line in lines):
         lines, separator = [(n, _SPACED.sub(r"\1\t\2", line)) for n, line in lines], "\t"
-    rows = []
+    rows: list[tuple[int, list[str]]] = []
     for n, line in lines:
         try:
             cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
         except csv.Error as error:
             report(BadFile(file, f"row {n}: {error}"))
             continue
-        rows.append((f"row {n}", [cell.strip() for cell in cells]))
+        rows.append((n, [cell.strip() for cell in cells]))
     if not rows:
         return []
+    top = rows[0][0]
     header = [cell.lower().replace(" ", "_") for cell in rows[0][1]]
     if any(word in _NAME for word in header) and not any(_WHOLE.fullmatch(word) for word in header):
-        named = [(place, dict(zip(header, cells, strict=False))) for place, cells in rows[1:]]
+        named = [(n, dict(zip(header, cells, strict=False))) for n, cells in rows[1:]]
         if not any(word in (*_NUMBER, *_COLOUR, *(c for names in _CHANNELS for c in names)) for word in header):
-            named = [(place, {**cells, "number": str(n)}) for n, (place, cells) in enumerate(named)]
-        return _from_mappings(named, file, report)
+            named = [(n, {**cells, "number": str(n - top - 1)}) for n, cells in named]
+        return _from_mappings([(f"row {n}", cells) for n, cells in named], file, report)
     columns = _columns(rows[0][1])
     if columns is None:
-        first = -1 if rows[0][1][0] == "__ignore__" else 0  # as labelme has it
-        alone = enumerate(((place, separator.join(cells)) for place, cells in rows), first)
-        return [(place, ClassName(n, name, counted=True)) for n, (place, name) in alone if n >= 0]
-    return _from_mappings([(place, dict(zip(columns, cells, strict=False))) for place, cells in rows], file, report)
+        first = top + 1 if rows[0][1] == ["__ignore__"] else 1  # as labelme has it
+        alone = [(n, separator.join(cells)) for n, cells in rows if n >= first]
+        return [(f"row {n}", NameRow(n - first, name, counted=True)) for n, name in alone]
+    return _from_mappings([(f"row {n}", dict(zip(columns, cells, strict=False))) for n, cells in rows], file, report)
 
 
 def _columns(cells: Sequence[str]) -> tuple[str, ...] | None:
@@ -176,14 +175,14 @@ def _from_json(text: str, file: str, report: Report) -> Rows:
         return []
     entries: list[tuple[str, Mapping[str, Any]]] = []
     for place, number, entry in pairs:
-        if isinstance(entry, str):
+        if entry is None or isinstance(entry, str):
             entries.append((place, {"number": number, "name": entry}))
         elif isinstance(entry, dict):
             entries.append((place, {"number": number, **_without_other_numbers(entry)}))
         else:
             report(BadFile(file, f"{place}: {quoted(str(entry))} is no name"))
     rows = _from_mappings(entries, file, report)
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+    if isinstance(value, list) and all(entry is None or isinstance(entry, str) for entry in value):
         return [(place, replace(row, counted=True)) for place, row in rows]
     return rows
 
@@ -200,9 +199,7 @@ def _from_mappings(rows: Sequence[tuple[str, Mapping[str, Any]]], file: str, rep
     for place, row in rows:
         key = next((key for key in _NAME if _text(row.get(key)) and not _WHOLE.fullmatch(_text(row[key]))), None)
         key = key or next((key for key in _NAME if _text(row.get(key))), None)
-        if key is None:
-            report(BadFile(file, f"{place}: no name"))
-            continue
+        name = _text(row[key]) if key else ""
         colour = _colour(row)
         written = next((_text(row[k]) for k in _NUMBER if k != key and _text(row.get(k))), "")
         number = _WHOLE.fullmatch(written)
@@ -212,7 +209,7 @@ def _from_mappings(rows: Sequence[tuple[str, Mapping[str, Any]]], file: str, rep
             report(BadFile(file, f"{place}: neither a number nor a colour"))
         else:
             category = next((_text(row[k]) for k in _CATEGORY if _text(row.get(k))), "")
-            named.append((place, ClassName(int(number[1]) if number else None, _text(row[key]), category, colour)))
+            named.append((place, NameRow(int(number[1]) if number else None, name, category, colour)))
     return named
 
 
@@ -227,9 +224,11 @@ def _text(value: object) -> str:
     return "" if value is None or isinstance(value, (list, dict)) else str(value).strip()
 
 
-def _is_sound(place: str, row: ClassName, file: str, report: Report) -> bool:
+def _is_sound(place: str, row: NameRow, file: str, report: Report, *, nameless: bool) -> bool:
     what = None
-    if row.number is not None and row.number > LARGEST_NUMBER:
+    if not row.name and not nameless:
+        what = "no name"
+    elif row.number is not None and row.number > LARGEST_NUMBER:
         what = f"number {row.number} is larger than {LARGEST_NUMBER:,}"
     elif len(row.name) > LONGEST_CONCEPT:
         what = f"a name of {len(row.name):,} characters"
