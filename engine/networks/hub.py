@@ -6,7 +6,8 @@ can be reached; where it cannot, they are given what was downloaded before, and 
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import importlib.util
 import logging
 import os
 import sys
@@ -23,16 +24,26 @@ _PATIENCE = 10
 
 
 def optional_library(name: str, spec: str) -> ModuleType:
-    """The library ``name``, which an extra of that name installs; WrongUse, with the command, where it is not there."""
+    """The library ``name``, which an extra of that name installs.
+
+    Only an installed library counts, so that no file of the user's that is called like it is run. WrongUse, with the
+    command that installs it, where it is not installed; NDError where such a file hides it.
+    """
+    command = f"pip install 'ndissect[{name}]'"
+    missing = WrongUse(f"{spec} needs {name}, which is not installed", command)
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise missing from None
+    origin = getattr(importlib.util.find_spec(name), "origin", None)
+    if origin is not None and Path(origin).name != "__init__.py":
+        raise NDError(f"{spec} needs {name}, which {origin} hides", "Rename that file, or take its folder off the path")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise NDError(
-                f"{spec} needs {name}, which needs {error.name}, which is not installed",
-                f"pip install 'ndissect[{name}]'",
-            ) from error
-        raise WrongUse(f"{spec} needs {name}, which is not installed", f"pip install 'ndissect[{name}]'") from error
+        if error.name == name:
+            raise missing from error
+        raise NDError(f"{spec} needs {name}, which needs {error.name}, which is not installed", command) from error
 
 
 def checked_folder(path: Path, spec: str) -> Path:
