@@ -315,7 +315,7 @@ class Execution:
         size = sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
         whole = outcome.before + time.time() - self.request.started
         parts = ", ".join(f"{what} {s:.1f} s" for what, s in outcome.seconds.items() if s >= _SHOWN)
-        tell(f"{path} ({human_bytes(size)}) in {whole:.1f} s: {parts}")
+        tell(f"{path} ({human_bytes(size)}) in {whole:.1f} s{': ' * bool(parts)}{parts}")
         peak = high_water(self.settings.device)
         gpu = f", {human_bytes(peak.gpu)} on the GPU" if peak.gpu else ""
         passes = f"{outcome.passes:.3g} forward pass{'es' * (outcome.passes != 1)}"
