@@ -170,6 +170,12 @@ def test_rules_that_do_not_fit_are_refused(rule: str, said: str, file: str, squa
         dissected(f"{file}:hidden", square, "layer", rule.format(file))
 
 
+@pytest.mark.parametrize("rule", ["tokens[1:] -> 3x3", "{}:a_map"])
+def test_a_rule_that_makes_the_maps_of_no_layer_is_refused(rule: str, file: str, square: Path) -> None:
+    with pytest.raises(WrongUse, match="makes the maps of no layer that is dissected: embed returns maps already"):
+        dissected(f"{file}:hidden", square, "embed", rule.format(file))
+
+
 def test_what_is_no_map_is_not_offered_and_the_reason_is_told(file: str) -> None:
     infos = {i.name: i for i in list_layers(load_network(f"{file}:attention"), (24, 40))}
     for name, shape in (("query", "(N, 2, 61, 3)"), ("weights", "(N, 2, 61, 61)")):
