@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cli
 import h5py
 import numpy as np
 import oracle
@@ -272,6 +273,12 @@ def test_every_view_counts_images_and_says_so(store: Path) -> None:
         page = unit_data(opened, [pixels, view])
         assert (page["on_images"], page["concept_images"]) == ([False, True], held.tolist())
         json.dumps(page)
+
+
+def test_the_columns_of_a_unit_say_what_they_count(store: Path, tmp_path: Path) -> None:
+    for layer, counted in (("head", "images"), ("second", "px")):
+        printed = cli.nd("inspect", f"{layer}:0", "-s", str(store), folder=tmp_path).stdout
+        assert printed.splitlines()[0].split("\t")[-3:] == [f"{of} {counted}" for of in ("both", "unit", "concept")]
 
 
 def test_the_browser_shows_images_counted_and_says_so(store: Path) -> None:
