@@ -276,8 +276,8 @@ def test_every_view_counts_images_and_says_so(store: Path) -> None:
 
 
 def test_the_columns_of_a_unit_say_what_they_count(store: Path, tmp_path: Path) -> None:
-    for layer, counted in (("head", "images"), ("second", "px")):
-        printed = cli.nd("inspect", f"{layer}:0", "-s", str(store), folder=tmp_path).stdout
+    for name, counted in (("head", "images"), ("second", "px")):
+        printed = cli.nd("inspect", f"{name}:0", "-s", str(store), folder=tmp_path).stdout
         assert printed.splitlines()[0].split("\t")[-3:] == [f"{of} {counted}" for of in ("both", "unit", "concept")]
 
 

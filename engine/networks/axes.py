@@ -184,8 +184,8 @@ def map_axes(size: tuple[int, int], identity: int, kinds: tuple[str, str] = (ROW
 def common(axes: Sequence[Axis]) -> Axis:
     """What an axis stands for on which several of one size meet, as in a sum: of places those that come first.
 
-    Units tell nothing, and windows or a map that was rolled less than a map in its order, as in a residual sum; two that
-    go over places in different ways have no meaning together.
+    Units tell nothing. Where a map in its order is added to windows or to a map that was rolled, as in a residual sum,
+    it alone tells. Two that go over places in different ways have no meaning together.
     """
     telling = [a for a in axes if a.places or a.holds_images] or list(axes)
     telling = [a for a in telling if a.line or a.grid or a.images] or telling

@@ -30,8 +30,8 @@ class Output:
 
     ``layout``: how it holds maps, or in words why it holds none; ``shape`` with that of the images first, () for what
     is no tensor; ``maps``: units, rows and columns; ``identity``: the same for tensors with the same values; ``order``:
-    its place among all calls; ``followed``: whether it is known what its axes stand for; ``placed``: whether it is known
-    that the last two go over rows and columns.
+    its place among all calls; ``followed``: whether it is known what its axes stand for; ``placed``: whether
+    the last two are known to go over rows and columns.
     """
 
     layout: Layout | str

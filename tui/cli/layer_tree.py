@@ -105,7 +105,8 @@ def _follows(before: Branch, branch: Branch) -> bool:
 
 def _form(branch: Branch) -> tuple[object, ...]:
     """All that is told of a branch but its name."""
-    return replace(branch.layer, name="", reason=branch.layer.told), *((inner.label, _form(inner)) for inner in branch.inside)
+    layer = replace(branch.layer, name="", reason=branch.layer.told)
+    return layer, *((inner.label, _form(inner)) for inner in branch.inside)
 
 
 @dataclass(frozen=True)
