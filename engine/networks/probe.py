@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ndissect.engine.networks.axes import COLUMNS, ROWS, Axes, Axis, input_axes
 from ndissect.engine.networks.axes_rules import follow_axes
 from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.first_pass import failure_of_first_pass
 from ndissect.engine.networks.map_rules import MapRule
 from ndissect.engine.networks.resolve import Network
@@ -99,11 +101,15 @@ def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) ->
         )
         count += 1
 
-    with torch.no_grad(), Capture(module, names, observe=look):
-        if tracer is None:
-            return seen, _scores(module(x))
-        with tracer:
+    try:
+        with torch.no_grad(), Capture(module, names, observe=look), tracer or nullcontext():
             output = module(x)
+    except SystemExit as error:
+        folder = network.origin.get("file", "").rpartition("/")[0]
+        what = f"the network {network.name} ends the program in its forward()"
+        raise failure_of_user_code(what, error, [folder] if folder else []) from error
+    if tracer is None:
+        return seen, _scores(output)
     units_last = {name for name, m in module.named_modules() if isinstance(m, nn.Linear | nn.LayerNorm)}
     return _without_units_as_columns(_without_tokens_as_rows(seen), units_last), _scores(output)
 
