@@ -31,6 +31,7 @@ from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import unit_listing
+from ndissect.tui.cli.compare_tables import long
 from ndissect.tui.pictures.sheets import unit_panels
 from ndissect.tui.reports.report import unit_data
 from ndissect.tui.tables.compared_stores import compare_stores
@@ -298,3 +299,4 @@ def test_compared_with_pixels_they_are_different_measures(store: Path) -> None:
     assert any("different measures" in note for note in found.result["notes"])
     assert [side["judged_on"] for side in found.result["layers"]] == ["pixels", "images"]
     assert found.result["pairs"][0]["difference"]["unique_best_label"]["low"] is None
+    assert {row[-1] for row in long(found.result, None).rows} == {"no"}, "comparable"
