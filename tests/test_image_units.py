@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cli
 import h5py
 import numpy as np
 import oracle
@@ -30,6 +31,7 @@ from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import unit_listing
+from ndissect.tui.cli.compare_tables import long
 from ndissect.tui.pictures.sheets import unit_panels
 from ndissect.tui.reports.report import unit_data
 from ndissect.tui.tables.compared_stores import compare_stores
@@ -274,6 +276,12 @@ def test_every_view_counts_images_and_says_so(store: Path) -> None:
         json.dumps(page)
 
 
+def test_the_columns_of_a_unit_say_what_they_count(store: Path, tmp_path: Path) -> None:
+    for name, counted in (("head", "images"), ("second", "px")):
+        printed = cli.nd("inspect", f"{name}:0", "-s", str(store), folder=tmp_path).stdout
+        assert printed.splitlines()[0].split("\t")[-3:] == [f"{of} {counted}" for of in ("both", "unit", "concept")]
+
+
 def test_the_browser_shows_images_counted_and_says_so(store: Path) -> None:
     with Store(store) as opened:
         session = Session(store)
@@ -291,3 +299,4 @@ def test_compared_with_pixels_they_are_different_measures(store: Path) -> None:
     assert any("different measures" in note for note in found.result["notes"])
     assert [side["judged_on"] for side in found.result["layers"]] == ["pixels", "images"]
     assert found.result["pairs"][0]["difference"]["unique_best_label"]["low"] is None
+    assert {row[-1] for row in long(found.result, None).rows} == {"no"}, "comparable"

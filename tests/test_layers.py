@@ -142,6 +142,19 @@ class Net(nn.Module):
     assert "wrap it" in caught.value.hint
 
 
+def test_a_forward_pass_that_ends_the_program_is_told(tmp_path):
+    text = """
+import sys
+from torch import nn
+class Net(nn.Module):
+    def forward(self, x):
+        sys.exit(3)
+"""
+    (tmp_path / "net.py").write_text(text)
+    with pytest.raises(NDError, match=r"Net ends the program in its forward\(\): SystemExit: 3 \(.*net.py, line 6"):
+        list_layers(load_network(f"{tmp_path}/net.py:Net"), (32, 40))
+
+
 # ---- patterns
 
 NAMES = ["conv1", "features", "features.0", "features.0.conv", "features.1", "layer1", "layer2", "layer2.0.conv1", "fc"]

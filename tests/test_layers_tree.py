@@ -7,7 +7,7 @@ from pathlib import Path
 import cli
 import pytest
 
-from ndissect.tui.cli.layer_tree import ListedLayer, Row, draw, fitting_depth, folded, grow, height, human, rows
+from ndissect.tui.cli.layer_tree import ListedLayer, Row, draw, fitting_depth, folded, grow, height, human, legend, rows
 
 
 def listed(name: str, module: str = "Conv2d", *, parameters: int = 100, **changes: object) -> ListedLayer:
@@ -86,6 +86,23 @@ def test_a_line_tells_what_can_be_dissected_and_why_another_cannot() -> None:
     assert said["3"].text.startswith("* ")
     assert said["fc"].text.endswith("513k  no map: shape (N, 1000)")
     assert [line.faint for line in lines] == [line.text.strip().startswith("fc") for line in lines]
+
+
+def test_blocks_whose_reasons_name_their_own_modules_are_alike() -> None:
+    whole = [
+        [*block(name), listed(f"{name}.attention", reason=f"not a map: a tuple of 2, of which {name}.attention.0 is")]
+        for name in ("blocks.0", "blocks.1")
+    ]
+    (blocks,) = folded(grow([listed("blocks"), *whole[0], *whole[1]]))
+    assert [b.label for b in blocks.inside] == ["0-1"]
+    assert blocks.inside[0].inside[-1].layer.told == "no map: a tuple of 2, of which attention.0 is"
+
+
+def test_layers_that_are_taken_are_told_where_no_line_shows_them() -> None:
+    tree = folded(grow(NETWORK))
+    assert legend(rows(tree, 2), NETWORK) == ["* taken without --layers"]
+    assert legend(rows(tree, 1), NETWORK) == ["taken without --layers: layer1.3"]
+    assert legend(rows(tree, 1), NETWORK[:1]) == []
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -305,3 +305,21 @@ def test_an_extra_that_is_not_installed_is_told_with_its_command(spec: str, monk
     library = "timm" if spec.startswith("timm") else "transformers"
     monkeypatch.setitem(sys.modules, library, None)
     assert refused(spec, WrongUse).hint == f"pip install 'ndissect[{library}]'"
+
+
+@pytest.mark.parametrize("spec", ["timm:resnet18@none", "hf:google/vit-base-patch16-224"])
+def test_a_file_of_the_user_that_is_called_like_a_library_is_not_run(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = "timm" if spec.startswith("timm") else "transformers"
+    (tmp_path / f"{library}.py").write_text("raise SystemExit('the file was run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, library, raising=False)
+    error = refused(spec)
+    assert f"{tmp_path / library}.py hides" in error.message or "is not installed" in error.message
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("torchvison", "torchvision"), ("tim", "timm"), ("hff", "hf")])
+def test_where_a_network_is_from_with_a_typing_error(typed: str, meant: str) -> None:
+    assert refused(f"{typed}:resnet18", WrongUse).hint.startswith(f"Did you mean {meant}:resnet18? ")
+    assert "Did you mean" not in refused("mine.networks:resnet18", WrongUse).hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from pathlib import Path
 
 import cli
@@ -82,6 +83,9 @@ LAYOUTS = {
     "linearpatches": "tokens[1:] -> {}",
     "unfolded": "tokens -> {}",
     "windows": "units last",
+    "shiftedwindows": "units last",
+    "residual": "units last",
+    "folded": "units last",
     "attention": "tokens[1:] -> {}",
     "inference": "tokens[1:] -> {}",
 }
@@ -166,6 +170,12 @@ def test_rules_that_do_not_fit_are_refused(rule: str, said: str, file: str, squa
         dissected(f"{file}:hidden", square, "layer", rule.format(file))
 
 
+@pytest.mark.parametrize("rule", ["tokens[1:] -> 3x3", "{}:a_map"])
+def test_a_rule_that_makes_the_maps_of_no_layer_is_refused(rule: str, file: str, square: Path) -> None:
+    with pytest.raises(WrongUse, match="makes the maps of no layer that is dissected: embed returns maps already"):
+        dissected(f"{file}:hidden", square, "embed", rule.format(file))
+
+
 def test_what_is_no_map_is_not_offered_and_the_reason_is_told(file: str) -> None:
     infos = {i.name: i for i in list_layers(load_network(f"{file}:attention"), (24, 40))}
     for name, shape in (("query", "(N, 2, 61, 3)"), ("weights", "(N, 2, 61, 61)")):
@@ -174,6 +184,19 @@ def test_what_is_no_map_is_not_offered_and_the_reason_is_told(file: str) -> None
     assert infos["window"].reason == "not a map: 30 windows of 2 images"
     with pytest.raises(WrongUse, match=r"window .* cannot be dissected: not a map: 30 windows of 2 images"):
         match_layers(["window"], list(infos.values()))
+
+
+def test_a_map_that_was_rolled_is_none(file: str) -> None:
+    rolled, end = list_layers(load_network(f"{file}:rolled"), (24, 40))[1:3]
+    assert rolled.reason == "not a map: shape (N, 6, 10, 6), of the image rolled"
+    assert (end.reason, end.map_size, end.made_by) == ("", (6, 10), "units last")
+
+
+def test_units_that_seem_to_be_last_are_no_columns(file: str) -> None:
+    infos = {i.name: i for i in list_layers(load_network(f"{file}:unfollowed"), (24, 40))}
+    for name in ("norm", "layer"):
+        assert infos[name].reason == "not a map: shape (N, 6, 10, 6), whose units seem to be last"
+    assert (infos["map"].units, infos["map"].map_size) == (6, (6, 10))
 
 
 class Batches(nn.Module):
@@ -261,7 +284,7 @@ def test_edited_maps_go_back_to_their_places_and_nothing_else_changes(name: str,
     assert torch.equal(edited, expected)
     changed = (after - before).nonzero()
     assert len(changed) == 3, "one value an image"
-    if name not in ("unitslast", "windows", "tokensfirst", "unitsfirst"):
+    if name not in ("unitslast", "windows", "shiftedwindows", "residual", "folded", "tokensfirst", "unitsfirst"):
         first = int(LAYOUTS.get(name, "[1:").partition("[")[2].partition(":")[0] or 0)
         unit = UNITS - 2 if name == "twice" else 1
         assert {tuple(c[1:].tolist()) for c in changed} == {(first + 2 * 10 + 7, unit)}
@@ -364,5 +387,8 @@ def test_stages_and_last_blocks_are_taken_unasked(file: str) -> None:
         ["1.0", "1.1", "1.2"],
         "the stages of the network",
     )
+    stem, stages = nn.Sequential(Stage(3, 4), Stage(4, 4)), nn.Sequential(Stage(4, 8), Stage(8, 16))
+    with_stem = nn.Sequential(OrderedDict(stem=stem, stages=stages))
+    assert default_layers(list_layers(network_of(with_stem), (32, 32))) == ["stages.0", "stages.1"]
     plain = list_layers(load_network(f"{file}:blocks"), (32, 32))
     assert taken_unasked(plain) == (["blocks.1"], "the last block")

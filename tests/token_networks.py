@@ -108,6 +108,51 @@ class Windows(Patches):
         return self.end(self.layer(x))
 
 
+class ShiftedWindows(Windows):
+    def forward(self, x):
+        x = self.embed(x).permute(0, 2, 3, 1)
+        n, h, w, c = x.shape
+        x = torch.roll(x, shifts=(-1, -1), dims=(1, 2))
+        x = x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        x = self.window(x).view(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+        return self.end(self.layer(x.roll((1, 1), (1, 2))))
+
+
+class Residual(Patches):
+    # A window's own tokens are lost on the way, and what is added to them tells where they lie.
+    def forward(self, x):
+        x = self.embed(x).permute(0, 2, 3, 1)
+        n, h, w, c = x.shape
+        inside = x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        inside = torch.rand(len(inside), 4, 4) @ inside
+        inside = inside.view(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+        return self.end(self.layer(x + 0 * inside))
+
+
+class Folded(Patches):
+    def forward(self, x):
+        x = self.embed(x)
+        size = x.shape[-2:]
+        cells = nn.functional.unfold(x, 1)
+        return self.end(self.layer(nn.functional.fold(cells, size, 1).permute(0, 2, 3, 1)))
+
+
+class Unfollowed(Patches):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer, self.map = nn.LayerNorm(UNITS), nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        x = torch.from_numpy(self.embed(x).permute(0, 2, 3, 1).detach().numpy().copy())
+        return self.end(self.map(self.layer(x + self.norm(x)).permute(0, 3, 1, 2)))
+
+
+class Rolled(Patches):
+    def forward(self, x):
+        x = self.embed(x).permute(0, 2, 3, 1)
+        return self.end(x + self.layer(x.roll(1, 2)))
+
+
 class Twice(Patches):
     def forward(self, x):
         first = self.layer(self.tokens(x, 1))

@@ -26,6 +26,8 @@ from ndissect.engine.checkpoints.values import StoredNumbers, StoredTensor
 from ndissect.engine.machine.zips import UNREADABLE, open_zip
 from ndissect.store.errors import NDError
 
+#: What a pointer begins with that Git LFS leaves in the place of a large file that was not fetched.
+GIT_LFS = b"version https://git-lfs"
 # With one of these members began a file of torch before 0.2, a tar archive.
 _TAR_MEMBERS = (b"sys_info\0", b"pickle\0", b"tensors\0", b"storages\0")
 # With this number, and that version, a file of torch before 1.6 begins.
@@ -59,7 +61,7 @@ def read_contents(file: BufferedReader, head: bytes, limit: Limit) -> Contents:
     Nothing in it is run. NDError where it is no checkpoint, damaged, or larger than ``limit``.
     """
     path = limit.path
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(GIT_LFS):
         raise NDError(f"{path} is a Git LFS pointer, not the weights themselves", "Fetch them with: git lfs pull")
     if head.startswith(_TAR_MEMBERS):
         raise NDError(

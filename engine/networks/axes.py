@@ -22,7 +22,7 @@ class Factor:
 
     Of rows and columns: a step goes over ``stride`` samples of a map that has ``total`` of them. ``source``: the tensor
     (its id) in which that map had its last two axes to itself, and which of the two this is; of its extent the map
-    shows the part from ``low`` to ``high``, as shares.
+    shows the part from ``low`` to ``high``, as shares. ``rolled``: by how many samples the map was rolled.
     """
 
     kind: str
@@ -32,6 +32,7 @@ class Factor:
     source: tuple[int, int] = (0, 0)
     low: Fraction = Fraction(0)
     high: Fraction = Fraction(1)
+    rolled: int = 0
 
     @property
     def place(self) -> bool:
@@ -41,6 +42,11 @@ class Factor:
     @property
     def whole(self) -> bool:
         """Whether its steps go over the whole map from edge to edge, not over a window of it."""
+        return self.all_of_it and not self.rolled
+
+    @property
+    def all_of_it(self) -> bool:
+        """Whether its steps go over all of the map, which may be rolled, so that they begin somewhere inside of it."""
         return self.place and self.size * self.stride == self.total
 
     def split(self, inner: int) -> tuple[Factor, Factor]:
@@ -52,7 +58,8 @@ class Factor:
         """It with ``inner`` behind it as one factor; None where they do not belong together."""
         if self.kind != inner.kind or self.kind == IMAGES:
             return None
-        if self.place and (self.total != inner.total or self.stride != inner.size * inner.stride):
+        same_map = (self.total, self.rolled) == (inner.total, inner.rolled)
+        if self.place and not (same_map and self.stride == inner.size * inner.stride):
             return None
         return replace(inner, size=self.size * inner.size)
 
@@ -73,10 +80,16 @@ class Factor:
         low = self.low + (Fraction(span - step, 2) - padding) * cell
         return Factor(self.kind, count, 1, count, self.source, low, low + count * step * cell)
 
+    def roll(self, by: int) -> Factor:
+        """It after its steps moved on by so many, those at the end to the beginning."""
+        if not self.all_of_it:
+            return Factor(UNITS, self.size)
+        return replace(self, rolled=(self.rolled + by * self.stride) % self.total)
+
     def alike(self, other: Factor) -> bool:
         """Whether both go over the same steps, of whichever maps of one size."""
-        mine = (self.kind, self.size, self.stride, self.total)
-        return mine == (other.kind, other.size, other.stride, other.total)
+        mine = (self.kind, self.size, self.stride, self.total, self.rolled)
+        return mine == (other.kind, other.size, other.stride, other.total, other.rolled)
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,16 @@ class Axis:
     def places(self) -> bool:
         """Whether it goes over places of a map, in whichever way."""
         return any(f.place for f in self.factors)
+
+    @property
+    def rolled(self) -> bool:
+        """Whether it goes over places of a map that was rolled."""
+        return any(f.rolled for f in self.factors)
+
+    def roll(self, by: int) -> Axis:
+        """It after its entries moved on by so many, those at the end to the beginning."""
+        alone = len(self.factors) == 1 and not self.before + self.after
+        return Axis((self.factors[0].roll(by),)) if alone else units(self.size)
 
     @property
     def line(self) -> Factor | None:
@@ -161,9 +184,11 @@ def map_axes(size: tuple[int, int], identity: int, kinds: tuple[str, str] = (ROW
 def common(axes: Sequence[Axis]) -> Axis:
     """What an axis stands for on which several of one size meet, as in a sum: of places those that come first.
 
-    Units tell nothing; two that go over places in different ways have no meaning together.
+    Units tell nothing. Where a map in its order is added to windows or to a map that was rolled, as in a residual sum,
+    it alone tells. Two that go over places in different ways have no meaning together.
     """
     telling = [a for a in axes if a.places or a.holds_images] or list(axes)
+    telling = [a for a in telling if a.line or a.grid or a.images] or telling
     return telling[0] if all(a.alike(telling[0]) for a in telling) else units(axes[0].size)
 
 

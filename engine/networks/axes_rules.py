@@ -73,10 +73,19 @@ def _moved(call: _Call) -> Axes | None:
     dims: Any = range(x.ndim)
     if call.name == "flip":
         dims = call.kwargs["dims"] if "dims" in call.kwargs else moved_axes(call.args, x.ndim)
-    elif call.name == "roll":
-        dims = call.argument("dims", 2)
     moved = {int(d) % x.ndim for d in ([dims] if isinstance(dims, int) else dims)}
     return tuple(units(a.size) if d in moved else a for d, a in enumerate(axes))
+
+
+def _roll(call: _Call) -> Axes | None:
+    """Shifted windows roll a map, and roll it back when they are put together again."""
+    _, axes = call.first()
+    shifts, dims = call.argument("shifts", 1), call.argument("dims", 2)
+    pairs = zip(*([v] if isinstance(v, int) else v for v in (shifts, dims)), strict=True)
+    out = list(axes)
+    for shift, d in pairs:
+        out[d] = out[d].roll(int(shift))
+    return tuple(out)
 
 
 def _window(call: _Call) -> Axes | None:
@@ -113,6 +122,15 @@ def _unfold(call: _Call) -> Axes | None:
         span = pair(a.get("dilation", 1))[d] * (pair(a["kernel_size"])[d] - 1) + 1
         sides.append(line.windows(span, pair(a.get("stride", 1))[d], pair(a.get("padding", 0))[d]))
     return axes[0], units(call.out.shape[1]), Axis(tuple(sides))
+
+
+def _fold(call: _Call) -> Axes | None:
+    """Windows put together to a map, where it is known which window lies where."""
+    _, axes = call.first()
+    shape = call.out.shape
+    if axes[-1].grid is None:
+        return None
+    return *axes[:-2], units(shape[-3]), *map_axes((shape[-2], shape[-1]), id(call.out))
 
 
 def _pad(call: _Call) -> Axes | None:
@@ -255,6 +273,7 @@ _BY_RULE: dict[Callable[[_Call], Axes | None], str] = {
         pixel_shuffle pixel_unshuffle grid_sample""",
     _window_in_one_dimension: "conv1d conv_transpose1d max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d",
     _unfold: "unfold",
+    _fold: "fold",
     _pad: "pad",
     _reshape: "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as ravel",
     _reorder: "transpose swapaxes swapdims permute movedim moveaxis t adjoint get",
@@ -268,8 +287,9 @@ _BY_RULE: dict[Callable[[_Call], Axes | None], str] = {
     _added_matmul: "baddbmm addmm",
     _attention: "scaled_dot_product_attention",
     _einsum: "einsum",
-    _moved: "flip fliplr flipud roll rot90 sort argsort",
+    _moved: "flip fliplr flipud rot90 sort argsort",
+    _roll: "roll",
     _unknown: """zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_full new_empty
-        new_tensor gather index_select take_along_dim topk scatter scatter_add masked_select nonzero fold""",
+        new_tensor gather index_select take_along_dim topk scatter scatter_add masked_select nonzero""",
 }
 _RULES = {name: rule for rule, names in _BY_RULE.items() for name in names.split()}

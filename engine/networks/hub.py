@@ -6,13 +6,13 @@ can be reached; where it cannot, they are given what was downloaded before, and 
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,18 +24,26 @@ _PATIENCE = 10
 
 
 def optional_library(name: str, spec: str) -> ModuleType:
-    """The library ``name``, which an extra of that name installs; WrongUse, with the command, where it is not there."""
-    # A network that was loaded before may have brought a module of that name, which is not the library.
+    """The library ``name``, which an extra of that name installs.
+
+    Only an installed library counts, so that no file of the user's that is called like it is run. WrongUse, with the
+    command that installs it, where it is not installed; NDError where such a file hides it.
+    """
+    command = f"pip install 'ndissect[{name}]'"
+    missing = WrongUse(f"{spec} needs {name}, which is not installed", command)
     try:
-        distribution(name)
-    except PackageNotFoundError as error:
-        raise WrongUse(f"{spec} needs {name}, which is not installed", f"pip install 'ndissect[{name}]'") from error
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise missing from None
+    origin = getattr(importlib.util.find_spec(name), "origin", None)
+    if origin is not None and Path(origin).name != "__init__.py":
+        raise NDError(f"{spec} needs {name}, which {origin} hides", "Rename that file, or take its folder off the path")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise NDError(
-            f"{spec} needs {name}, which needs {error.name}, which is not installed", f"pip install 'ndissect[{name}]'"
-        ) from error
+        if error.name == name:
+            raise missing from error
+        raise NDError(f"{spec} needs {name}, which needs {error.name}, which is not installed", command) from error
 
 
 def checked_folder(path: Path, spec: str) -> Path:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ndissect.engine.checkpoints.files import GIT_LFS
 from ndissect.store.errors import NDError
 from ndissect.store.regular import open_regular, other_kind
 
-_BEGINNING = b"version https://git-lfs"
 #: A pointer is a few lines of text.
 _LONGEST = 1_024
 
@@ -18,7 +18,7 @@ def is_pointer(path: Path) -> bool:
         if other_kind(path) or path.stat().st_size > _LONGEST:
             return False
         with open_regular(path) as file:
-            return file.read(len(_BEGINNING)) == _BEGINNING
+            return file.read(len(GIT_LFS)) == GIT_LFS
     except OSError:
         return False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,14 @@ def read_rule(text: str) -> MapRule:
     function, digest = _load(Path(path).expanduser(), name)
     said = f"{Path(path).name}:{name}"
     return MapRule(said, Layout("", said=f"{said} ({digest[:12]})", function=function))
+
+
+def is_used(text: str, layouts: Iterable[Layout]) -> bool:
+    """Whether the rule ``text`` made one of ``layouts``."""
+    if _TOKENS.fullmatch(text.strip()):
+        return read_rule(text).made in layouts
+    path, _, name = text.rpartition(":")
+    return any(layout.said.startswith(f"{Path(path).name}:{name} (") for layout in layouts)
 
 
 def _load(path: Path, name: str) -> tuple[MapFunction, str]:

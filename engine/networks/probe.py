@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ndissect.engine.networks.axes import COLUMNS, ROWS, Axes, Axis, input_axes
 from ndissect.engine.networks.axes_rules import follow_axes
 from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.first_pass import failure_of_first_pass
 from ndissect.engine.networks.map_rules import MapRule
 from ndissect.engine.networks.resolve import Network
@@ -30,7 +32,8 @@ class Output:
 
     ``layout``: how it holds maps, or in words why it holds none; ``shape`` with that of the images first, () for what
     is no tensor; ``maps``: units, rows and columns; ``identity``: the same for tensors with the same values; ``order``:
-    its place among all calls; ``followed``: whether it is known what its axes stand for.
+    its place among all calls; ``followed``: whether it is known what its axes stand for; ``placed``: whether
+    the last two are known to go over rows and columns.
     """
 
     layout: Layout | str
@@ -39,6 +42,7 @@ class Output:
     identity: tuple[int, float]
     order: int
     followed: bool
+    placed: bool
 
 
 @dataclass
@@ -97,12 +101,17 @@ def _run(network: Network, x: Tensor, rule: MapRule | None, every_call: bool) ->
         )
         count += 1
 
-    with torch.no_grad(), Capture(module, names, observe=look):
-        if tracer is None:
-            return seen, _scores(module(x))
-        with tracer:
+    try:
+        with torch.no_grad(), Capture(module, names, observe=look), tracer or nullcontext():
             output = module(x)
-    return _without_tokens_as_rows(seen), _scores(output)
+    except SystemExit as error:
+        folder = network.origin.get("file", "").rpartition("/")[0]
+        what = f"the network {network.name} ends the program in its forward()"
+        raise failure_of_user_code(what, error, [folder] if folder else []) from error
+    if tracer is None:
+        return seen, _scores(output)
+    units_last = {name for name, m in module.named_modules() if isinstance(m, nn.Linear | nn.LayerNorm)}
+    return _without_units_as_columns(_without_tokens_as_rows(seen), units_last), _scores(output)
 
 
 def _without_tokens_as_rows(seen: dict[str, Seen]) -> dict[str, Seen]:
@@ -116,6 +125,19 @@ def _without_tokens_as_rows(seen: dict[str, Seen]) -> dict[str, Seen]:
         for path, o in call.items():
             if o.layout == Layout() and not o.followed and o.shape[2] in counts:
                 call[path] = replace(o, layout=f"not a map: {shape_text(o.shape)}, whose rows seem to be tokens")
+    return seen
+
+
+def _without_units_as_columns(seen: dict[str, Seen], units_last: set[str]) -> dict[str, Seen]:
+    """``seen`` without maps of which it is not known where they lie, and that look like what ``units_last`` return.
+
+    These are modules, by name, that put units last for sure, while nothing tells of (N, h, w, U) that it is no map.
+    """
+    shapes = {o.shape for name in units_last & seen.keys() for call in seen[name].calls for o in call.values()}
+    for call in (call for s in seen.values() for call in s.calls):
+        for path, o in call.items():
+            if o.layout == Layout() and not o.placed and o.shape in shapes:
+                call[path] = replace(o, layout=f"not a map: {shape_text(o.shape)}, whose units seem to be last")
     return seen
 
 
@@ -145,7 +167,8 @@ def _output(
     if isinstance(value, Tensor):
         shape = tuple(value.shape)
         identity = (numbers.of(value), _version(value))
-    return Output(layout, shape, maps, identity, order, axes is not None)
+    placed = axes is not None and len(axes) == 4 and axes[2].line is not None and axes[3].line is not None
+    return Output(layout, shape, maps, identity, order, axes is not None, placed)
 
 
 def read_layout(value: Any, axes: Axes | None, images: int) -> Layout | str:
@@ -197,8 +220,10 @@ def _inner_places(axes: tuple[Axis, ...]) -> str:
     """What is between units and places in axes that are no map; "" where none of them goes over places."""
     if not any(a.places for a in axes):
         return ""
-    if any(not f.whole for axis in axes for f in axis.factors if f.place):
+    if any(not f.all_of_it for axis in axes for f in axis.factors if f.place):
         return "of windows of the image"
+    if any(axis.rolled for axis in axes):
+        return "of the image rolled"
     if any({ROWS, COLUMNS} <= {f.kind for f in axis.factors} for axis in axes):
         return "whose rows or columns are tokens"
     return "whose last two axes are not the rows and columns of a map"

@@ -15,7 +15,7 @@ from ndissect.engine.networks.isolate import Scope
 from ndissect.engine.networks.lfs import refuse_pointer
 from ndissect.engine.networks.loaded import LoadedModule, Request, file_name
 from ndissect.engine.networks.spec import WRITTEN, NetworkSpec
-from ndissect.store.errors import WrongUse
+from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.regular import open_regular, other_kind
 
 _DEMO = ("ndissect.engine.demo.network", "demo_cnn")
@@ -75,7 +75,7 @@ def _load_from_package(spec: NetworkSpec) -> LoadedModule:
     dotted, factory = spec.target, spec.detail or ""
     scope = Scope([Path.cwd()])
     if dotted.startswith("ndissect.") or not scope.owns(dotted.partition(".")[0]):
-        _require_module(dotted)
+        _require_module(spec)
         with users_code(scope, f"{dotted} cannot be imported"):
             module = importlib.import_module(dotted)
     else:
@@ -106,13 +106,18 @@ _OWN: dict[str, Callable[[NetworkSpec], LoadedModule]] = {
 }
 
 
-def _require_module(dotted: str) -> None:
+def _require_module(spec: NetworkSpec) -> None:
+    """WrongUse, with what was probably meant, where the module that ``spec`` names is not there."""
     try:
-        top = importlib.util.find_spec(dotted.partition(".")[0])
+        top = importlib.util.find_spec(spec.target.partition(".")[0])
     except (ImportError, ValueError):
         top = None
     if top is None:
-        raise WrongUse(f"there is no module named {dotted}, installed or in this folder", WRITTEN)
+        near = nearest(spec.target, list(_BY_NAME))
+        raise WrongUse(
+            f"there is no module named {spec.target}, installed or in this folder",
+            (f"Did you mean {near[0]}:{spec.detail}? " if near else "") + WRITTEN,
+        )
 
 
 def _name(factory: str, stem: str) -> str:

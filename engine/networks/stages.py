@@ -19,13 +19,14 @@ _Rows = dict[str, dict[str, list["LayerInfo"]]]
 
 
 def stages_of(infos: Sequence[LayerInfo]) -> list[str]:
-    """The outermost row of stages whose maps are of several sizes; [] where there is none."""
+    """The outermost row of stages whose maps are of several sizes, the last of several such; [] where there is none."""
     rows = _rows(infos)
-    for prefix in sorted(rows, key=lambda p: p.count(".")):
-        stages = [stage for layers in rows[prefix].values() if (stage := _stage_in(layers, rows))]
+    rows_of_stages = []
+    for prefix, row in rows.items():
+        stages = [stage for layers in row.values() if (stage := _stage_in(layers, rows))]
         if len({i.map_size for i in stages}) > 1:
-            return [i.name for i in stages]
-    return []
+            rows_of_stages.append((-prefix.count("."), max(i.order for i in stages), [i.name for i in stages]))
+    return max(rows_of_stages, default=(0, 0, []))[2]
 
 
 def last_blocks(infos: Sequence[LayerInfo], behind: int = -1) -> list[str]:

@@ -11,6 +11,7 @@ from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.memory import budget
 from ndissect.engine.machine.ranks import ALONE, Ranks
 from ndissect.engine.networks.layers import LayerInfo, list_layers, match_layers, taken_unasked
+from ndissect.engine.networks.map_rules import is_used
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.data_source import image_size
 from ndissect.engine.run.options import Options
@@ -47,7 +48,7 @@ def choose_layers(
 ) -> list[LayerInfo]:
     """The layers that are asked for, or those that are taken unasked, which ``tell`` is told.
 
-    WrongUse for a pattern that matches none.
+    WrongUse for a pattern that matches none, and for a rule of the user's that makes the maps of none of them.
     """
     infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=options.layers)
     if options.layers or options.all_convs:
@@ -56,7 +57,14 @@ def choose_layers(
         names, which = taken_unasked(infos)
         if tell:
             tell(f"no layer was named: {', '.join(names)} {'is' if len(names) == 1 else 'are'} taken, {which}")
-    return [info for info in infos if info.name in set(names)]
+    chosen = [info for info in infos if info.name in set(names)]
+    if options.map and not is_used(options.map, [info.tap.layout for info in chosen if info.tap]):
+        raise WrongUse(
+            f"--map '{options.map}' makes the maps of no layer that is dissected: {names[0]} returns "
+            f"{chosen[0].made_by or 'maps'} already",
+            "leave it out, or name with --layers what it is for",
+        )
+    return chosen
 
 
 def describe_layers(layers: Sequence[LayerInfo]) -> str:

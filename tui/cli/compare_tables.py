@@ -156,12 +156,13 @@ def long(result: dict[str, Any], rows: int | None) -> PrintedTable:
     for pair in result["pairs"]:
         a, b = (layers[pair[side]["name"]] for side in ("a", "b"))
         who = {k: f"{pair[k]['store']}:{pair[k]['layer']}" for k in ("a", "b")}
+        comparable = "yes" if result["comparable"] and a["judged_on"] == b["judged_on"] else "no"
         for line in (
             *_counts(a, b, pair),
             *_gained_lost(pair),
             *_units((pair["units"] or {"rows": []})["rows"][:rows]),
         ):
-            lines.append({**who, **line, "comparable": "yes" if result["comparable"] else "no"})
+            lines.append({**who, **line, "comparable": comparable})
     return PrintedTable(
         [PrintedColumn(title) for title in _LONG], [[line.get(title) for title in _LONG] for line in lines]
     )

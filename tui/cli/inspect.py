@@ -280,14 +280,13 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
     about = f"{view.store.path}  {view.name}:{unit}  "
     known = "no counts" if view.descriptions is not None else f"IoU {one['iou']:.4f}"
     about += "dead" if one["dead"] else f"{one['label'] or 'no label'}  {known}"
+    counted = "images" if view.judged_on == "images" else "px"
     columns = [
         PrintedColumn("concept"),
         PrintedColumn("category"),
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("", output.bar, terminal_only=True),
-        PrintedColumn("both px", right=True),
-        PrintedColumn("unit px", right=True),
-        PrintedColumn("concept px", right=True),
+        *(PrintedColumn(f"{of} {counted}", right=True) for of in ("both", "unit", "concept")),
     ]
     rows = [
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]

@@ -44,7 +44,9 @@ class ListedLayer:
     def told(self) -> str:
         """The reason or the note in few words."""
         if self.reason:
-            return self.reason.replace("not a map: ", "no map: ", 1)
+            holder = self.name.rpartition(".")[0]
+            inside = self.reason.replace(f"{holder}.", "") if holder else self.reason
+            return inside.replace("not a map: ", "no map: ", 1)
         return f"called {self.calls} times" if self.calls > 1 else self.note
 
 
@@ -103,7 +105,8 @@ def _follows(before: Branch, branch: Branch) -> bool:
 
 def _form(branch: Branch) -> tuple[object, ...]:
     """All that is told of a branch but its name."""
-    return replace(branch.layer, name=""), *((inner.label, _form(inner)) for inner in branch.inside)
+    layer = replace(branch.layer, name="", reason=branch.layer.told)
+    return layer, *((inner.label, _form(inner)) for inner in branch.inside)
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,14 @@ def human(count: int | None) -> str:
             break
         value /= 1000
     return f"{count}" if not sign else f"{value:.3g}{sign}"
+
+
+def legend(table: Sequence[Row], layers: Sequence[ListedLayer]) -> list[str]:
+    """What tells which of ``layers`` are taken without -l: the mark where ``table`` shows one of them, else names."""
+    if any(row.layer.taken for row in table):
+        return [f"{TAKEN} taken without --layers"]
+    taken = [layer.name for layer in layers if layer.taken]
+    return [f"taken without --layers: {', '.join(taken)}"] if taken else []
 
 
 @dataclass(frozen=True)

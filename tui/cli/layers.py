@@ -138,7 +138,7 @@ def _print_tree(listed: Sequence[ListedLayer], spec: str, hint: str, depth: int 
     from rich.text import Text
 
     from ndissect.store.text import one_line
-    from ndissect.tui.cli.layer_tree import TAKEN, draw, fitting_depth, folded, grow, height, human, rows
+    from ndissect.tui.cli.layer_tree import draw, fitting_depth, folded, grow, height, human, legend, rows
     from ndissect.tui.cli.streams import drawn_on
 
     console = Console(file=drawn_on(sys.stdout), highlight=False)
@@ -148,9 +148,10 @@ def _print_tree(listed: Sequence[ListedLayer], spec: str, hint: str, depth: int 
     outermost = sum(branch.layer.parameters or 0 for branch in grow(listed))
     title = f"{spec}  {human(outermost) or 'no'} parameters, {possible} of {len(listed)} dissectable"
     console.print(Text(one_line(title), "italic"), soft_wrap=True)
-    for i, line in enumerate(draw(rows(branches, depth), console.width)):
+    table = rows(branches, depth)
+    for i, line in enumerate(draw(table, console.width)):
         console.print(Text(line.text, "bold" if i == 0 else "dim" if line.faint else ""), soft_wrap=True)
-    notes = [f"{TAKEN} taken without --layers"] if any(x.taken for x in listed) else []
+    notes = legend(table, listed)
     if depth < height(branches):
         notes.append(f"+ more inside: --depth {depth + 1}, --all")
     for note in ("   ".join(notes), hint):
