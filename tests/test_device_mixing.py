@@ -39,9 +39,16 @@ def network():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 3, 2, 1))
     return net.eval()
 
+def pooled():
+    return torch.nn.Sequential(network(), torch.nn.AdaptiveAvgPool2d(1)).eval()
+
+def tokens():
+    return torch.nn.Sequential(network(), torch.nn.Flatten(2), torch.nn.LayerNorm(64)).eval()
+
 def with_own_transform():
     return network(), lambda images: images.float() / 255
 """
+NAMES = ("network", "with_own_transform", "pooled", "tokens")
 BATCH, BATCHES, SIDE = 8, 12, 32
 
 
@@ -110,7 +117,7 @@ class Subject:
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("pretended")
     (folder / "net.py").write_text(NETWORK, encoding="utf-8")
-    networks = {name: load_network(f"{folder / 'net.py'}:{name}") for name in ("network", "with_own_transform")}
+    networks = {name: load_network(f"{folder / 'net.py'}:{name}") for name in NAMES}
     data = write_synthetic(folder / "data", BATCH * BATCHES, image_size=SIDE, grid=16, concepts=40, workers=1)
     return Subject(networks, open_dataset(data))
 
@@ -143,6 +150,19 @@ def test_tensors_of_the_host_and_of_a_gpu_never_meet(
     expected = subject.dissect(protocol, Progress())
     with gpu:
         given = subject.dissect(protocol, Progress(), device=torch.device("cuda"), memory=memory)
+    assert_equal(given, expected)
+
+
+@pytest.mark.parametrize("memory", [Budget(4 << 30, 4 << 30), Budget(120_000, 120_000)], ids=["one pass", "two passes"])
+@pytest.mark.parametrize("of", ["pooled", "tokens"])
+def test_layers_of_one_value_an_image_and_of_tokens_are_counted_there(
+    subject: Subject, gpu: PretendedGpu, of: str, memory: Budget
+) -> None:
+    names = [layer.name for layer in list_layers(subject.networks[of], (SIDE, SIDE)) if layer.dissectable]
+    assert "1" in names, "pooled, or tokens that come last"
+    expected = subject.dissect(protocol_of("half-pixel"), Progress(), of)
+    with gpu:
+        given = subject.dissect(protocol_of("half-pixel"), Progress(), of, device=torch.device("cuda"), memory=memory)
     assert_equal(given, expected)
 
 
