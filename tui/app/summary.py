@@ -127,7 +127,7 @@ def summary_listing(session: Session, layer: str = "") -> Listing:
     note = f"{where}: {total} units, {sum(distinct)} unique detectors per category"
     if len(views) == 1:
         note += f", {unique_best_label(views[0].best)} by best label"
-    counted = any(view.descriptions is None for view in views)
+    counted = not views or any(view.descriptions is None for view in views)
     return Listing(
         name="summary",
         subject=layer,
