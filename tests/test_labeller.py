@@ -21,6 +21,7 @@ from ndissect.engine.data.class_names import read_class_names
 from ndissect.engine.data.color_names import color_numbers
 from ndissect.engine.data.colors import COLORS
 from ndissect.engine.data.formats import open_dataset
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.label_file import LabelFile
 from ndissect.engine.data.made_labels import MadeLabels
 from ndissect.engine.data.photographs import open_photographs
@@ -561,6 +562,14 @@ def test_photographs_of_several_sizes_are_labelled_each_as_alone(
         np.testing.assert_array_equal(together.kept(i), maps)
         np.testing.assert_array_equal(labels.pixels[i, :, :2].T.reshape(2, GRID, GRID), maps)
         assert set(maps[0].ravel().tolist()) == set(together.own.read(i).image[..., 0].ravel().tolist())
+
+
+def test_photographs_are_split_by_their_names(tmp_path: Path) -> None:
+    for i in range(12):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    photographs = open_photographs(tmp_path)
+    assert photographs.splits == tuple(split_by_name(name) for name in photographs.names)
+    assert set(photographs.splits) == {"train", "val"}, "labels that a network made are held out as well"
 
 
 def test_what_a_data_set_says_by_hand_is_not_used_and_that_is_said(folder: Path) -> None:

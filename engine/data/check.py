@@ -43,10 +43,7 @@ def check_dataset(
     fits several. NDError where the folder is no data set at all.
     """
     problems: list[Problem] = []
-    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels, key=key)
-    if note:
-        for text in dataset.notes:
-            note(text)
+    dataset = open_folder(dataset_path, lambda fault: problems.append(_problem(fault)), max_pixels, key=key, note=note)
     pool = ThreadPoolExecutor(at_once(dataset, workers or os.cpu_count() or 1))
     try:
         # Threads are enough: decoding and reading leave Python's lock.

@@ -140,10 +140,7 @@ def open_dataset(
     whose maps are of any size. NDError where the folder is no data set, or names the table, row and column of what is
     wrong; WrongUse as :func:`format_of`.
     """
-    dataset = open_folder(folder, max_pixels=max_pixels, key=key)
-    if note:
-        for text in dataset.notes:
-            note(text)
+    dataset = open_folder(folder, max_pixels=max_pixels, key=key, note=note)
     if isinstance(dataset, LabelledFiles):
         dataset.read_sizes(progress)
     pack = find_pack(dataset, note)
@@ -155,15 +152,25 @@ def open_dataset(
 
 
 def open_folder(
-    folder: Path, report: Report | None = None, max_pixels: int | None = None, *, key: str | None = None
+    folder: Path,
+    report: Report | None = None,
+    max_pixels: int | None = None,
+    *,
+    key: str | None = None,
+    note: Note | None = None,
 ) -> FolderDataset:
     """The data set in ``folder`` as its own files have it, packed or not; otherwise as :func:`open_dataset`.
 
     ``report`` receives every fault of the tables and the reading goes on; without it the first fault is raised.
+    ``note`` is told what the files have otherwise than they should.
     """
     if not folder.is_dir():
         raise NDError(f"There is no folder {folder}", "Pass the folder of a data set")
-    return format_of(folder, key).open(folder, report, max_pixels)
+    dataset = format_of(folder, key).open(folder, report, max_pixels)
+    if note:
+        for text in dataset.notes:
+            note(text)
+    return dataset
 
 
 def format_of(folder: Path, key: str | None = None) -> DataFormat:

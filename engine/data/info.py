@@ -90,10 +90,7 @@ def describe(
     ``note`` is told what its files have otherwise than they should, how a folder was understood, and why a pack cannot
     be used. ``key``: of the format, where the folder fits several; ``progress``: of reading the sizes of images.
     """
-    dataset = open_folder(dataset_path, max_pixels=max_pixels, key=key)
-    if note:
-        for text in dataset.notes:
-            note(text)
+    dataset = open_folder(dataset_path, max_pixels=max_pixels, key=key, note=note)
     if isinstance(dataset, LabelledFiles):
         dataset.read_sizes(progress)
     figures = dataset.figures()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ndissect.engine.data.image_files import IMAGE_ENDINGS, entries, list_files
+from ndissect.engine.data.index_table import split_by_name
 from ndissect.engine.data.labelled_files import ImageRecord, LabelledFiles
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError
@@ -16,8 +17,8 @@ from ndissect.store.errors import NDError
 def open_photographs(root: Path, max_pixels: int | None = None) -> LabelledFiles:
     """The image files in ``root`` and in the folders below it, sorted by name: a data set without concepts.
 
-    Images have any sizes. Hidden files and folders are left out. An image of more than ``max_pixels`` is not read.
-    NDError where there is no image.
+    Images have any sizes; by its name each is of train or val, as in Broden. Hidden files and folders are left out. An
+    image of more than ``max_pixels`` is not read. NDError where there is no image.
     """
     names = list_files(root, IMAGE_ENDINGS)
     if not names:
@@ -26,7 +27,7 @@ def open_photographs(root: Path, max_pixels: int | None = None) -> LabelledFiles
         raise NDError(f"the file {odd!a} in {root} has a name that is no UTF-8", "rename it")
     digest = hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
     none = ConceptTable(np.zeros(0, np.int32), (), np.zeros(0, np.int32), ())
-    records = [ImageRecord(name, Path(name), "train") for name in names]
+    records = [ImageRecord(name, Path(name), split_by_name(name)) for name in names]
     return LabelledFiles(root, root.resolve().name, none, records, digest=digest, max_pixels=max_pixels)
 
 

@@ -140,7 +140,7 @@ def declared_classes(network: Network) -> tuple[ClassName, ...] | None:
     ``id2label`` of its config.
     """
     declared = (
-        getattr(network, "classes", None),
+        network.classes,
         getattr(network.module, "classes", None),
         getattr(getattr(network.module, "config", None), "id2label", None),
     )

@@ -204,9 +204,7 @@ def pack(
 
     if force and remove:
         raise WrongUse("--force packs and --remove deletes", "choose one of them")
-    dataset = open_folder(find_named(path), max_pixels=max_pixels, key=data_format)
-    for text in dataset.notes:
-        _note(text)
+    dataset = open_folder(find_named(path), max_pixels=max_pixels, key=data_format, note=_note)
     if remove:
         _remove_pack(dataset)
         return
