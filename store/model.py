@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
+from ndissect.store.effects import Classes, Effects, Head
 from ndissect.store.evidence import Evidence, NullBest
 from ndissect.store.protocol import Protocol
 from ndissect.store.scores import Best
@@ -68,7 +69,8 @@ class Layer:
     """One dissected layer. An imported table knows only ``best``: its other optional parts are None.
 
     ``evidence`` follows from ``leading``, ``null`` and ``counts``, but for its AUPRC, which needs every image's peaks.
-    ``judged_on``: what the counts count.
+    ``judged_on``: what the counts count. ``head``: where the network's class scores are linear in the means of the
+    layer's maps; ``effects``: what its ablations do to the network's predictions.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Layer:
     leading: Leading | None = None
     null: NullBest | None = None
     judged_on: JudgedOn = "pixels"
+    head: Head | None = None
+    effects: Effects | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class Dissection:
 
     ``groups`` names the image groups that every count is split into (``all`` when there is one); ``grid`` is the
     label grid (H, W), None where unknown; ``blocks``: what the labels hold by image block, None where not counted;
-    ``provenance`` is JSON: enough to run the command again.
+    ``provenance`` is JSON: enough to run the command again; ``classes``: the network's outputs, None where there are
+    none or nothing is told of them.
     """
 
     protocol: Protocol
@@ -103,3 +108,4 @@ class Dissection:
     groups: tuple[str, ...] = ("all",)
     grid: tuple[int, int] | None = None
     blocks: Blocks | None = None
+    classes: Classes | None = None

@@ -24,7 +24,8 @@ class Options:
     ``max_weights`` (``40GB``) of memory;
     ``weights_key`` and ``weights_prefix``: which of several sets of weights in it; ``partial``: accept missing and
     unexpected keys; ``size`` (``224``, ``360x480``), ``mean`` and ``std`` (``0.5,0.5,0.5``) and ``bgr``: its input,
-    where it comes without a transform; ``anyway``: mark what is refused else.
+    where it comes without a transform; ``classes``: a file with the names of its outputs; ``anyway``: mark what is
+    refused else.
 
     Its layers: ``layers``, names and globs, or ``all_convs``; by default those that suit the network; ``map``: how
     maps are made of what they return (``tokens[1:] -> 14x14``, or ``path/file.py:function``); ``functional``: layers
@@ -72,6 +73,7 @@ class Options:
     mean: str | None = None
     std: str | None = None
     bgr: bool = False
+    classes: Path | None = None
     map: str | None = None
     functional: bool = False
     format: str | None = None

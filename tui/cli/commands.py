@@ -93,6 +93,9 @@ COMMANDS: Mapping[str, Entry] = {
         "Dissect a series of networks, each into a store, and show unique detectors against what they differ in.",
         torch=True,
     ),
+    "why": Entry("why:why", "Which labelled units made the network say this of an image, and not that.", torch=True),
+    "ablate": Entry("ablate:ablate", "Take units of a layer away and measure what each class loses.", torch=True),
+    "attack": Entry("attack:attack", "What an adversarial change of images does to labelled units.", torch=True),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
     "data": Entry("data:app", "Labelled image data: info, check, init, images, show, merge, agree, download, pack."),
 }

@@ -47,6 +47,9 @@ DECLARED: Mapping[str, Any] = {
     "mean": typer.Option(help="Mean of each channel in [0, 1], R,G,B; likewise."),
     "std": typer.Option(help="Standard deviation of each channel, R,G,B; likewise."),
     "bgr": typer.Option("--bgr", help="The network takes blue, green, red; likewise."),
+    "classes": typer.Option(
+        metavar="FILE", help="Names of the network's outputs, one a line, or a table; by default its own."
+    ),
     "map": typer.Option(
         metavar="HOW", help="Maps of what layers return: 'tokens[1:] -> 14x14', or path/file.py:function."
     ),

@@ -1,0 +1,8 @@
+"""``nd attack``."""
+
+from __future__ import annotations
+
+
+def attack() -> None:
+    """Not there yet."""
+    raise NotImplementedError
