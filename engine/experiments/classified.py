@@ -4,7 +4,7 @@
 
     with open_classified(request, console) as c:
         for batch in c.batches(c.images):
-            inputs = c.inputs(batch)                  # (n, C, H, W) on the network's device, batch.images: their numbers
+            inputs = c.inputs(batch)                  # (n, C, H, W) of the images that batch.images numbers
             scores = c.scores(c.network.module(inputs))
             truth = c.truth_of(batch.images, scores)  # (n,) int64
 """
@@ -38,8 +38,8 @@ class EffectRequest:
 
     ``store``: where the labels are, None: without labels. ``network``: its spec, None: that of the store; ``options``:
     how network, data and machine are used, where it differs from what the store says. ``layer``: its name, None: the
-    last of the store. ``images``: a folder with a folder for each class, a CSV file ``image,class[,split]``, or a single
-    image file; None: the images of the store's data. ``classes``: a file with the names of the network's outputs.
+    last of the store. ``images``: a folder with a folder for each class, a CSV file ``image,class[,split]``, or a
+    single image file; None: the images of the store's data. ``classes``: a file with the names of its outputs.
     """
 
     store: Path | None = None
