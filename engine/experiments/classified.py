@@ -31,7 +31,6 @@ from ndissect.engine.passes.loader import Batch
 from ndissect.engine.run.settings import Settings
 from ndissect.store.effects import Classes
 
-
 __all__ = ["Classified", "EffectRequest", "open_classified"]
 
 
