@@ -109,7 +109,17 @@ def classified(
     truth[::4] = (truth[::4] + 1) % CLASSES
     names = tuple(f"{i}.png" for i in range(count))
     return OfTensors(
-        network=cast(Network, SimpleNamespace(module=net, spec="net", digest="d", name="net")),
+        network=cast(
+            Network,
+            SimpleNamespace(
+                module=net,
+                spec="net",
+                digest="d",
+                name="net",
+                origin={},
+                preprocess=SimpleNamespace(describe=lambda: "none"),
+            ),
+        ),
         layer=LayerInfo(layer, "Identity", units, (4, 4)),
         classes=Classes(("kitchen", "street", "ski_resort", "attic", "sky"), "the network"),
         dataset=cast(Any, SimpleNamespace(name="tensors", names=names, tables_digest=lambda: "t")),
