@@ -13,6 +13,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/ablate.md",
     "docs/architecture.md",
+    "docs/classes.md",
     "docs/data.md",
     "docs/labellers.md",
     "docs/layers.md",
