@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,32 +22,16 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.loader import Batch
-from ndissect.engine.run.options import Options
 from ndissect.engine.run.settings import Settings
 from ndissect.store.effects import Classes
 
-
-@dataclass(frozen=True)
-class EffectRequest:
-    """What an experiment on effects is asked for.
-
-    ``store``: where the labels are, None: without labels. ``network``: its spec, None: that of the store; ``options``:
-    how network, data and machine are used, where it differs from what the store says. ``layer``: its name, None: the
-    last of the store. ``images``: a folder with a folder for each class, a CSV file ``image,class[,split]``, or a
-    single image file; None: the images of the store's data. ``classes``: a file with the names of its outputs.
-    """
-
-    store: Path | None = None
-    network: str | None = None
-    options: Options = field(default_factory=Options)
-    layer: str | None = None
-    images: str | None = None
-    classes: Path | None = None
+__all__ = ["Classified", "EffectRequest", "open_classified"]
 
 
 @dataclass(frozen=True)
