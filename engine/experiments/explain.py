@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ndissect.engine.experiments.classified import Classified
+from ndissect.engine.experiments.classified import Classified, open_classified
 from ndissect.engine.experiments.contributions import (
     Answer,
     Question,
@@ -30,8 +30,10 @@ from ndissect.engine.experiments.contributions import (
     running,
     tap_of,
 )
+from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.experiments.explanation import Closeup, ExplainedImage, Explanation, How, MeanOfImages
-from ndissect.engine.experiments.named_images import read_image
+from ndissect.engine.experiments.named_images import OF_DATA, check_named, number_in, read_image
+from ndissect.engine.machine.console import Console
 from ndissect.engine.networks.linear_head import EXACT, LinearHead, find_linear_head
 from ndissect.engine.networks.tail import Tail
 from ndissect.engine.passes.forward import prepared
@@ -100,6 +102,38 @@ def explain(
     )
 
 
+def explain_named(
+    request: EffectRequest,
+    names: Sequence[str],
+    console: Console,
+    *,
+    class_name: str | None = None,
+    versus: str | None = None,
+    fast: bool = False,
+) -> Explanation:
+    """:func:`explain` of images that a user names: files, ``data:NAME``, or none for all images of ``class_name``.
+
+    WrongUse and NDError as of :func:`open_classified` and :func:`explain`.
+    """
+    check_named(names)
+    files = names and not any(name.startswith(OF_DATA) for name in names)
+    if files and request.images is not None:
+        raise WrongUse(
+            "--images are the images of classes, and others are named", f"name images of them as {OF_DATA}NAME, or none"
+        )
+    if files:  # the data need not be there
+        request = replace(request, images=names[0])
+    with open_classified(request, console) as c:
+        images: list[Source] = [
+            number_in(c.dataset, name.removeprefix(OF_DATA)) if name.startswith(OF_DATA) else Path(name)
+            for name in names
+        ]
+        if not names and class_name is not None:
+            images = [*images_of(c, class_name)]
+        max_pixels = request.options.max_pixels
+        return explain(c, images, class_name=class_name, versus=versus, fast=fast, max_pixels=max_pixels)
+
+
 def images_of(c: Classified, class_name: str) -> list[int]:
     """The numbers of the images of a class; where images say no class, of those that the network predicts to be of it.
 
@@ -154,7 +188,7 @@ def _read_data(c: Classified, numbers: list[int]) -> Iterator[_Batch]:
     for batch in c.batches(numbers):
         if batch.images:
             pixels = [image.permute(1, 2, 0).cpu().numpy() for tensor in batch.pixels for image in tensor]
-            names = [c.dataset.names[i] for i in batch.images]
+            names = [f"{OF_DATA}{c.dataset.names[i]}" for i in batch.images]
             truth = [int(c.truth[i]) if known else -1 for i in batch.images]
             yield _Batch(names, truth, pixels, c.inputs(batch))
 

@@ -116,7 +116,9 @@ def _sheet(explained: Explained, rows: Sequence[Row]) -> Image.Image:
     y += GAP
     for row, images, tall, heading in zip(rows, drawn, heights, headings, strict=True):
         if row.heading:
-            write(pen, (MARGIN + _SIDE + GAP, y), shorten(row.heading, SUBTITLE_SIZE, width - _SIDE), SUBTITLE_SIZE, INK)
+            write(
+                pen, (MARGIN + _SIDE + GAP, y), shorten(row.heading, SUBTITLE_SIZE, width - _SIDE), SUBTITLE_SIZE, INK
+            )
             y += heading
         for i, (image, (_, lines)) in enumerate(zip(images, _panels(row), strict=True)):
             x = MARGIN + (i + (row.first is None)) * (_SIDE + GAP)

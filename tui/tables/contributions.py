@@ -79,7 +79,17 @@ class Explained:
         iou_, low_, high_, contribution, least, most, share = (x.tolist() for x in numbers)
         return [
             Contribution(
-                u, labels[u], iou_[u], low_[u], high_[u], doubt[u], contribution[u], least[u], most[u], share[u], where[u]
+                u,
+                labels[u],
+                iou_[u],
+                low_[u],
+                high_[u],
+                doubt[u],
+                contribution[u],
+                least[u],
+                most[u],
+                share[u],
+                where[u],
             )
             for u in np.argsort(-e.contributions, kind="stable").tolist()
         ]
@@ -118,7 +128,7 @@ class Explained:
         return f"{e.network} {e.layer}: why {self.subject}, in {images}; score {e.score:.4g}"
 
     def notes(self) -> list[str]:
-        """How contributions were computed and what they sum to, what the network predicts, and which labels to doubt."""
+        """How contributions were computed, what they sum to, and what the network predicts."""
         marks = [] if self.view is None else layer_notes([self.view])
         return [*marks, self.how, self._sums(), *self._predictions(), *self._nothing(), *self._classes()]
 

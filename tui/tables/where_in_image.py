@@ -31,7 +31,8 @@ def place_of_peak(values: Map, view: LayerView | None) -> str:
     axes = _axes(values, view)
     peak = np.unravel_index(int(finite.argmax()), values.shape)
     thirds = [
-        min(max(int(3 * (axis.positions[at] + 0.5) / len(axis.cell)), 0), 2) for at, axis in zip(peak, axes, strict=True)
+        min(max(int(3 * (axis.positions[at] + 0.5) / len(axis.cell)), 0), 2)
+        for at, axis in zip(peak, axes, strict=True)
     ]
     row, column = _ROWS[thirds[0]], _COLUMNS[thirds[1]]
     if row and column:
