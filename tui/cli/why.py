@@ -178,10 +178,11 @@ def _print(explained: Explained, limit: int) -> None:
 
 def _columns(explained: Explained) -> list[PrintedColumn]:
     from ndissect.tui.cli.output import PrintedColumn
+    from ndissect.tui.tables.contributions import label_text
     from ndissect.tui.tables.formats import interval, iou
 
     labels = [
-        PrintedColumn("label", lambda said: said or "-"),
+        PrintedColumn("label", lambda said: label_text(*said), parts=("label", "doubt")),
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("interval", lambda ends: interval(*ends), right=True, parts=("iou_low", "iou_high"), drop=2),
     ]
@@ -191,7 +192,7 @@ def _columns(explained: Explained) -> list[PrintedColumn]:
     return [
         PrintedColumn("unit", right=True),
         *(labels if explained.view is not None else []),
-        PrintedColumn("contribution", lambda x: f"{x:+.4g}", right=True),
+        PrintedColumn("contribution", _signed, right=True),
         *(spread if several else []),
         PrintedColumn("share", _percent, right=True),
         *([] if several else where if explained.view is not None else where[:1]),
@@ -199,9 +200,7 @@ def _columns(explained: Explained) -> list[PrintedColumn]:
 
 
 def _cells(explained: Explained, row: Contribution) -> list[object]:
-    from ndissect.tui.tables.contributions import label_text
-
-    labels: list[object] = [label_text(row), row.iou, (row.iou_low, row.iou_high)]
+    labels: list[object] = [(row.label, row.doubt), row.iou, (row.iou_low, row.iou_high)]
     several, view = len(explained.explanation.images) > 1, explained.view
     where: list[object] = [row.where, explained.area(row.unit)]
     return [
@@ -219,4 +218,8 @@ def _percent(share: float) -> str:
 
 
 def _signed_interval(low: float, high: float) -> str:
-    return f"{low:+.3g} to {high:+.3g}"
+    return f"{_signed(low)} to {_signed(high)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+#.3g}".rstrip(".")

@@ -89,9 +89,10 @@ def _image(explained: Explained, number: int, closeup: Closeup) -> tuple[Panel, 
 
 def _unit(explained: Explained, row: Contribution, closeup: Closeup) -> tuple[Panel, list[str]]:
     mask = mask_of(row.unit, closeup.maps[row.unit], explained.view)
-    label = label_text(row) if explained.view is not None else ""
+    label = label_text(row.label, row.doubt) if explained.view is not None else ""
     iou = f"  IoU {row.iou:.3f}" if row.label and not math.isnan(row.iou) else ""
     adds = f"{row.contribution:+.3g}" + ("" if math.isnan(row.share) else f"  {100 * row.share:.0f} %")
+    adds += "" if mask.any() else "  nowhere above"
     lines = [label, f"unit {row.unit}{iou}", adds] if label else [f"unit {row.unit}", adds]
     return Panel(closeup.pixels, mask, None, f"unit {row.unit}"), lines
 
@@ -142,4 +143,8 @@ def _subtitle(explained: Explained) -> list[str]:
         if explained.view is None
         else "bright: activation above the unit's own threshold"
     )
-    return [explained.how, f"{bright}; below: the unit's label, its contribution and share"]
+    e = explained.explanation
+    first = f"the first {len(e.closeups)} images, " if len(e.images) > len(e.closeups) else ""
+    rows = [f"{first}a row for each, with the units that add most there"] if len(e.images) > 1 else []
+    below = "below: the unit's label, with ? where it is not to be trusted, its contribution and share"
+    return [explained.how, *rows, f"{bright}; {below}"]

@@ -257,11 +257,11 @@ def doubts(view: LayerView) -> list[str]:
     return said
 
 
-def label_text(row: Contribution) -> str:
-    """The label as tables and figures show it: with a question mark where it is not to be trusted."""
-    if row.doubt in (DEAD, NO_LABEL):
-        return row.doubt
-    return f"{row.label}?" if row.doubt else row.label
+def label_text(label: str, doubt: str) -> str:
+    """A label as tables and figures show it: with a question mark where it is not to be trusted."""
+    if doubt in (DEAD, NO_LABEL):
+        return doubt
+    return f"{label}?" if doubt else label
 
 
 def doubt_lines(rows: Sequence[Contribution]) -> list[str]:
