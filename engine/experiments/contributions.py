@@ -20,6 +20,7 @@ from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import LinearHead
 from ndissect.engine.networks.tail import Tail
 from ndissect.engine.networks.taps import Tap
+from ndissect.engine.passes.forward import network_failed
 from ndissect.store.errors import NDError
 
 #: Hears how many ablations more are done.
@@ -154,8 +155,4 @@ def running(c: Classified, inputs: Tensor) -> Iterator[None]:
             raise NDError(
                 f"the device ran out of memory over {c.network.spec}", "use a smaller --batch-size, or --device cpu"
             ) from e
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise NDError(
-            f"{c.network.spec} failed on a batch of shape {tuple(inputs.shape)}: {reason}",
-            "the image may be too small for it, or of a shape that its transform does not take",
-        ) from e
+        raise network_failed(c.network, inputs, e) from e

@@ -99,6 +99,7 @@ def explain(
         low=low,
         high=high,
         closeups=tuple(closeups),
+        notes=c.notes,
     )
 
 
@@ -122,6 +123,9 @@ def explain_named(
             "--images are the images of classes, and others are named", f"name images of them as {OF_DATA}NAME, or none"
         )
     if files:  # the data need not be there
+        read_image(
+            Path(names[0]), request.options.max_pixels
+        )  # what is wrong with it is told before anything is loaded
         request = replace(request, images=names[0])
     with open_classified(request, console) as c:
         images: list[Source] = [
@@ -131,7 +135,11 @@ def explain_named(
         if not names and class_name is not None:
             images = [*images_of(c, class_name)]
         max_pixels = request.options.max_pixels
-        return explain(c, images, class_name=class_name, versus=versus, fast=fast, max_pixels=max_pixels)
+        explanation = explain(c, images, class_name=class_name, versus=versus, fast=fast, max_pixels=max_pixels)
+        if names and c.truth_from == "prediction":
+            # The last note says that predictions stand for the images' classes, which matters to images of a class.
+            return replace(explanation, notes=c.notes[:-1])
+        return explanation
 
 
 def images_of(c: Classified, class_name: str) -> list[int]:

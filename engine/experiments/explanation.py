@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,7 +56,8 @@ class Explanation:
     ``network``: its spec; ``versus``: the class whose score is taken away from that of the explained one, -1 for none;
     ``how``, and ``reason``: why it was not computed in a quicker way, "" where it was. ``contributions`` (U,) float64:
     means over the images; ``low``, ``high`` (U,): their 95 % intervals over images, NaN for a single image. ``exact``:
-    contributions and bias sum to the score of every image. ``closeups``: of the first few images.
+    contributions and bias sum to the score of every image. ``closeups``: of the first few images; ``notes``: what a
+    reader should know of the labels and classes.
     """
 
     network: str
@@ -72,6 +72,7 @@ class Explanation:
     low: Floats
     high: Floats
     closeups: tuple[Closeup, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def explained(self) -> int | None:
@@ -134,9 +135,3 @@ class MeanOfImages:
         without = (sums.sum(0) - sums) / (counts.sum() - counts)[:, None]
         half = margin((without - mean).T)
         return mean, mean - half, mean + half
-
-
-def classes_of(images: Sequence[ExplainedImage]) -> list[int]:
-    """The classes that are explained in these images, the most frequent first, of equals the first number."""
-    counts = np.bincount([image.explained for image in images])
-    return [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]

@@ -34,7 +34,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 
 
 def check_named(names: Sequence[str]) -> None:
-    """WrongUse where one of ``names`` is a file that is not there, a folder or an address on the web."""
+    """WrongUse where one of ``names`` is no file that is there, or not called as an image is; nothing is downloaded."""
     for name in names:
         if name.startswith(OF_DATA):
             continue

@@ -78,7 +78,7 @@ def why(
     explanation = explain_named(
         replace(request, layer=layer), names, TerminalConsole(), class_name=class_name, versus=versus, fast=fast
     )
-    with _labels(request.store, explanation.layer, len(explanation.contributions)) as view:
+    with _labels(request.store, explanation.layer) as view:
         explained = Explained(explanation, view)
         if picture is not None:
             _draw(explained, picture, limit)
@@ -93,27 +93,15 @@ def why(
 
 
 @contextlib.contextmanager
-def _labels(store: Path | None, layer: str, units: int) -> Iterator[LayerView | None]:
-    """The layer in the store, for the block; None, which is told, where there is no store or the layer is not in it."""
+def _labels(store: Path | None, layer: str) -> Iterator[LayerView | None]:
+    """The layer in the store, for the block; None where there is no store, or the layer is not in it."""
     from ndissect.store.reader import Store
-    from ndissect.tui.cli.output import tell
 
     if store is None:
-        tell("no store: units have no labels; `nd dissect` gives them some")
         yield None
         return
     with Store(store) as opened:
-        if layer not in opened.layer_names:
-            tell(f"{store} has no layer {layer}: units have no labels; it has {', '.join(opened.layer_names[:8])}")
-            yield None
-            return
-        view = opened.layer(layer)
-        if view.units != units:
-            raise WrongUse(
-                f"{layer} has {units} units here, and {view.units} in {store}: it is of another network",
-                "name its own store with --store",
-            )
-        yield view
+        yield opened.layer(layer) if layer in opened.layer_names else None
 
 
 def _picture(

@@ -130,7 +130,8 @@ class Explained:
     def notes(self) -> list[str]:
         """How contributions were computed, what they sum to, and what the network predicts."""
         marks = [] if self.view is None else layer_notes([self.view])
-        return [*marks, self.how, self._sums(), *self._predictions(), *self._nothing(), *self._classes()]
+        told = [*self._predictions(), *self._nothing(), *self._classes(), *self.explanation.notes]
+        return [*marks, self.how, self._sums(), *told]
 
     @property
     def how(self) -> str:
