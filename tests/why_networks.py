@@ -52,7 +52,10 @@ def dead():
 
 
 def generator():
-    return nn.Sequential(nn.Conv2d(3, 3, 1)), prepare
+    net = nn.Sequential()
+    net.add_module("units", nn.Conv2d(3, 5, 1))
+    net.add_module("image", nn.Conv2d(5, 3, 1))
+    return net, prepare
 
 
 linear.classes = bent.classes = dead.classes = ["red", "green", "blue"]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.image_bombs import MOST_PIXELS, most_bytes
+from ndissect.engine.data.image_files import IMAGE_ENDINGS
 from ndissect.engine.data.image_headers import orientation, size_of
 from ndissect.engine.data.images import BadFile, allow_pixels, decode_image, read_file
 from ndissect.store.errors import NDError, WrongUse, nearest
@@ -47,6 +48,8 @@ def check_named(names: Sequence[str]) -> None:
             )
         if not os.path.exists(name):  # noqa: PTH110 - likewise
             raise WrongUse(f"there is no image file {name}", f"an image of the store's data is written {OF_DATA}NAME")
+        if not name.lower().endswith(IMAGE_ENDINGS):
+            raise WrongUse(f"{name} is no image by its name", f"those of images end in {', '.join(IMAGE_ENDINGS)}")
 
 
 def number_in(dataset: ConceptDataset, name: str) -> int:
