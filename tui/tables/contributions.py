@@ -209,6 +209,7 @@ class Explained:
             "reason": e.reason,
             "network": e.network,
             "layer": e.layer,
+            "notes": list(e.notes),
             "units": [self._unit_json(row, several=several) for row in self.rows],
         }
 
