@@ -1,4 +1,4 @@
-"""The figure of an explanation: an image, then the image with the mask of each unit that adds most (PAMI, figure 9)."""
+"""The figure of an explanation: an image, then the image with the mask of each unit that adds most (PAMI)."""
 
 from __future__ import annotations
 
