@@ -38,7 +38,9 @@ DISSECTED = dissection(layers={LAYER: (6, SIZE)}, groups=("train", "val"))
 def dissected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the networks of why_networks, their data, and the store of a real run."""
     folder = write_all(tmp_path_factory.mktemp("why"))
-    done = nd_in(folder, "dissect", "net.py:linear", "--data", "small", "-l", "units", "--quantile", "0.2", "-o", "net.nd.h5")
+    done = nd_in(
+        folder, "dissect", "net.py:linear", "--data", "small", "-l", "units", "--quantile", "0.2", "-o", "net.nd.h5"
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

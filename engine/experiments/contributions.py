@@ -37,9 +37,7 @@ class Question:
 
     def classes(self, scores: Tensor) -> Tensor:
         """(n,) int64: the class that is explained in each image; ``scores`` (n, K)."""
-        if self.wanted is None:
-            return scores.argmax(1)
-        return torch.full((len(scores),), self.wanted, device=scores.device)
+        return scores.argmax(1) if self.wanted is None else torch.full((len(scores),), self.wanted)
 
     def value(self, scores: Tensor, classes: Tensor) -> Tensor:
         """(n,) float64: the score that is explained, of ``scores`` (n, K)."""
@@ -85,7 +83,7 @@ def by_ablation(c: Classified, tail: Tail, inputs: Tensor, question: Question, d
     images = len(inputs)
     copies = max(1, (c.settings.batch or DEFAULT_BATCH.get(c.settings.device.type, 32)) // images)
     with running(c, inputs), torch.no_grad():
-        scores = c.scores(tail.start(inputs.repeat(copies, 1, 1, 1)))
+        scores = c.scores(tail.start(inputs.repeat(copies, 1, 1, 1))).cpu()
         units = tail.maps.shape[1]
         classes = question.classes(scores[:images])
         every = classes.repeat(copies)
@@ -93,12 +91,12 @@ def by_ablation(c: Classified, tail: Tail, inputs: Tensor, question: Question, d
         lost = torch.empty(units, images, dtype=torch.float64)
         for first in range(0, units, copies):
             count = min(copies, units - first)
-            without = c.scores(tail.run(partial(_without_one_each, images=images, first=first, count=count)))
-            change = (value - question.value(without, every)).cpu()
+            without = c.scores(tail.run(partial(_without_one_each, images=images, first=first, count=count))).cpu()
+            change = value - question.value(without, every)
             lost[first : first + count] = change[: count * images].view(count, images)
             done(count * images)
         maps = tail.maps[:images].float().cpu()
-    return Answer(classes.cpu(), scores[:images].cpu(), maps, lost.T)
+    return Answer(classes, scores[:images], maps, lost.T)
 
 
 def _without_one_each(maps: Tensor, images: int, first: int, count: int) -> Tensor:
@@ -124,17 +122,19 @@ def by_gradient(c: Classified, inputs: Tensor, question: Question) -> Answer:
         torch.enable_grad(),
         Capture(c.network.module, [name], {name: tap_of(c)}, edit=leaf),
     ):
-        scores = c.scores(c.network.module(inputs))
+        scores = c.scores(c.network.module(inputs)).cpu()
         classes = question.classes(scores.detach())
-        if not kept or not scores.requires_grad:
-            raise NDError(
-                f"no gradient leads from the scores of {c.network.spec} back to {name}",
-                "leave out --fast: units are then set to zero one by one",
-            )
-        (gradient,) = torch.autograd.grad(question.value(scores, classes).sum(), kept[-1])
-    maps = kept[-1].detach()
-    contributions = (maps.double() * gradient.double()).sum((2, 3))
-    return Answer(classes.cpu(), scores.detach().cpu(), maps.float().cpu(), contributions.cpu())
+        value = question.value(scores, classes).sum()
+        leads = bool(kept) and value.requires_grad
+        gradient = torch.autograd.grad(value, kept[-1], allow_unused=True)[0] if leads else None
+    if gradient is None:
+        raise NDError(
+            f"no gradient leads from the scores of {c.network.spec} back to {name}",
+            "leave out --fast: units are then set to zero one by one",
+        )
+    maps = kept[-1].detach().float().cpu()
+    contributions = (maps.double() * gradient.cpu().double()).sum((2, 3))
+    return Answer(classes, scores.detach(), maps, contributions)
 
 
 def tap_of(c: Classified) -> Tap:

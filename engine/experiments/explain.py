@@ -75,9 +75,9 @@ def explain(
         method: _Method | None = None
         for batch in _read(c, images, max_pixels):
             if method is None:
-                method = _Method(c, batch.inputs, question, fast=fast)
+                method = _Method(c, batch.inputs, question, len(images), fast=fast)
                 stack.callback(method.close)
-            answer = method(batch.inputs, len(images))
+            answer = method(batch.inputs)
             explained += _explained(c, batch, answer, question)
             mean.add(answer.contributions.numpy())
             kept = zip(batch.pixels, answer.contributions.numpy(), answer.maps.numpy(), strict=True)
@@ -122,11 +122,11 @@ def explain_named(
         raise WrongUse(
             "--images are the images of classes, and others are named", f"name images of them as {OF_DATA}NAME, or none"
         )
-    if files:  # the data need not be there
+    if files:
         read_image(
             Path(names[0]), request.options.max_pixels
-        )  # what is wrong with it is told before anything is loaded
-        request = replace(request, images=names[0])
+        )  # what is wrong with it is told before a network is loaded
+        request = replace(request, images=names[0])  # the data need not be there
     with open_classified(request, console) as c:
         images: list[Source] = [
             number_in(c.dataset, name.removeprefix(OF_DATA)) if name.startswith(OF_DATA) else Path(name)
@@ -205,27 +205,35 @@ class _Method:
     """The way to contributions that suits the network, tried on its first input; ``how`` it is, and the ``reason`` why
     it is no quicker one. To be closed."""
 
-    def __init__(self, c: Classified, inputs: Tensor, question: Question, *, fast: bool) -> None:
+    def __init__(self, c: Classified, inputs: Tensor, question: Question, images: int, *, fast: bool) -> None:
         self._c, self._question = c, question
         self._head = None if fast else _head_of(c, inputs)
+        self._open = contextlib.ExitStack()
         self._tail: Tail | None = None
         self._size: tuple[int, ...] = ()
         self.how: How = "gradient" if fast else "tail" if self._head is None else "linear head"
         self.reason = ""
+        if self.how == "tail":
+            c.progress.start("setting units to zero", images * c.layer.units)
+        else:
+            c.progress.start("explaining", images)
 
-    def __call__(self, inputs: Tensor, images: int) -> Answer:
-        """What is to be told of the next ``inputs``, of ``images`` in all."""
-        if self._head is not None:
-            return in_closed_form(self._c, self._head, inputs, self._question)
-        if self.how == "gradient":
-            return by_gradient(self._c, inputs, self._question)
-        if self._tail is None:
-            self._c.progress.start("setting units to zero", images * self._c.layer.units)
-        if tuple(inputs.shape[1:]) != self._size:  # what follows the layer is tried again on inputs of another size
-            self.close()
-            self._tail, self._size = Tail(self._c.network.module, tap_of(self._c)), tuple(inputs.shape[1:])
-            self._tail.__enter__()
-        assert self._tail is not None
+    def __call__(self, inputs: Tensor) -> Answer:
+        """What is to be told of some images."""
+        if self._head is None and self.how != "gradient":
+            return self._ablated(inputs)
+        if self._head is None:
+            answer = by_gradient(self._c, inputs, self._question)
+        else:
+            answer = in_closed_form(self._c, self._head, inputs, self._question)
+        self._c.progress.advance(len(inputs))
+        return answer
+
+    def _ablated(self, inputs: Tensor) -> Answer:
+        size = tuple(inputs.shape[1:])
+        if self._tail is None or size != self._size:  # on inputs of another size the tail is tried again
+            self._open.close()
+            self._tail, self._size = self._open.enter_context(Tail(self._c.network.module, tap_of(self._c))), size
         answer = by_ablation(self._c, self._tail, inputs, self._question, self._c.progress.advance)
         if not self._tail.alone:
             self.how, self.reason = "network", self._tail.reason
@@ -233,9 +241,7 @@ class _Method:
 
     def close(self) -> None:
         """Take the hooks off the network."""
-        if self._tail is not None:
-            self._tail.__exit__(None, None, None)
-            self._tail = None
+        self._open.close()
 
 
 def _head_of(c: Classified, inputs: Tensor) -> LinearHead | None:
