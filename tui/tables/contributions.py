@@ -180,7 +180,7 @@ class Explained:
     def _nothing(self) -> list[str]:
         e = self.explanation
         if not e.contributions.any():
-            return [f"all contributions are 0: no unit of {e.layer} changes the score"]
+            return [f"all contributions are 0: no unit of {e.layer} changes the score; those of another layer may (-l)"]
         if not e.contributions.sum() > 0:
             return ["no shares: the contributions do not sum to more than 0"]
         return []
