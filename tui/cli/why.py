@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,7 @@ def why(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]...", help="Image files, or data:NAME for images of the data. Default: those of --class."
+            metavar="IMAGE", help="Image files, or data:NAME for images of the data. Default: those of --class."
         ),
     ] = None,
     layer: Annotated[
@@ -59,15 +60,14 @@ def why(
     Exact where the class score is linear in the pooled units, as in most networks' last layer: what units add and the
     bias sum to the score. Elsewhere a unit's contribution is the score less the score with that unit set to zero.
     """
-    from dataclasses import replace
-
-    from ndissect.engine.experiments.named_images import check_named
-
     names = files or []
     if not names and class_name is None:
         raise WrongUse(
             "no image is named", "nd why IMAGE..., or nd why --class NAME for the mean of the images of a class"
         )
+
+    from ndissect.engine.experiments.named_images import check_named
+
     check_named(names)
     picture = _picture(output, names, class_name, show=show, force=force)
 
