@@ -152,6 +152,31 @@ def test_without_a_store_units_have_no_labels(work: Path) -> None:
         assert "why" in figure.info["Title"]
 
 
+def test_files_are_explained_where_the_data_are_gone(dissected: Path, work: Path) -> None:
+    expected = json.loads(why(work, "red.png", "--json").stdout)
+    network = ("--network", "net.py:linear", "--json")
+    shutil.rmtree(work / "small")
+    away = dissected.rename(dissected.with_name("away"))
+    try:
+        failed(why(work, "data:0000.png", *network), "the images of the store are gone")
+        without = why(work, "red.png", *network)
+        of_class = why(work, "--class", "red", "--images", str(folders(work)), *network)
+    finally:
+        away.rename(dissected)
+    assert without.returncode == 0, without.stderr
+    assert json.loads(without.stdout)["units"] == expected["units"]
+    assert of_class.returncode == 0, of_class.stderr
+    assert json.loads(of_class.stdout)["image"] == "data:red/0.png"
+
+
+def folders(folder: Path) -> Path:
+    """A folder of images for each class."""
+    for name in CLASSES:
+        (folder / "sorted" / name).mkdir(parents=True)
+        shutil.copy(folder / f"{name}.png", folder / "sorted" / name / "0.png")
+    return folder / "sorted"
+
+
 def test_bad_input_is_told_in_two_lines(work: Path) -> None:
     (work / "text.png").write_text("no image", encoding="utf-8")
     failed(why(work), "no image is named", "--class NAME")
