@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from class_factory import write_folders, write_network
 from PIL import Image
 from why_networks import CLASSES, IMAGES, UNITS, lost_by_hooks, picture, write_all
 
@@ -102,6 +103,22 @@ def test_fast_is_activation_times_gradient(folder: Path) -> None:
     with opened(folder, "linear") as c:
         exact, fast = (explain(c, [path], class_name="red", fast=fast) for fast in (False, True))
     np.testing.assert_allclose(fast.contributions, exact.contributions, atol=1e-5)
+
+
+def test_where_no_gradient_leads_back_it_is_said(folder: Path) -> None:
+    with opened(folder, "sealed") as c, pytest.raises(NDError, match="no gradient leads") as error:
+        explain(c, [folder / "red.png"], fast=True)
+    assert "--fast" in error.value.hint
+
+
+def test_a_class_that_one_unit_decides_is_explained_by_it(tmp_path: Path) -> None:
+    spec, images = write_network(tmp_path), write_folders(tmp_path / "images", {"green": [1, 1], "blue": [2]})
+    request = EffectRequest(network=f"{spec}named", layer="units", images=str(images))
+    with open_classified(request, Console()) as c:
+        e = explain(c, images_of(c, "green"), class_name="green")
+    assert e.shares == pytest.approx([0, 1, 0], abs=1e-6)
+    assert e.low[1] > 0
+    assert not e.low[[0, 2]].any()
 
 
 def test_a_class_is_explained_by_the_mean_of_its_images(folder: Path) -> None:

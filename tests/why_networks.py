@@ -14,7 +14,8 @@ from torch import Tensor, nn
 SIZE, IMAGES, UNITS, CLASSES = 16, 12, 5, ("red", "green", "blue")
 
 #: Factories of a network file. ``units`` of ``linear`` is followed by a mean and a linear layer; that of ``bent`` by
-#: another convolution and a ReLU; ``dead`` has no unit that is ever active.
+#: another convolution and a ReLU; ``dead`` has no unit that is ever active; ``sealed``
+#: lets no gradient through.
 NETWORK = """
 import torch
 from torch import nn
@@ -48,6 +49,13 @@ def dead():
     net = Net(False)
     nn.init.zeros_(net.units[0].weight)
     nn.init.constant_(net.units[0].bias, -1)
+    return net, prepare
+
+
+def sealed():
+    net = Net(True)
+    inner = net.then.forward
+    net.then.forward = lambda maps: inner(maps.detach())
     return net, prepare
 
 

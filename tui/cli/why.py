@@ -14,7 +14,7 @@ import typer
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
 from ndissect.tui.cli.effect_options import takes_effect_options
-from ndissect.tui.cli.options import ForceOption, JsonOption
+from ndissect.tui.cli.options import ForceOption, JsonOption, complete_layer
 
 if TYPE_CHECKING:
     from ndissect.store.layer_view import LayerView
@@ -34,7 +34,8 @@ def why(
         ),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option("--layer", "-l", help="The layer. Default: the last of the store.")
+        str | None,
+        typer.Option("--layer", "-l", help="The layer. Default: the last of the store.", autocompletion=complete_layer),
     ] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Explain this class. Default: what is predicted.")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: Units beside an image, in a row.
 ACROSS = 5
 _SIDE = 168
+# Units of one image that are drawn, however many are asked for.
+_MOST = 50
 _LINES = 3  # below a panel
 
 
@@ -52,7 +54,7 @@ def draw_explained(explained: Explained, units: int = 10) -> Image.Image:
     if len(e.images) == 1:
         closeup = e.closeups[0]
         image = _image(explained, 0, closeup)
-        said = explained.speaking_for(units)
+        said = explained.speaking_for(min(units, _MOST))
         heading = f"for {explained.name(e.images[0].explained)}"
         for start in range(0, max(len(said), 1), ACROSS):
             some = [_unit(explained, row, closeup) for row in said[start : start + ACROSS]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -64,6 +66,10 @@ def _axes(values: Map, view: LayerView | None) -> tuple[Axis, Axis]:
     """How the map lies on the label grid, rows and columns: as the store says, else evenly."""
     if view is not None and values.shape == view.map_size:
         return view.axes
-    h, w = values.shape
     H, W = (view.grid if view is not None else None) or _GRID
-    return make_axis("half-pixel", h, H), make_axis("half-pixel", w, W)
+    return _evenly(values.shape[0], H), _evenly(values.shape[1], W)
+
+
+@lru_cache(maxsize=16)
+def _evenly(samples: int, size: int) -> Axis:
+    return make_axis("half-pixel", samples, size)
