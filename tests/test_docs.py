@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/ablate.md",
     "docs/architecture.md",
     "docs/classes.md",
     "docs/data.md",
@@ -19,6 +20,7 @@ PAGES = (
     "docs/method.md",
     "docs/performance.md",
     "docs/weights.md",
+    "docs/why.md",
 )
 #: Where a path may begin that a page writes without saying so.
 BASES = ("", "engine", "store", "tui", "tests")
