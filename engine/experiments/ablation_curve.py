@@ -7,7 +7,7 @@ that detect it best.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.experiments.predictions import How, Predictions, predict_without
 from ndissect.store.bootstrap import block_of
 from ndissect.store.counts import Ints
-from ndissect.store.effects import By
+from ndissect.store.effects import By, Effects
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.intervals import student
 from ndissect.store.reader import Store
@@ -282,7 +282,44 @@ def _ranked(c: Classified, class_number: int, by: By, chosen: _Chosen) -> Rankin
 
 def _stored_ranking(c: Classified, class_number: int, by: By, chosen: _Chosen) -> Ranking | None:
     """The units ranked by effects in the store; None where it has none of every unit, these images and this network."""
-    raise NotImplementedError
+    if c.store is None:
+        return None
+    with Store(c.store) as store:
+        effects = store.layer(c.layer.name).effects
+    if effects is None or chosen.ranked_split not in effects.splits or not _is_of(effects, c, by):
+        return None
+    rows, split = effects.single(), effects.splits.index(chosen.ranked_split)
+    if len(rows) < c.layer.units:
+        return None
+    balanced = effects.balanced_accuracy_without[split, rows, class_number]
+    score = effects.score_without[split, rows, class_number].astype(np.float64)
+    images = effects.images[split]
+    return Ranking(
+        units=rank_units(balanced, score),
+        balanced_accuracy=balanced,
+        score=score,
+        split=chosen.ranked_split,
+        images=int(images.sum()),
+        class_images=int(images[class_number]),
+        stored=True,
+    )
+
+
+def _is_of(effects: Effects, c: Classified, by: By) -> bool:
+    """Whether the effects are of these images, by their data and classes, of this network, and of this removal."""
+    origin = effects.origin
+    network, data = origin.get("network"), origin.get("data")
+    if not (isinstance(network, Mapping) and isinstance(data, Mapping)):
+        return False
+    alike = (
+        origin.get("by") == by,
+        origin.get("truth") == c.truth_from,
+        network.get("digest") == c.network.digest,
+        data.get("name") == c.dataset.name,
+        data.get("digest") == c.dataset.tables_digest(),
+        effects.splits == c.splits,
+    )
+    return all(alike)
 
 
 # The measures of the series

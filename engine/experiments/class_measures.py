@@ -19,7 +19,7 @@ from ndissect.store.scores import Floats
 
 @dataclass(frozen=True)
 class Measured:
-    """A number, and the ends of a 95 % interval around it; NaN where there is no interval."""
+    """A number, and the ends of a 95 % interval around it; NaN or infinite where nothing is known."""
 
     value: float
     low: float
@@ -31,7 +31,8 @@ class ClassMeasures:
     """E ablations measured on the images of one class and on those of all others.
 
     ``value`` (3, E) float64: balanced accuracy, recall, and the mean score of the class over its images; ``margin``
-    (3, E) float64: half the width of a 95 % interval of its change from the whole network's; NaN where it is unknown.
+    (3, E) float64: half the width of a 95 % interval of its change from the whole network's, infinite where a single
+    block holds all images of the class, or of the others.
     """
 
     value: Floats
@@ -74,7 +75,8 @@ def measure_class(
         change = (after - before)[..., 1:] - (after - before)[..., :1]
         half = margin(change)
     # Where a single block holds all images of the class, nothing can be said without it.
-    return ClassMeasures(value, np.where(np.isfinite(half), half, np.nan))
+    half[~np.isfinite(half) & ~np.isnan(value)] = np.inf
+    return ClassMeasures(value, half)
 
 
 def _left_out(

@@ -105,9 +105,7 @@ def _print(made: AblationCurve, view: LayerView | None, network: str, json: bool
         PrintedColumn("but"),
     ]
     cells = [[r.unit, r.label, r.iou, r.balanced_accuracy, r.score, r.doubt] for r in ranked]
-    print_table(
-        PrintedTable(columns, cells, title=f"{title}: balanced accuracy without a unit")
-    )
+    print_table(PrintedTable(columns, cells, title=f"{title}: balanced accuracy without a unit"))
     emit("\n")
     at = {(row.series, row.n): row for row in curve_rows(made)}
     columns = [PrintedColumn("n", right=True), *(PrintedColumn(name, right=True) for name in titles(made))]
