@@ -74,6 +74,7 @@ def predicted(
 @pytest.fixture
 def c(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "predict_without", predicted)
+    monkeypatch.setattr(module, "saved_predictions", lambda *_, **__: SimpleNamespace(remove=lambda: None))
     return opened()
 
 

@@ -14,9 +14,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.engine.experiments.ablate import images_digest, saved_predictions
 from ndissect.engine.experiments.class_measures import ClassMeasures, Measured, measure_class, with_margins
 from ndissect.engine.experiments.classified import Classified
-from ndissect.engine.experiments.predictions import How, Predictions, predict_without
+from ndissect.engine.experiments.predictions import Predictions, predict_without
+from ndissect.engine.experiments.saved_predictions import How, SavedPredictions
 from ndissect.store.bootstrap import block_of
 from ndissect.store.counts import Ints
 from ndissect.store.effects import By, Effects
@@ -143,7 +145,8 @@ def ablation_curve(
     """
     detectors = None if label is None else _best_units(c, label)
     chosen = _choose_images(c, class_number)
-    ranking = _stored_ranking(c, class_number, by, chosen) or _ranked(c, class_number, by, chosen)
+    runs = _Runs(c, by)
+    ranking = _stored_ranking(c, class_number, by, chosen) or _ranked(runs, class_number, chosen)
     sizes, sets = counts_up_to(c.layer.units), _Sets()
     removed = [sets.row(ranking.units[:n]) for n in sizes]
     kept = [sets.row(ranking.units[n:]) for n in sizes]
@@ -152,7 +155,8 @@ def ablation_curve(
     if detectors is not None:
         best_sizes = counts_up_to(len(detectors.units))
         best = [sets.row(detectors.units[:n]) for n in best_sizes]
-    predictions = predict_without(c, list(sets.rows), chosen.measured, by, phase="curve")
+    predictions = runs.predict(list(sets.rows), chosen.measured, "curve")
+    runs.over()
     measures = _measure(c, class_number, predictions)
     by_importance = tuple(ranking.units.tolist())
     series = [
@@ -264,11 +268,31 @@ def _best_units(c: Classified, row: int) -> _Detectors:
     return _Detectors(label, units)
 
 
-def _ranked(c: Classified, class_number: int, by: By, chosen: _Chosen) -> Ranking:
+class _Runs:
+    """The runs of one curve. Their predictions are kept on the disk meanwhile, so that the same call goes on from
+    there."""
+
+    def __init__(self, c: Classified, by: By) -> None:
+        self.c = c
+        self._by = by
+        self._saved: list[SavedPredictions] = []
+
+    def predict(self, sets: Sequence[tuple[int, ...]], images: Sequence[int], phase: str) -> Predictions:
+        """What the network predicts for ``images`` without each of ``sets``."""
+        self._saved.append(saved_predictions(self.c, sets, images, self._by, beside=None))
+        return predict_without(self.c, sets, images, self._by, saved=self._saved[-1], phase=phase)
+
+    def over(self) -> None:
+        """The curve is there: nothing need be kept."""
+        for saved in self._saved:
+            saved.remove()
+
+
+def _ranked(runs: _Runs, class_number: int, chosen: _Chosen) -> Ranking:
     """The units ranked by a run without each of them alone."""
-    singles = [(unit,) for unit in range(c.layer.units)]
-    predictions = predict_without(c, singles, chosen.ranked, by, phase="ranking")
-    balanced, _, score = _measure(c, class_number, predictions).value[:, :-1]
+    singles = [(unit,) for unit in range(runs.c.layer.units)]
+    predictions = runs.predict(singles, chosen.ranked, "ranking")
+    balanced, _, score = _measure(runs.c, class_number, predictions).value[:, :-1]
     return Ranking(
         units=rank_units(balanced, score),
         balanced_accuracy=balanced,
@@ -315,8 +339,7 @@ def _is_of(effects: Effects, c: Classified, by: By) -> bool:
         origin.get("by") == by,
         origin.get("truth") == c.truth_from,
         network.get("digest") == c.network.digest,
-        data.get("name") == c.dataset.name,
-        data.get("digest") == c.dataset.tables_digest(),
+        data.get("digest") == images_digest(c),
         effects.splits == c.splits,
     )
     return all(alike)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,9 +41,14 @@ def curve(
     from ndissect.engine.experiments.classified import open_classified
     from ndissect.tui.cli.console import TerminalConsole
 
-    with open_classified(request, TerminalConsole()) as c:
-        made = ablation_curve(c, c.class_number(class_name), by=by, label=row, draws=draws, seed=seed)
-        network, data = c.network.name, c.dataset.name
+    console = TerminalConsole()
+    try:
+        with console.listening(), open_classified(request, console) as c, console.saving_first():
+            made = ablation_curve(c, c.class_number(class_name), by=by, label=row, draws=draws, seed=seed)
+            network, data = c.network.name, c.dataset.name
+    except KeyboardInterrupt as e:
+        again = shlex.join(console.goes_on)
+        raise console.stopped(e, "what was predicted is saved", f"go on: {again}") from None
     if plot is not None:
         _draw(plot, made, f"{network} {made.layer} on {data}")
     if request.store is None:

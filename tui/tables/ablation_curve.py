@@ -63,7 +63,7 @@ def titles(curve: AblationCurve) -> list[str]:
     """What the series of the curve are called, in their order."""
     called = {
         "remove": "most important removed",
-        "keep": "only these kept",
+        "keep": "most important kept alone",
         "random": f"random removed, mean of {curve.draws}",
         "label": f"best for {curve.label} removed",
     }
