@@ -309,7 +309,7 @@ def _stored_ranking(c: Classified, class_number: int, by: By, chosen: _Chosen) -
     if c.store is None:
         return None
     with Store(c.store) as store:
-        effects = store.layer(c.layer.name).effects
+        effects = store.layer(c.layer.name).effects if c.layer.name in store.layer_names else None
     if effects is None or chosen.ranked_split not in effects.splits or not _is_of(effects, c, by):
         return None
     rows, split = effects.single(), effects.splits.index(chosen.ranked_split)

@@ -70,6 +70,8 @@ class InMemory(Classified):
             store=None,
             settings=Settings(device=choose_device("cpu"), batch=batch),
             progress=Progress(),
+            _reading=None,  # type: ignore[arg-type]
+            _matching=None,  # type: ignore[arg-type]
         )
         object.__setattr__(self, "held", inputs)
 

@@ -10,7 +10,7 @@ from ndissect.store.errors import WrongUse
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablation_curve import AblationCurve
-    from ndissect.engine.experiments.classified import EffectRequest
+    from ndissect.engine.experiments.effect_request import EffectRequest
     from ndissect.store.effects import By
     from ndissect.store.layer_view import LayerView
 
@@ -57,7 +57,8 @@ def curve(
     from ndissect.store.reader import Store
 
     with Store(request.store) as store:
-        _print(made, store.layer(made.layer), network, json)
+        labelled = made.layer in store.layer_names
+        _print(made, store.layer(made.layer) if labelled else None, network, json)
 
 
 def _concept(path: Path | None, label: str) -> int:

@@ -123,14 +123,12 @@ def said_of(curve: AblationCurve) -> list[str]:
         f"ranked on {ranked.split} ({ranked.images} images, {ranked.class_images} of the class), {source};"
         f" measured on {curve.split} ({curve.images} images, {curve.class_images} of the class)",
         f"computed: {how}; removed units are set to {_BY[curve.by]}",
-        *_TRUTH.get(curve.truth, ()),
         "intervals: 95 % of the change, over image blocks; of random units: 95 % of the mean over draws",
         *curve.notes,
     ]
 
 
 _BY = {"zero": "zero", "mean": "their means", "resample": "their maps in other images"}
-_TRUTH = {"prediction": ("the class of an image is the network's own prediction, since nothing else says it",)}
 
 
 def _crossing(curve: AblationCurve, title: str, series: Series, before: float) -> str:
