@@ -10,7 +10,7 @@ from torch import Tensor
 from ndissect.engine.networks.linear_head import LinearHead
 
 # Scores that are made at a time before the largest is taken: as many as caches hold, or as keep a GPU busy.
-_AT_A_TIME = {"cpu": 1 << 21, "cuda": 1 << 26}
+_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
 class ClosedForm:

@@ -127,7 +127,7 @@ class _Work:
         self._stand_ins = StandIns(c, self._tap, images, by)
         self._order = [images[place] for place in self._stand_ins.order]
         self._row = {image: row for row, image in enumerate(self._order)}
-        self._left = len(images) * len(sets)  # predictions that are still to be made
+        self._left = 0  # predictions that are still to be made
         self._began = time.monotonic()
         self._made = 0
         self._how: How = "linear head"
@@ -136,24 +136,28 @@ class _Work:
 
     def run(self) -> None:
         """Predict all images that are not over yet."""
-        so_far, order = self._so_far, self._order
+        c, so_far, order = self._c, self._so_far, self._order
         self._how, self._reason = so_far.restore(self._how, self._reason)
+        if so_far.done:
+            c.progress.note(f"going on after {so_far.done} of {len(order)} images")
         if so_far.done == len(order):
             return
         self._stand_ins.begin([*order[: so_far.done][::-1], *order[so_far.done :][::-1]])
-        each = len(self._sets)
-        self._left -= so_far.done * each
-        self._c.progress.start(self._phase, len(order) * each, so_far.done * each)
+        # Of each image there is a prediction for each set, and one with all units where there is no set.
+        each = max(len(self._sets), 1)
+        self._left = (len(order) - so_far.done) * each
+        c.progress.start(self._phase, len(order) * each, so_far.done * each)
         self._began = time.monotonic()
         with contextlib.ExitStack() as stack:
             predict: _Predict | None = None
-            for batch in self._c.batches(order[so_far.done :]):
+            for batch in c.batches(order[so_far.done :]):
                 if len(batch):
-                    inputs = self._c.inputs(batch)
+                    inputs = c.inputs(batch)
                     predict = predict or self._way(inputs, stack)
                     predict(inputs, batch.images)
                 so_far.done += len(batch) + len(batch.bad)
                 self._save()
+        so_far.keep(self._how, self._reason)
 
     def result(self) -> Predictions:
         """What was predicted, in the order in which the images were asked for."""
@@ -195,7 +199,7 @@ class _Work:
         truth = self._take_plain(images, scores)
         predicted, own = form.predict(scores, maps, self._stand_ins.of(maps), truth)
         self._take(images, predicted, own)
-        self._advance(predicted.numel())
+        self._advance(max(predicted.numel(), len(images)))
 
     def _by_tail(self, tail: Tail, inputs: Tensor, images: list[int]) -> None:
         """Run what follows the layer for each set; for several at once where the images are few."""
@@ -211,7 +215,7 @@ class _Work:
         same = [row for row in todo if all(alike[u] for u in self._sets[row])]
         predicted[:, same] = scores.argmax(1).int()[:, None]
         own[:, same] = scores.gather(1, truth[:, None])
-        self._advance(n * (len(self._sets) - len(todo) + len(same)))
+        self._advance(n * (max(len(self._sets), 1) - len(todo) + len(same)))
         todo = sorted(set(todo) - set(same))
         for start in range(0, len(todo), at_once):
             rows = todo[start : start + at_once]

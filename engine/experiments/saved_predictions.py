@@ -23,7 +23,7 @@ from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.sealed import Damaged, Sealed, read_sealed, write_sealed
 from ndissect.engine.machine.state import State
 from ndissect.store.errors import NDError
-from ndissect.store.files import atomic
+from ndissect.store.files import atomic, hidden
 
 #: What is run for an ablation: nothing; what follows the layer; the whole network.
 How = Literal["linear head", "tail", "network"]
@@ -31,11 +31,14 @@ HOW = get_args(How)
 
 
 class SavedPredictions:
-    """The file ``path``, written every ``every`` seconds; ``key``: JSON values that say what the predictions are of."""
+    """A hidden file beside ``target``, written every ``every`` seconds.
 
-    def __init__(self, path: Path, key: Mapping[str, Any], progress: Progress, every: float = 30.0) -> None:
-        self.path = path
+    ``key``: JSON values that say what the predictions are of; each has a file of its own.
+    """
+
+    def __init__(self, target: Path, key: Mapping[str, Any], progress: Progress, every: float = 30.0) -> None:
         self._belongs = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        self.path = hidden(target, f"{self._belongs[:12]}.ablation")
         self._progress, self._every = progress, every
         self._last = time.monotonic()
         self._told = False
@@ -55,11 +58,13 @@ class SavedPredictions:
     def save(self, state: State, record: Mapping[str, Any]) -> None:
         """Replace what is saved; a note where the disk does not take it."""
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(self.path) as part:
                 write_sealed(part, state, record, self._belongs)
-        except NDError as e:
+        except (NDError, OSError) as e:
             if not self._told:
-                self._progress.note(f"{e.message}; the run goes on, but a kill would lose what it has predicted")
+                why = e.message if isinstance(e, NDError) else f"cannot write to {self.path.parent}: {e.strerror}"
+                self._progress.note(f"{why}; the run goes on, but a kill would lose what it has predicted")
             self._told = True
         self._last = time.monotonic()
 
@@ -103,6 +108,14 @@ class PredictionsSoFar:
             reached = max(self.done, int(begun[-1]) + 1 if len(begun) else 0)
             state = {name: torch.from_numpy(array[:reached]) for name, array in self._arrays().items()}
             self._saved.save(state, {"done": self.done, "how": how, "reason": reason})
+
+    def keep(self, how: How, reason: str) -> None:
+        """Save the end of what has been saved before, so that nothing is lost where it cannot be written to its store.
+
+        What took so little time that nothing was saved is made again.
+        """
+        if self._saved is not None and self._saved.there:
+            self.save(how, reason, now=True)
 
     def restore(self, how: How, reason: str) -> tuple[How, str]:
         """Take over what was saved, if it is of this work: ``how`` and ``reason`` as they were saved, else as given."""
