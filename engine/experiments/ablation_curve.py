@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.experiments.ablate import images_digest, saved_predictions
+from ndissect.engine.experiments.ablate import saved_predictions, used_digest
 from ndissect.engine.experiments.class_measures import ClassMeasures, Measured, measure_class, with_margins
 from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.experiments.predictions import Predictions, predict_without
@@ -331,18 +331,16 @@ def _stored_ranking(c: Classified, class_number: int, by: By, chosen: _Chosen) -
 
 def _is_of(effects: Effects, c: Classified, by: By) -> bool:
     """Whether the effects are of these images, by their data and classes, of this network, and of this removal."""
-    origin = effects.origin
-    network, data = origin.get("network"), origin.get("data")
-    if not (isinstance(network, Mapping) and isinstance(data, Mapping)):
-        return False
-    alike = (
-        origin.get("by") == by,
-        origin.get("truth") == c.truth_from,
-        network.get("digest") == c.network.digest,
-        data.get("digest") == images_digest(c),
-        effects.splits == c.splits,
+    origin, network = effects.origin, effects.origin.get("network")
+    data = {"name": c.dataset.name, "digest": c.dataset.tables_digest(), "used": used_digest(c)}
+    return (
+        origin.get("by") == by
+        and origin.get("truth") == c.truth_from
+        and origin.get("data") == data
+        and isinstance(network, Mapping)
+        and network.get("digest") == c.network.digest
+        and effects.splits == c.splits
     )
-    return all(alike)
 
 
 # The measures of the series
