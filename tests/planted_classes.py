@@ -2,7 +2,7 @@
 
 A picture shows a patch of one of six colours on grey; its class is the colour. Unit k of the layer ``units`` lights up
 where colour k is, and the score of class k is the mean of unit k, or what a nonlinear head makes of it. Ten more units
-are active everywhere, and no class looks at them. A seventh class, ``nothing``, has no images: it is said where no unit
+are faintly active everywhere, and no class looks at them. A seventh class, ``nothing``, has no images: it is said where no unit
 lights up.
 
 The rotated networks have the units turned by a random rotation Q, and Q^T in the weights that follow: they predict the
@@ -45,7 +45,7 @@ class Lights(nn.Module):
         super().__init__()
         g = torch.Generator().manual_seed(0)
         self.register_buffer("colours", COLOURS[None, :, :, None, None])
-        self.register_buffer("others", torch.rand(UNITS - PLANTED, 3, generator=g))
+        self.register_buffer("others", torch.rand(UNITS - PLANTED, 3, generator=g) / 10)
 
     def forward(self, x):
         lit = (1 - 4 * (x[:, None] - self.colours).square().sum(2)).relu()
@@ -122,8 +122,8 @@ def write_planted_images(folder: Path, each: int = 6, split: bool = True) -> Pat
     for name, colour in COLOURS.items():
         for i in range(each):
             pixels = np.full((SIZE, SIZE, 3), GREY, np.uint8)
-            y, x = rng.integers(0, SIZE // 2, 2)
-            height, width = rng.integers(SIZE // 4, SIZE // 2, 2)
+            y, x = rng.integers(0, SIZE // 4, 2)
+            height, width = rng.integers(SIZE // 2, 3 * SIZE // 4, 2)
             pixels[y : y + height, x : x + width] = colour
             file = f"{name}-{i}.png"
             Image.fromarray(pixels).save(folder / file)

@@ -85,13 +85,12 @@ def test_a_rotated_layer_predicts_the_same_and_its_units_decide_nothing(workplac
             plain, rotated = (c.scores(c.network.module(c.inputs(batch))) for c in (own, turned))
         assert torch.equal(plain.argmax(1), rotated.argmax(1))
         assert (plain - rotated).abs().max() < 1e-5
-        for k in range(PLANTED):
-            curve = ablation_curve(turned, k, draws=2)
-            assert curve.before.balanced_accuracy.value == 1
-            # The unit that counts most is not enough to lose the class, nor to tell it.
-            assert (curve.ranking.balanced_accuracy == 1).all()
-            assert balanced(curve, "remove")[1] == 1
-            assert balanced(curve, "keep")[1] < 1
+        curves = [ablation_curve(turned, k, draws=2) for k in range(PLANTED)]
+    assert all(curve.before.balanced_accuracy.value == 1 for curve in curves)
+    # No class is lost without the unit that counts most for it, and with that unit alone few classes are told.
+    assert all((curve.ranking.balanced_accuracy == 1).all() for curve in curves)
+    assert all(balanced(curve, "remove")[1] == 1 for curve in curves)
+    assert np.mean([balanced(curve, "keep")[1] for curve in curves]) < 0.8
 
 
 @pytest.mark.parametrize("factory", ["linear", "linear_rotated"])
