@@ -2,8 +2,8 @@
 
 A picture shows a patch of one of six colours on grey; its class is the colour. Unit k of the layer ``units`` lights up
 where colour k is, and the score of class k is the mean of unit k, or what a nonlinear head makes of it. Ten more units
-are faintly active everywhere, and no class looks at them. A seventh class, ``nothing``, has no images: it is said where no unit
-lights up.
+are faintly active everywhere, and no class looks at them. A seventh class, ``nothing``, has no images: it is said where
+no unit lights up.
 
 The rotated networks have the units turned by a random rotation Q, and Q^T in the weights that follow: they predict the
 same, and no unit of theirs decides anything by itself.
