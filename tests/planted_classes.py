@@ -11,9 +11,11 @@ same, and no unit of theirs decides anything by itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from broden_factory import Concept, Picture, write_broden
 from networks_factory import write_network
 from PIL import Image
 
@@ -26,7 +28,7 @@ COLOURS = {
     "cyan": (0, 255, 255),
 }
 CLASSES = (*COLOURS, "nothing")
-UNITS, SIZE = 16, 32
+UNITS, SIZE, IMAGES_A_CLASS = 16, 32, 6
 GREY = 128
 
 _NETWORK = """
@@ -114,20 +116,45 @@ def write_planted_network(folder: Path) -> str:
     return str(write_network(folder, text, "planted_classes.py"))
 
 
-def write_planted_images(folder: Path, each: int = 6, split: bool = True) -> Path:
-    """A CSV file ``image,class,split`` of ``each`` pictures a class, half of them train and half val."""
+def write_planted_images(folder: Path) -> Path:
+    """A CSV file ``image,class,split`` of the pictures."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    lines = ["image,class,split" if split else "image,class"]
-    for name, colour in COLOURS.items():
-        for i in range(each):
-            pixels = np.full((SIZE, SIZE, 3), GREY, np.uint8)
-            y, x = rng.integers(0, SIZE // 4, 2)
-            height, width = rng.integers(SIZE // 2, 3 * SIZE // 4, 2)
-            pixels[y : y + height, x : x + width] = colour
-            file = f"{name}-{i}.png"
-            Image.fromarray(pixels).save(folder / file)
-            lines.append(f"{file},{name}" + (f",{('train', 'val')[i % 2]}" if split else ""))
+    lines = ["image,class,split"]
+    for name, split, pixels, _ in _pictures():
+        file = f"{name}-{len(lines)}.png"
+        Image.fromarray(pixels).save(folder / file)
+        lines.append(f"{file},{name},{split}")
     table = folder / "classes.csv"
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return table
+
+
+def write_planted_data(folder: Path) -> Path:
+    """The pictures as labelled images: the scene of each is its class, and its patch is an object, ``red patch``."""
+    names = list(COLOURS)
+    concepts = [Concept(1 + k, f"{name}_patch") for k, name in enumerate(names)]
+    concepts += [Concept(11 + k, f"{name}-s", "scene") for k, name in enumerate(names)]
+    pictures = [
+        Picture(
+            maps={"object": np.where(patch, 1 + names.index(name), 0).astype(np.uint16)[::2, ::2]},
+            labels={"scene": [11 + names.index(name)]},
+            pixels=pixels,
+            split=split,
+        )
+        for name, split, pixels, patch in _pictures()
+    ]
+    return write_broden(folder, pictures, concepts, image_size=(SIZE, SIZE), grid=(SIZE // 2, SIZE // 2))
+
+
+def _pictures() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """For each picture its class, its split, its pixels, and where its patch is."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        for i in range(IMAGES_A_CLASS):
+            y, x = 2 * rng.integers(0, SIZE // 8, 2)
+            height, width = 2 * rng.integers(SIZE // 4, 3 * SIZE // 8, 2)
+            patch = np.zeros((SIZE, SIZE), bool)
+            patch[y : y + height, x : x + width] = True
+            pixels = np.full((SIZE, SIZE, 3), GREY, np.uint8)
+            pixels[patch] = colour
+            yield name, ("train", "val")[i % 2], pixels, patch

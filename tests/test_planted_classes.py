@@ -11,14 +11,18 @@ import cli
 import numpy as np
 import pytest
 import torch
-from planted_classes import CLASSES, COLOURS, UNITS, write_planted_images, write_planted_network
+from planted_classes import CLASSES, COLOURS, UNITS, write_planted_data, write_planted_images, write_planted_network
 
+from ndissect.engine.experiments.ablate import ablate
 from ndissect.engine.experiments.ablation_curve import AblationCurve, ablation_curve, random_orders
 from ndissect.engine.experiments.classified import Classified, EffectRequest, open_classified
 from ndissect.engine.experiments.predictions import predict_without
 from ndissect.engine.machine.console import Console
 from ndissect.engine.networks.linear_head import find_linear_head
 from ndissect.engine.networks.taps import Tap
+from ndissect.engine.run.options import Options
+from ndissect.engine.run.to_store import dissect_to_store
+from ndissect.store.reader import Store
 
 HEADS = ("linear", "nonlinear")
 PLANTED = len(COLOURS)
@@ -114,6 +118,39 @@ def test_contributions_sum_to_the_score_in_any_basis(workplace: Path, factory: s
             assert (share > 0.999).all()
         else:
             assert share.median() < 0.9
+
+
+def test_labels_and_effects_of_the_store_are_used(workplace: Path) -> None:
+    path = workplace / "planted.nd.h5"
+    options = Options(
+        network=f"{workplace / 'planted_classes.py'}:linear",
+        data=str(write_planted_data(workplace / "data")),
+        layers=("units",),
+        quantile="0.2",
+    )
+    dissect_to_store(options, Console(), output=path)
+    request = EffectRequest(store=path, layer="units")
+    with Store(path) as store:
+        rows = {name: store.concepts.name.index(f"{name}_patch") for name in COLOURS}
+
+    def curve_of(name: str, label: str) -> AblationCurve:
+        with open_classified(request, Console()) as c:
+            return ablation_curve(c, c.class_number(name), label=rows[label], draws=2)
+
+    run = curve_of("green", "green")
+    assert not run.ranking.stored
+    assert run.label == "green patch"
+    assert run.of("label").units[0] == CLASSES.index("green")
+    assert balanced(run, "label")[:2] == [1, 0.5]
+    assert balanced(curve_of("green", "blue"), "label")[:2] == [1, 1]
+
+    ablate(request)
+    stored = curve_of("green", "green")
+    assert stored.ranking.stored
+    assert stored.ranking.units.tolist() == run.ranking.units.tolist()
+    assert stored.series == run.series
+    with open_classified(request, Console()) as c:
+        assert not ablation_curve(c, 1, by="mean", draws=1).ranking.stored
 
 
 def test_the_command_prints_json_and_draws(workplace: Path) -> None:
