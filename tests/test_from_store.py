@@ -18,10 +18,12 @@ from store_factory import dissection
 from ndissect.engine.machine.console import Console
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.run.from_store import demand_same_weights, options_json, stored_options
+from ndissect.engine.run.merged_store import merge_to_store
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.paused import shard_folder
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 
@@ -80,6 +82,19 @@ def test_a_store_opens_its_network_and_data_from_anywhere(
     network = network_loader(options)()
     assert demand_same_weights(store, network, anyway=False) == ()
     assert torch.equal(network.module.scores.weight, 2 * torch.eye(3))
+
+
+def test_a_store_that_was_merged_says_the_same(
+    store: Store, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(written)
+    told = dict(store.provenance["options"])
+    options = Options(**told | {"weights": Path(told["weights"]), "layers": ("units",)})
+    dissect_to_store(options, Console(), output=tmp_path / "m.nd.h5", shard="1/1")
+    merge_to_store([shard_folder(tmp_path / "m.nd.h5", "1/1")], tmp_path / "m.nd.h5", Options(), Console())
+    monkeypatch.chdir(tmp_path)
+    with Store(tmp_path / "m.nd.h5") as merged:
+        assert stored_options(merged, Options()) == stored_options(store, Options())
 
 
 def test_what_is_given_takes_the_place_of_what_is_stored(store: Store, written: Path) -> None:
