@@ -1,6 +1,6 @@
 """What ablations of single units cost beside one bare forward pass of the whole network over the same images.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/ablation.py [--images 64] [--units 8] [--rounds 3] [--batch 32]
+    OMP_NUM_THREADS=1 python tests/benchmarks/ablation.py [--images 128] [--units 8] [--rounds 3] [--batch 32]
 
 The network is torchvision's ResNet-18 without weights, at 224 px; images are noise, and in memory. In turns:
 
@@ -124,7 +124,7 @@ def by_hook(network: Network, inputs: Tensor, batch: int, unit: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--units", type=int, default=8, help="of layer3, two at least")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
