@@ -50,7 +50,7 @@ def curve(
         again = shlex.join(console.goes_on)
         raise console.stopped(e, "what was predicted is saved", f"go on: {again}") from None
     if plot is not None:
-        _draw(plot, made, f"{network} {made.layer} on {data}")
+        _draw(plot, made, f"{network} {made.layer} on {data}: {made.class_name}")
     if request.store is None:
         _print(made, None, network, json)
         return
@@ -89,6 +89,7 @@ def _draw(path: Path, made: AblationCurve, what: str) -> None:
 def _print(made: AblationCurve, view: LayerView | None, network: str, json: bool) -> None:
     from ndissect.tui.cli.output import PrintedColumn, PrintedTable, emit, on_terminal, print_json, print_table
     from ndissect.tui.tables.ablation_curve import MOST_IMPORTANT, curve_json, curve_rows, ranked_units, said_of, titles
+    from ndissect.tui.tables.doubts import doubt_lines, doubted
     from ndissect.tui.tables.formats import iou, number, share
 
     if json:
@@ -109,10 +110,10 @@ def _print(made: AblationCurve, view: LayerView | None, network: str, json: bool
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("without it alone", share, right=True),
         PrintedColumn("mean score", number, right=True),
-        PrintedColumn("but"),
     ]
-    cells = [[r.unit, r.label, r.iou, r.balanced_accuracy, r.score, r.doubt] for r in ranked]
-    print_table(PrintedTable(columns, cells, title=f"{title}: balanced accuracy without a unit"))
+    cells = [[r.unit, doubted(r.label, r.doubt), r.iou, r.balanced_accuracy, r.score] for r in ranked]
+    notes = doubt_lines((r.unit, r.doubt) for r in ranked)
+    print_table(PrintedTable(columns, cells, title=f"{title}: balanced accuracy without a unit", notes=notes))
     emit("\n")
     at = {(row.series, row.n): row for row in curve_rows(made)}
     columns = [PrintedColumn("n", right=True), *(PrintedColumn(name, right=True) for name in titles(made))]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.layer_view import LayerView
-from ndissect.store.scores import DETECTOR_IOU
+from ndissect.tui.tables.doubts import doubts
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablation_curve import AblationCurve, Kind, Point, Series
@@ -48,7 +47,7 @@ class CurveRow:
 class RankedUnit:
     """A unit with its label, and the balanced accuracy and mean score of the class without it alone.
 
-    ``label`` is "" and ``iou`` NaN where nothing is known; ``doubt``: why the label is not to be trusted, "" for none.
+    ``label`` is "" and ``iou`` NaN where there are no labels; ``doubt``: as of ndissect.tui.tables.doubts.
     """
 
     unit: int
@@ -89,26 +88,14 @@ def _numbers(point: Point) -> list[float]:
 def ranked_units(curve: AblationCurve, view: LayerView | None) -> list[RankedUnit]:
     """All units of the layer, the most important first; ``view``: where their labels are, None for nowhere."""
     ranking = curve.ranking
-    rows = []
-    for unit in ranking.units.tolist():
-        label, iou, doubt = ("", float("nan"), "") if view is None else _label(view, unit)
-        rows.append(
-            RankedUnit(unit, label, iou, doubt, float(ranking.balanced_accuracy[unit]), float(ranking.score[unit]))
-        )
-    return rows
-
-
-def _label(view: LayerView, unit: int) -> tuple[str, float, str]:
-    row, iou = int(view.labels[0][unit]), float(view.labels[1][unit])
-    if row < 0:
-        return "", float("nan"), "no label"
-    q, held_out = float(view.known("q")[unit]), int(view.evidence.heldout_concept[unit])
-    doubts = [
-        (iou <= DETECTOR_IOU, f"IoU not above {DETECTOR_IOU}"),
-        (q >= SIGNIFICANT, f"q {q:.2g}: as by chance"),
-        (held_out not in (-1, row), f"held out: {view.store.concepts.label(held_out)}"),
+    labels, ious, doubt = [""] * curve.units, [float("nan")] * curve.units, [""] * curve.units
+    if view is not None:
+        names = [*(view.store.concepts.label(row) for row in range(len(view.store.concepts))), ""]
+        labels, ious, doubt = [names[row] for row in view.labels[0].tolist()], view.labels[1].tolist(), doubts(view)
+    return [
+        RankedUnit(u, labels[u], ious[u], doubt[u], float(ranking.balanced_accuracy[u]), float(ranking.score[u]))
+        for u in ranking.units.tolist()
     ]
-    return view.store.concepts.label(row), iou, next((said for holds, said in doubts if holds), "")
 
 
 def said_of(curve: AblationCurve) -> list[str]:
