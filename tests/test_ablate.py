@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ablating import CLASSES, UNITS, Head, by_hooks, classified, head_of, images, network
+from ablating import CLASSES, UNITS, Head, by_hooks, classified, images, network
 from torch import Tensor
 
-from ndissect.engine.experiments import predictions as module
 from ndissect.engine.experiments.effect_counts import count_effects
 from ndissect.engine.experiments.predictions import Predictions, predict_without
 from ndissect.store.bootstrap import block_of
@@ -23,9 +22,8 @@ HEADS: tuple[Head, ...] = ("linear", "places", "nonlinear")
 
 
 @pytest.fixture(params=HEADS)
-def head(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Head:
+def head(request: pytest.FixtureRequest) -> Head:
     known: Head = request.param
-    monkeypatch.setattr(module, "find_linear_head", lambda net, tap, inputs: head_of(net.module, known))
     return known
 
 
