@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/ablate.md",
     "docs/architecture.md",
+    "docs/classes.md",
     "docs/data.md",
     "docs/labellers.md",
     "docs/layers.md",
