@@ -77,16 +77,20 @@ class Series:
 
     @property
     def halved(self) -> int | None:
-        """The first n at which half of the class's balanced accuracy above chance is lost; of "keep": at which half is
-        there. None where that does not happen, or where there is none above chance."""
+        """The n from which on half of the class's balanced accuracy above chance is lost; of "keep": is there.
+
+        None where it never is, and where nothing is above chance.
+        """
         whole = self.points[-1 if self.kind == "keep" else 0].balanced_accuracy.value - CHANCE
         if not whole > 0:
             return None
-        for point in self.points:
+        first = None
+        for point in reversed(self.points):
             left = point.balanced_accuracy.value - CHANCE
-            if (left >= whole / 2) if self.kind == "keep" else (left <= whole / 2):
-                return point.n
-        return None
+            if left < whole / 2 if self.kind == "keep" else left > whole / 2:
+                break
+            first = point.n
+        return first
 
 
 @dataclass(frozen=True)

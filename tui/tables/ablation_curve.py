@@ -125,11 +125,10 @@ def _crossing(curve: AblationCurve, title: str, series: Series, before: float) -
     n, half = series.halved, "half of the balanced accuracy above chance"
     sizes = [point.n for point in series.points]
     if n is None:
-        return f"{title}: {half} is left at {sizes[-1]} of {curve.units} units"
-    lower = sizes[sizes.index(n) - 1] if n else 0
-    counted = f"{n}" if n - lower <= 1 else f"{lower + 1} to {n}"
-    what = "is there with" if series.kind == "keep" else "is lost at"
-    return f"{title}: {half} {what} {counted} of {curve.units} units"
+        return f"{title}: more than {half} is left at {sizes[-1]} of {curve.units} units"
+    few = sizes[sizes.index(n) - 1] if n else 0
+    what = "is there" if series.kind == "keep" else "is lost"
+    return f"{title}: {half} {what} from {n} of {curve.units} units on" + (f" ({few} are too few)" if few else "")
 
 
 def _beyond_random(curve: AblationCurve) -> list[str]:
