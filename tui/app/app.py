@@ -19,6 +19,7 @@ from textual.driver import Driver
 from textual.timer import Timer
 
 from ndissect.tui.app import watch
+from ndissect.tui.app.ablations import Ablations
 from ndissect.tui.app.actions import ACTIONS, BY_NAME, Action
 from ndissect.tui.app.covers import Cover
 from ndissect.tui.app.export import export
@@ -56,7 +57,7 @@ class Browser(App[None]):
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
     #panes { height: 1fr; }
-    #run, #notice, #cover { display: none; }
+    #run, #background, #notice, #cover { display: none; }
     #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
     #query { height: 1; }
     #sign { width: 1; }
@@ -102,12 +103,16 @@ class Browser(App[None]):
             self.navigation, self.marks, self.lines, self.notice, self._open_row_by_key
         )
         self.images: ImagePane = ImagePane(self.navigation, self.notice, unicode=unicode, image_widget=image_widget)
+        self.ablations: Ablations = Ablations(
+            self.navigation, self.marks, self.notice, self.lines.background, self._reopen
+        )
 
     def compose(self) -> ComposeResult:
         """Crumbs, the run, the tables, images, a message, notes or the filter, keys and position."""
         self.screen.set_class(self.glyphs is not UNICODE, "ascii")
         yield self.lines.crumbs
         yield self.lines.run
+        yield self.lines.background
         yield self.panes
         yield self.images
         yield self.notice
@@ -383,6 +388,7 @@ class Browser(App[None]):
     def _watch(self) -> None:
         """Look at the file: a run goes on or has ended, the store was replaced, or is gone."""
         with self.notice.telling_errors():
+            self.ablations.look()
             cache, session = self.navigation.cache, self.navigation.session
             before, now = cache.files, watch.files_on_disk(cache.target)
             cache.files = now
@@ -396,6 +402,6 @@ class Browser(App[None]):
                 self._reopen()
                 if now.store is not None:
                     self.notice.say("the run has ended: this is its store")
-            elif not live and now.store != before.store:
+            elif not live and now.store != before.store and not self.ablations.running:
                 gone = f"{name} is gone from the disk"
                 self.notice.say(f"{name} was replaced: r reads the new one" if now.store else gone)

@@ -8,6 +8,7 @@ from pathlib import Path
 from textual.cache import LRUCache
 
 from ndissect.store.live import Run, find_runs
+from ndissect.tui.app.classes import class_units, classes_listing
 from ndissect.tui.app.concepts import concepts_listing
 from ndissect.tui.app.layers import layers_listing
 from ndissect.tui.app.listing import Item, Listing
@@ -53,11 +54,12 @@ class ListingCache:
             "layers": lambda: layers_listing(session),
             "concepts": lambda: concepts_listing(session),
             "summary": lambda: summary_listing(session, layer),
+            "classes": lambda: classes_listing(session),
         }
         return self._kept_or_made((name, layer), makers[name])
 
     def units(self, item: Item) -> Listing | None:
-        """The units of the layer, concept or category ``item``, None where it is none of these. Raises NDError."""
+        """The units of the layer, concept, category or class ``item``, None where it is none. Raises NDError."""
         session = self.session
         if session is None:
             return None
@@ -65,6 +67,7 @@ class ListingCache:
             "layer": lambda: layer_units(session, item.layer),
             "concept": lambda: concept_units(session, item.concept, item.layer),
             "category": lambda: category_units(session, item.name, item.layer),
+            "class": lambda: class_units(session, item.output),
         }
         return self._kept_or_made(("units", item), makers[item.kind]) if item.kind in makers else None
 

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
+from ndissect.tui.app.effects import ClassEffects
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Session:
         self.stamp = stamp(path)
         self.store = Store(path)
         self.view = cache(self.store.layer)
+        self.class_effects = cache(self._class_effects)
 
     def close(self) -> None:
         """Close the file; what was read stays."""
@@ -56,6 +58,19 @@ class Session:
     def views(self) -> list[LayerView]:
         """All layers, in the store's order."""
         return [self.view(name) for name in self.store.layer_names]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the network's outputs; none where the store tells nothing of them."""
+        return self.store.classes.names if self.store.classes else ()
+
+    def _class_effects(self, layer: str) -> ClassEffects | None:
+        """What the units of ``layer`` do to the classes, None where the store does not tell; read once."""
+        if not self.classes:
+            return None
+        view = self.view(layer)
+        effects, head = view.effects, view.head
+        return None if effects is None and head is None else ClassEffects(layer, view.units, effects, head)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

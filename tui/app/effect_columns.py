@@ -1,0 +1,109 @@
+"""Columns of units that tell what the units do to the network's classes, and what filters know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ndissect.tui.app.effects import ClassEffects
+from ndissect.tui.app.query import ClassFields
+from ndissect.tui.app.session import Session
+from ndissect.tui.tables.columns import Medium, UnitColumn
+from ndissect.tui.tables.formats import signed
+from ndissect.tui.tables.units import Array, Texts, Units
+
+_HERE = Medium.BROWSE
+
+
+def worst_effect(session: Session, units: Units, with_layer: bool) -> list[UnitColumn]:
+    """How far each unit, taken away, hurts the class that needs it most, and which class that is.
+
+    No columns where no layer of ``units`` has effects.
+    """
+    known = _known(session, units)
+    if all(some.effects is None for some in known.values()):
+        return []
+    names = (*session.classes, "")
+
+    def worst(units: Units) -> Array:
+        return _gathered(units, known, lambda some: some.worst, np.nan)
+
+    def worst_class(units: Units) -> Texts:
+        return Texts(names, _gathered(units, known, lambda some: some.worst_class, -1))
+
+    return [
+        # Beside the name of the layer it goes first: the name tells which unit it is.
+        UnitColumn(
+            "effect", worst, where=_HERE, word="effect", falling=False, text=signed, width=7,
+            drop=6 if with_layer else 3,
+            note="effect: change of the balanced accuracy of the class that the unit's absence hurts most",
+        ),
+        UnitColumn(
+            "effect_on", worst_class, "text", heading="on class", where=_HERE, falling=False,
+            short=lambda name: name or "-", width=14, drop=8,
+        ),
+    ]  # fmt: skip
+
+
+def effects_on(session: Session, units: Units, output: int) -> list[UnitColumn]:
+    """What each unit does to the class ``output``: changes without it, with an interval, and how much it speaks for it.
+
+    No column for what is known of no unit.
+    """
+    known = _known(session, units)
+
+    def column(
+        key: str, of: Callable[[ClassEffects], Array], *, drop: int, heading: str | None = None, word: str = ""
+    ) -> UnitColumn:
+        return UnitColumn(
+            key, lambda units: _gathered(units, known, lambda some: of(some)[:, output], np.nan), heading=heading,
+            where=_HERE, word=word, falling=key == "speaks", text=signed, width=7, drop=drop,
+        )  # fmt: skip
+
+    changes = [
+        column("change", lambda some: some.singles.accuracy, drop=0, word="effect"),
+        column("change_low", lambda some: some.singles.low, drop=1, heading="low"),
+        column("change_high", lambda some: some.singles.high, drop=1, heading="high"),
+        column("recall_change", lambda some: some.singles.recall, drop=2, heading="recall"),
+        column("score_change", lambda some: some.singles.score, drop=4, heading="score"),
+    ]
+    heads = [column("speaks", lambda some: some.speaks, drop=3, heading="speaks")]
+    return [
+        *(changes if any(some.effects is not None for some in known.values()) else ()),
+        *(heads if any(some.head is not None for some in known.values()) else ()),
+    ]
+
+
+def class_fields(session: Session, units: Units) -> ClassFields | None:
+    """What filters know of ``units`` and classes; None where the store tells nothing of either."""
+    known = _known(session, units)
+    if not known:
+        return None
+
+    def effect(classes: Sequence[int]) -> Array:
+        nothing = np.full((1, len(classes)), np.nan)
+        return _gathered(units, known, lambda some: some.singles.accuracy[:, classes], nothing)
+
+    def tied(classes: Sequence[int]) -> Array:
+        nothing = np.zeros((1, len(classes)), bool)
+        return _gathered(units, known, lambda some: some.tied[:, classes], nothing)
+
+    return ClassFields(session.classes, effect, tied)
+
+
+def _known(session: Session, units: Units) -> dict[str, ClassEffects]:
+    """What the store tells of the classes, by the name of the layer."""
+    told = ((view.name, session.class_effects(view.name)) for view in units.views)
+    return {name: some for name, some in told if some is not None}
+
+
+def _gathered(
+    units: Units, known: dict[str, ClassEffects], of: Callable[[ClassEffects], Array], nothing: float | Array
+) -> Array:
+    """A value of ``of`` for each of ``units``; ``nothing`` for those of a layer of which nothing is known."""
+
+    def values(name: str, count: int) -> Array:
+        return of(known[name]) if name in known else np.repeat(np.atleast_1d(nothing), count, axis=0)
+
+    return units.gather(lambda view: values(view.name, view.units))
