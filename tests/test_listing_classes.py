@@ -231,7 +231,7 @@ def test_the_classes_of_a_unit_are_ranked_on_train(session: Session) -> None:
             k = row["number"]
             assert row["change"] == pytest.approx(change(layer, (unit,), k))
             assert ("needs it" in cells) == needs(layer, unit, k)
-        assert listing.item(0) == Item("class", output=ranked[0])
+        assert listing.item(0) == Item("class", layer, unit, output=ranked[0])
 
 
 def test_a_unit_that_was_not_taken_away_says_so(session: Session) -> None:

@@ -97,7 +97,7 @@ class Navigation:
         if item.kind == "concept":
             self.go(Bookmark("concepts", 1, concept=item.concept))
         elif item.kind == "class":
-            self.go(Bookmark("classes", 1, output=item.output))
+            self.go(Bookmark("classes", 1, "", item.layer, item.unit, output=item.output))
         elif item.kind == "unit":
             self.go(Bookmark("layers", 2, item.layer, item.layer, item.unit))
         elif item.kind == "layer":
@@ -116,7 +116,7 @@ class Navigation:
         try:
             panes.root.show(self.cache.root(root, self.summary_of), item)
             if depth > 0 and panes.root.item == item:
-                self.show_units(unit)
+                self.show_units(unit if unit.unit >= 0 else None)
                 panes.depth = 1 if panes.units.listing is not None else 0
             if depth > 1 and panes.depth == 1 and panes.units.item == unit:
                 self.show_unit()

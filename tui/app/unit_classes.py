@@ -39,7 +39,7 @@ def unit_classes(session: Session, layer: str, unit: int) -> Listing:
     numbers = _numbers(known.singles, unit) if known.effects is not None else {}
     if known.head is not None:
         numbers["speaks"] = known.speaks[unit]
-    return _listing(session, f"classes of {layer}:{unit}", known, known.classes_hurt(unit), numbers, said)
+    return _listing(session, f"classes of {layer}:{unit}", known, known.classes_hurt(unit), numbers, said, unit)
 
 
 def set_classes(session: Session, layer: str, units: tuple[int, ...]) -> Listing:
@@ -91,8 +91,9 @@ def _listing(
     ranked: npt.NDArray[np.intp],
     numbers: Mapping[str, Floats],
     said: Sequence[str],
+    unit: int = -1,
 ) -> Listing:
-    """The listing ``name`` of all classes in the order ``ranked``, with ``numbers`` of each."""
+    """The listing ``name`` of all classes in the order ``ranked``, with ``numbers`` of each: those of ``unit``."""
     names, told = session.classes, known.effects
     images, accuracy, _ = before(told) if told else (np.full(len(names), np.nan),) * 3
     columns = {title: values[ranked] for title, values in numbers.items()}
@@ -144,7 +145,7 @@ def _listing(
         ),
         count=len(ranked),
         cells=cells,
-        item=lambda row: Item("class", output=int(ranked[row])),
+        item=lambda row: Item("class", known.layer, unit, output=int(ranked[row])),
         fields=fields,
         faint=lambda row: bool(told) and not judged[row],
         plain=plain,
