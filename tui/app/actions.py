@@ -68,7 +68,7 @@ ACTIONS = (
            lambda app: app.navigation.show_root("stores")),
     Action("classes", ("5",), "5", "classes", "the network's classes, and the units that each needs", "Show",
            lambda app: app.navigation.show_root("classes"), lambda app: app.navigation.no_classes()),
-    Action("its_classes", ("a",), "a", "its classes", "the classes that need the unit, or that it speaks for", "Show",
+    Action("its_classes", ("a",), "a", "its classes", "classes that need the unit, or that it speaks for", "Show",
            lambda app: app.navigation.show_unit_classes(), lambda app: app.navigation.no_unit_classes()),
     Action("filter", ("slash",), "/", "filter", "filter rows while typing", "Find",
            lambda app: app.filter_bar.begin(), lambda app: app.filter_bar.why_not()),
