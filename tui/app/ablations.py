@@ -6,21 +6,19 @@ import contextlib
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ndissect.store.errors import NDError
 from ndissect.store.names import quoted
-from ndissect.tui.app.at_hand import missing
-from ndissect.tui.app.background import BackgroundRun, start
 from ndissect.tui.app.covers import Cover
 from ndissect.tui.app.marks import Marks
 from ndissect.tui.app.messages import Notice
 from ndissect.tui.app.navigation import Navigation
 from ndissect.tui.app.strips import Line
-from ndissect.tui.app.unit_classes import set_classes, set_name, unit_classes
 from ndissect.tui.app.watch import rough_duration
+
+if TYPE_CHECKING:
+    from ndissect.tui.app.background import BackgroundRun
 
 # Of the command that wrote a layer's effects, what says whose images and classes they are of: with other images the
 # new ones would take the place of all that are there. Code is never taken from it.
@@ -39,7 +37,7 @@ class Ablations:
         self._navigation, self._marks, self._notice, self._line = navigation, marks, notice, line
         self._reopen = reopen
         self._run: BackgroundRun | None = None
-        self._layer = ""
+        self._layer, self._name = "", ""
         self._units: tuple[int, ...] = ()
         self._target = Path()
 
@@ -47,10 +45,6 @@ class Ablations:
     def running(self) -> bool:
         """Whether a run goes on."""
         return self._run is not None
-
-    @property
-    def _name(self) -> str:
-        return set_name(self._layer, self._units)
 
     def chosen(self) -> tuple[str, tuple[int, ...]] | None:
         """The layer and the marked units, else the unit that the reader is at; None where there is none of one layer.
@@ -82,7 +76,13 @@ class Ablations:
         """
         chosen, session = self.chosen(), self._navigation.session
         assert chosen is not None and session is not None
+        # What is needed from here on only: the first screen is there sooner without it.
+        from ndissect.tui.app.at_hand import missing  # noqa: PLC0415
+        from ndissect.tui.app.background import start  # noqa: PLC0415
+        from ndissect.tui.app.unit_classes import set_name  # noqa: PLC0415
+
         self._layer, self._units = chosen
+        self._name = set_name(*chosen)
         self._target = self._navigation.target
         if self._show_effects():
             self._notice.say(f"{self._name}: the store tells this already; nd ablate measures it again")
@@ -137,8 +137,10 @@ class Ablations:
         known = session.class_effects(self._layer) if session else None
         if session is None or known is None or known.effects is None:
             return False
+        from ndissect.tui.app.unit_classes import set_classes, unit_classes  # noqa: PLC0415
+
         if len(self._units) == 1:
-            if np.isnan(known.singles.accuracy[self._units[0]]).all():
+            if not known.known[self._units[0]]:
                 return False
             listing = unit_classes(session, self._layer, self._units[0])
         elif self._units in known.sets:

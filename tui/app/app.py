@@ -35,6 +35,7 @@ from ndissect.tui.app.panes import Panes
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.state import Bookmark, last_bookmark, remember
 from ndissect.tui.app.status_lines import StatusLines
+from ndissect.tui.app.style_sheet import CSS
 from ndissect.tui.app.table import Table
 from ndissect.tui.app.terminal import careful, copy_to_clipboard
 from ndissect.tui.pictures.glyphs import ASCII, UNICODE
@@ -54,21 +55,7 @@ class Browser(App[None]):
     Raises NDError, before the screen is taken, where nothing can be opened.
     """
 
-    CSS = """
-    Screen { background: ansi_default; color: ansi_default; }
-    #panes { height: 1fr; }
-    #run, #background, #notice, #cover { display: none; }
-    #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
-    #query { height: 1; }
-    #sign { width: 1; }
-    #filter, #filter:focus {
-        height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
-    }
-    #picture { height: 50%; }
-    #bottom { height: 1; }
-    .beside { border-left: solid ansi_default; }
-    .ascii .beside { border-left: ascii ansi_default; }
-    """
+    CSS = CSS
     BINDINGS: ClassVar[list[BindingType]] = [
         # Priority: done before the next key is looked at. What follows a / is for the filter, however fast it comes.
         Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)

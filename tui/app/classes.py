@@ -12,7 +12,6 @@ from rich.cells import cell_len
 
 from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.layer_view import LayerView
-from ndissect.store.names import quoted
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.effect_columns import effects_on
 from ndissect.tui.app.effects import ClassEffects, before, notes
@@ -33,17 +32,6 @@ _UNSURE = f"?: a label that is not told from chance (IoU at most {DETECTOR_IOU},
 _COLUMNS = "effect: without the unit that hurts most; units: how many it needs, their intervals below 0"
 # Of the columns of units those that stand beside effects on a class, with the order in which they go.
 _BESIDE = {"layer": 0, "unit": 0, "label": 0, "category": 7, "iou": 0, "interval": 9, "q": 5}
-
-
-def how_to_get_effects(session: Session, layer: str = "") -> str:
-    """What a reader is told where the store does not tell what units do to classes: the command that writes it."""
-    names = session.store.layer_names
-    of = layer or (names[-1] if names else "LAYER")
-    what = f"what the units of {layer} do to classes" if layer else "what units do to classes"
-    return (
-        f"this store does not tell {what}; it does after: "
-        f"nd ablate {quoted(of, positional=True)} -s {quoted(session.target)}"
-    )
 
 
 def classes_listing(session: Session) -> Listing:
@@ -126,7 +114,7 @@ def classes_listing(session: Session) -> Listing:
         cells=cells,
         item=lambda k: Item("class", output=k),
         fields=fields,
-        empty=how_to_get_effects(session),
+        empty=session.how_to_get_effects(),
         order=Order(4) if ablated else Order(),
         faint=lambda k: bool(ablated) and not needed[k],
         plain=plain,
@@ -155,7 +143,7 @@ def class_units(session: Session, output: int) -> Listing:
          *(column for column in beside if column.key in ("q", "interval"))],
         [columns_of(Medium.BROWSE)[0], *units.shown(Medium.JSON), *effects],
         order=Order(),
-        empty=how_to_get_effects(session),
+        empty=session.how_to_get_effects(),
         notes=_notes(session, known),
     )  # fmt: skip
 
@@ -219,7 +207,7 @@ def _notes(session: Session, known: list[ClassEffects]) -> tuple[str, ...]:
     """What is to be known of the numbers: of each layer where several differ in it."""
     said = {some.layer: notes(some.effects) for some in known if some.effects is not None}
     if not said:
-        return ("weights of the linear head", how_to_get_effects(session)) if known else ()
+        return ("weights of the linear head", session.how_to_get_effects()) if known else ()
     if len(set(said.values())) == 1:
         return next(iter(said.values()))
     return tuple(f"{layer}: {', '.join(lines)}" for layer, lines in said.items())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ndissect.tui.app.effects import ClassEffects
 from ndissect.tui.app.query import ClassFields
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.columns import Medium, UnitColumn
 from ndissect.tui.tables.formats import signed
 from ndissect.tui.tables.units import Array, Texts, Units
+
+if TYPE_CHECKING:
+    from ndissect.tui.app.effects import ClassEffects
 
 _HERE = Medium.BROWSE
 
@@ -53,11 +56,14 @@ def effects_on(session: Session, units: Units, output: int) -> list[UnitColumn]:
     """
     known = _known(session, units)
 
+    measured = {name: some for name, some in known.items() if some.effects is not None}
+
     def column(
         key: str, of: Callable[[ClassEffects], Array], *, drop: int, heading: str | None = None, word: str = ""
     ) -> UnitColumn:
+        those = known if key == "speaks" else measured
         return UnitColumn(
-            key, lambda units: _gathered(units, known, lambda some: of(some)[:, output], np.nan), heading=heading,
+            key, lambda units: _gathered(units, those, lambda some: of(some)[:, output], np.nan), heading=heading,
             where=_HERE, word=word, falling=key == "speaks", text=signed, width=7, drop=drop,
         )  # fmt: skip
 
@@ -70,7 +76,7 @@ def effects_on(session: Session, units: Units, output: int) -> list[UnitColumn]:
     ]
     heads = [column("speaks", lambda some: some.speaks, drop=3, heading="speaks")]
     return [
-        *(changes if any(some.effects is not None for some in known.values()) else ()),
+        *(changes if measured else ()),
         *(heads if any(some.head is not None for some in known.values()) else ()),
     ]
 
@@ -81,9 +87,11 @@ def class_fields(session: Session, units: Units) -> ClassFields | None:
     if not known:
         return None
 
+    measured = {name: some for name, some in known.items() if some.effects is not None}
+
     def effect(classes: Sequence[int]) -> Array:
         nothing = np.full((1, len(classes)), np.nan)
-        return _gathered(units, known, lambda some: some.singles.accuracy[:, classes], nothing)
+        return _gathered(units, measured, lambda some: some.singles.accuracy[:, classes], nothing)
 
     def tied(classes: Sequence[int]) -> Array:
         nothing = np.zeros((1, len(classes)), bool)

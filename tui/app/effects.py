@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -19,33 +17,56 @@ Bools = npt.NDArray[np.bool_]
 SPOKEN = 3
 
 
-@dataclass(frozen=True)
 class Changes:
-    """What n ablations do to K classes, in one split.
+    """What n ablations do to K classes, in one split of ``effects``: the last, which is reported, or 0, which ranks.
 
-    ``accuracy`` (balanced), ``recall`` and ``score``, (n, K) each: what they are without the units, less what they are
-    with all. ``low``, ``high`` (n, K): the interval of the first. NaN for a class without images.
+    ``rows`` (n,): which of its ablations; -1 for one of which nothing is known: its numbers are NaN, as are those of a
+    class without images. All are (n, K), what holds without the units less what holds with all, made when asked for.
     """
 
-    accuracy: Floats
-    recall: Floats
-    score: Floats
-    low: Floats
-    high: Floats
+    def __init__(self, effects: Effects, rows: npt.NDArray[np.int64], split: int = -1) -> None:
+        self._effects, self._rows, self._split = effects, rows, split
+
+    @cached_property
+    def accuracy(self) -> Floats:
+        """Of the balanced accuracy."""
+        return self._known(self._effects.change_by(self._rows, self._split))
+
+    @cached_property
+    def recall(self) -> Floats:
+        """Of the recall."""
+        e, g = self._effects, self._split
+        without = recall(e.hits_without[g, self._rows], e.images[g][None])
+        return self._known(without - recall(e.hits[g], e.images[g]))
+
+    @cached_property
+    def score(self) -> Floats:
+        """Of the mean score."""
+        e, g = self._effects, self._split
+        return self._known(e.score_without[g, self._rows].astype(np.float64) - e.score[g])
+
+    @cached_property
+    def low(self) -> Floats:
+        """Where the interval of the change of the balanced accuracy begins."""
+        return self._known(self._effects.low[self._split, self._rows].astype(np.float64))
+
+    @cached_property
+    def high(self) -> Floats:
+        """Where it ends."""
+        return self._known(self._effects.high[self._split, self._rows].astype(np.float64))
+
+    def _known(self, values: Floats) -> Floats:
+        values[self._rows < 0] = np.nan
+        return values
 
     @property
     def needs(self) -> Bools:
-        """(n, K): whether the class is worse without the units: its whole interval lies below 0."""
+        """Whether the class is worse without the units: its whole interval lies below 0."""
         return self.high < 0
-
-    @property
-    def harmed(self) -> Bools:
-        """(n, K): whether the class is better without the units: its whole interval lies above 0."""
-        return self.low > 0
 
     @cached_property
     def order(self) -> tuple[Floats, Floats]:
-        """What ablations and classes are ranked by, (n, K) each: the change, among equal ones that of the score."""
+        """What ablations and classes are ranked by: the change, among equal ones that of the score; unknown is last."""
         change, score = (np.where(np.isnan(x), np.inf, x) for x in (self.accuracy, self.score))
         return change, score
 
@@ -54,21 +75,6 @@ class Changes:
         change, score = self.order
         equal = change == change.min(axis, keepdims=True, initial=np.inf)
         return np.asarray(np.where(equal, score, np.inf).argmin(axis))
-
-
-def changes(effects: Effects, rows: Sequence[int] | npt.NDArray[np.int64], split: int = -1) -> Changes:
-    """What the ablations ``rows`` of ``effects`` do: in the split that is reported, or in the first, which ranks."""
-    at = np.asarray(rows, np.int64)
-    images, hits, false = (x[split] for x in (effects.images, effects.hits, effects.false))
-    hits_without, false_without = effects.hits_without[split][at], effects.false_without[split][at]
-    without = balanced_accuracy(hits_without, false_without, images[None])
-    return Changes(
-        accuracy=without - balanced_accuracy(hits, false, images),
-        recall=recall(hits_without, images[None]) - recall(hits, images),
-        score=effects.score_without[split][at].astype(np.float64) - effects.score[split],
-        low=effects.low[split][at].astype(np.float64),
-        high=effects.high[split][at].astype(np.float64),
-    )
 
 
 def before(effects: Effects) -> tuple[Floats, Floats, Floats]:
@@ -96,7 +102,7 @@ class ClassEffects:
 
     @cached_property
     def singles(self) -> Changes:
-        """(U, K): what taking away each unit alone does, in the split that is reported."""
+        """(U, K): what taking each unit alone away does, as it is reported; only where there are effects."""
         return self._singles(-1)
 
     @cached_property
@@ -105,19 +111,17 @@ class ClassEffects:
         return self._singles(0)
 
     def _singles(self, split: int) -> Changes:
-        if self.effects is None:
-            return Changes(*(np.full((self.units, self.classes), np.nan) for _ in range(5)))
-        rows = self.effects.single()
-        known = changes(self.effects, rows, split)
-        place = np.full(self.units, len(rows))  # past the last: a row of NaN
-        place[[self.effects.units[row][0] for row in rows]] = np.arange(len(rows))
-        nothing = np.full((1, self.classes), np.nan)
-        fields = (known.accuracy, known.recall, known.score, known.low, known.high)
-        return Changes(*(np.concatenate([values, nothing])[place] for values in fields))
+        assert self.effects is not None
+        row = np.full(self.units, -1)
+        singles = self.effects.single()
+        row[[self.effects.units[i][0] for i in singles]] = singles
+        return Changes(self.effects, row, split)
 
     @cached_property
     def known(self) -> Bools:
         """(U,): whether the unit was taken away alone."""
+        if self.effects is None:
+            return np.zeros(self.units, bool)
         return np.asarray(~np.isnan(self.ranking.accuracy).all(1))
 
     def classes_hurt(self, unit: int) -> npt.NDArray[np.intp]:
@@ -137,7 +141,7 @@ class ClassEffects:
     @cached_property
     def worst_class(self) -> npt.NDArray[np.int64]:
         """(U,): the class that the unit's absence hurts most; -1 where that is not known."""
-        if not self.classes:
+        if self.effects is None or not self.classes:
             return np.full(self.units, -1)
         return np.where(self.known, self.ranking.first(1), -1)
 
@@ -145,6 +149,8 @@ class ClassEffects:
     def worst(self) -> Floats:
         """(U,): the change of that class's balanced accuracy; NaN where it is not known."""
         nothing = np.full((self.units, 1), np.nan)
+        if self.effects is None:
+            return nothing[:, 0]
         return np.asarray(np.append(self.singles.accuracy, nothing, 1)[np.arange(self.units), self.worst_class])
 
     @cached_property
@@ -174,7 +180,7 @@ class ClassEffects:
     @property
     def tied(self) -> Bools:
         """(U, K): whether the class needs the unit, or the unit speaks for it."""
-        return self.singles.needs | self.speaks_for
+        return self.speaks_for if self.effects is None else self.singles.needs | self.speaks_for
 
     @property
     def sets(self) -> dict[tuple[int, ...], int]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ndissect.tui.app.classes import how_to_get_effects
 from ndissect.tui.app.covers import Cover
 from ndissect.tui.app.listing import NOTHING, Item
 from ndissect.tui.app.listing_cache import ListingCache
 from ndissect.tui.app.panes import Panes
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.state import Bookmark
-from ndissect.tui.app.unit_classes import unit_classes
 from ndissect.tui.tables.formats import with_iou
 
 
@@ -49,17 +47,19 @@ class Navigation:
         session = self.session
         if session is None or session.classes:
             return self.nothing_counted()
-        return how_to_get_effects(session)
+        return session.how_to_get_effects()
 
     def no_unit_classes(self) -> str | None:
         """Why there is nothing to show of classes and the unit that the reader is at, None where there is."""
         session, unit = self.session, self.panes.unit_here
         if session is None or unit is None:
             return self.nothing_counted() or "this is no unit"
-        return None if session.class_effects(unit.layer) else how_to_get_effects(session, unit.layer)
+        return None if session.class_effects(unit.layer) else session.how_to_get_effects(unit.layer)
 
     def show_unit_classes(self) -> None:
         """Show the classes that need the unit that the reader is at, over the tables."""
+        from ndissect.tui.app.unit_classes import unit_classes  # noqa: PLC0415 - the first screen is there sooner
+
         unit, session = self.panes.unit_here, self.session
         assert unit is not None and session is not None
         self.panes.show_cover(Cover(unit_classes(session, unit.layer, unit.unit), self.go_to))

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,11 @@ from rich.cells import cell_len
 
 from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
+from ndissect.store.names import quoted
 from ndissect.store.reader import Store
-from ndissect.tui.app.effects import ClassEffects
+
+if TYPE_CHECKING:
+    from ndissect.tui.app.effects import ClassEffects
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,19 @@ class Session:
         """What the units of ``layer`` do to the classes, None where the store does not tell; read once."""
         if not self.classes:
             return None
+        from ndissect.tui.app.effects import ClassEffects  # noqa: PLC0415 - few stores tell of classes
+
         view = self.view(layer)
         effects, head = view.effects, view.head
         return None if effects is None and head is None else ClassEffects(layer, view.units, effects, head)
+
+    def how_to_get_effects(self, layer: str = "") -> str:
+        """What is said where the store does not tell what units do to classes: the command that writes it."""
+        names = self.store.layer_names
+        of = layer or (names[-1] if names else "LAYER")
+        what = f"what the units of {layer} do to classes" if layer else "what units do to classes"
+        command = f"nd ablate {quoted(of, positional=True)} -s {quoted(self.target)}"
+        return f"this store does not tell {what}; it does after: {command}"
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ from ndissect.store.limits import PAGE_PIXELS
 from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
-from ndissect.tui.app.unit_classes import ClassLine, unit_lines
 from ndissect.tui.pictures.glyphs import FULL_IOU
 from ndissect.tui.tables.evidence import sentences
 from ndissect.tui.tables.formats import with_iou
@@ -23,6 +22,9 @@ from ndissect.tui.tables.views import concept_json
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12
+if TYPE_CHECKING:
+    from ndissect.tui.app.unit_classes import ClassLine
+
 # The columns of counts, one heading for each part of the table.
 _COUNTS = ("both", "mask", "concept")
 
@@ -146,6 +148,10 @@ def _evidence_rows(session: Session, layer: str, unit: int) -> list[_Row]:
 
 def _class_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     """The classes that need the unit most, and those that it speaks for and against; `a` shows them all."""
+    if session.class_effects(layer) is None:
+        return []
+    from ndissect.tui.app.unit_classes import unit_lines  # noqa: PLC0415 - few stores tell of classes
+
     lines = unit_lines(session, layer, unit)
     if not lines:
         return []

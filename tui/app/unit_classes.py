@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
-from ndissect.tui.app.effects import SPOKEN, Changes, ClassEffects, before, changes, notes
+from ndissect.tui.app.effects import SPOKEN, Changes, ClassEffects, before, notes
 from ndissect.tui.app.listing import Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
@@ -51,12 +51,12 @@ def set_classes(session: Session, layer: str, units: tuple[int, ...]) -> Listing
     if known is None or known.effects is None:
         raise KeyError(units)
     row = known.sets[units]
-    change, score = changes(known.effects, [row], 0).order
-    numbers = _numbers(changes(known.effects, [row]), 0)
+    change, score = Changes(known.effects, np.array([row]), 0).order
+    numbers = _numbers(Changes(known.effects, np.array([row])), 0)
     said = [f"without {set_name(layer, units)}, all {len(units)} together"]
     others = [at for other, at in known.sets.items() if len(other) == len(units) and other != units]
     if others:
-        numbers["others"] = changes(known.effects, others).accuracy.mean(0)
+        numbers["others"] = Changes(known.effects, np.array(others)).accuracy.mean(0)
         said.append(f"others: the mean of {len(others)} other sets of {len(units)} units")
     ranked = np.lexsort((score[0], change[0]))
     return _listing(session, f"classes without {set_name(layer, units)}", known, ranked, numbers, said)
@@ -174,13 +174,14 @@ def unit_lines(session: Session, layer: str, unit: int) -> list[ClassLine]:
     known = session.class_effects(layer)
     if known is None:
         return []
-    names, done = session.classes, known.singles
+    names = session.classes
     lines = []
     hurt = known.classes_hurt(unit)[:SPOKEN] if known.effects is not None else ()
     for k in (int(k) for k in hurt if known.ranking.accuracy[unit, k] < 0):
-        numbers = {title: float(values[k]) for title, values in _numbers(done, unit).items() if title != "score"}
+        of = _numbers(known.singles, unit)
+        numbers = {title: float(values[k]) for title, values in of.items() if title != "score"}
         first, *others = map(signed, numbers.values())
-        judged = "needs it" if done.needs[unit, k] else ""
+        judged = "needs it" if numbers["high"] < 0 else ""
         lines.append(ClassLine((names[k], judged, first, "", *others), k, {"class": names[k], **numbers}))
     for word, against in (("for", False), ("against", True)):
         spoken = [f"{names[k]} {signed(known.speaks[unit, k])}" for k in known.spoken(unit, against=against)]
