@@ -200,7 +200,8 @@ _BY = {"zero": "set to zero", "mean": "set to its mean", "resample": "taken from
 def notes(effects: Effects) -> tuple[str, ...]:
     """What every table of effects says of them: which images, whose classes, what the changes are, how computed."""
     split, origin = effects.splits[-1], effects.origin
-    images = f"{int(effects.images[-1].sum())} images" + ("" if split == "all" else f" of {split}")
+    count = int(effects.images[-1].sum())
+    images = f"{count:,} image{'' if count == 1 else 's'}" + ("" if split == "all" else f" of {split}")
     predicted = origin.get("truth") == "prediction"
     by = _BY.get(str(origin.get("by")), "taken away")
     how = _HOW.get(str(origin.get("how")), "")

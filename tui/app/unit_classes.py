@@ -53,7 +53,7 @@ def set_classes(session: Session, layer: str, units: tuple[int, ...]) -> Listing
     row = known.sets[units]
     change, score = Changes(known.effects, np.array([row]), 0).order
     numbers = _numbers(Changes(known.effects, np.array([row])), 0)
-    said = [f"without {set_name(layer, units)}, all {len(units)} together"]
+    said = []
     others = [at for other, at in known.sets.items() if len(other) == len(units) and other != units]
     if others:
         numbers["others"] = Changes(known.effects, np.array(others)).accuracy.mean(0)
@@ -98,6 +98,7 @@ def _listing(
     images, accuracy, _ = before(told) if told else (np.full(len(names), np.nan),) * 3
     columns = {title: values[ranked] for title, values in numbers.items()}
     counted = {"images": images[ranked], "bal acc": accuracy[ranked]} if told else {}
+    how = notes(told) if told else ("by the weights of the linear head",)
     none = np.full(len(ranked), np.nan)
     judged = np.where(columns.get("high", none) < 0, "needs it", np.where(columns.get("low", none) > 0, "harmed", ""))
     alphabet = np.argsort(np.argsort(np.array([names[k].casefold() for k in ranked], object), kind="stable"))
@@ -152,11 +153,7 @@ def _listing(
         copied=lambda row: "\t".join(
             [names[ranked[row]], *(f"{title} {signed(values[row])}" for title, values in columns.items())]
         ),
-        notes=(
-            *layer_notes([session.view(known.layer)]),
-            *said,
-            *(notes(told) if told else ("by the weights of the linear head",)),
-        ),
+        notes=(*layer_notes([session.view(known.layer)]), how[0], *said, *how[1:]),
     )
 
 
