@@ -40,6 +40,11 @@ def interval(low: float, high: float) -> str:
     return "-" if math.isnan(low) or math.isnan(high) else f"{low:.3f}-{high:.3f}"
 
 
+def signed_interval(low: float, high: float) -> str:
+    """Both ends of the interval of a change: ``-0.012 to +0.003``."""
+    return "-" if math.isnan(low) or math.isnan(high) else f"{signed(low)} to {signed(high)}"
+
+
 def chance(value: float) -> str:
     """A p or q in three decimals, ``<0.001`` for what rounds to less."""
     return "<0.001" if value < 0.001 else share(value)
