@@ -151,7 +151,7 @@ def test_units_have_a_column_of_effects_at_80_columns_and_filters_by_class(visit
     assert {number(line) for line in visit.rows} == {u for u in range(UNITS) if EFFECTS.change[1, u, 1] < -0.02}
     visit.press("escape")
     visit.type("/class:zebra")
-    assert "no class begins with zebra; there is" in visit.keys
+    assert "no class matches zebra; there is" in visit.keys
 
 
 def test_panes_stand_side_by_side_and_a_class_is_opened_again(store: Path) -> None:

@@ -140,7 +140,7 @@ class Ablations:
         from ndissect.tui.app.unit_classes import set_classes, unit_classes  # noqa: PLC0415
 
         if len(self._units) == 1:
-            if not known.known[self._units[0]]:
+            if known.effects.numbered(self._units[0]) is None:
                 return False
             listing = unit_classes(session, self._layer, self._units[0])
         elif self._units in known.sets:

@@ -10,9 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
-from ndissect.store.evidence import SIGNIFICANT
-from ndissect.store.layer_view import LayerView
-from ndissect.store.scores import DETECTOR_IOU
 from ndissect.tui.app.effect_columns import effects_on
 from ndissect.tui.app.effects import ClassEffects, before, notes
 from ndissect.tui.app.listing import Cell, Column, Item, Listing, Order
@@ -20,6 +17,7 @@ from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.units import units_listing
 from ndissect.tui.tables.columns import Medium, UnitColumn, columns_of
+from ndissect.tui.tables.doubts import doubted
 from ndissect.tui.tables.formats import share, signed
 from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.units import Units
@@ -28,7 +26,7 @@ from ndissect.tui.tables.units import Units
 _NAMED = 3
 # Cells that the name of a class takes at most.
 _LONGEST = 24
-_UNSURE = f"?: a label that is not told from chance (IoU at most {DETECTOR_IOU}, or q of {SIGNIFICANT} or more)"
+_UNSURE = "?: a label that is not to be trusted; the page of the unit says why"
 _COLUMNS = "effect: without the unit that hurts most; units: how many it needs, their intervals below 0"
 # Of the columns of units those that stand beside effects on a class, with the order in which they go.
 _BESIDE = {"layer": 0, "unit": 0, "label": 0, "category": 7, "iou": 0, "interval": 9, "q": 5}
@@ -46,16 +44,13 @@ def classes_listing(session: Session) -> Listing:
     told = next((some.effects for some in reversed(known) if some.effects is not None), None)
     images, accuracy, recall = before(told) if told else (np.full(K, np.nan),) * 3
     ablated = [some for some in known if some.effects is not None]
-    needed = sum((some.singles.needs.sum(0) for some in ablated), np.zeros(K, np.int64))
-    for view in (session.view(some.layer) for some in known):
-        _ = view.labels, view.known("q")  # read now: a store that is replaced is closed while it is still looked at
-
+    needed = sum((some.needs.sum(0) for some in ablated), np.zeros(K, np.int64))
     of = f" of {known[0].layer}" if len(known) == 1 else ""
 
     @cache
     def first(k: int) -> list[str]:
         return [
-            f"{some.layer}:{u} {label_of(session, session.view(some.layer), u)} {signed(strength(some, u, k))}"
+            f"{some.layer}:{u} {_label(session, some, u)} {signed(some.strength(u, k))}"
             for some, u in _first_units(known, k)
         ]
 
@@ -160,54 +155,33 @@ def _layers_with_effects(session: Session) -> list[ClassEffects]:
 
 def _ranks(known: list[ClassEffects], k: int) -> npt.NDArray[np.intp]:
     """The units of these layers, counted through all, those first that class ``k`` needs most."""
-    by = [some.ranking.order if some.effects is not None else (-some.speaks, -some.speaks) for some in known]
-    change, score = (np.concatenate([values[i][:, k] for values in by] or [np.zeros(0)]) for i in (0, 1))
+    change, score = (np.concatenate([some.rank[i][:, k] for some in known] or [np.zeros(0)]) for i in (0, 1))
     return np.lexsort((score, change))
-
-
-def _worst(known: list[ClassEffects], K: int) -> npt.NDArray[np.float64]:
-    """(K,): the change of each class without the unit, of all layers, that it needs most; NaN where none is known."""
-    worst, by = np.full(K, np.nan), np.full((2, K), np.inf)
-    classes = np.arange(K)
-    for some in known:
-        first = some.ranking.first(0)
-        mine = np.stack([values[first, classes] for values in some.ranking.order])
-        better = (mine[0] < by[0]) | ((mine[0] == by[0]) & (mine[1] < by[1]))
-        worst[better], by[:, better] = some.singles.accuracy[first, classes][better], mine[:, better]
-    return worst
 
 
 def _first_units(known: list[ClassEffects], k: int) -> list[tuple[ClassEffects, int]]:
     """The units that class ``k`` needs most, or without effects those that speak for it most, of all layers."""
-    ranked: list[tuple[float, float, ClassEffects, int]] = []
-    for some in known:
-        by = some.ranking.order if some.effects is not None else (-some.speaks, -some.speaks)
-        first = (int(u) for u in some.units_needed(k)[:_NAMED])
-        ranked += [(float(by[0][u, k]), float(by[1][u, k]), some, u) for u in first if by[0][u, k] < 0]
-    return [(some, u) for *_, some, u in sorted(ranked, key=lambda entry: entry[:2])[:_NAMED]]
+    of = [(some, u) for some in known for u in range(some.units)]
+    ranked = (of[i] for i in _ranks(known, k)[:_NAMED])
+    return [(some, u) for some, u in ranked if some.rank[0][u, k] < 0]
 
 
-def strength(some: ClassEffects, unit: int, output: int) -> float:
-    """What a unit does to a class in one number: the change without it, without effects how much it speaks for it."""
-    return float(some.speaks[unit, output] if some.effects is None else some.singles.accuracy[unit, output])
+def _worst(known: list[ClassEffects], K: int) -> npt.NDArray[np.float64]:
+    """(K,): the change of each class without the unit, of all layers, that it needs most; NaN where none is known."""
+    if not any(some.units for some in known):
+        return np.full(K, np.nan)
+    change, score, told = (np.concatenate(x) for x in zip(*((*some.rank, some.change) for some in known), strict=True))
+    lowest = change == change.min(0, keepdims=True)
+    first = np.where(lowest, score, np.inf).argmin(0)
+    return np.asarray(told[first, np.arange(K)])
 
 
-def label_of(session: Session, view: LayerView, unit: int) -> str:
-    """The unit's label, with a question mark where it is not told from chance; a dash without one."""
-    label, value = view.labels
-    if label[unit] < 0:
-        return "-"
-    q = view.known("q")[unit]
-    unsure = value[unit] <= DETECTOR_IOU or q >= SIGNIFICANT
-    name: str = session.labels[label[unit]]
-    return name + ("?" if unsure else "")
+def _label(session: Session, some: ClassEffects, unit: int) -> str:
+    """The unit's label, with a question mark where it is not to be trusted."""
+    return doubted(session.labels[session.view(some.layer).labels[0][unit]], some.doubts[unit])
 
 
-def _notes(session: Session, known: list[ClassEffects]) -> tuple[str, ...]:
-    """What is to be known of the numbers: of each layer where several differ in it."""
-    said = {some.layer: notes(some.effects) for some in known if some.effects is not None}
-    if not said:
-        return ("weights of the linear head", session.how_to_get_effects()) if known else ()
-    if len(set(said.values())) == 1:
-        return next(iter(said.values()))
-    return tuple(f"{layer}: {', '.join(lines)}" for layer, lines in said.items())
+def _notes(session: Session, known: list[ClassEffects]) -> list[str]:
+    """What is to be known of the numbers; where there are none but a head's, how to get them."""
+    more = [] if any(some.effects is not None for some in known) or not known else [session.how_to_get_effects()]
+    return [*notes([session.view(some.layer) for some in known]), *more] if known else []

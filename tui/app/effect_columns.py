@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,42 +12,30 @@ from ndissect.tui.app.query import ClassFields
 from ndissect.tui.app.session import Session
 from ndissect.tui.tables.columns import Medium, UnitColumn
 from ndissect.tui.tables.formats import signed
-from ndissect.tui.tables.units import Array, Texts, Units
+from ndissect.tui.tables.units import Array, Units
 
 if TYPE_CHECKING:
     from ndissect.tui.app.effects import ClassEffects
 
 _HERE = Medium.BROWSE
+_WORST = "effect: change of the balanced accuracy of the class that the unit's absence hurts most"
 
 
-def worst_effect(session: Session, units: Units, with_layer: bool) -> list[UnitColumn]:
+def worst_effect(units: Units, with_layer: bool) -> list[UnitColumn]:
     """How far each unit, taken away, hurts the class that needs it most, and which class that is.
 
     No columns where no layer of ``units`` has effects.
     """
-    known = _known(session, units)
-    if all(some.effects is None for some in known.values()):
+    known = {column.key: column for column in units.shown(Medium.JSON)}
+    if "effect" not in known:
         return []
-    names = (*session.classes, "")
-
-    def worst(units: Units) -> Array:
-        return _gathered(units, known, lambda some: some.worst, np.nan)
-
-    def worst_class(units: Units) -> Texts:
-        return Texts(names, _gathered(units, known, lambda some: some.worst_class, -1))
-
+    effect, needed_by = known["effect"], known["needed_by"]
+    # Beside the name of the layer it goes first: the name tells which unit it is.
+    drop = 6 if with_layer else 3
     return [
-        # Beside the name of the layer it goes first: the name tells which unit it is.
-        UnitColumn(
-            "effect", worst, where=_HERE, word="effect", falling=False, text=signed, width=7,
-            drop=6 if with_layer else 3,
-            note="effect: change of the balanced accuracy of the class that the unit's absence hurts most",
-        ),
-        UnitColumn(
-            "effect_on", worst_class, "text", heading="on class", where=_HERE, falling=False,
-            short=lambda name: name or "-", width=14, drop=8,
-        ),
-    ]  # fmt: skip
+        replace(effect, heading="effect", width=7, drop=drop, note=_WORST, evidence=False),
+        replace(needed_by, width=14, drop=8, short=lambda name: name or "-", evidence=False),
+    ]
 
 
 def effects_on(session: Session, units: Units, output: int) -> list[UnitColumn]:
@@ -68,11 +57,11 @@ def effects_on(session: Session, units: Units, output: int) -> list[UnitColumn]:
         )  # fmt: skip
 
     changes = [
-        column("change", lambda some: some.singles.accuracy, drop=0, word="effect"),
-        column("change_low", lambda some: some.singles.low, drop=1, heading="low"),
-        column("change_high", lambda some: some.singles.high, drop=1, heading="high"),
-        column("recall_change", lambda some: some.singles.recall, drop=2, heading="recall"),
-        column("score_change", lambda some: some.singles.score, drop=4, heading="score"),
+        column("change", lambda some: some.change, drop=0, word="effect"),
+        column("change_low", lambda some: some.low, drop=1, heading="low"),
+        column("change_high", lambda some: some.high, drop=1, heading="high"),
+        column("recall_change", lambda some: some.recall, drop=2, heading="recall"),
+        column("score_change", lambda some: some.score, drop=4, heading="score"),
     ]
     heads = [column("speaks", lambda some: some.speaks, drop=3, heading="speaks")]
     return [
@@ -91,7 +80,7 @@ def class_fields(session: Session, units: Units) -> ClassFields | None:
 
     def effect(classes: Sequence[int]) -> Array:
         nothing = np.full((1, len(classes)), np.nan)
-        return _gathered(units, measured, lambda some: some.singles.accuracy[:, classes], nothing)
+        return _gathered(units, measured, lambda some: some.change[:, classes], nothing)
 
     def tied(classes: Sequence[int]) -> Array:
         nothing = np.zeros((1, len(classes)), bool)

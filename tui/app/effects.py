@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store.effects import Effects, Head, balanced_accuracy, recall
+from ndissect.store.effects import Effects, balanced_accuracy, recall
+from ndissect.store.layer_view import LayerView
+from ndissect.tui.tables.doubts import doubts
+from ndissect.tui.tables.effects import Singles, effects_notes, singles
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -17,157 +20,67 @@ Bools = npt.NDArray[np.bool_]
 SPOKEN = 3
 
 
-class Changes:
-    """What n ablations do to K classes, in one split of ``effects``: the last, which is reported, or 0, which ranks.
+class ClassEffects:
+    """What each of the U units of a layer does to K classes, taken away alone, and what a linear head makes of it.
 
-    ``rows`` (n,): which of its ablations; -1 for one of which nothing is known: its numbers are NaN, as are those of a
-    class without images. All are (n, K), what holds without the units less what holds with all, made when asked for.
+    What is not known is NaN: where the layer has no effects or no head, of a unit that was not taken away, of a class
+    without images. Everything is read when this is made, and computed when it is asked for.
     """
 
-    def __init__(self, effects: Effects, rows: npt.NDArray[np.int64], split: int = -1) -> None:
-        self._effects, self._rows, self._split = effects, rows, split
+    def __init__(self, view: LayerView, classes: int) -> None:
+        self.layer, self.units, self.classes = view.name, view.units, classes
+        self.effects, self.head = view.effects, view.head
+        #: Why each unit's label is not to be trusted, "" where it is.
+        self.doubts = doubts(view)
 
     @cached_property
-    def accuracy(self) -> Floats:
-        """Of the balanced accuracy."""
-        return self._known(self._effects.change_by(self._rows, self._split))
+    def _singles(self) -> Singles | None:
+        return None if self.effects is None else singles(self.effects)
+
+    def _spread(self, name: str) -> Floats:
+        """(U, K): a field of Singles, by unit."""
+        spread = np.full((self.units, self.classes), np.nan)
+        if self._singles is not None:
+            spread[self._singles.units] = getattr(self._singles, name)
+        return spread
 
     @cached_property
-    def recall(self) -> Floats:
-        """Of the recall."""
-        e, g = self._effects, self._split
-        without = recall(e.hits_without[g, self._rows], e.images[g][None])
-        return self._known(without - recall(e.hits[g], e.images[g]))
-
-    @cached_property
-    def score(self) -> Floats:
-        """Of the mean score."""
-        e, g = self._effects, self._split
-        return self._known(e.score_without[g, self._rows].astype(np.float64) - e.score[g])
+    def change(self) -> Floats:
+        """(U, K): how the balanced accuracy changes without the unit."""
+        return self._spread("change")
 
     @cached_property
     def low(self) -> Floats:
-        """Where the interval of the change of the balanced accuracy begins."""
-        return self._known(self._effects.low[self._split, self._rows].astype(np.float64))
+        """(U, K): where the interval of that begins."""
+        return self._spread("low")
 
     @cached_property
     def high(self) -> Floats:
-        """Where it ends."""
-        return self._known(self._effects.high[self._split, self._rows].astype(np.float64))
+        """(U, K): where it ends."""
+        return self._spread("high")
 
-    def _known(self, values: Floats) -> Floats:
-        values[self._rows < 0] = np.nan
-        return values
+    @property
+    def recall(self) -> Floats:
+        """(U, K): how the recall changes."""
+        return self._spread("recall")
+
+    @property
+    def score(self) -> Floats:
+        """(U, K): how the mean score changes."""
+        return self._spread("score")
 
     @property
     def needs(self) -> Bools:
-        """Whether the class is worse without the units: its whole interval lies below 0."""
+        """(U, K): whether the class needs the unit: it is worse without it, the whole interval lies below 0."""
         return self.high < 0
 
     @cached_property
-    def order(self) -> tuple[Floats, Floats]:
-        """What ablations and classes are ranked by: the change, among equal ones that of the score; unknown is last."""
-        change, score = (np.where(np.isnan(x), np.inf, x) for x in (self.accuracy, self.score))
-        return change, score
-
-    def first(self, axis: Literal[0, 1]) -> npt.NDArray[np.intp]:
-        """The first of that order: of each class the ablation (``axis`` 0), or of each ablation the class (1)."""
-        change, score = self.order
-        equal = change == change.min(axis, keepdims=True, initial=np.inf)
-        return np.asarray(np.where(equal, score, np.inf).argmin(axis))
-
-
-def before(effects: Effects) -> tuple[Floats, Floats, Floats]:
-    """Images, balanced accuracy and recall of each class with all units, (K,) each, in the split that is reported."""
-    images, hits, false = (x[-1] for x in (effects.images, effects.hits, effects.false))
-    return images.astype(np.float64), balanced_accuracy(hits, false, images), recall(hits, images)
-
-
-class ClassEffects:
-    """What each of a layer's ``units`` does to K classes, taken away alone, and what its head makes of it.
-
-    ``effects`` and ``head`` are as the store has them; either may be None. Where a unit was not taken away, its row is
-    one of NaN. Ranked is in the first split, told is what holds in the last.
-    """
-
-    def __init__(self, layer: str, units: int, effects: Effects | None, head: Head | None) -> None:
-        self.layer, self.units, self.effects, self.head = layer, units, effects, head
-
-    @cached_property
-    def classes(self) -> int:
-        """K."""
-        if self.effects is not None:
-            return int(self.effects.images.shape[1])
-        return 0 if self.head is None else len(self.head.bias)
-
-    @cached_property
-    def singles(self) -> Changes:
-        """(U, K): what taking each unit alone away does, as it is reported; only where there are effects."""
-        return self._singles(-1)
-
-    @cached_property
-    def ranking(self) -> Changes:
-        """(U, K): the same in the split that ranks."""
-        return self._singles(0)
-
-    def _singles(self, split: int) -> Changes:
-        assert self.effects is not None
-        row = np.full(self.units, -1)
-        singles = self.effects.single()
-        row[[self.effects.units[i][0] for i in singles]] = singles
-        return Changes(self.effects, row, split)
-
-    @cached_property
-    def known(self) -> Bools:
-        """(U,): whether the unit was taken away alone."""
-        if self.effects is None:
-            return np.zeros(self.units, bool)
-        return np.asarray(~np.isnan(self.ranking.accuracy).all(1))
-
-    def classes_hurt(self, unit: int) -> npt.NDArray[np.intp]:
-        """(K,): the classes, those first that its absence hurts most; without effects, that it speaks for most."""
-        if self.effects is None:
-            return np.argsort(-self.speaks[unit], kind="stable")
-        change, score = self.ranking.order
-        return np.lexsort((score[unit], change[unit]))
-
-    def units_needed(self, output: int) -> npt.NDArray[np.intp]:
-        """(U,): the units, those first that the class needs most; without effects, that speak for it most."""
-        if self.effects is None:
-            return np.argsort(-self.speaks[:, output], kind="stable")
-        change, score = self.ranking.order
-        return np.lexsort((score[:, output], change[:, output]))
-
-    @cached_property
-    def worst_class(self) -> npt.NDArray[np.int64]:
-        """(U,): the class that the unit's absence hurts most; -1 where that is not known."""
-        if self.effects is None or not self.classes:
-            return np.full(self.units, -1)
-        return np.where(self.known, self.ranking.first(1), -1)
-
-    @cached_property
-    def worst(self) -> Floats:
-        """(U,): the change of that class's balanced accuracy; NaN where it is not known."""
-        nothing = np.full((self.units, 1), np.nan)
-        if self.effects is None:
-            return nothing[:, 0]
-        return np.asarray(np.append(self.singles.accuracy, nothing, 1)[np.arange(self.units), self.worst_class])
-
-    @cached_property
     def speaks(self) -> Floats:
-        """(U, K): how much more the unit adds to the class's score than to the mean of all, by its weight.
-
-        Above 0 it speaks for the class, below against it. NaN where no head is linear in the units.
-        """
+        """(U, K): how much more the unit adds to the class's score than to the mean of all, by the head's weights."""
         if self.head is None:
             return np.full((self.units, self.classes), np.nan)
         weight = self.head.weight.T.astype(np.float64)
         return np.asarray(weight - weight.mean(1, keepdims=True))
-
-    def spoken(self, unit: int, *, against: bool = False) -> list[int]:
-        """The first few classes that the unit speaks for, or ``against``, the strongest first."""
-        speaks = -self.speaks[unit] if against else self.speaks[unit]
-        return [int(k) for k in np.argsort(-speaks, kind="stable")[:SPOKEN] if speaks[k] > 0]
 
     @cached_property
     def speaks_for(self) -> Bools:
@@ -180,7 +93,20 @@ class ClassEffects:
     @property
     def tied(self) -> Bools:
         """(U, K): whether the class needs the unit, or the unit speaks for it."""
-        return self.speaks_for if self.effects is None else self.singles.needs | self.speaks_for
+        return self.needs | self.speaks_for
+
+    @cached_property
+    def rank(self) -> tuple[Floats, Floats]:
+        """(U, K) each, the lowest first: what the units of a class are ranked by, and what among equal ones. That is
+        the change and that of the score, in the split that ranks; without effects how much they speak against it."""
+        if self.effects is None:
+            return -self.speaks, -self.speaks
+        change, score = (self._spread(name) for name in ("rank", "rank_score"))
+        return np.where(np.isnan(change), np.inf, change), np.where(np.isnan(score), np.inf, score)
+
+    def strength(self, unit: int, output: int) -> float:
+        """What a unit does to a class in one number: the change without it; without effects, how it speaks for it."""
+        return float(self.speaks[unit, output] if self.effects is None else self.change[unit, output])
 
     @property
     def sets(self) -> dict[tuple[int, ...], int]:
@@ -189,25 +115,20 @@ class ClassEffects:
         return {units: row for row, units in sets if len(units) > 1}
 
 
-_HOW = {
-    "linear head": "exact, in closed form (linear head)",
-    "tail": "exact, by running what follows the layer",
-    "network": "exact, by running the whole network",
-}
-_BY = {"zero": "set to zero", "mean": "set to its mean", "resample": "taken from another image"}
+def before(effects: Effects) -> tuple[Floats, Floats, Floats]:
+    """Images, balanced accuracy and recall of each class with all units, (K,) each, in the split that is reported."""
+    images, hits, false = (x[-1] for x in (effects.images, effects.hits, effects.false))
+    return images.astype(np.float64), balanced_accuracy(hits, false, images), recall(hits, images)
 
 
-def notes(effects: Effects) -> tuple[str, ...]:
-    """What every table of effects says of them: which images, whose classes, what the changes are, how computed."""
-    split, origin = effects.splits[-1], effects.origin
-    count = int(effects.images[-1].sum())
+def notes(views: Sequence[LayerView]) -> list[str]:
+    """What every table of effects says of them: in short which images and whose classes they are, then all."""
+    short = list(dict.fromkeys(_short(view.effects) for view in views if view.effects is not None))
+    return [*short, *effects_notes(views)] or ["by the weights of the linear head"]
+
+
+def _short(effects: Effects) -> str:
+    split, count = effects.splits[-1], int(effects.images[-1].sum())
     images = f"{count:,} image{'' if count == 1 else 's'}" + ("" if split == "all" else f" of {split}")
-    predicted = origin.get("truth") == "prediction"
-    by = _BY.get(str(origin.get("by")), "taken away")
-    how = _HOW.get(str(origin.get("how")), "")
-    return (
-        f"{images}, {'classes by prediction alone' if predicted else 'classes of the images'}",
-        f"change of balanced accuracy, the unit {by}",
-        *([f"ranked on {effects.splits[0]}"] if len(effects.splits) > 1 else []),
-        *([how] if how else []),
-    )
+    predicted = effects.origin.get("truth") == "prediction"
+    return f"{images}, {'classes by prediction alone' if predicted else 'classes of the images'}"

@@ -8,7 +8,7 @@ Terms are separated by spaces, and a row passes if it passes all of them:
     iou>0.1         a number compared, by > >= < <= =
     unit:100-200    a number or a range of them; with commas any of several
     class:street    the class needs the unit (the whole interval of its change without the unit lies below 0), or is
-                    among the few that the unit speaks for; names as in ``class_named``, with commas any of several
+                    among the few that the unit speaks for; a name or a part of it, with commas any of several
     effect<-0.02    the change of balanced accuracy without the unit: of any class of ``class:`` where the filter has
                     one, which then only names the classes; else the lowest of all classes
     dead            a property: dead, marked, detector, significant
@@ -26,7 +26,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.tui.app.class_names import matching_classes
+from ndissect.store.errors import WrongUse
+from ndissect.tui.tables.class_names import match_classes
 from ndissect.tui.tables.columns import BY_WORD
 from ndissect.tui.tables.units import Texts
 
@@ -262,11 +263,11 @@ def _classes(body: str, at: int) -> Callable[[Fields], list[int]]:
             raise LookupError("rows have no class here; nd ablate LAYER tells what units do to classes")
         classes: list[int] = []
         for name in wanted:
-            some = matching_classes(fields.classes.names, name)
-            if not some:
+            try:
+                classes += match_classes(fields.classes.names, name)
+            except WrongUse:
                 listed = ", ".join(sorted(fields.classes.names)[:8])
-                raise LookupError(f"no class begins with {name}; there is {listed}")
-            classes += some
+                raise LookupError(f"no class matches {name}; there is {listed}") from None
         return list(dict.fromkeys(classes))
 
     return find

@@ -75,8 +75,7 @@ class Session:
         from ndissect.tui.app.effects import ClassEffects  # noqa: PLC0415 - few stores tell of classes
 
         view = self.view(layer)
-        effects, head = view.effects, view.head
-        return None if effects is None and head is None else ClassEffects(layer, view.units, effects, head)
+        return None if view.effects is None and view.head is None else ClassEffects(view, len(self.classes))
 
     def how_to_get_effects(self, layer: str = "") -> str:
         """What is said where the store does not tell what units do to classes: the command that writes it."""

@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
-from ndissect.tui.app.effects import SPOKEN, Changes, ClassEffects, before, notes
+from ndissect.store.effects import Effects, hurt_most, recall, speaks_for
+from ndissect.store.layer_view import LayerView
+from ndissect.tui.app.effects import SPOKEN, before, notes
 from ndissect.tui.app.listing import Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
+from ndissect.tui.tables.effects import spoken_by_unit
 from ndissect.tui.tables.formats import share, signed
 from ndissect.tui.tables.remarks import layer_notes
 
@@ -29,17 +32,20 @@ def unit_classes(session: Session, layer: str, unit: int) -> Listing:
 
     The class that its absence hurts most comes first; without effects, the one that it speaks for most.
     """
-    known = session.class_effects(layer)
-    assert known is not None
     view = session.view(layer)
-    label = int(view.labels[0][unit])
-    said = [f"{layer}:{unit} {session.labels[label]}".rstrip() if not view.statistics.dead[unit] else f"{layer}:{unit}"]
-    if known.effects is not None and not known.known[unit]:
+    label = "" if view.statistics.dead[unit] else session.labels[view.labels[0][unit]]
+    said = [f"{layer}:{unit} {label}".rstrip()]
+    row = view.effects.numbered(unit) if view.effects is not None else None
+    if view.effects is not None and row is None:
         said.append("it was not taken away alone")
-    numbers = _numbers(known.singles, unit) if known.effects is not None else {}
-    if known.head is not None:
-        numbers["speaks"] = known.speaks[unit]
-    return _listing(session, f"classes of {layer}:{unit}", known, known.classes_hurt(unit), numbers, said, unit)
+    speaks = speaks_for(view.head, unit) if view.head is not None else None
+    numbers = _numbers(view.effects, row) if view.effects is not None else {}
+    ranked = np.arange(len(session.classes)) if speaks is None else np.argsort(-speaks, kind="stable")
+    if view.effects is not None and row is not None:
+        ranked = _ranked(view.effects, row)
+    if speaks is not None:
+        numbers["speaks"] = speaks
+    return _listing(session, f"classes of {layer}:{unit}", view, ranked, numbers, said, unit)
 
 
 def set_classes(session: Session, layer: str, units: tuple[int, ...]) -> Listing:
@@ -47,19 +53,19 @@ def set_classes(session: Session, layer: str, units: tuple[int, ...]) -> Listing
 
     The class that is hurt most comes first. KeyError where the store does not tell what these units do together.
     """
-    known = session.class_effects(layer)
-    if known is None or known.effects is None:
+    view, known = session.view(layer), session.class_effects(layer)
+    if view.effects is None or known is None:
         raise KeyError(units)
     row = known.sets[units]
-    change, score = Changes(known.effects, np.array([row]), 0).order
-    numbers = _numbers(Changes(known.effects, np.array([row])), 0)
+    numbers = _numbers(view.effects, row)
     said = []
     others = [at for other, at in known.sets.items() if len(other) == len(units) and other != units]
     if others:
-        numbers["others"] = Changes(known.effects, np.array(others)).accuracy.mean(0)
+        numbers["others"] = view.effects.change_by(np.array(others)).mean(0)
         said.append(f"others: the mean of {len(others)} other sets of {len(units)} units")
-    ranked = np.lexsort((score[0], change[0]))
-    return _listing(session, f"classes without {set_name(layer, units)}", known, ranked, numbers, said)
+    return _listing(
+        session, f"classes without {set_name(layer, units)}", view, _ranked(view.effects, row), numbers, said
+    )
 
 
 def set_name(layer: str, units: Sequence[int]) -> str:
@@ -73,32 +79,40 @@ def set_name(layer: str, units: Sequence[int]) -> str:
     return f"{layer}:{','.join(str(a) if a == b else f'{a}-{b}' for a, b in ranges)}"
 
 
-def _numbers(done: Changes, row: int) -> dict[str, Floats]:
-    """What an ablation does to each class, (K,) each, by the title of its column."""
+def _numbers(e: Effects, row: int | None) -> dict[str, Floats]:
+    """What an ablation does to each class, (K,) each, by the title of its column; NaN where there is none."""
+    if row is None:
+        return {title: np.full(e.images.shape[1], np.nan) for title in ("change", "low", "high", "recall", "score")}
     return {
-        "change": done.accuracy[row],
-        "low": done.low[row],
-        "high": done.high[row],
-        "recall": done.recall[row],
-        "score": done.score[row],
+        "change": e.change_by(row),
+        "low": e.low[-1, row].astype(np.float64),
+        "high": e.high[-1, row].astype(np.float64),
+        "recall": recall(e.hits_without[-1, row], e.images[-1]) - recall(e.hits[-1], e.images[-1]),
+        "score": e.score_without[-1, row].astype(np.float64) - e.score[-1],
     }
+
+
+def _ranked(effects: Effects, row: int) -> npt.NDArray[np.intp]:
+    """All classes, those first that are hurt most, those without images last."""
+    first = hurt_most(effects, row)
+    return np.append(first, np.setdiff1d(np.arange(effects.images.shape[1]), first)).astype(np.intp)
 
 
 def _listing(
     session: Session,
     name: str,
-    known: ClassEffects,
+    view: LayerView,
     ranked: npt.NDArray[np.intp],
     numbers: Mapping[str, Floats],
     said: Sequence[str],
     unit: int = -1,
 ) -> Listing:
     """The listing ``name`` of all classes in the order ``ranked``, with ``numbers`` of each: those of ``unit``."""
-    names, told = session.classes, known.effects
+    names, told = session.classes, view.effects
     images, accuracy, _ = before(told) if told else (np.full(len(names), np.nan),) * 3
     columns = {title: values[ranked] for title, values in numbers.items()}
     counted = {"images": images[ranked], "bal acc": accuracy[ranked]} if told else {}
-    how = notes(told) if told else ("by the weights of the linear head",)
+    how = notes([view])
     none = np.full(len(ranked), np.nan)
     judged = np.where(columns.get("high", none) < 0, "needs it", np.where(columns.get("low", none) > 0, "harmed", ""))
     alphabet = np.argsort(np.argsort(np.array([names[k].casefold() for k in ranked], object), kind="stable"))
@@ -146,14 +160,14 @@ def _listing(
         ),
         count=len(ranked),
         cells=cells,
-        item=lambda row: Item("class", known.layer, unit, output=int(ranked[row])),
+        item=lambda row: Item("class", view.name, unit, output=int(ranked[row])),
         fields=fields,
         faint=lambda row: bool(told) and not judged[row],
         plain=plain,
         copied=lambda row: "\t".join(
             [names[ranked[row]], *(f"{title} {signed(values[row])}" for title, values in columns.items())]
         ),
-        notes=(*layer_notes([session.view(known.layer)]), how[0], *said, *how[1:]),
+        notes=(*layer_notes([view]), how[0], *said, *how[1:]),
     )
 
 
@@ -168,21 +182,19 @@ class ClassLine:
 
 def unit_lines(session: Session, layer: str, unit: int) -> list[ClassLine]:
     """The first few classes that need the unit; then what it speaks for and against, a text each, as far as known."""
-    known = session.class_effects(layer)
-    if known is None:
-        return []
-    names = session.classes
-    lines = []
-    hurt = known.classes_hurt(unit)[:SPOKEN] if known.effects is not None else ()
-    for k in (int(k) for k in hurt if known.ranking.accuracy[unit, k] < 0):
-        of = _numbers(known.singles, unit)
-        numbers = {title: float(values[k]) for title, values in of.items() if title != "score"}
-        first, *others = map(signed, numbers.values())
-        judged = "needs it" if numbers["high"] < 0 else ""
-        lines.append(ClassLine((names[k], judged, first, "", *others), k, {"class": names[k], **numbers}))
-    for word, against in (("for", False), ("against", True)):
-        spoken = [f"{names[k]} {signed(known.speaks[unit, k])}" for k in known.spoken(unit, against=against)]
-        if spoken:
-            text = f"speaks {word} {', '.join(spoken)}"
+    view, names, lines = session.view(layer), session.classes, []
+    row = view.effects.numbered(unit) if view.effects is not None else None
+    if view.effects is not None and row is not None:
+        of, ranks = _numbers(view.effects, row), view.effects.change_by(row, 0)
+        for k in (int(k) for k in hurt_most(view.effects, row)[:SPOKEN] if ranks[k] < 0):
+            numbers = {title: float(values[k]) for title, values in of.items() if title != "score"}
+            first, *others = map(signed, numbers.values())
+            judged = "needs it" if numbers["high"] < 0 else ""
+            lines.append(ClassLine((names[k], judged, first, "", *others), k, {"class": names[k], **numbers}))
+    spoken = spoken_by_unit(view, unit) or []
+    for word, sign, classes in (("for", 1, spoken), ("against", -1, spoken[::-1])):
+        named = [f"{c['class']} {signed(c['speaks'])}" for c in classes[:SPOKEN] if sign * c["speaks"] > 0]
+        if named:
+            text = f"speaks {word} {', '.join(named)}"
             lines.append(ClassLine((text,), -1, {"classes": text}))
     return lines

@@ -58,7 +58,7 @@ def _units(session: Session, layer: str, concept: int | None = None) -> Units:
 
 
 def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, empty: str = "no units") -> Listing:
-    effects = worst_effect(session, units, with_layer)
+    effects = worst_effect(units, with_layer)
     shown = (column for column in units.shown(Medium.BROWSE) if with_layer or column.key != "layer")
     seen = [*shown, *effects]
     return units_listing(
@@ -66,7 +66,7 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
         subject,
         units,
         seen,
-        [columns_of(Medium.BROWSE)[0], *units.shown(Medium.JSON), *effects],
+        [columns_of(Medium.BROWSE)[0], *units.shown(Medium.JSON)],
         order=Order([column.key for column in seen].index("iou"), descending=True),
         with_layer=with_layer,
         empty=empty,
