@@ -71,6 +71,10 @@ EFFECTS = {
     "concepts": Effect((), at("concepts")),
     "summary": Effect((), at("summary of early")),
     "stores": Effect((), at("stores")),
+    # What they do where the store tells of classes: test_browse_effects.py.
+    "classes": Effect((), says("nd ablate conv")),
+    "its_classes": Effect(AT_MANY, says("units of conv", "nd ablate conv")),
+    "ablate": Effect((), says("mark units with space first")),
     "filter": Effect(AT_MANY, lambda visit: visit.info == "/"),
     "next": Effect(("enter", "enter"), lambda visit: visit.app.table.listing.subject == f"early:{RANKED[1]}"),
     "previous": Effect(("enter", "j", "enter"), lambda visit: visit.app.table.listing.subject == f"early:{RANKED[0]}"),

@@ -235,12 +235,12 @@ def test_the_summary_of_all_layers_goes_back_to_the_layer_it_was_of(visit: Visit
 
 
 def test_the_help_lists_every_action_and_the_filter_language(visit: Visit) -> None:
-    visit.resize(120, 60)
+    visit.resize(120, 70)
     visit.press("?")
     assert visit.crumbs == "small.nd.h5 › help"
     for action in ACTIONS:
         assert any(line.startswith(f"{action.shown} ") and line.endswith(action.does) for line in visit.rows)
-    for term in ("street", "!street", "cat:object", "iou>0.1", "unit:100-200", "dead", "layer:layer4"):
+    for term in ("street", "!street", "cat:object", "iou>0.1", "unit:100-200", "dead", "layer:layer4", "class:street"):
         assert term in visit.text
     visit.press("escape")
     assert visit.crumbs == "small.nd.h5 › layers"

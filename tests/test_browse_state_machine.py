@@ -20,8 +20,8 @@ from ndissect.tui.app.table import Table
 LAYERS = {"early": (40, (4, 5)), "late": (6, (3, 3))}
 SIZES = [(80, 24), (160, 24), (120, 40), (40, 8), (30, 5)]
 FILTERS = ["o", "zz", "iou>", "!red", "dead", "cat:c"]
-#: What no row of the help or the palette does: it ends the visit, needs a terminal, writes files or changes marks.
-LEFT_OUT = {"quit", "suspend", "overlay", "viewer", "preview", "export", "mark", "enter", "back"}
+#: What no row of the help or the palette does: it ends the visit, needs a terminal, writes files, runs or marks.
+LEFT_OUT = {"quit", "suspend", "overlay", "viewer", "preview", "export", "mark", "ablate", "enter", "back"}
 
 
 class AnyKeys(RuleBasedStateMachine):
@@ -104,16 +104,17 @@ class AnyKeys(RuleBasedStateMachine):
         assert len(self.app.navigation.crumbs()) == len(crumbs)
 
     @precondition(lambda self: not self.typing)
-    @rule(key=st.sampled_from(["pagedown", "ctrl+u", "n", "N", "s", "[", "]", "y", "t", "r", "?", "c"]))
+    @rule(key=st.sampled_from(["pagedown", "ctrl+u", "n", "N", "s", "[", "]", "y", "t", "r", "?", "c", "a"]))
     def another_key(self, key: str) -> None:
         self.press(key)
 
     @precondition(lambda self: not self.typing)
-    @rule(key=st.sampled_from(["1", "2", "3", "4"]))
+    @rule(key=st.sampled_from(["1", "2", "3", "4", "5"]))
     def show(self, key: str) -> None:
         self.press(key)
         assert self.app.panes.depth == len(self.app.panes.covers) == 0
-        assert self.app.navigation.root == {"1": "layers", "2": "concepts", "3": "summary", "4": "stores"}[key]
+        roots = {"1": "layers", "2": "concepts", "3": "summary", "4": "stores", "5": "classes"}
+        assert self.app.navigation.root == roots[key]
 
     @precondition(lambda self: not self.typing)
     @rule(and_out=st.booleans())
@@ -222,7 +223,7 @@ class AnyKeys(RuleBasedStateMachine):
 
 
 def test_any_keys_in_any_order(tmp_path: Path) -> None:
-    store = write_small(tmp_path / "small.nd.h5", layers=LAYERS)
+    store = write_small(tmp_path / "small.nd.h5", layers=LAYERS, effects=True)
     homes = (tmp_path / f"home{i}" for i in itertools.count())
     run_state_machine_as_test(
         lambda: AnyKeys(store, next(homes)),

@@ -75,7 +75,7 @@ def test_the_keys_of_the_design_are_bound() -> None:
         "slash": "filter", "n": "next", "N": "previous", "left_square_bracket": "ascending",
         "right_square_bracket": "descending", "s": "sort", "space": "mark", "c": "compare", "o": "overlay",
         "O": "viewer", "p": "preview", "colon": "palette", "ctrl+p": "palette", "question_mark": "help", "q": "quit",
-        "y": "copy", "e": "export", "r": "reload",
+        "y": "copy", "e": "export", "r": "reload", "a": "its_classes", "A": "ablate", "5": "classes",
     }.items():  # fmt: skip
         assert of[key] == name, key
 

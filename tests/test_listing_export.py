@@ -23,9 +23,12 @@ from listed import (
     sections,
     written,
 )
+from store_factory import dissection
+from with_evidence import with_evidence
 
 from ndissect.store.descriptions import SIMILARITY
 from ndissect.store.errors import NDError
+from ndissect.store.writer import write_store
 from ndissect.tui.app.actions import ACTIONS, GROUPS
 from ndissect.tui.app.concepts import concepts_listing
 from ndissect.tui.app.export import export
@@ -56,6 +59,14 @@ def weighed(folder: Path) -> Iterator[Session]:
     yield from opened(folder / "evidence.nd.h5")
 
 
+@pytest.fixture(scope="module")
+def measured(folder: Path) -> Iterator[Session]:
+    """A store with evidence for its labels, and with what its units do to the classes."""
+    made = dissection(layers={FIRST: (9, (4, 5)), SECOND: (6, (3, 3))}, groups=("train", "val"), effects=True)
+    write_store(folder / "measured.nd.h5", with_evidence(made))
+    yield from opened(folder / "measured.nd.h5")
+
+
 # Help, palette, viewers
 
 
@@ -77,15 +88,15 @@ def test_the_help_has_every_action_once_below_its_group(unicode: bool) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key, _ in LANGUAGE])
-def test_what_the_help_says_of_filters_is_a_filter(weighed: Session, key: str) -> None:
+def test_what_the_help_says_of_filters_is_a_filter(measured: Session, key: str) -> None:
     for text in key.split("  "):
-        layer_units(weighed, "").arrange(parse(text.replace("part", "scene")), marked=lambda _: False)
+        layer_units(measured, "").arrange(parse(text.replace("part", "scene")), marked=lambda _: False)
 
 
-def test_every_name_of_the_language_is_known_somewhere_and_in_the_help(weighed: Session) -> None:
+def test_every_name_of_the_language_is_known_somewhere_and_in_the_help(measured: Session) -> None:
     listings = [
-        layers_listing(weighed), layer_units(weighed, ""), concepts_listing(weighed), summary_listing(weighed),
-        unit_listing(weighed, FIRST, 0),
+        layers_listing(measured), layer_units(measured, ""), concepts_listing(measured), summary_listing(measured),
+        unit_listing(measured, FIRST, 0),
     ]  # fmt: skip
     told = " ".join(f"{key} {does}" for key, does in LANGUAGE)
     for name in NUMBERS:

@@ -66,6 +66,10 @@ ACTIONS = (
            lambda app: app.navigation.show_summary(), lambda app: app.navigation.nothing_counted()),
     Action("stores", ("4",), "4", "stores", "the stores of this folder", "Show",
            lambda app: app.navigation.show_root("stores")),
+    Action("classes", ("5",), "5", "classes", "the network's classes, and the units that each needs", "Show",
+           lambda app: app.navigation.show_root("classes"), lambda app: app.navigation.no_classes()),
+    Action("its_classes", ("a",), "a", "its classes", "classes that need the unit, or that it speaks for", "Show",
+           lambda app: app.navigation.show_unit_classes(), lambda app: app.navigation.no_unit_classes()),
     Action("filter", ("slash",), "/", "filter", "filter rows while typing", "Find",
            lambda app: app.filter_bar.begin(), lambda app: app.filter_bar.why_not()),
     Action("next", ("n",), "n", "next", "next row of the last filter; in a unit: next unit", "Find",
@@ -90,6 +94,8 @@ ACTIONS = (
            lambda app: app.mark(), lambda app: app.marks.why_not(app.table.item)),
     Action("compare", ("c",), "c", "compare", "compare two marked units, layers or stores", "Compare",
            lambda app: app.compare(), lambda app: app.why_not_compare()),
+    Action("ablate", ("A",), "A", "ablate", "ablate the marked units together, in the background", "Compare",
+           lambda app: app.ablations.begin(), lambda app: app.ablations.why_not()),
     Action("copy", ("y",), "y", "copy", "copy the row", "Take away",
            lambda app: app.copy_row(), lambda app: app.why_not_copy_row()),
     Action("export", ("e",), "e", "export", "write the table, as filtered and sorted, to a file", "Take away",
@@ -110,6 +116,6 @@ BY_NAME = {action.name: action for action in ACTIONS}
 #: What the footer shows as far as there is room, the most wanted first.
 FOOTER = (
     "help", "quit", "enter", "back", "filter", "sort", "overlay", "mark", "compare", "concepts", "summary", "layers",
-    "stores", "preview", "next", "copy", "export", "palette",
+    "stores", "classes", "its_classes", "ablate", "preview", "next", "copy", "export", "palette",
 )  # fmt: skip
 GROUPS = tuple(dict.fromkeys(action.group for action in ACTIONS))

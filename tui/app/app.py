@@ -19,6 +19,7 @@ from textual.driver import Driver
 from textual.timer import Timer
 
 from ndissect.tui.app import watch
+from ndissect.tui.app.ablations import Ablations
 from ndissect.tui.app.actions import ACTIONS, BY_NAME, Action
 from ndissect.tui.app.covers import Cover
 from ndissect.tui.app.export import export
@@ -34,6 +35,7 @@ from ndissect.tui.app.panes import Panes
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.state import Bookmark, last_bookmark, remember
 from ndissect.tui.app.status_lines import StatusLines
+from ndissect.tui.app.style_sheet import CSS
 from ndissect.tui.app.table import Table
 from ndissect.tui.app.terminal import careful, copy_to_clipboard
 from ndissect.tui.pictures.glyphs import ASCII, UNICODE
@@ -53,21 +55,7 @@ class Browser(App[None]):
     Raises NDError, before the screen is taken, where nothing can be opened.
     """
 
-    CSS = """
-    Screen { background: ansi_default; color: ansi_default; }
-    #panes { height: 1fr; }
-    #run, #notice, #cover { display: none; }
-    #notice { height: auto; max-height: 6; text-style: bold reverse; padding: 0 1; background: ansi_default; }
-    #query { height: 1; }
-    #sign { width: 1; }
-    #filter, #filter:focus {
-        height: 1; width: 1fr; border: none; padding: 0; background: ansi_default; color: ansi_default;
-    }
-    #picture { height: 50%; }
-    #bottom { height: 1; }
-    .beside { border-left: solid ansi_default; }
-    .ascii .beside { border-left: ascii ansi_default; }
-    """
+    CSS = CSS
     BINDINGS: ClassVar[list[BindingType]] = [
         # Priority: done before the next key is looked at. What follows a / is for the filter, however fast it comes.
         Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)
@@ -102,12 +90,16 @@ class Browser(App[None]):
             self.navigation, self.marks, self.lines, self.notice, self._open_row_by_key
         )
         self.images: ImagePane = ImagePane(self.navigation, self.notice, unicode=unicode, image_widget=image_widget)
+        self.ablations: Ablations = Ablations(
+            self.navigation, self.marks, self.notice, self.lines.background, self._reopen
+        )
 
     def compose(self) -> ComposeResult:
         """Crumbs, the run, the tables, images, a message, notes or the filter, keys and position."""
         self.screen.set_class(self.glyphs is not UNICODE, "ascii")
         yield self.lines.crumbs
         yield self.lines.run
+        yield self.lines.background
         yield self.panes
         yield self.images
         yield self.notice
@@ -383,6 +375,7 @@ class Browser(App[None]):
     def _watch(self) -> None:
         """Look at the file: a run goes on or has ended, the store was replaced, or is gone."""
         with self.notice.telling_errors():
+            self.ablations.look()
             cache, session = self.navigation.cache, self.navigation.session
             before, now = cache.files, watch.files_on_disk(cache.target)
             cache.files = now
@@ -396,6 +389,6 @@ class Browser(App[None]):
                 self._reopen()
                 if now.store is not None:
                     self.notice.say("the run has ended: this is its store")
-            elif not live and now.store != before.store:
+            elif not live and now.store != before.store and not self.ablations.running:
                 gone = f"{name} is gone from the disk"
                 self.notice.say(f"{name} was replaced: r reads the new one" if now.store else gone)

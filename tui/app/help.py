@@ -18,6 +18,9 @@ LANGUAGE = (
     ("iou>0.1  iou<=0.2", "iou unit threshold images detectors units peak"),
     ("q<0.05  low>0.04", "q p low heldout stability auprc similarity of a label"),
     ("unit:100-200,300", "units in these ranges"),
+    ("class:street", "units it needs (interval < 0), or that speak for it"),
+    ("effect<-0.02", "effect of its absence on the class hurt most"),
+    ("class:street effect<-0.1", "effect on that class; with commas, on any of them"),
     ("dead  detector  marked", "dead units; IoU above 0.04; marked rows"),
     ("significant", "q below 0.05: told from chance"),
 )

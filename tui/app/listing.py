@@ -63,14 +63,16 @@ class Column:
 class Item:
     """What a row stands for: opened by enter, marked, compared, found again after a reload.
 
-    ``layer`` "" is all layers; ``concept`` is its number in the data set, ``name`` whatever else tells items apart.
+    ``layer`` "" is all layers; ``concept`` is its number in the data set, ``output`` that of a class among the
+    network's outputs, ``name`` whatever else tells items apart.
     """
 
-    kind: Literal["store", "layer", "unit", "concept", "category", "image", "action", "viewer", "none"]
+    kind: Literal["store", "layer", "unit", "concept", "category", "class", "image", "action", "viewer", "none"]
     layer: str = ""
     unit: int = -1
     concept: int = -1
     name: str = ""
+    output: int = -1
 
 
 NOTHING = Item("none")

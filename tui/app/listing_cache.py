@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from textual.cache import LRUCache
 
@@ -17,6 +18,13 @@ from ndissect.tui.app.units import category_units, concept_units, layer_units
 from ndissect.tui.app.watch import files_on_disk, open_session, waiting_listing
 
 _MOST_LISTINGS = 32
+
+
+def _of_classes() -> ModuleType:
+    """The module with the tables of classes, which the first screen does not wait for."""
+    from ndissect.tui.app import classes  # noqa: PLC0415
+
+    return classes
 
 
 class ListingCache:
@@ -53,11 +61,12 @@ class ListingCache:
             "layers": lambda: layers_listing(session),
             "concepts": lambda: concepts_listing(session),
             "summary": lambda: summary_listing(session, layer),
+            "classes": lambda: _of_classes().classes_listing(session),
         }
         return self._kept_or_made((name, layer), makers[name])
 
     def units(self, item: Item) -> Listing | None:
-        """The units of the layer, concept or category ``item``, None where it is none of these. Raises NDError."""
+        """The units of the layer, concept, category or class ``item``, None where it is none. Raises NDError."""
         session = self.session
         if session is None:
             return None
@@ -65,6 +74,7 @@ class ListingCache:
             "layer": lambda: layer_units(session, item.layer),
             "concept": lambda: concept_units(session, item.concept, item.layer),
             "category": lambda: category_units(session, item.name, item.layer),
+            "class": lambda: _of_classes().class_units(session, item.output),
         }
         return self._kept_or_made(("units", item), makers[item.kind]) if item.kind in makers else None
 

@@ -19,6 +19,11 @@ class Marks:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def units(self) -> list[Item]:
+        """The marked units."""
+        return [item for item in self._items if item.kind == "unit"]
+
     def why_not(self, item: Item) -> str | None:
         """Why ``item`` cannot be marked, None where it can."""
         if item.kind not in _MARKABLE or (item.kind == "layer" and not item.layer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ndissect.tui.app.covers import Cover
 from ndissect.tui.app.listing import NOTHING, Item
 from ndissect.tui.app.listing_cache import ListingCache
 from ndissect.tui.app.panes import Panes
@@ -41,6 +42,28 @@ class Navigation:
         """Why there is nothing to show but the names of layers, None where there is more."""
         return None if self.session else "the run has counted nothing yet"
 
+    def no_classes(self) -> str | None:
+        """Why there are no classes to show, None where there are."""
+        session = self.session
+        if session is None or session.classes:
+            return self.nothing_counted()
+        return session.how_to_get_effects()
+
+    def no_unit_classes(self) -> str | None:
+        """Why there is nothing to show of classes and the unit that the reader is at, None where there is."""
+        session, unit = self.session, self.panes.unit_here
+        if session is None or unit is None:
+            return self.nothing_counted() or "this is no unit"
+        return None if session.class_effects(unit.layer) else session.how_to_get_effects(unit.layer)
+
+    def show_unit_classes(self) -> None:
+        """Show the classes that need the unit that the reader is at, over the tables."""
+        from ndissect.tui.app.unit_classes import unit_classes  # noqa: PLC0415 - the first screen is there sooner
+
+        unit, session = self.panes.unit_here, self.session
+        assert unit is not None and session is not None
+        self.panes.show_cover(Cover(unit_classes(session, unit.layer, unit.unit), self.go_to))
+
     # To a place and back
 
     def bookmark(self) -> Bookmark:
@@ -51,7 +74,7 @@ class Navigation:
         layer = root.layer if root.kind == "layer" else self.summary_of
         unit_layer, unit = (units.layer, units.unit) if units.kind == "unit" else (layer, -1)
         category = root.name if root.kind == "category" else ""
-        return Bookmark(self.root, self.panes.depth, layer, unit_layer, unit, root.concept, category)
+        return Bookmark(self.root, self.panes.depth, layer, unit_layer, unit, root.concept, category, root.output)
 
     def go(self, bookmark: Bookmark) -> None:
         """Show what ``bookmark`` is of, as far as the store has it."""
@@ -62,6 +85,8 @@ class Navigation:
             item = Item("concept", summary_of, concept=bookmark.concept)
         elif bookmark.category:
             item = Item("category", summary_of, name=bookmark.category)
+        elif bookmark.output >= 0:
+            item = Item("class", output=bookmark.output)
         elif bookmark.root == "layers" and bookmark != Bookmark():
             item = Item("layer", bookmark.layer)
         unit = Item("unit", bookmark.unit_layer, bookmark.unit)
@@ -71,6 +96,8 @@ class Navigation:
         """Show the page of ``item``, wherever the reader is."""
         if item.kind == "concept":
             self.go(Bookmark("concepts", 1, concept=item.concept))
+        elif item.kind == "class":
+            self.go(Bookmark("classes", 1, "", item.layer, item.unit, output=item.output))
         elif item.kind == "unit":
             self.go(Bookmark("layers", 2, item.layer, item.layer, item.unit))
         elif item.kind == "layer":
@@ -89,7 +116,7 @@ class Navigation:
         try:
             panes.root.show(self.cache.root(root, self.summary_of), item)
             if depth > 0 and panes.root.item == item:
-                self.show_units(unit)
+                self.show_units(unit if unit.unit >= 0 else None)
                 panes.depth = 1 if panes.units.listing is not None else 0
             if depth > 1 and panes.depth == 1 and panes.units.item == unit:
                 self.show_unit()
@@ -122,13 +149,13 @@ class Navigation:
     def enter(self) -> None:
         """Go from the table that has the keys into what its cursor is on, where that has a page."""
         item, depth = self.panes.table.item, self.panes.depth
-        if depth == 0 and item.kind in ("layer", "concept", "category"):
+        if depth == 0 and item.kind in ("layer", "concept", "category", "class"):
             self.show_units()
             self.panes.show_depth(1)
         elif depth == 1 and item.kind == "unit":
             self.show_unit()
             self.panes.show_depth(2)
-        elif depth == 2 and item.kind == "concept":
+        elif depth == 2 and item.kind in ("concept", "class"):
             self.go_to(item)
 
     def out(self) -> bool:
@@ -197,6 +224,8 @@ class Navigation:
             return item.name
         if item.kind == "concept":
             return session.labels[session.concept_row(item.concept)]
+        if item.kind == "class":
+            return session.classes[item.output]
         view = session.view(item.layer)
         label = session.labels[view.labels[0][item.unit]]
         return f"{item.layer}:{item.unit}" + (f" {with_iou(label, view.labels[1][item.unit])}" if label else "")

@@ -1,4 +1,4 @@
-"""The filter language: ``street !car cat:object,scene iou>0.1 unit:100-200 layer:layer4 dead``.
+"""The filter language: ``street !car cat:object,scene iou>0.1 unit:100-200 layer:layer4 class:street dead``.
 
 Terms are separated by spaces, and a row passes if it passes all of them:
 
@@ -7,6 +7,10 @@ Terms are separated by spaces, and a row passes if it passes all of them:
                     likewise; * and ? stand for any letters, or one
     iou>0.1         a number compared, by > >= < <= =
     unit:100-200    a number or a range of them; with commas any of several
+    class:street    the class needs the unit (the whole interval of its change without the unit lies below 0), or is
+                    among the few that the unit speaks for; a name or a part of it, with commas any of several
+    effect<-0.02    the change of balanced accuracy without the unit: of any class of ``class:`` where the filter has
+                    one, which then only names the classes; else the lowest of all classes
     dead            a property: dead, marked, detector, significant
     !term           not the term
 """
@@ -15,13 +19,15 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.store.errors import WrongUse
+from ndissect.tui.tables.class_names import match_classes
 from ndissect.tui.tables.columns import BY_WORD
 from ndissect.tui.tables.units import Texts
 
@@ -30,8 +36,9 @@ Bools = npt.NDArray[np.bool_]
 # What may be asked for, whatever is listed: a name that is none of these is a mistake, not a word. Of numbers those of
 # several listings first, then those of units alone.
 _OF_SEVERAL = ("iou", "unit", "threshold", "units", "detectors", "images", "peak")
-NUMBERS = tuple(dict.fromkeys((*_OF_SEVERAL, *(word for word, column in BY_WORD.items() if column.right))))
+NUMBERS = tuple(dict.fromkeys((*_OF_SEVERAL, *(word for word, column in BY_WORD.items() if column.right), "effect")))
 CHOICES = ("cat", "layer")
+CLASS = "class"
 FLAGS = ("dead", "marked", "detector", "significant")
 _LONGER = {"category": "cat", "u": "unit"}
 
@@ -46,6 +53,7 @@ _TERM = re.compile(r'\s*(?P<negative>!?)(?P<body>(?:"[^"]*"?|\S)+)')
 _COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", re.IGNORECASE)
 _UNEQUAL = re.compile("[a-z]+!=", re.IGNORECASE)
 _CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
+_NAMES = re.compile('"[^"]*"?|[^,]+')
 _RANGE = re.compile(r"(?P<first>\d*\.?\d*)(?P<dash>-?)(?P<last>\d*\.?\d*)")
 
 
@@ -55,13 +63,37 @@ def texts(strings: list[str]) -> Texts:
 
 
 @dataclass(frozen=True)
+class ClassFields:
+    """What filters know of the K classes that ``names`` names.
+
+    ``effect(classes)`` gives (rows, n) float64, the change of the balanced accuracy of each of these classes without
+    the row's unit, NaN where it is unknown; ``tied(classes)`` (rows, n) bool: whether the class needs the unit, or the
+    unit speaks for it.
+    """
+
+    names: tuple[str, ...]
+    effect: Callable[[Sequence[int]], npt.NDArray[np.float64]]
+    tied: Callable[[Sequence[int]], Bools]
+
+
+@dataclass(frozen=True)
 class Fields:
-    """What a listing offers to filters: texts that words are looked for in, and its numbers, choices and flags."""
+    """What a listing offers to filters: texts that words are looked for in, and its numbers, choices and flags.
+
+    ``classes``: what its units do to classes, None where that is not known. Of numbers with several columns a row
+    passes where any does.
+    """
 
     words: tuple[Texts, ...] = ()
     numbers: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     choices: Mapping[str, Texts] = field(default_factory=dict)
     flags: Mapping[str, Callable[[], Bools]] = field(default_factory=dict)
+    classes: ClassFields | None = None
+
+    def of(self, classes: Sequence[int]) -> Fields:
+        """The same, with the effects on these classes alone."""
+        assert self.classes is not None
+        return replace(self, numbers={**self.numbers, "effect": self.classes.effect(classes)})
 
 
 class Mistake(ValueError):
@@ -75,11 +107,16 @@ class Mistake(ValueError):
 
 @dataclass(frozen=True)
 class Term:
-    """One term: ``test`` gives the rows that pass it before ``negative`` turns it around."""
+    """One term: ``test`` gives the rows that pass it before ``negative`` turns it around.
+
+    ``name``: what it asks for, "" for words and properties; ``classes``: those of a term ``class:``.
+    """
 
     test: Callable[[Fields, int], Bools]
     negative: bool
     at: int
+    name: str = ""
+    classes: Callable[[Fields], list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +129,27 @@ class Query:
     def passes(self, fields: Fields, count: int) -> Bools:
         """(count,) bool: the rows that pass every term. Raises Mistake for a field that this listing has not."""
         kept = np.ones(count, bool)
+        asks_effect = any(term.name == "effect" for term in self.terms)
+        of_classes = [t for t in self.terms if t.classes is not None and not t.negative] if asks_effect else []
+        narrowed = [self._narrowed(fields, term) for term in of_classes] or [fields]
         for term in self.terms:
             try:
-                kept &= term.test(fields, count) != term.negative
+                if term.name == "effect":
+                    kept &= np.all([term.test(some, count) != term.negative for some in narrowed], axis=0)
+                elif term not in of_classes:
+                    kept &= term.test(fields, count) != term.negative
             except LookupError as e:
                 raise Mistake(str(e.args[0]), term.at) from None
         return kept
+
+    @staticmethod
+    def _narrowed(fields: Fields, term: Term) -> Fields:
+        """``fields`` with the effects on the classes of ``term``; Mistake where there are none such."""
+        assert term.classes is not None
+        try:
+            return fields.of(term.classes(fields))
+        except LookupError as e:
+            raise Mistake(str(e.args[0]), term.at) from None
 
 
 EVERYTHING = Query("", ())
@@ -115,10 +167,20 @@ def parse(text: str, *, typing: bool = False) -> Query:
             raise Mistake("! needs a term after it", at)
         if not body.strip('"'):
             continue  # a quote that was just opened
-        if typing and match.end() == len(text) and body.lower() in (*NUMBERS, *CHOICES, *_LONGER):
+        if typing and match.end() == len(text) and body.lower() in (*NUMBERS, *CHOICES, *_LONGER, CLASS):
             continue
-        terms.append(Term(_test(body, at), bool(match["negative"]), at))
+        name = _name(body)
+        classes = _classes(body, at) if name == CLASS and ":" in body else None
+        test = _tied(classes) if classes else _test(body, at)
+        terms.append(Term(test, bool(match["negative"]), at, name, classes))
     return Query(text, tuple(terms))
+
+
+def _name(body: str) -> str:
+    """The name of the number or choice that a term asks for, "" for other terms."""
+    match = _COMPARISON.fullmatch(body) or _CHOICE.fullmatch(body)
+    name = match["name"].lower() if match else ""
+    return _LONGER.get(name, name)
 
 
 def _test(body: str, at: int) -> Callable[[Fields, int], Bools]:
@@ -138,7 +200,7 @@ def _test(body: str, at: int) -> Callable[[Fields, int], Bools]:
             return _choice(name, choice["value"], at)
         if name in NUMBERS:
             return _numbers(name, choice["value"], at + choice.start("value"))
-        known = ", ".join(f"{n}:" for n in (*CHOICES, *NUMBERS))
+        known = ", ".join(f"{n}:" for n in (*CHOICES, *NUMBERS, CLASS))
         raise Mistake(f"there is no {choice['name']}: but {known}; quotes make it a word", at)
     if body.lower() in FLAGS:
         return _flag(body.lower())
@@ -190,6 +252,41 @@ def _choice(name: str, value: str, at: int) -> Callable[[Fields, int], Bools]:
     return test
 
 
+def _classes(body: str, at: int) -> Callable[[Fields], list[int]]:
+    """What finds the classes that ``class:street,kitchen`` names; Mistake where it names none."""
+    wanted = [name.strip('"') for name in _NAMES.findall(body.partition(":")[2]) if name.strip('" ')]
+    if not wanted:
+        raise Mistake("class: needs a name after it", at)
+
+    def find(fields: Fields) -> list[int]:
+        if fields.classes is None:
+            raise LookupError("rows have no class here; nd ablate LAYER tells what units do to classes")
+        classes: list[int] = []
+        for name in wanted:
+            try:
+                classes += match_classes(fields.classes.names, name)
+            except WrongUse:
+                listed = ", ".join(sorted(fields.classes.names)[:8])
+                raise LookupError(f"no class matches {name}; there is {listed}") from None
+        return list(dict.fromkeys(classes))
+
+    return find
+
+
+def _tied(classes: Callable[[Fields], list[int]]) -> Callable[[Fields, int], Bools]:
+    def test(fields: Fields, _: int) -> Bools:
+        chosen = classes(fields)
+        assert fields.classes is not None
+        return np.asarray(fields.classes.tied(chosen).any(1))
+
+    return test
+
+
+def _any(passes: Bools) -> Bools:
+    """(rows,): of several columns a row passes where any does."""
+    return passes if passes.ndim == 1 else np.asarray(passes.any(1))
+
+
 def _number_field(fields: Fields, name: str) -> npt.NDArray[np.float64]:
     if name not in fields.numbers:
         known = ", ".join(fields.numbers) or "no numbers"
@@ -206,7 +303,7 @@ def _comparison(match: re.Match[str], at: int) -> Callable[[Fields, int], Bools]
     except ValueError:
         raise Mistake(f"{name}{match['sign']} needs a number after it", at + match.start("value")) from None
     compare = _COMPARE[match["sign"]]
-    return lambda fields, _: compare(_number_field(fields, name), value)
+    return lambda fields, _: _any(compare(_number_field(fields, name), value))
 
 
 def _numbers(name: str, text: str, at: int) -> Callable[[Fields, int], Bools]:
@@ -225,7 +322,7 @@ def _numbers(name: str, text: str, at: int) -> Callable[[Fields, int], Bools]:
         values = _number_field(fields, name)
         kept = np.zeros(count, bool)
         for first, last in spans:
-            kept |= (values >= first) & (values <= last)
+            kept |= _any((values >= first) & (values <= last))
         return kept
 
     return test

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,11 @@ from rich.cells import cell_len
 
 from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
+from ndissect.store.names import quoted
 from ndissect.store.reader import Store
+
+if TYPE_CHECKING:
+    from ndissect.tui.app.effects import ClassEffects
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Session:
         self.stamp = stamp(path)
         self.store = Store(path)
         self.view = cache(self.store.layer)
+        self.class_effects = cache(self._class_effects)
 
     def close(self) -> None:
         """Close the file; what was read stays."""
@@ -56,6 +62,28 @@ class Session:
     def views(self) -> list[LayerView]:
         """All layers, in the store's order."""
         return [self.view(name) for name in self.store.layer_names]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the network's outputs; none where the store tells nothing of them."""
+        return self.store.classes.names if self.store.classes else ()
+
+    def _class_effects(self, layer: str) -> ClassEffects | None:
+        """What the units of ``layer`` do to the classes, None where the store does not tell; read once."""
+        if not self.classes:
+            return None
+        from ndissect.tui.app.effects import ClassEffects  # noqa: PLC0415 - few stores tell of classes
+
+        view = self.view(layer)
+        return None if view.effects is None and view.head is None else ClassEffects(view, len(self.classes))
+
+    def how_to_get_effects(self, layer: str = "") -> str:
+        """What is said where the store does not tell what units do to classes: the command that writes it."""
+        names = self.store.layer_names
+        of = layer or (names[-1] if names else "LAYER")
+        what = f"what the units of {layer} do to classes" if layer else "what units do to classes"
+        command = f"nd ablate {quoted(of, positional=True)} -s {quoted(self.target)}"
+        return f"this store does not tell {what}; it does after: {command}"
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ndissect.store.files import atomic, own_folder
 from ndissect.store.regular import read_regular
 
 #: What the table on the left can show.
-ROOTS = ("layers", "concepts", "summary", "stores")
+ROOTS = ("layers", "concepts", "summary", "stores", "classes")
 # Stores of which bookmarks are kept; those looked at longest ago are forgotten.
 _MOST_STORES = 200
 # Of a file that this program wrote; every number in it is smaller than the other.
@@ -26,7 +26,8 @@ _MOST_BYTES, _LARGEST = 1 << 20, 1 << 31
 class Bookmark:
     """A reader's position in a store: the table on the left, how many tables deep, and the cursor in each.
 
-    ``layer``: of the left table's cursor, or that the summary is of; ``concept`` (its number), ``category``: likewise.
+    ``layer``: of the left table's cursor, or that the summary is of; ``concept`` (its number), ``category``,
+    ``output`` (a class): likewise.
     """
 
     root: str = "layers"
@@ -36,6 +37,7 @@ class Bookmark:
     unit: int = -1
     concept: int = -1
     category: str = ""
+    output: int = -1
 
 
 def _file() -> Path:

@@ -23,6 +23,7 @@ class StatusLines:
         self, navigation: Navigation, marks: Marks, possible: Callable[[Action], bool], glyphs: Glyphs
     ) -> None:
         self.crumbs, self.run = Line(glyphs, id="crumbs"), Line(glyphs, id="run")
+        self.background = Line(glyphs, id="background")
         self.info, self.keys = Line(glyphs, id="info"), Line(glyphs, id="keys")
         self.position = Line(glyphs, id="position")
         self._position_width = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from ndissect.tui.tables.views import concept_json
 
 #: How many concepts are listed beside the best of each category.
 RUNNERS_UP = 12
+if TYPE_CHECKING:
+    from ndissect.tui.app.unit_classes import ClassLine
+
 # The columns of counts, one heading for each part of the table.
 _COUNTS = ("both", "mask", "concept")
 
@@ -39,12 +42,14 @@ class _Row:
 def unit_listing(session: Session, layer: str, unit: int) -> Listing:
     """The best concepts of ``layer``:``unit`` with the counts behind their IoU, its top images, other concepts.
 
-    Where the store tells how far the label can be trusted, that stands between concepts and images, in sentences.
+    Where the store tells how far the label can be trusted, that stands between concepts and images, in sentences; so do
+    the classes that need the unit most.
     Of an image the same columns tell the peak activation, and of the unit's label within that image the pixels in
     both, in the mask, and with the label.
     """
     best, others = _concept_rows(session, layer, unit)
-    rows = [*best, *_evidence_rows(session, layer, unit), *_image_rows(session, layer, unit), *others]
+    told = [*_evidence_rows(session, layer, unit), *_class_rows(session, layer, unit)]
+    rows = [*best, *told, *_image_rows(session, layer, unit), *others]
 
     def copied(i: int) -> str:
         return "\t".join([f"{layer}:{unit}", *(c for c in rows[i].cells if isinstance(c, str))])
@@ -139,6 +144,27 @@ def _evidence_rows(session: Session, layer: str, unit: int) -> list[_Row]:
     heading = [_heading(f"evidence for {session.labels[view.labels[0][unit]]}")] if said else []
     items = [Item("none", layer, unit, name=f"evidence {i}") for i in range(len(said))]
     return heading + [_Row((s,), item=item, plain={"evidence": s}) for s, item in zip(said, items, strict=True)]
+
+
+def _class_rows(session: Session, layer: str, unit: int) -> list[_Row]:
+    """The classes that need the unit most, and those that it speaks for and against; `a` shows them all."""
+    if session.class_effects(layer) is None:
+        return []
+    from ndissect.tui.app.unit_classes import unit_lines  # noqa: PLC0415 - few stores tell of classes
+
+    lines = unit_lines(session, layer, unit)
+    if not lines:
+        return []
+    measured = any(line.output >= 0 for line in lines)
+    titles = ("classes", "", "change", "", "low", "high", "recall") if measured else ("classes",)
+    return [_heading(*titles), *(_class_row(layer, unit, line) for line in lines)]
+
+
+def _class_row(layer: str, unit: int, line: ClassLine) -> _Row:
+    item = Item("none", layer, unit, name=str(line.cells[0]))
+    if line.output >= 0:
+        item = Item("class", layer, unit, output=line.output)
+    return _Row(line.cells, item=item, plain=line.plain)
 
 
 def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.scores import DETECTOR_IOU
+from ndissect.tui.app.effect_columns import class_fields, worst_effect
 from ndissect.tui.app.listing import Bar, Cell, Column, Item, Listing, Order
 from ndissect.tui.app.query import Fields
 from ndissect.tui.app.session import Session
@@ -57,9 +58,38 @@ def _units(session: Session, layer: str, concept: int | None = None) -> Units:
 
 
 def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, empty: str = "no units") -> Listing:
-    seen = [column for column in units.shown(Medium.BROWSE) if with_layer or column.key != "layer"]
-    told = [columns_of(Medium.BROWSE)[0], *units.shown(Medium.JSON)]
-    filters = _filters(units, with_layer)
+    effects = worst_effect(units, with_layer)
+    shown = (column for column in units.shown(Medium.BROWSE) if with_layer or column.key != "layer")
+    seen = [*shown, *effects]
+    return units_listing(
+        session,
+        subject,
+        units,
+        seen,
+        [columns_of(Medium.BROWSE)[0], *units.shown(Medium.JSON)],
+        order=Order([column.key for column in seen].index("iou"), descending=True),
+        with_layer=with_layer,
+        empty=empty,
+    )
+
+
+def units_listing(
+    session: Session,
+    subject: str,
+    units: Units,
+    seen: Sequence[UnitColumn],
+    told: Sequence[UnitColumn],
+    *,
+    order: Order,
+    with_layer: bool = True,
+    empty: str = "no units",
+    notes: Sequence[str] = (),
+) -> Listing:
+    """The listing of ``units``: columns that are ``seen``, those that an export has (``told``).
+
+    ``order``: how rows are sorted at first; ``notes`` stand before those of the columns.
+    """
+    filters = _filters(session, units, told, with_layer)
     units.read([*seen, *told])  # now: a store that is replaced is closed while its tables are still looked at
     names = [view.name for view in units.views]
     layer, number, iou, dead = units.layer, units.unit, units.iou, units.statistic("dead")
@@ -88,12 +118,13 @@ def _listing(session: Session, subject: str, units: Units, *, with_layer: bool, 
         item=lambda row: Item("unit", names[layer[row]], int(number[row])),
         fields=lambda: filters,
         empty=empty,
-        order=Order([column.key for column in seen].index("iou"), descending=True),
+        order=order,
         faint=lambda row: bool(iou[row] <= DETECTOR_IOU),
         plain=plain,
         copied=copied,
         notes=(
             *layer_notes(units.views),
+            *notes,
             *(["; ".join(_notes(seen, evidence=True))] if evidence else []),
             *_notes(seen, evidence=False),
         ),
@@ -133,11 +164,12 @@ def _cell(column: UnitColumn, value: Any, dead: bool) -> Cell:
     return (column.short or column.text)("" if value is None else value)
 
 
-def _filters(units: Units, with_layer: bool) -> Fields:
+def _filters(session: Session, units: Units, told: Sequence[UnitColumn], with_layer: bool) -> Fields:
     """What the words of columns mean for these units; ``detector`` and ``significant`` are bounds of two columns."""
-    values = {word: units[column] for word, column in BY_WORD.items() if not column.evidence or units.any_known(column)}
+    known = BY_WORD | {column.word: column for column in told if column.word}
+    values = {word: units[column] for word, column in known.items() if not column.evidence or units.any_known(column)}
     texts = {word: some for word, some in values.items() if isinstance(some, Texts)}
-    flags = {word: units.numbers(BY_WORD[word]) for word in values if BY_WORD[word].kind == "flag"}
+    flags = {word: units.numbers(known[word]) for word in values if known[word].kind == "flag"}
     flags["detector"] = units.iou > DETECTOR_IOU
     if "q" in values:
         flags["significant"] = units.numbers(BY_WORD["q"]) < SIGNIFICANT
@@ -147,7 +179,8 @@ def _filters(units: Units, with_layer: bool) -> Fields:
 
     return Fields(
         words=(units.labels, texts["layer"]) if with_layer else (units.labels,),
-        numbers={word: units.numbers(BY_WORD[word]) for word in values if word not in texts and word not in flags},
+        numbers={word: units.numbers(known[word]) for word in values if word not in texts and word not in flags},
         choices={word: texts[word] for word in ("cat", "layer")},
         flags={name: given(flag) for name, flag in flags.items()},
+        classes=class_fields(session, units),
     )

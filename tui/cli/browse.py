@@ -44,6 +44,8 @@ def browse(
     app.run()
     for picture in app.images.unseen:
         emit_line(str(picture))
+    if app.ablations.left_running:
+        emit_line(app.ablations.left_running)
     if app.failure is not None:
         raise app.failure
     if app.return_code:
