@@ -130,7 +130,7 @@ class Broden:
 
         ``decode``: makes the sample's image of the file's bytes, its name and its size.
         """
-        labels = self._read_labels(index)
+        labels = self.image_labels(index)
         digest = hashlib.blake2b(digest_size=16)
         cells = (f"{c}={cell}" for c, cell in zip(self.columns, self._cells[index], strict=True))
         for text in (self.names[index], *cells):
@@ -144,7 +144,7 @@ class Broden:
 
     def read_labels(self, index: int) -> Labels:
         """Decode the labels of image ``index`` alone; BadFile (an NDError) as for ``read``."""
-        labels = self._read_labels(index)
+        labels = self.image_labels(index)
         return Labels(index, self._read_maps(index)[0], labels)
 
     def read_encoded(self, index: int) -> Sample:
@@ -230,7 +230,7 @@ class Broden:
             raise BadFile("index.csv", f"row {self.rows[index]}: {self.names[index]} has {maps}")
         return paths
 
-    def _read_labels(self, index: int) -> tuple[int, ...]:
+    def image_labels(self, index: int) -> tuple[int, ...]:
         """The image-level labels of image ``index``, sorted, all of them known."""
         return tuple(sorted({self.check_label(index, column, number) for column, number in self.labels_of(index)}))
 

@@ -175,6 +175,22 @@ class SizedImages(Protocol):
         ...
 
 
+@runtime_checkable
+class LabelledImages(Protocol):
+    """What a data set can do besides, if its tables say which concepts cover the whole of an image."""
+
+    def image_labels(self, index: int) -> tuple[int, ...]:
+        """The image-level labels of image ``index``, as of Sample; no file is opened. NDError where one is unknown."""
+        ...
+
+
+def image_labels(dataset: ConceptDataset, index: int) -> tuple[int, ...]:
+    """The image-level labels of image ``index``; its label maps are read where the tables do not say them."""
+    if isinstance(dataset, LabelledImages):
+        return dataset.image_labels(index)
+    return dataset.read_labels(index).labels
+
+
 def known_sizes(dataset: ConceptDataset) -> npt.NDArray[np.int32] | None:
     """(N, 2): the height and width of every image of ``dataset``, where that is known without opening images."""
     return dataset.known_sizes() if isinstance(dataset, SizedImages) else None

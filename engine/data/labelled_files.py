@@ -164,11 +164,11 @@ class LabelledFiles:
         for part in (record.name.encode(), repr(sorted(record.labels)).encode(), data, *files):
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
-        return Sample(index, record.name, image, maps, self._labels(index), int.from_bytes(digest.digest(), "big"))
+        return Sample(index, record.name, image, maps, self.image_labels(index), int.from_bytes(digest.digest(), "big"))
 
     def read_labels(self, index: int) -> Labels:
         """Decode the labels of image ``index`` alone; BadFile (an NDError) as for ``read``."""
-        return Labels(index, self._read_maps(index)[0], self._labels(index))
+        return Labels(index, self._read_maps(index)[0], self.image_labels(index))
 
     def read_encoded(self, index: int) -> Sample:
         """As ``read``, but a baseline colour JPEG is not decoded: the sample's image is its bytes, (n,) uint8."""
@@ -210,7 +210,7 @@ class LabelledFiles:
 
     def faults(self, index: int) -> Iterator[BadFile]:
         """All that is wrong with the files and labels of image ``index``: each is read to its end."""
-        checks: list[Callable[[], object]] = [partial(self.read_image, index), partial(self._labels, index)]
+        checks: list[Callable[[], object]] = [partial(self.read_image, index), partial(self.image_labels, index)]
         checks += [partial(self._read_source, index, source) for source in self.records[index].sources]
         for check in checks:
             try:
@@ -271,7 +271,7 @@ class LabelledFiles:
     def _start_of(self, index: int) -> bytes:
         return self.image_bytes(index, most_bytes(self.max_pixels))
 
-    def _labels(self, index: int) -> tuple[int, ...]:
+    def image_labels(self, index: int) -> tuple[int, ...]:
         """The image-level labels of image ``index``, sorted, all of them known."""
         labels = tuple(sorted(set(self.records[index].labels)))
         for number in labels:

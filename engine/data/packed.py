@@ -216,6 +216,11 @@ class PackedDataset:
         labels = self._view_labels(index)
         return labels if self._is_sound(index, 1, labels.maps) else self._source.read_labels(index)
 
+    def image_labels(self, index: int) -> tuple[int, ...]:
+        """The image-level labels of image ``index``, as they were when it was packed."""
+        start, end = self._ends[index, 2] // 2, self._ends[index + 1, 2] // 2
+        return tuple(self._labels[start:end].tolist())
+
     def _view_labels(self, index: int) -> Labels:
         _, maps, labels = (slice(a // 2, b // 2) for a, b in zip(self._ends[index], self._ends[index + 1], strict=True))
         count = int(self._rows[index]["maps"])

@@ -75,6 +75,8 @@ class DemoCNN(nn.Module):
     ``width``: times as many units in every layer; ``batch_norm``: without it convolutions have a bias instead.
     """
 
+    classes = CLASSES
+
     def __init__(self, width: int = 1, batch_norm: bool = True) -> None:
         super().__init__()
         stem, one, two, three, four = (width * units for units in (24, 32, 48, 96, 128))

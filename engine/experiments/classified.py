@@ -12,42 +12,47 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from ndissect.engine.data.class_images import ClassImages, Truth, labels_of_data, match_images, open_class_images
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.experiments.effect_request import EffectRequest
+from ndissect.engine.experiments.named_by_images import named_by_images
 from ndissect.engine.machine.console import Console
+from ndissect.engine.machine.device import choose_device, exact_arithmetic
 from ndissect.engine.machine.progress import Progress
-from ndissect.engine.networks.layers import LayerInfo
+from ndissect.engine.machine.timing import Clock
+from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
+from ndissect.engine.networks.output_names import NUMBERS, named_outputs
 from ndissect.engine.networks.resolve import Network
-from ndissect.engine.passes.loader import Batch
+from ndissect.engine.passes.forward import Forward, network_failed
+from ndissect.engine.passes.input_size import demand_one_size
+from ndissect.engine.passes.loader import Batch, Loader
+from ndissect.engine.passes.transfer import on_device
+from ndissect.engine.run.data_source import image_size, open_named
+from ndissect.engine.run.forward_pass import make_loader, network_on
+from ndissect.engine.run.from_store import demand_same_weights, stored_options
+from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
+from ndissect.engine.run.preparation import make_settings
 from ndissect.engine.run.settings import Settings
+from ndissect.store.class_matching import ClassMatching
 from ndissect.store.effects import Classes
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.protocol import make_protocol
+from ndissect.store.reader import Store
 
+__all__ = ["Classified", "EffectRequest", "open_classified"]
 
-@dataclass(frozen=True)
-class EffectRequest:
-    """What an experiment on effects is asked for.
-
-    ``store``: where the labels are, None: without labels. ``network``: its spec, None: that of the store; ``options``:
-    how network, data and machine are used, where it differs from what the store says. ``layer``: its name, None: the
-    last of the store. ``images``: a folder with a folder for each class, a CSV file ``image,class[,split]``, or a
-    single image file; None: the images of the store's data. ``classes``: a file with the names of its outputs.
-    """
-
-    store: Path | None = None
-    network: str | None = None
-    options: Options = field(default_factory=Options)
-    layer: str | None = None
-    images: str | None = None
-    classes: Path | None = None
+TruthFrom = Literal["images", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Classified:
     classes: Classes
     dataset: ConceptDataset
     truth: npt.NDArray[np.int64]
-    truth_from: Literal["images", "prediction"]
+    truth_from: TruthFrom
     images: list[int]
     splits: tuple[str, ...]
     split: npt.NDArray[np.int64]
@@ -73,26 +78,81 @@ class Classified:
     store: Path | None
     settings: Settings
     progress: Progress
+    _reading: _Reading = field(repr=False)
+    _matching: ClassMatching = field(repr=False)
 
     def batches(self, images: Sequence[int]) -> Iterator[Batch]:
         """These images in their order, a batch at a time, decoded ahead; unreadable ones raise unless settings skip."""
-        raise NotImplementedError
+        return self._reading.batches(images)
 
     def inputs(self, batch: Batch) -> Tensor:
         """(n, C, H, W): the network's input for a batch, on its device."""
-        raise NotImplementedError
+        return self._reading.inputs(batch.pixels)
 
     def scores(self, output: Any) -> Tensor:
         """(n, K) float32: the class scores in what the network returned."""
-        raise NotImplementedError
+        return class_scores(self.network.spec, output)
 
     def truth_of(self, images: Sequence[int], scores: Tensor) -> Tensor:
         """(n,) int64: the class of each of these images, or, by prediction, that of its largest score."""
-        raise NotImplementedError
+        if self.truth_from == "prediction":
+            return scores.argmax(1)
+        return torch.from_numpy(self.truth[list(images)]).to(scores.device)
 
     def class_number(self, name: str) -> int:
         """The class that is called ``name``, or has this number; WrongUse with the nearest names for none."""
-        raise NotImplementedError
+        return self._matching.number(name)
+
+
+class _Reading:
+    """Images of a data set on their way into a network, which is on its device."""
+
+    def __init__(
+        self, network: Network, layer: LayerInfo, dataset: ConceptDataset, settings: Settings, progress: Progress
+    ) -> None:
+        self.loader: Loader = make_loader(dataset, make_protocol("netdissect"), settings)
+        self.settings, self.progress, self.network = settings, progress, network
+        self.open = contextlib.ExitStack()
+        self._forward = Forward(
+            network,
+            [layer.name],
+            settings.device,
+            taps=taps_of([layer]),
+            batch=settings.batch,
+            progress=progress,
+            clock=Clock(),
+        )
+        self._told: set[int] = set()
+
+    def batches(self, images: Sequence[int]) -> Iterator[Batch]:
+        batches = self._batches(images)
+        self.open.callback(batches.close)  # where an error ends the loop over them
+        return batches
+
+    def _batches(self, images: Sequence[int]) -> Generator[Batch, None, None]:
+        device = self._forward.counting_device
+        loaded = self.loader.loaded(images, self._forward.batch.size, skip_bad=self.settings.skip_bad)
+        # A researcher's own transform may hold tensors on the CPU.
+        own_transform = self.network.preprocess.transform is not None
+        with contextlib.closing(on_device(loaded, device, pixels=not own_transform)) as batches:
+            for batch in batches:
+                for number, error in batch.bad:
+                    if number not in self._told:
+                        self.progress.note(f"skipped {self.loader.dataset.names[number]}: {error.message}")
+                        self._told.add(number)
+                yield batch
+
+    def inputs(self, pixels: Sequence[Tensor]) -> Tensor:
+        return self._forward.inputs(pixels, slice(0, sum(len(x) for x in pixels)))
+
+    def output(self, pixels: Sequence[Tensor]) -> Any:
+        """What the network returns for these images."""
+        inputs = self.inputs(pixels)
+        try:
+            with torch.no_grad():
+                return self.network.module(inputs)
+        except Exception as e:  # whatever the researcher's code raises
+            raise network_failed(self.network, inputs, e) from e
 
 
 @contextlib.contextmanager
@@ -102,5 +162,144 @@ def open_classified(request: EffectRequest, console: Console) -> Iterator[Classi
     WrongUse and NDError for what cannot be: no network, weights that are not those of the store, classes that do not
     match, images without classes, a network that gives no class scores.
     """
-    raise NotImplementedError
-    yield
+    exact_arithmetic()
+    with contextlib.ExitStack() as stack:
+        store = None if request.store is None else stack.enter_context(Store(request.store))
+        options = _options(request, store)
+        file = request.classes or options.classes
+        load, device = network_loader(options), choose_device(options.device)
+        images = _images(request, options, console)
+        settings = make_settings(options, device, console)
+        network = load()
+        notes = [] if store is None else list(demand_same_weights(store, network, anyway=options.anyway))
+        layer = _layer(request.layer, options, network, images.dataset, store)
+        notes += _of_labels(store, layer)
+        for note in network.notes:
+            console.note(note)
+        demand_one_size(network, images.dataset)
+        what = f"{network.spec}, {layer.name}, {layer.units} units"
+        console.tell(f"{what}, on {len(images)} image{'s' * (len(images) != 1)} of {images.dataset.name}, on {device}")
+        progress = stack.enter_context(console.progress())
+        reading = _Reading(network, layer, images.dataset, settings, progress)
+        stack.enter_context(network_on(network, device, "use another --device, or a smaller --batch-size"))
+        stack.enter_context(reading.open)
+        outputs = _outputs(reading)
+        classes, known = named_outputs(network, file, outputs)
+        if network.classes and file is None and len(network.classes) != outputs:
+            notes.append(f"{network.spec} names {len(network.classes)} classes and gives {outputs} scores: by number")
+        matching = ClassMatching(known.names, known.ids)
+        nameless = classes.source == NUMBERS
+        truth = match_images(images, matching, must=not (nameless and len(images.names) == outputs))
+        if truth is None and nameless:
+            by_images = named_by_images(images, outputs, lambda some: _predicted(reading, some))
+            if by_images is not None:
+                classes, truth = by_images
+                matching = ClassMatching(classes.names)
+        truth_from, number, told = _truth(images, truth)
+        used, splits, split = _splits(images, number, truth_from)
+        yield Classified(
+            network,
+            layer,
+            classes,
+            images.dataset,
+            number,
+            truth_from,
+            used,
+            splits,
+            split,
+            (*notes, *told),
+            request.store,
+            settings,
+            progress,
+            reading,
+            matching,
+        )
+
+
+def class_scores(spec: str, output: Any) -> Tensor:
+    """(N, K) float32: stands in for ndissect.engine.networks.scores.class_scores."""
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:] == (1, 1):
+        output = output.flatten(1)
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise WrongUse(f"{spec} gives no class scores", "a classifier is needed: one that returns (images, classes)")
+    return output.float()
+
+
+def _options(request: EffectRequest, store: Store | None) -> Options:
+    if store is not None:
+        return stored_options(store, request.options, request.network)
+    if request.network is None:
+        raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
+    return replace(request.options, network=request.network)
+
+
+def _images(request: EffectRequest, options: Options, console: Console) -> ClassImages:
+    if request.images is not None:
+        return open_class_images(request.images, options.max_pixels)
+    return labels_of_data(open_named(options, console))
+
+
+def _layer(
+    name: str | None, options: Options, network: Network, dataset: ConceptDataset, store: Store | None
+) -> LayerInfo:
+    """The layer that is asked for, else the last of the store, else the last that is dissected unasked."""
+    if name is None and store is not None and store.layer_names:
+        name = store.layer_names[-1]
+    infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=() if name is None else (name,))
+    names = default_layers(infos)[-1:] if name is None else match_layers([name], infos)
+    if len(names) != 1:
+        raise WrongUse(f"one layer is needed, '{name}' means {len(names)}: {', '.join(names[:6])}", "name one of them")
+    return next(info for info in infos if info.name == names[0])
+
+
+def _of_labels(store: Store | None, layer: LayerInfo) -> list[str]:
+    """What a reader should know of the labels of the layer's units; WrongUse where they are of other units."""
+    if store is None:
+        return ["no store: units have no labels"]
+    if layer.name not in store.layer_names:
+        return [f"{store.path.name} has no labels of {layer.name}: it has {', '.join(store.layer_names[:6])}"]
+    labelled = store.layer(layer.name).units
+    if labelled != layer.units:
+        raise WrongUse(
+            f"{layer.name} has {layer.units} units, and {labelled} in {store.path}",
+            "-s STORE names the store of this network; nd dissect makes one",
+        )
+    return []
+
+
+def _outputs(reading: _Reading) -> int:
+    """How many classes the network scores, by one image."""
+    image = reading.loader.first(skip_bad=reading.settings.skip_bad)
+    return class_scores(reading.network.spec, reading.output([image])).shape[1]
+
+
+def _predicted(reading: _Reading, images: Sequence[int]) -> dict[int, int]:
+    """The prediction for each of these images that can be read."""
+    found: dict[int, int] = {}
+    for batch in reading.batches(images):
+        if len(batch):
+            scores = class_scores(reading.network.spec, reading.output(batch.pixels))
+            found |= dict(zip(batch.images, scores.argmax(1).tolist(), strict=True))
+    return found
+
+
+def _truth(images: ClassImages, truth: Truth | None) -> tuple[TruthFrom, npt.NDArray[np.int64], tuple[str, ...]]:
+    if truth is None:
+        why = f"{images.said_by} are no classes of the network" if images.names else "nothing says the images' classes"
+        return "prediction", np.full(len(images), -1, np.int64), (f"{why}: its own prediction is taken for the class",)
+    if not (truth.number >= 0).any():
+        raise NDError(f"{images.said_by}: no image is of one class of the network alone", "--images DIR names others")
+    return "images", truth.number, truth.notes
+
+
+def _splits(
+    images: ClassImages, truth: npt.NDArray[np.int64], truth_from: TruthFrom
+) -> tuple[list[int], tuple[str, ...], npt.NDArray[np.int64]]:
+    """The images that are used, and how they are split: in train and val where both are there."""
+    used = list(range(len(images))) if truth_from == "prediction" else np.flatnonzero(truth >= 0).tolist()
+    there = {images.dataset.splits[n] for n in used}
+    if images.split and there == {"train", "val"}:
+        return used, ("train", "val"), np.array([int(s == "val") for s in images.dataset.splits], np.int64)
+    return used, ("all",), np.zeros(len(images), np.int64)

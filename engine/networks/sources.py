@@ -9,7 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
+from ndissect.engine.networks.class_names import class_names
 from ndissect.engine.networks.factory import call_factory, users_code
 from ndissect.engine.networks.isolate import Scope
 from ndissect.engine.networks.lfs import refuse_pointer
@@ -68,7 +70,7 @@ def _load_file(spec: NetworkSpec) -> LoadedModule:
         module = scope.load_file(file)
     origin = {"kind": "file", "file": str(file), "sha256": _sha256(file), "factory": factory}
     network, transform = call_factory(module, factory, str(path), scope)
-    return LoadedModule(network, transform, _name(factory, file.stem), origin)
+    return LoadedModule(network, transform, _name(factory, file.stem), origin, _classes(module, factory))
 
 
 def _load_from_package(spec: NetworkSpec) -> LoadedModule:
@@ -86,7 +88,8 @@ def _load_from_package(spec: NetworkSpec) -> LoadedModule:
     if file:
         origin |= {"file": file, "sha256": _sha256(Path(file))}
     network, transform = call_factory(module, factory, dotted, scope)
-    return LoadedModule(network, transform, _name(factory, dotted.rpartition(".")[2]), origin)
+    name = _name(factory, dotted.rpartition(".")[2])
+    return LoadedModule(network, transform, name, origin, _classes(module, factory))
 
 
 def _load_demo(spec: NetworkSpec) -> LoadedModule:
@@ -118,6 +121,11 @@ def _require_module(spec: NetworkSpec) -> None:
             f"there is no module named {spec.target}, installed or in this folder",
             (f"Did you mean {near[0]}:{spec.detail}? " if near else "") + WRITTEN,
         )
+
+
+def _classes(module: ModuleType, factory: str) -> tuple[str, ...]:
+    """The names of the outputs, where the factory has them as its attribute ``classes``."""
+    return class_names(getattr(getattr(module, factory, None), "classes", None))
 
 
 def _name(factory: str, stem: str) -> str:

@@ -99,7 +99,7 @@ class Forward:
             except Exception as e:
                 if out_of_memory(e):
                     raise torch.OutOfMemoryError(str(e)) from e
-                raise _network_failed(self.network, inputs, e) from e
+                raise network_failed(self.network, inputs, e) from e
         with self._clock.during("thresholds" if together else "tally", self.device):
             maps = [self._crop(name, capture[name]).to(self.counting_device) for name in capture.names]
             # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
@@ -131,7 +131,7 @@ class Forward:
         except Exception as e:
             if out_of_memory(e):
                 raise (torch.OutOfMemoryError(str(e)) if len(images) > 1 else too_large()) from e
-            raise _network_failed(self.network, inputs, e) from e
+            raise network_failed(self.network, inputs, e) from e
         return {name: capture[name] for name in capture.names}
 
     def _hand_out(self, maps: Sequence[Tensor], consume: TogetherConsumer, images: slice) -> None:
@@ -173,7 +173,8 @@ def _hand_over(consume: Consumer, i: int, maps: Sequence[Tensor], images: slice)
     consume(i, maps[0], images)
 
 
-def _network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
+def network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
+    """The error that ``network`` failed on ``inputs``; an error that says all already is that itself."""
     if isinstance(error, NDError):
         return error
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -25,6 +25,7 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.decoding import can_decode
 from ndissect.engine.run.dissect import dissect, gather_part
 from ndissect.engine.run.drift import Drift, departures, exact_enough, measure_drift
+from ndissect.engine.run.from_store import options_json
 from ndissect.engine.run.labelling import label_images
 from ndissect.engine.run.live_progress import LiveProgress
 from ndissect.engine.run.merge import Shard, parse_shard
@@ -288,7 +289,7 @@ class Execution:
         record["run"] |= {"elapsed": round(outcome.before + time.time() - self.request.started, 3)}
         record["run"] |= {"processes": self.ranks.size, "drift": [d.to_json() for d in self.drift]}
         record["data"] |= {"format": self.request.options.format}
-        return record | {"asked": self.asked}
+        return record | {"asked": self.asked, "options": options_json(self.request.options)}
 
     def _publishing(self, live: RunWriter) -> Publish:
         """Shows results so far with what a title needs of their origin; the rest of it is known at the end."""

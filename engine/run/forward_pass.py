@@ -135,7 +135,7 @@ def open_pass(
         progress=progress,
         clock=clock,
     )
-    with _on_device(network, settings.device, when_full), contextlib.ExitStack() as stack:
+    with network_on(network, settings.device, when_full), contextlib.ExitStack() as stack:
         if examination is None:
             with clock.during("check"):
                 examination = examine(
@@ -158,7 +158,7 @@ def make_loader(dataset: ConceptDataset, protocol: Protocol, settings: Settings)
 
 
 @contextlib.contextmanager
-def _on_device(network: Network, device: torch.device, when_full: str) -> Iterator[None]:
+def network_on(network: Network, device: torch.device, when_full: str) -> Iterator[None]:
     """The network on ``device`` for the block, then where it was before."""
     module = network.module
     before = next((t.device for t in itertools.chain(module.parameters(), module.buffers())), torch.device("cpu"))

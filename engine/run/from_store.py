@@ -1,0 +1,194 @@
+"""The network and the data of a store, opened again: the options of the run that wrote it, from its provenance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndissect.engine.networks.spec import parse_spec
+from ndissect.engine.run.options import Options
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.reader import Store
+
+if TYPE_CHECKING:
+    from ndissect.engine.networks.resolve import Network
+
+#: What of a run's options opens its network and its data again. How the machine was used then says nothing of now.
+_NETWORK = (
+    "network", "weights", "weights_key", "weights_prefix", "partial", "size", "mean", "std", "bgr", "classes",
+    "max_weights",
+)  # fmt: skip
+_DATA = ("data", "format", "labeller", "labeller_classes", "labeller_min", "labeller_size", "colors", "max_pixels")
+_REOPENED = (*_NETWORK, *_DATA, "map", "functional", "skip_bad")
+_FIELDS = {field.name: field for field in fields(Options)}
+_DEFAULTS = asdict(Options())
+
+
+def options_json(options: Options) -> dict[str, Any]:
+    """The options that differ from their defaults, as JSON values; paths are absolute."""
+    return {
+        name: os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value  # noqa: PTH100 - links stay
+        for name, value in vars(options).items()
+        if value != _DEFAULTS[name]
+    }
+
+
+def stored_options(store: Store, given: Options, network: str | None = None) -> Options:
+    """The options that open the network and the data of ``store`` again; what differs from a default in ``given`` and
+    ``network``, where it is named, takes the place of what is stored.
+
+    WrongUse where neither names a network; NDError where a file of it is gone, with where it was and how to say where
+    it is now. The data are looked for when they are opened.
+    """
+    record = store.provenance
+    known = dict(_inside(record, "options")) | _derived(record)
+    own = {name: value for name, value in known.items() if name in _REOPENED and _fits(name, value)}
+    folder = Path(str(record.get("folder") or "."))
+    changed = {name: value for name, value in vars(given).items() if value != _DEFAULTS[name] and name != "network"}
+    if network is not None:
+        if _is_other(network, own.get("network")):
+            own = {name: value for name, value in own.items() if name not in _NETWORK}
+        changed["network"] = network
+    elif "network" not in own:
+        raise WrongUse(f"{store.path} does not say which network its labels are of", "name it: --network NETWORK")
+    else:
+        own["network"] = _network_at(str(own["network"]), record, folder)
+    if "weights" not in changed and "weights" in own and not os.path.exists(own["weights"]):  # noqa: PTH110 - Path.exists raises where a name is too long
+        raise NDError(
+            f"the weights of the network of {store.path} are gone: they were in {own['weights']}",
+            "--weights FILE says where they are now",
+        )
+    if "data" not in changed and "data" in own:
+        own["data"] = _data_at(str(folder / own["data"]), record)
+    for name in ("labeller", "map"):
+        if name in own:
+            own[name] = _python_file(str(own[name]), folder)
+    if "classes" in own and not os.path.exists(own["classes"]):  # noqa: PTH110 - likewise
+        del own["classes"]  # the names are a convenience; the network's own, or numbers, take their place
+    values = own | changed
+    return replace(Options(), **{name: _value(name, value) for name, value in values.items()})
+
+
+def demand_same_weights(store: Store, network: Network, *, anyway: bool) -> tuple[str, ...]:
+    """Nothing where ``network`` is the one that the labels of ``store`` are of, or a note where that is not known.
+
+    WrongUse where its weights are others, unless ``anyway``.
+    """
+    there = _inside(store.provenance, "network")
+    digest = there.get("weights_digest")
+    if not isinstance(digest, str) or not digest:
+        return (f"{store.path.name} does not tell which weights its labels are of: nothing was compared",)
+    if digest == network.digest:
+        code = _inside(there, "origin").get("sha256")
+        changed = code is not None and code != network.origin.get("sha256")
+        return (f"the code of {network.spec} has changed since its labels were made",) if changed else ()
+    what = f"the labels of {store.path} are of other weights than those of {network.spec}"
+    if not anyway:
+        raise WrongUse(
+            what,
+            f"they are of {there.get('spec') or 'another network'}: -s STORE names the store of this network, "
+            "nd dissect makes one, --anyway goes on",
+        )
+    return (f"{what}: units may be called wrongly",)
+
+
+def _derived(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the options can be read from the rest of a record, whenever it was written."""
+    network, data, asked = (_inside(record, name) for name in ("network", "data", "asked"))
+    origin = _inside(network, "origin")
+    known: dict[str, Any] = {"network": network.get("spec"), "weights": origin.get("weights_file")}
+    known |= {"weights_key": origin.get("weights_key"), "weights_prefix": origin.get("weights_prefix")}
+    known |= {name: asked.get(name) for name in ("partial", "map", "functional")}
+    known["functional"] = known["functional"] or "functional" in origin
+    for names, key in ((("size", "mean", "std", "bgr"), "transform"), (("labeller",), "labels")):
+        values = asked.get(key)
+        known |= dict(zip(names, values, strict=False)) if isinstance(values, list) else {}
+    colors = "colors" in data
+    known |= {"format": data.get("format"), "colors": colors, "data": data.get("path")}
+    return {name: value for name, value in known.items() if value not in (None, "", False)}
+
+
+def _inside(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether ``value``, which a file says, can be that of the field ``name``; what is no such value is not used."""
+    default = _FIELDS[name].default
+    if default is MISSING:
+        return False
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if name == "labeller_min":
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    if name == "max_pixels":
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _value(name: str, value: Any) -> Any:
+    return Path(value) if name in ("weights", "classes", "labeller_classes") and isinstance(value, str) else value
+
+
+def _is_other(named: str, stored: Any) -> bool:
+    """Whether ``named`` is another network than the one that was ``stored``, and not the same one elsewhere."""
+    return named != stored and named.rpartition(":")[2] != str(stored).rpartition(":")[2]
+
+
+def _network_at(spec: str, record: Mapping[str, Any], folder: Path) -> str:
+    """``spec`` as it is written from the current folder; NDError where its Python file is gone."""
+    parsed = parse_spec(spec)
+    origin = _inside(_inside(record, "network"), "origin")
+    file = str(origin.get("file") or "")
+    if parsed.scheme == "file":
+        path = Path(_python_file(spec, folder).rpartition(":")[0]).expanduser()
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
+            raise NDError(
+                f"the network of the store is gone: it was {parsed.detail} of {path}",
+                f"say where it is now: --network path/{path.name}:{parsed.detail}",
+            )
+        return f"{path}:{parsed.detail}"
+    # A module of the folder that the run was started in, not of what is installed.
+    if (
+        parsed.scheme == "module"
+        and file.endswith(".py")
+        and folder != Path.cwd()
+        and Path(file).is_relative_to(folder)
+    ):
+        return f"{file}:{parsed.detail}"
+    if parsed.scheme in ("hf", "timm"):
+        prefix, _, target = spec.rpartition(":")
+        if not Path(target).is_absolute() and not os.path.isdir(target) and os.path.isdir(folder / target):  # noqa: PTH112 - likewise
+            return f"{prefix}:{folder / target}"
+    return spec
+
+
+def _python_file(text: str, folder: Path) -> str:
+    """``net.py:factory`` with the whole path of its file; anything else as it is."""
+    file, colon, name = text.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        return text
+    return f"{folder / Path(file).expanduser()}:{name}"
+
+
+def _data_at(path: str, record: Mapping[str, Any]) -> str | None:
+    """The folder of the store's data, ``path``, or that of its name where it was downloaded; None for the demo's, which
+    are made again where they are gone. NDError where there is none."""
+    if os.path.isdir(path):  # noqa: PTH112 - likewise
+        return path
+    from ndissect.engine.data.formats import find_dataset  # noqa: PLC0415 - hardly ever needed
+
+    name = str(_inside(record, "data").get("name") or "")
+    if name.startswith("demo-"):
+        return None
+    try:
+        return str(find_dataset(name))
+    except NDError as e:
+        raise NDError(
+            f"the images of the store are gone: they were in {path}",
+            "--data FOLDER says where they are now, --images DIR names others",
+        ) from e

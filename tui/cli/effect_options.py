@@ -1,0 +1,85 @@
+"""The options that ``nd why``, ``nd ablate`` and ``nd attack`` share: the store, the network, its data and classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ndissect.engine.experiments.effect_request import EffectRequest
+from ndissect.engine.run.options import Options
+from ndissect.store.errors import WrongUse
+from ndissect.store.files import find_store
+from ndissect.tui.cli.options import StoreOption
+from ndissect.tui.cli.run_options import takes_options
+
+#: The fields of Options that decide what network and data are, and how the machine is used.
+FIELDS = (
+    "data format weights weights_key weights_prefix partial anyway size mean std bgr classes map functional"
+    " device memory batch_size workers skip_bad max_pixels max_weights"
+)
+_TEXTS = {
+    "data": "The images. Default: those that the store's labels are of.",
+    "memory": "For activations: 8GB. Default: half of what is free.",
+}
+
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", metavar="NETWORK", help="As nd dissect takes it. Default: the network of the store."),
+]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--images", metavar="DIR", help="Images of the classes: a folder a class, or a CSV file image,class[,split]."
+    ),
+]
+
+
+def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command ``f(request, own parameters ...)`` the flags that make its EffectRequest, and its own.
+
+    The store is found before the command is called. ``first`` names the parameters that the help lists first.
+
+        @takes_effect_options(first="layer")
+        def ablate(request: EffectRequest, layer: Annotated[str, typer.Argument()], json: JsonOption = False) -> None:
+            request = replace(request, layer=layer)
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        def with_request(options: Options, /, **given: Any) -> None:
+            store, network, images = (given.pop(name) for name in ("store", "network", "images"))
+            request = EffectRequest(find_labels(store, network), network, options, images=images)
+            command(request, **given)
+
+        with_request.__name__, with_request.__doc__ = command.__name__, command.__doc__
+        with_request.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY, annotation=Options),
+                *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
+                *(
+                    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+                    for name, kind in (("store", StoreOption), ("network", NetworkOption), ("images", ImagesOption))
+                ),
+            ]
+        )
+        return takes_options(only=FIELDS, first=f"{first} store network images", texts=_TEXTS)(with_request)
+
+    return decorate
+
+
+def find_labels(given: Path | None, network: str | None) -> Path | None:
+    """The store with the labels: ``given``, else $ND_STORE, else the newest ``*.nd.h5`` of the current folder.
+
+    None where a network is named and there is no store: it goes without labels. WrongUse where neither is there.
+    """
+    try:
+        return find_store(given)
+    except WrongUse:
+        if network is None or given is not None:
+            raise
+        return None
