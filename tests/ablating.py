@@ -132,6 +132,8 @@ def classified(
         store=None,
         settings=Settings(batch=batch, **settings),
         progress=Progress(),
+        _reading=cast(Any, None),
+        _matching=cast(Any, None),
         pixels=pixels,
         bad=bad,
     )

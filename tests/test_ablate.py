@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ablating import CLASSES, UNITS, Head, by_hooks, classified, head_of, images, network
-from torch import Tensor, nn
+from torch import Tensor
 
 from ndissect.engine.experiments import predictions as module
 from ndissect.engine.experiments.effect_counts import count_effects, part_of
 from ndissect.engine.experiments.predictions import Predictions, predict_without
-from ndissect.engine.networks.capture import Capture
 from ndissect.store.bootstrap import block_of
 from ndissect.store.effects import balanced_accuracy
 from ndissect.store.errors import NDError, WrongUse
@@ -23,37 +22,10 @@ SETS = [*((u,) for u in range(UNITS)), (0, 3), (1, 2, 3, 4, 5)]
 HEADS: tuple[Head, ...] = ("linear", "places", "nonlinear")
 
 
-class WholeNetwork:
-    """A tail that runs the whole network each time."""
-
-    alone, reason = False, "a stand-in"
-
-    def __init__(self, net: nn.Module, tap: Any) -> None:
-        self._net, self._name = net, tap.module
-
-    def __enter__(self) -> WholeNetwork:
-        return self
-
-    def __exit__(self, *args: object) -> None: ...
-
-    def start(self, inputs: Tensor) -> Tensor:
-        self._inputs = inputs
-        with Capture(self._net, [self._name]) as capture:
-            output: Tensor = self._net(inputs)
-            self.maps = capture[self._name]
-        return output
-
-    def run(self, edit: Any) -> Tensor:
-        with Capture(self._net, [self._name], edit=lambda _, maps: edit(maps)):
-            output: Tensor = self._net(self._inputs)
-        return output
-
-
 @pytest.fixture(params=HEADS)
 def head(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Head:
     known: Head = request.param
     monkeypatch.setattr(module, "find_linear_head", lambda net, tap, inputs: head_of(net.module, known))
-    monkeypatch.setattr(module, "Tail", WholeNetwork)
     return known
 
 
@@ -73,7 +45,7 @@ def test_zero_is_what_hooks_give(head: Head, batch: int) -> None:
     c = classified(network(head), images(23), batch=batch)
     found = predict_without(c, SETS, c.images)
     same(found, *by_hooks(c, SETS, torch.zeros(1, UNITS, 1, 1)), torch.from_numpy(c.truth))
-    assert found.how == ("network" if head == "nonlinear" else "linear head")
+    assert found.how == ("tail" if head == "nonlinear" else "linear head")
     assert (found.plain == c.network.module(c.pixels).argmax(1).numpy()).all()
     assert (found.truth == c.truth).all()
     assert (found.images == np.arange(23)).all()

@@ -42,6 +42,7 @@ _BYTES = 2 * 8 + 3 * 4
 class Ablation:
     """What the classes of a network lose without units of ``layer``, which has so many ``units``.
 
+    ``class_number``: the class that was asked for, None where none was.
     ``effects``: of each unit that was asked for alone, by their numbers; where they are several, but were not all taken
     unasked, of all of them together at last. ``random``: the effects of sets of random units, by how many each has.
     ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now.
@@ -52,6 +53,7 @@ class Ablation:
     layer: str
     units: int
     classes: Classes
+    class_number: int | None
     effects: Effects
     random: Mapping[int, Effects]
     truth: Literal["images", "prediction"]
@@ -65,6 +67,7 @@ def ablate(
     units: Sequence[int] | None = None,
     by: By = "zero",
     *,
+    class_name: str | None = None,
     draws: int = DRAWS,
     write: bool = True,
     console: Console | None = None,
@@ -72,7 +75,8 @@ def ablate(
     """Take ``units`` of the layer that ``request`` names away, each alone, and all of them; None: every unit alone.
 
     ``by``: what stands in their place (ndissect.engine.experiments.stand_ins). ``draws``: random sets of as many units
-    that they are compared with; all units are compared with each other. ``write``: put the effects into the store of
+    that they are compared with; all units are compared with each other. ``class_name``: a class that is looked up
+    before anything is run. ``write``: put the effects into the store of
     ``request``, if there is one that has the layer. What is predicted is kept on the disk now and then, and the same
     call goes on from there. WrongUse and NDError as of open_classified, and for units that the layer does not have;
     what ``console`` makes of an interrupt passes through.
@@ -81,7 +85,8 @@ def ablate(
     left: list[SavedPredictions] = []
     try:
         with console.listening(), open_classified(request, console) as c:
-            return _ablate(c, units, by, draws, write, console, left)
+            number = None if class_name is None else c.class_number(class_name)
+            return _ablate(c, units, by, number, draws, write, console, left)
     except KeyboardInterrupt as e:
         again = shlex.join(console.goes_on)
         if left and left[0].there:
@@ -93,6 +98,7 @@ def _ablate(
     c: Classified,
     units: Sequence[int] | None,
     by: By,
+    class_number: int | None,
     draws: int,
     write: bool,
     console: Console,
@@ -125,6 +131,7 @@ def _ablate(
         layer=c.layer.name,
         units=c.layer.units,
         classes=c.classes,
+        class_number=class_number,
         effects=effects,
         random=random,
         truth=c.truth_from,

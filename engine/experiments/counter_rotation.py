@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.scores import first_tensor
 from ndissect.engine.networks.taps import Tap
 
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -72,14 +73,9 @@ def check(
 
 
 def _scores(output: object) -> Tensor | None:
-    """The scores (n, classes, ...) in what a network returns."""
-    if isinstance(output, dict):
-        output = next(iter(output.values()), None)
-    elif isinstance(output, tuple | list):
-        output = output[0] if output else None
-    if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
-        return None
-    return output.float()
+    """The scores (n, classes, ...) in what a network returns, of whole images or of every pixel."""
+    scores = first_tensor(output)
+    return None if scores is None or scores.ndim < 2 or not scores.is_floating_point() else scores.float()
 
 
 @contextlib.contextmanager

@@ -208,7 +208,7 @@ class _Work:
         todo = [row for row, unknown in enumerate((predicted < 0).any(0).tolist()) if unknown]
         at_once = max(1, min(self.batch // n, len(todo)))
         scores = c.scores(tail.start(inputs.repeat(at_once, 1, 1, 1) if at_once > 1 else inputs))[:n]
-        self._how, self._reason = ("tail", "") if tail.alone else ("network", tail.reason)
+        self._ran(tail)
         maps = tail.maps[:n]
         stand_in, truth = self._stand_ins.of(maps), self._take_plain(images, scores)
         alike = (maps == stand_in).flatten(2).all(2).all(0).tolist()
@@ -221,6 +221,7 @@ class _Work:
             rows = todo[start : start + at_once]
             without = c.scores(tail.run(partial(_edited, stand_in, n, [self._sets[row] for row in rows])))
             without = without.view(at_once, n, -1)[: len(rows)]
+            self._ran(tail)
             predicted[:, rows] = without.argmax(2).int().t()
             own[:, rows] = without.gather(2, truth[None, :, None].expand(len(rows), -1, 1))[..., 0].t()
             self._advance(n * len(rows))
@@ -228,6 +229,9 @@ class _Work:
                 self._take(images, predicted, own)
                 self._save()
         self._take(images, predicted, own)
+
+    def _ran(self, tail: Tail) -> None:
+        self._how, self._reason = ("tail", "") if tail.alone else ("network", tail.reason)
 
     def _rows(self, images: Sequence[int]) -> list[int]:
         return [self._row[image] for image in images]
