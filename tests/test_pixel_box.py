@@ -51,7 +51,7 @@ def test_pixels_lead_to_the_input_they_are_behind(case: str) -> None:
     make, colours = CASES[case]
     preprocess, x = make(), images()
     inputs = preprocess.apply(x)
-    box = find_pixel_box(preprocess, x, inputs)
+    box = find_pixel_box(preprocess, x, inputs, inputs.amin((0, 2, 3)), inputs.amax((0, 2, 3)))
     assert box.colours == colours and not box.reason
     pixels = box.pixels(inputs)
     assert pixels.min() >= 0 and pixels.max() <= 1
@@ -72,7 +72,7 @@ ODD: dict[str, Callable[[Tensor], Tensor]] = {
 def test_where_pixels_are_not_known_the_range_of_the_input_is(case: str) -> None:
     preprocess, x = of(ODD[case]), images()
     inputs = preprocess.apply(x)
-    box = find_pixel_box(preprocess, x, inputs)
+    box = find_pixel_box(preprocess, x, inputs, inputs.amin((0, 2, 3)), inputs.amax((0, 2, 3)))
     assert box.colours == () and box.reason
     pixels = box.pixels(inputs)
     torch.testing.assert_close(box.inputs(pixels), inputs, rtol=1e-4, atol=1e-4)
@@ -87,5 +87,6 @@ def test_a_mean_image_is_taken_away_from_the_pixels() -> None:
         return image / 255.0 - F.interpolate(mean[None], image.shape[-2:])[0]
 
     preprocess, x = of(minus), images()
-    box = find_pixel_box(preprocess, x, preprocess.apply(x))
-    torch.testing.assert_close(box.pixels(preprocess.apply(x)), x / 255.0)
+    inputs = preprocess.apply(x)
+    box = find_pixel_box(preprocess, x, inputs, torch.zeros(3), torch.ones(3))
+    torch.testing.assert_close(box.pixels(inputs), x / 255.0)

@@ -52,11 +52,12 @@ class PixelBox:
         return (inputs - self.low) / (self.high - self.low)
 
 
-def find_pixel_box(preprocess: Preprocess, images: Tensor, inputs: Tensor) -> PixelBox:
+def find_pixel_box(preprocess: Preprocess, images: Tensor, inputs: Tensor, least: Tensor, most: Tensor) -> PixelBox:
     """The box of pixels behind what ``preprocess`` makes of images.
 
     ``images`` (n, 3, H, W) uint8: some of those that are attacked; ``inputs`` (n, C, h, w) float32: the network's input
-    for them, on its device.
+    for them, on its device. ``least``, ``most`` (C,): the range of each channel of the input over all images, which is
+    taken where the pixels are not known.
     """
     reason = "its transform does more than resize and normalise"
     size = images.shape[-2:]
@@ -80,9 +81,8 @@ def find_pixel_box(preprocess: Preprocess, images: Tensor, inputs: Tensor) -> Pi
             if colours:
                 return PixelBox(low, high, colours)
             reason = "its transform mixes colours"
-    low, high = inputs.amin((0, 2, 3)), inputs.amax((0, 2, 3))
-    high = torch.where(high > low, high, low + 1)
-    return PixelBox(low[:, None, None], high[:, None, None], (), reason)
+    most = torch.where(most > least, most, least + 1)
+    return PixelBox(least[:, None, None], most[:, None, None], (), reason)
 
 
 def _colours(weights: Tensor) -> tuple[int, ...]:
