@@ -6,8 +6,8 @@ layer's output. What is kept are counts of images, from which recall and balance
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,8 @@ from ndissect.store.scores import Floats
 #: What stands in the place of a unit that is taken away: zero; its mean over all images and places; its map in another
 #: image.
 By = Literal["zero", "mean", "resample"]
+#: The fields of :class:`Effects` that have an entry for each ablation, (g, E, K).
+BY_ABLATION = ("hits_without", "false_without", "score_without", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,112 @@ class Effects:
         """(g, E, K): the balanced accuracy without the units less that with all: below 0 where the class needs them."""
         return self.balanced_accuracy_without - self.balanced_accuracy[:, None]
 
+    def change_by(self, row: int | Ints, split: int = -1) -> Floats:
+        """:attr:`change` of one ablation, (K,), or of several, (n, K), on one split, by default the last."""
+        images = self.images[split]
+        before = balanced_accuracy(self.hits[split], self.false[split], images)
+        return balanced_accuracy(self.hits_without[split, row], self.false_without[split, row], images) - before
+
     def single(self) -> Ints:
         """The rows of the ablations of one unit each, in the order of their units."""
         alone = [(units[0], row) for row, units in enumerate(self.units) if len(units) == 1]
         return np.array([row for _, row in sorted(alone)], np.int64)
+
+    def numbered(self, unit: int) -> int | None:
+        """The row of the ablation of ``unit`` alone; None where it was not ablated alone."""
+        return next((row for row, units in enumerate(self.units) if units == (unit,)), None)
+
+
+def needed_most(effects: Effects, k: int) -> Ints:
+    """The rows of the ablations of one unit each, those first that class ``k`` needs most.
+
+    Ranked on the first split by the balanced accuracy that is left without the unit, then by the change of the mean
+    score, then by unit. Empty for a class without an image there.
+    """
+    rows = effects.single()
+    change = effects.change_by(rows, 0)[:, k]
+    if np.isnan(change).any():
+        return rows[:0]
+    return np.asarray(rows[np.lexsort((_score_change(effects, rows)[:, k], change))])
+
+
+def hurt_most(effects: Effects, row: int) -> Ints:
+    """The classes with images, those first whose balanced accuracy falls most by the ablation ``row``.
+
+    Ranked on the first split, as :func:`needed_most`.
+    """
+    change = effects.change_by(row, 0)
+    order = np.lexsort((_score_change(effects, row), change))
+    return np.asarray(order[~np.isnan(change[order])])
+
+
+def _score_change(effects: Effects, row: int | Ints) -> Floats:
+    """The change of the mean score of each class on the first split; infinite where it is not known: last of equals."""
+    change = effects.score_without[0, row].astype(np.float64) - effects.score[0]
+    return np.where(np.isnan(change), np.inf, change)
+
+
+def random_unit(effects: Effects) -> Floats:
+    """(g, K): how the balanced accuracy changes by a unit chosen at random: the mean over all that were ablated alone.
+
+    NaN without an image, and where no unit was ablated alone.
+    """
+    rows = effects.single()
+    if not len(rows):
+        return np.full(effects.images.shape, np.nan)
+    return np.stack([effects.change_by(rows, split).mean(0) for split in range(len(effects.splits))])
+
+
+def speaks_for(head: Head, unit: int) -> Floats:
+    """(K,) float64: how much more the unit adds to each class's score than to the mean of all, by its weight.
+
+    Above 0: it speaks for the class; below: against it. A weight that all classes share changes no prediction.
+    """
+    weight = head.weight[:, unit].astype(np.float64)
+    return np.asarray(weight - weight.mean()) if len(weight) else weight
+
+
+def without_repeats(effects: Effects) -> Effects:
+    """The same with every ablation once, the last of equal ones, by the number of units and then by the units."""
+    last = {units: row for row, units in enumerate(effects.units)}
+    return rows_of(effects, [last[units] for units in sorted(last, key=lambda units: (len(units), units))])
+
+
+def rows_of(effects: Effects, rows: Sequence[int]) -> Effects:
+    """The ablations at these rows alone."""
+    at = np.asarray(rows, np.int64)
+    arrays: dict[str, Any] = {name: getattr(effects, name)[:, at] for name in BY_ABLATION}
+    return replace(effects, units=tuple(effects.units[row] for row in rows), **arrays)
+
+
+def merged(old: Effects, new: Effects) -> Effects:
+    """``new``, with the ablations of ``old`` that are not among them where both are comparable; else ``new`` alone.
+
+    They are where what was predicted with all units is the same, on the same images, and by, truth, data and network of
+    their origins are equal.
+    """
+    same = all(np.array_equal(getattr(old, name), getattr(new, name)) for name in ("images", "hits", "false"))
+    agree = all(old.origin.get(key) == new.origin.get(key) for key in ("by", "truth", "data", "network"))
+    if not (same and agree and old.splits == new.splits):
+        return without_repeats(new)
+    joined: dict[str, Any] = {name: np.concatenate([getattr(old, name), getattr(new, name)], 1) for name in BY_ABLATION}
+    return without_repeats(replace(new, units=old.units + new.units, **joined))
+
+
+def agreed(known: Classes | None, given: Classes) -> Classes | None:
+    """The classes of which both are names: ``known``, or ``given`` where those are only numbers; None where they are
+    of different networks."""
+    if known is None:
+        return given
+    if len(known.names) != len(given.names):
+        return None
+    if known.names == given.names or given.names == _numbers(given):
+        return known
+    return given if known.names == _numbers(known) else None
+
+
+def _numbers(classes: Classes) -> tuple[str, ...]:
+    return tuple(map(str, range(len(classes.names))))
 
 
 def recall(hits: Ints, images: Ints) -> Floats:

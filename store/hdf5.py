@@ -29,8 +29,8 @@ from ndissect.store.text import without_controls
 # Deflate never shrinks data by more than 1032 to 1; what claims more was not compressed by it.
 _MAX_DEFLATE = 1100
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-# All that h5py and HDF5 raise over a damaged file.
-_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
+#: All that h5py and HDF5 raise over a damaged file.
+DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 _LOCKED = {errno.EAGAIN, errno.ENOLCK, 524}  # 524 is the kernel's ENOTSUPP, seen on NFS and Lustre
 
 
@@ -136,6 +136,11 @@ class Checked:
         if size > limit.most:
             raise self.beyond(name, size, limit)
 
+    def check_room(self, name: str, size: int) -> None:
+        """Raise the error where what was read so far, with member ``name``, takes more bytes than the file has."""
+        if size > self._size:
+            raise self.broken(name, "is larger on paper than in the file")
+
     def _unreadable(self, name: str, error: Exception) -> NDError:
         why = "more than fits in memory" if isinstance(error, MemoryError) else _last_words(error)
         return self.broken(name, f"cannot be read ({why})")
@@ -144,7 +149,7 @@ class Checked:
         """Whether there is a member ``name``, of whatever kind."""
         try:
             return bool(self._group.id.links.exists(name.encode()))
-        except _DAMAGE as e:
+        except DAMAGE as e:
             raise self._unreadable(name, e) from e
 
     def group(self, name: str, *kinds: str) -> Checked:
@@ -170,7 +175,7 @@ class Checked:
             value = np.empty(shape, dtype)
             attribute.read(value)
             return value
-        except _DAMAGE as e:
+        except DAMAGE as e:
             raise self._unreadable(f"@{name}", e) from e
 
     def text(self, name: str) -> str | None:
@@ -206,7 +211,7 @@ class Checked:
             if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
                 raise self.broken(name, "is a link to somewhere else, which a store never holds")
             return self._group[name]
-        except _DAMAGE as e:
+        except DAMAGE as e:
             raise self._unreadable(name, e) from e
 
     def dataset(
@@ -228,7 +233,7 @@ class Checked:
             if self._check(name, member, shape, kinds) == h5py.h5d.CHUNKED:
                 self._check_chunks(name, member, chunk)
                 checked[self._where(name), shape, kinds] = member
-        except _DAMAGE as e:
+        except DAMAGE as e:
             raise self._unreadable(name, e) from e
         return member
 
@@ -289,7 +294,7 @@ class Checked:
             self.demand(name, max(wanted, sum(whole.values())), limits.UNPACKED_READ)
         try:
             return np.asarray(data[at])
-        except _DAMAGE as e:
+        except DAMAGE as e:
             raise self._unreadable(name, e) from e
 
     def counts(
@@ -320,12 +325,19 @@ class Checked:
         self.demand(name, self.dataset(name, (count,), "S").dtype.itemsize, limit)
         return _decode(bytes(self.read(name, (count,), "S", at=row)[()]))
 
+    def sentence(self, name: str, limit: Limit) -> str:
+        """The string of the scalar dataset ``name``, of at most ``limit`` bytes."""
+        return _decode(self._scalar(name, limit))
+
+    def _scalar(self, name: str, limit: Limit) -> bytes:
+        self.demand(name, self.dataset(name, (), "S").dtype.itemsize, limit)
+        return bytes(self.read(name, (), "S")[()])
+
     def json(self, name: str, limit: Limit) -> Any:
         """The JSON text of the scalar dataset ``name``, parsed: see :func:`plain_json`."""
-        self.demand(name, self.dataset(name, (), "S").dtype.itemsize, limit)
-        text = self.read(name, (), "S")[()]
+        text = self._scalar(name, limit)
         try:
-            return plain_json(json.loads(bytes(text)))
+            return plain_json(json.loads(text))
         except (ValueError, TypeError, RecursionError) as e:
             raise self.broken(name, f"is not JSON ({e})") from e
 

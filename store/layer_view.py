@@ -11,12 +11,14 @@ import numpy.typing as npt
 from ndissect.store import limits, parts, scores
 from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
 from ndissect.store.descriptions import NO_PROTOCOL, SIMILARITY, Descriptions, find_descriptions, read_descriptions
+from ndissect.store.effects import Effects, Head
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.evidence import NUMBERS, SIGNIFICANT, Evidence, NullBest, no_evidence
 from ndissect.store.hdf5 import Checked
 from ndissect.store.marks import Mark
 from ndissect.store.model import Layer, TopImages, UnitStatistics
 from ndissect.store.parts import Group
+from ndissect.store.stored_effects import read_effects, read_head
 from ndissect.store.stored_group import StoredGroup
 from ndissect.store.upsampling import Axis, upsample
 
@@ -304,6 +306,20 @@ class LayerView:
             raise g.broken("intersection", "exceeds the area of the concept")
         return NullBest(concept, intersection, g.counts("area"), concept_area)
 
+    @cached_property
+    def head(self) -> Head | None:
+        """The linear head behind the layer; None where the scores are not linear in its means, or nobody looked."""
+        return read_head(self._group, {"Y": self._classes, "U": self.units})
+
+    @cached_property
+    def effects(self) -> Effects | None:
+        """What ablations of the layer do to the network's predictions; None where there were none."""
+        return read_effects(self._group, self.units, {"Y": self._classes})
+
+    @property
+    def _classes(self) -> int:
+        return len(self.store.classes.names) if self.store.classes else 0
+
     @property
     def has_top(self) -> bool:
         """Whether the layer's top images are in the store."""
@@ -407,4 +423,6 @@ class LayerView:
             self.leading,
             self.null,
             self.judged_on,
+            self.head,
+            self.effects,
         )

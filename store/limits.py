@@ -42,6 +42,15 @@ LABEL_MAPS = Limit(256, "label maps an image")
 IMAGE_LABELS = Limit(4096, "image labels an image")
 #: What `--null` offers is less.
 PAIRINGS = Limit(1000, "wrong pairings")
+#: ImageNet-21k has 21,843.
+CLASSES = Limit(1 << 16, "classes")
+#: Weights of a linear head: 21,843 classes x 2,048 units are 45 million. A larger head is left out of the store.
+HEAD = Limit(1 << 26, "weights of a head")
+#: Sets of units that were taken away; the single units are most of them.
+ABLATIONS = Limit(1 << 17, "ablations")
+ABLATED = Limit(1 << 22, "units of all ablations")
+#: 4,096 units x 1,000 classes in 2 splits are 8 million.
+EFFECTS = Limit(1 << 24, "effects (splits x ablations x classes)")
 #: Of the label grid and of activation maps; Cityscapes' label maps are 1024 x 2048.
 SIDE = Limit(4096, "pixels on a side")
 PIXELS = Limit(1 << 22, "pixels")
@@ -57,6 +66,8 @@ TEXT = Limit(1 << 23, "bytes of names")
 #: Bytes of JSON. A protocol takes 300 bytes; a provenance lists the images that were skipped.
 PROTOCOL = Limit(1 << 17, "bytes of JSON")
 PROVENANCE = Limit(1 << 22, "bytes of JSON")
+#: Where effects come from.
+ORIGIN = Limit(1 << 17, "bytes of JSON")
 #: Lists and objects in one another. `nd` writes 5.
 DEPTH = Limit(32, "levels of JSON")
 
@@ -122,6 +133,24 @@ def check_plan(
         if too_large(size):
             height, width = size
             raise WrongUse(f"{what} of {height} x {width} is more than a store may hold: {size_limit()}", hint)
+
+
+def check_effects(splits: int, ablations: Sequence[int], classes: int) -> None:
+    """Raise WrongUse where effects would be more than a store may hold; ``ablations``: the units of each."""
+    for amount, limit in (
+        (len(ablations), ABLATIONS),
+        (sum(ablations), ABLATED),
+        (splits * len(ablations) * classes, EFFECTS),
+    ):
+        if amount > limit.most:
+            what = f"the store would hold {amount:,} {limit.things}, the limit is {limit.most:,}"
+            raise WrongUse(what, "ablate fewer units of the layer")
+
+
+def fits_classes(names: Sequence[str]) -> bool:
+    """Whether a store can hold the names of a network's classes: they are no reason not to write the rest."""
+    longest = max((len(name.encode("utf-8", "replace")) for name in names), default=0)
+    return len(names) <= CLASSES.most and longest <= NAME.most and longest * len(names) <= TEXT.most
 
 
 def too_large(size: tuple[int, int]) -> bool:

@@ -14,7 +14,7 @@ from ndissect.store.counts import BLOCKS, PER_CATEGORY, JudgedOn
 from ndissect.store.limits import Limit
 
 #: What this program writes. The first number changes when older readers would misread the file.
-VERSION = "1.2"
+VERSION = "1.3"
 
 #: How long an axis may be, by its letter in FORMAT.md: always the same, or at most.
 AXES: dict[str, int | Limit] = {
@@ -35,6 +35,10 @@ AXES: dict[str, int | Limit] = {
     "B": Limit(1 << 62, "bytes"),  # thumbnails are read one at a time: how long they are together is no matter
     "S": BLOCKS,
     "3": PER_CATEGORY,
+    "Y": limits.CLASSES,
+    "F": limits.GROUPS,
+    "E": limits.ABLATIONS,
+    "N": limits.ABLATED,
 }
 
 
@@ -125,6 +129,13 @@ IMAGES_BY_BLOCK = Group(
     (Part("concept_images", "int64", "S C", "blocks.concept_images"),),
     optional=True,
     since="1.2",
+)
+CLASSES = Group(
+    "classes",
+    "ndissect-classes",
+    (Part("name", "string", "Y", "names"), Part("source", "string", "", "source")),
+    optional=True,
+    since="1.3",
 )
 IMAGES = Group(
     "images",
@@ -246,6 +257,34 @@ NULL = Group(
     optional=True,
     since="1.1",
 )
+HEAD = Group(
+    "layers/<layer>/head",
+    "ndissect-head",
+    (Part("weight", "float32", "Y U", "head.weight"), Part("bias", "float32", "Y", "head.bias")),
+    optional=True,
+    since="1.3",
+)
+EFFECTS = Group(
+    "layers/<layer>/effects",
+    "ndissect-effects",
+    (
+        Part("origin", "string", ""),
+        Part("unit", "int32", "N"),
+        Part("unit_end", "int64", "E"),
+        Part("splits", "string", "F", "splits"),
+        Part("images", "uint32 or int64", "F Y", "images"),
+        Part("hits", "uint32 or int64", "F Y", "hits"),
+        Part("false", "uint32 or int64", "F Y", "false"),
+        Part("hits_without", "uint32 or int64", "F E Y", "hits_without"),
+        Part("false_without", "uint32 or int64", "F E Y", "false_without"),
+        Part("score", "float32", "F Y", "score"),
+        Part("score_without", "float32", "F E Y", "score_without"),
+        Part("low", "float32", "F E Y", "low"),
+        Part("high", "float32", "F E Y", "high"),
+    ),
+    optional=True,
+    since="1.3",
+)
 
 #: Every group of a store.
 GROUPS = (
@@ -253,6 +292,7 @@ GROUPS = (
     CONCEPTS,
     BY_BLOCK,
     IMAGES_BY_BLOCK,
+    CLASSES,
     IMAGES,
     LAYERS,
     LAYER,
@@ -264,4 +304,6 @@ GROUPS = (
     EVIDENCE,
     LEADING,
     NULL,
+    HEAD,
+    EFFECTS,
 )

@@ -17,12 +17,14 @@ import numpy as np
 from ndissect.store import limits, parts
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import Blocks, ConceptCounts
+from ndissect.store.effects import Classes
 from ndissect.store.errors import NDError, WrongUse, nearest
 from ndissect.store.hdf5 import Checked, member_name, open_hdf5
 from ndissect.store.images import StoredImages
 from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import Mark, read_marks
 from ndissect.store.protocol import Protocol
+from ndissect.store.stored_effects import read_classes
 from ndissect.store.stored_group import StoredGroup
 
 #: The format versions that this program reads: any 1.x.
@@ -124,6 +126,11 @@ class Store:
         if self._root.has(parts.IMAGES_BY_BLOCK.name):
             held = StoredGroup.inside(self._root, parts.IMAGES_BY_BLOCK, self.lengths).counts("concept_images")
         return Blocks(g.counts("images"), g.counts("concept_area"), held)
+
+    @cached_property
+    def classes(self) -> Classes | None:
+        """The network's outputs; None where there are none or nothing is told of them."""
+        return read_classes(self._root)
 
     @property
     def lengths(self) -> dict[str, int]:

@@ -74,6 +74,14 @@ class StoredGroup:
         """Part ``name``, a small table of strings."""
         return self.checked.strings(name, self.shape(name)[0])
 
+    def sentence(self, name: str) -> str:
+        """Part ``name``, a short text."""
+        return self.checked.sentence(name, limits.NAME)
+
+    def json(self, name: str, limit: Limit) -> Any:
+        """Part ``name``, JSON of at most ``limit`` bytes."""
+        return self.checked.json(name, limit)
+
     def broken(self, name: str, what: str) -> NDError:
         """The error that ``what`` is wrong with part ``name``."""
         return self.checked.broken(name, what)

@@ -26,7 +26,7 @@ UNITS = 9
 
 def bomb(path: Path, change: Change) -> Path:
     """A small store at ``path``, made into a bomb."""
-    write_small(path, evidence=True)
+    write_small(path, evidence=True, effects=True)
     with h5py.File(path, "r+") as f:
         change(f)
     return path

@@ -2,8 +2,8 @@
 
 ``dissection()`` has two layers, six categories, a dead unit, a unit with NaN, top images with JPEG thumbnails; its
 masks, counts, labels and thresholds agree with one another. With ``evidence=True`` it has what was added later, too:
-counts by image block, a null of six pairings, and the evidence for each label. ``read_back`` is a store as a
-dissection again.
+counts by image block, a null of six pairings, and the evidence for each label; with ``effects=True`` the network's
+classes, a linear head behind each layer, and what its ablations do. ``read_back`` is a store as a dissection again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+from effects_factory import Scene, classes_of, effects_of, head_of
 from PIL import Image
 
 from ndissect.store.bootstrap import block_of, label_intervals, leading
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import BLOCKS, Blocks, ConceptCounts, LayerCounts
+from ndissect.store.effects import needed_most, random_unit
 from ndissect.store.evidence import NullBest, null_best
 from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import PROTOCOLS, Protocol
@@ -90,6 +92,7 @@ def dissection(
     top: int = 3,
     images: bool = True,
     evidence: bool = False,
+    effects: bool = False,
     seed: int = 0,
 ) -> Dissection:
     """A dissection of ``layers`` (name -> units, map size); ``groups`` splits the images into as many equal parts."""
@@ -132,6 +135,11 @@ def dissection(
                 auprc=_precision(maps, present, best, protocol),
             )
             layer = replace(layer, evidence=weighed, leading=leads, null=null)
+        if effects:
+            scene = Scene(units, seed=seed)
+            singles = tuple((unit,) for unit in range(units))
+            ablated = effects_of(scene, (*singles, (0, units - 1)) if units > 1 else singles)
+            layer = replace(layer, head=head_of(scene), effects=ablated)
         found.append(layer)
     return Dissection(
         protocol=protocol,
@@ -143,6 +151,7 @@ def dissection(
         groups=groups,
         grid=GRID,
         blocks=blocks if evidence else None,
+        classes=classes_of(Scene(0)) if effects else None,
     )
 
 
@@ -304,6 +313,7 @@ def read_back(path: Path) -> Dissection:
             groups=store.groups,
             grid=store.grid,
             blocks=store.blocks,
+            classes=store.classes,
         )
 
 
@@ -348,6 +358,10 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                 if sheets:
                     unit_sheet(view, 0, truth=bool(view.labels[0][0] >= 0))
             view.load()
+            if view.effects is not None:
+                for k in range(len(store.classes.names) if store.classes else 0):
+                    needed_most(view.effects, k)
+                random_unit(view.effects)
             if view.leading is not None and store.blocks is not None:
                 for shares in (*label_intervals(view.leading, store.blocks, view.labels[0]),):
                     assert len(shares) == view.units

@@ -43,7 +43,11 @@ FORMAT = (ROOT / "store" / "FORMAT.md").read_text(encoding="utf-8")
 ARCHIVE = Path(__file__).with_name("archive")
 NEWEST = ARCHIVE / f"store-{VERSION}.h5"
 #: What each version of the format added to a dissection and its layers: not in the digests of older ones.
-ADDED = {"1.1": ("blocks", "evidence", "leading", "null"), "1.2": ("concept_images", "judged_on")}
+ADDED = {
+    "1.1": ("blocks", "evidence", "leading", "null"),
+    "1.2": ("concept_images", "judged_on"),
+    "1.3": ("classes", "head", "effects"),
+}
 
 
 def round_trip(folder: Path, given: Dissection) -> Dissection:
@@ -64,6 +68,8 @@ def round_trip(folder: Path, given: Dissection) -> Dissection:
         {"evidence": True},
         {"evidence": True, "groups": ("train", "val"), "images": False},
         {"evidence": True, "layers": {"empty": (0, (4, 4)), "one": (1, (2, 2))}},
+        {"effects": True},
+        {"effects": True, "evidence": True, "layers": {"empty": (0, (4, 4)), "one": (1, (2, 2))}},
         {"images": False},
         {"top": 0},
         {"top": 50},

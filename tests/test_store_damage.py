@@ -25,6 +25,7 @@ from ndissect.store.hdf5 import open_hdf5
 
 Change = Callable[[h5py.File], object]
 LAYER = "layers/features.0/"
+EFFECTS = LAYER + "effects/"
 pytestmark = pytest.mark.filterwarnings("error")  # a warning would reach the user's terminal
 
 
@@ -41,7 +42,7 @@ def refused(path: Path, *said: str) -> NDError:
 
 
 def changed(path: Path, change: Change) -> Path:
-    write_small(path, evidence=True)
+    write_small(path, evidence=True, effects=True)
     with h5py.File(path, "r+") as f:
         change(f)
     return path
@@ -75,7 +76,7 @@ def without(name: str) -> Change:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_small(tmp_path_factory.mktemp("good") / "a.nd.h5", evidence=True).read_bytes()
+    return write_small(tmp_path_factory.mktemp("good") / "a.nd.h5", evidence=True, effects=True).read_bytes()
 
 
 def test_truncated_at_any_length(tmp_path: Path, good: bytes) -> None:
@@ -184,7 +185,7 @@ def test_what_a_newer_minor_version_adds_is_ignored(tmp_path: Path) -> None:
     def add(f: h5py.File) -> None:
         f.attrs["encoding-version"] = np.bytes_("1.17")
         f.attrs["colour"] = "red"
-        for group in ("/", "concepts", "images", "layers", LAYER, LAYER + "best", LAYER + "counts", LAYER + "evidence"):
+        for group in ("/", "concepts", "images", "layers", LAYER, LAYER + "best", LAYER + "counts", LAYER + "effects"):
             new = f[group].create_group("new")
             new.attrs["encoding-type"] = np.bytes_("something-else")
             new["data"] = np.zeros(3)
@@ -216,11 +217,12 @@ WRONG: dict[str, object] = {
 #: What the format lets a file leave out; what refers to it may still be refused.
 OPTIONAL = {"images", "layers/a/counts", "layers/a/top", "layers/a/rows", "layers/a/columns"}
 OPTIONAL |= {"blocks", "block_images", "layers/a/evidence", "layers/a/leading", "layers/a/null"}
+OPTIONAL |= {"classes", "layers/a/head", "layers/a/effects"}
 OPTIONAL |= {"/@grid", "layers/a@map_size", "layers/a@module"}
 
 
 def small(path: Path) -> Path:
-    return write_small(path, layers={"a": (5, (4, 5))}, evidence=True)
+    return write_small(path, layers={"a": (5, (4, 5))}, evidence=True, effects=True)
 
 
 def members() -> list[str]:
@@ -248,7 +250,7 @@ def test_a_member_that_is_missing_or_something_else_is_named(tmp_path: Path, mem
             if what == "a group":
                 f.create_group(member)
             elif value is not None:
-                is_text = key in ("encoding-type", "module") or member in ("protocol", "provenance")
+                is_text = key in ("encoding-type", "module") or member in ("protocol", "provenance", "classes/source")
                 where[name] = "variable-length" if is_text and what == "one text" else value
         if value is None and member in OPTIONAL:
             try:
@@ -368,6 +370,29 @@ WRONG_CONTENT: dict[str, tuple[Change, str]] = {
         entry(LAYER + "null/intersection", (0, 0), 1 << 40),
         "null/intersection exceeds the area of the concept",
     ),
+    "a head of other units": (put(LAYER + "head/weight", np.zeros((5, 8), np.float32)), "head/weight has the shape"),
+    "a head of other classes": (put(LAYER + "head/bias", np.zeros(4, np.float32)), "head/bias has the shape"),
+    "a weight that is infinite": (entry(LAYER + "head/weight", (0, 0), np.inf), "weight holds what is no finite"),
+    "a bias that is NaN": (entry(LAYER + "head/bias", 0, np.nan), "head/bias holds what is no finite"),
+    "more classes than effects": (put("classes/name", np.full(6, b"x")), "has the shape"),
+    "effects of no classes": (without("classes"), "has the shape"),
+    "an ablated unit out of range": (entry(EFFECTS + "unit", 3, 9), "effects/unit points outside a table of 9"),
+    "an ablated unit below 0": (entry(EFFECTS + "unit", 3, -1), "effects/unit points outside"),
+    "an ablation of no unit": (entry(EFFECTS + "unit_end", 3, 3), "effects/unit_end points outside of unit"),
+    "an ablation beyond the end": (entry(EFFECTS + "unit_end", 9, 99), "effects/unit_end points outside of unit"),
+    "units that no ablation has": (entry(EFFECTS + "unit_end", 9, 10), "effects/unit_end points outside of unit"),
+    "an ablation of the same unit twice": (entry(EFFECTS + "unit", 10, 0), "effects/unit is not in rising order"),
+    "the same ablation twice": (entry(EFFECTS + "unit", 3, 2), "effects/unit names an ablation twice"),
+    "fewer ablations": (put(EFFECTS + "unit_end", np.arange(1, 10)), "effects/unit_end has the shape"),
+    "more splits than effects": (put(EFFECTS + "splits", np.full(3, b"x")), "effects/splits has the shape"),
+    "more hits than images": (entry(EFFECTS + "hits", (0, 0), 1 << 20), "effects/hits exceeds the number of images"),
+    "more hits without a unit": (entry(EFFECTS + "hits_without", (1, 2, 0), 99), "hits_without exceeds the number"),
+    "more false ones than others": (entry(EFFECTS + "false", (0, 0), 99), "effects/false exceeds the number of images"),
+    "more false ones without a unit": (entry(EFFECTS + "false_without", (0, 9, 4), 99), "false_without exceeds the"),
+    "images of a class below 0": (put(EFFECTS + "images", np.full((2, 5), -1)), "effects/images holds -1"),
+    "an interval upside down": (entry(EFFECTS + "low", (0, 0, 0), 0.9), "effects/low is above its upper end"),
+    "an origin that is a list": (put(EFFECTS + "origin", np.bytes_("[]")), "effects/origin is not a JSON object"),
+    "an origin that is none": (put(EFFECTS + "origin", np.bytes_("{")), "effects/origin is not JSON"),
     "a grid of another size": (attribute("/", "grid", np.array([13, 10])), "is expected"),
     "a grid of three": (attribute("/", "grid", np.array([12, 10, 3])), "@grid is not two integers"),
     "a grid of no size": (attribute("/", "grid", np.array([0, 10])), "@grid is no size"),
@@ -416,6 +441,30 @@ HARMLESS: dict[str, Change] = {
         put(LAYER + f"null/{name}", np.zeros((0, 9), np.int64))(f)
         for name in ("concept", "intersection", "area", "concept_area")
     ],
+    "an origin of other types everywhere": put(
+        EFFECTS + "origin",
+        np.bytes_('{"by": 3, "truth": [], "how": {}, "data": "x", "network": null, "command": 1e999}'),
+    ),
+    "an origin of nothing": put(EFFECTS + "origin", np.bytes_("{}")),
+    "scores and intervals of which nothing is known": lambda f: [
+        f[EFFECTS + name].__setitem__(..., np.nan) for name in ("score", "score_without", "low", "high")
+    ],
+    "scores and intervals that are infinite or at the limits of float32": lambda f: [
+        f[EFFECTS + name].__setitem__(..., value)
+        for name, value in (("score", -3.4e38), ("score_without", 3.4e38), ("low", -np.inf), ("high", np.inf))
+    ],
+    "effects of classes without images": lambda f: [
+        f[EFFECTS + name].__setitem__(..., 0) for name in ("images", "hits", "false", "hits_without", "false_without")
+    ],
+    "no ablation at all": lambda f: [
+        put(EFFECTS + name, np.zeros((2, 0, 5) if "with" in name or name in ("low", "high") else 0, kind))(f)
+        for name, kind in (
+            *(("unit", "i4"), ("unit_end", "i8"), ("hits_without", "u4"), ("false_without", "u4")),
+            *((name, "f4") for name in ("score_without", "low", "high")),
+        )
+    ],
+    "weights at the limits of float32": entry(LAYER + "head/weight", ..., np.float32(3.4e38)),
+    "classes without names": put("classes/name", np.full(5, b"")),
     "no top image at all": entry(LAYER + "top/image", ..., -1),
     "integers of other sizes": lambda f: (
         put("concepts/number", f["concepts/number"][()].astype(np.uint64))(f),

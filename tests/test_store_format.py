@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from effects_factory import NAMES
 from store_factory import (
     CATEGORIES,
     GRID,
@@ -29,6 +30,7 @@ from test_store import ADDED, ARCHIVE, FORMAT, NEWEST
 
 from ndissect.store import parts
 from ndissect.store.counts import BLOCKS, PER_CATEGORY
+from ndissect.store.effects import needed_most
 from ndissect.store.parts import VERSION
 from ndissect.store.protocol import PROTOCOLS, make_protocol
 from ndissect.store.reader import Store
@@ -59,25 +61,26 @@ def written(path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
 
 @pytest.mark.parametrize("groups", [("all",), ("train", "val")])
 def test_the_specification_lists_every_dataset_with_its_type_and_shape(tmp_path: Path, groups: tuple[str, ...]) -> None:
-    path = write_small(tmp_path / "a.nd.h5", groups=groups, evidence=True)
+    path = write_small(tmp_path / "a.nd.h5", groups=groups, evidence=True, effects=True)
     found = {k: v for k, v in written(path).items() if isinstance(v, tuple)}
     made = dissection(groups=groups)
     assert made.images is not None
     lengths = {"G": len(groups), "C": len(made.concepts), "K": len(CATEGORIES), "layers": len(LAYERS)}
     lengths |= {"D": IMAGES, "M": 2, "L": 2, "n": 3, "H": GRID[0], "W": GRID[1]}
     lengths |= {"S": BLOCKS, "P": PAIRINGS, "3": PER_CATEGORY}
+    lengths |= {"Y": len(NAMES), "F": 2}
     lengths["B"] = sum(map(len, made.images.thumbnail))
     specified = {}
     for name, kind, shape, _ in table("Datasets"):
         for layer, (units, (h, w)) in LAYERS.items() if "<layer>" in name else {"": (0, (0, 0))}.items():
-            known = lengths | {"U": units, "h": h, "w": w}
+            known = lengths | {"U": units, "h": h, "w": w, "E": units + 1, "N": units + 2}
             dims = () if shape == "scalar" else tuple(known[letter] for letter in shape.split(" x "))
             specified[name.strip("`").replace("<layer>", layer)] = (kind.split(" or ")[0], dims)
     assert found == specified
 
 
 def test_the_specification_lists_every_group_with_its_encoding_and_attributes(tmp_path: Path) -> None:
-    path = write_small(tmp_path / "a.nd.h5", evidence=True)
+    path = write_small(tmp_path / "a.nd.h5", evidence=True, effects=True)
     found = {k: v for k, v in written(path).items() if isinstance(v, dict)}
     specified = {}
     for name, kind, attributes, _ in table("Groups"):
@@ -115,7 +118,7 @@ def test_the_specification_lists_every_key_of_the_protocol() -> None:
 
 
 def test_groups_that_are_optional_are_absent_and_nothing_else_is(tmp_path: Path) -> None:
-    path = write_small(tmp_path / "a.nd.h5", evidence=True)
+    path = write_small(tmp_path / "a.nd.h5", evidence=True, effects=True)
     full = {k for k, v in written(path).items() if isinstance(v, dict)}
     less = replace(dissection(images=False), grid=None)
     bare = tuple(replace(layer, counts=None, axes=None, map_size=None) for layer in less.layers)
@@ -195,7 +198,7 @@ def test_the_archived_store_of_format_1_0_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "390009b7f869cd036748549d632c2613b2320d464fd7ddce10127688101a2afc"
     )
-    later = (*ADDED["1.1"], *ADDED["1.2"])
+    later = (*ADDED["1.1"], *ADDED["1.2"], *ADDED["1.3"])
     assert digest(read_back(path), later) == "da62549a849d0fc1c57a4b52434c1e4aafa6c6d56ebe903e30fdccd138035cc5"
     with Store(path) as store:
         assert store.protocol.q == Fraction(1, 20)
@@ -215,7 +218,8 @@ def test_the_archived_store_of_format_1_1_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "c5e81d45994cfbe43cba2b4706c182ce4a578f501b7159447014032dae75ecd8"
     )
-    assert digest(read_back(path), ADDED["1.2"]) == "97ac3fc3fb93eeb184496853135ad2462b316fb3c081102760b13e6c7fd2f2bb"
+    later = (*ADDED["1.2"], *ADDED["1.3"])
+    assert digest(read_back(path), later) == "97ac3fc3fb93eeb184496853135ad2462b316fb3c081102760b13e6c7fd2f2bb"
     with Store(path) as store:
         view = store.layer("features.0")
         known = view.evidence
@@ -240,9 +244,29 @@ def test_the_archived_store_of_format_1_2_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "2828a6a246739cd6ae80263112dd7f79bcf20a531651c3fec8ff52c730aa28c7"
     )
-    assert digest(read_back(path)) == "317e1f1604a3d276b46308f90946da0e8f24bb1ba99d754158682d9f9ee9ee41"
+    assert digest(read_back(path), ADDED["1.3"]) == "317e1f1604a3d276b46308f90946da0e8f24bb1ba99d754158682d9f9ee9ee41"
     with Store(path) as store:
         assert store.layer("features.0").judged_on == "pixels"
         assert store.blocks is not None
         assert store.blocks.concept_images is not None
         assert store.blocks.concept_images.sum(0).tolist() == store.concept_counts.images.sum(0).tolist()
+
+
+def test_the_archived_store_of_format_1_3_reads_the_same_for_ever() -> None:
+    path = ARCHIVE / "store-1.3.h5"
+    assert (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        == "293d7f90dc1b69ef50f55ca86cd7750fc34fc485576bd326fd78b5bc56d98ccf"
+    )
+    assert digest(read_back(path)) == "d5d2ea560410d0cf3a0823f17965b2d43c066579a32654cde935735c0d092b9a"
+    with Store(path) as store:
+        assert store.classes is not None
+        assert store.classes.names == NAMES
+        view = store.layer("features.0")
+        assert view.head is not None
+        assert view.head.weight.shape == (5, 9)
+        effects = view.effects
+        assert effects is not None
+        assert effects.units == (*((u,) for u in range(9)), (0, 8))
+        assert needed_most(effects, 0).tolist() == [0, 1, 4, 8, 3, 6, 7, 2, 5]
+        assert f"{effects.balanced_accuracy[1, 0]:.4f} {effects.change[1, 0, 0]:.4f}" == "0.9762 -0.4762"
