@@ -14,6 +14,7 @@ import torch
 
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import load_network
+from ndissect.engine.networks.timm_networks import imagenet_names
 from ndissect.store.errors import NDError, WrongUse
 
 IMAGE = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -67,6 +68,17 @@ def test_a_network_of_timm_is_the_same_at_each_run_and_prepared_as_its_config_sa
     assert preprocess.mean == (0.485, 0.456, 0.406)
     assert preprocess.apply(IMAGE).shape == (1, 3, 176, 176)
     assert "without crop" in str(preprocess.describe()["source"])
+
+
+def test_networks_of_imagenet_have_its_names(timm: Any) -> None:
+    names = imagenet_names(timm, timm.create_model("resnet18"))
+    assert (len(names), names[0], names[999]) == (
+        1000,
+        "tench, Tinca tinca",
+        "toilet tissue, toilet paper, bathroom tissue",
+    )
+    assert imagenet_names(timm, timm.create_model("resnet18", num_classes=10)) == ()
+    assert load_network("timm:resnet18@none").classes == ()
 
 
 def test_names_and_tags_with_a_typing_error_are_answered_with_the_nearest(timm: Any) -> None:

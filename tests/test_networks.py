@@ -135,10 +135,14 @@ def test_the_names_of_the_classes_are_those_that_the_module_gives(tmp_path):
         def mapped(): return nn.DataParallel(network({"1": "road", 0: "sky"}))
         def wrong(): return network({0: "sky", 2: "road"})
         def counted(): return network(2)
+        def by_factory(): return network(None)
+        by_factory.classes = ["sky", "road"]
         """,
     )
-    names = {n: load_network(f"{file}:{n}").classes for n in ("listed", "mapped", "wrong", "counted")}
-    assert names == {"listed": ("sky", "road"), "mapped": ("sky", "road"), "wrong": (), "counted": ()}
+    names = {n: load_network(f"{file}:{n}").classes for n in ("listed", "mapped", "wrong", "counted", "by_factory")}
+    both = ("sky", "road")
+    assert names == {"listed": both, "mapped": both, "wrong": (), "counted": (), "by_factory": both}
+    assert load_network("demo").classes[9] == "kitchen-s"
 
 
 # ---- torchvision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,14 @@ from ndissect.engine.data.photographs import holds_photographs, open_photographs
 from ndissect.engine.data.splits import split_called
 from ndissect.engine.data.tables import Table, parse_table, quoted
 from ndissect.engine.data.without_labels import NO_CONCEPTS, WithoutLabels
-from ndissect.store.class_matching import ClassMatching
-from ndissect.store.errors import NDError, WrongUse, nearest
+from ndissect.store.class_matching import ClassMatching, plain_class
+from ndissect.store.errors import NDError, WrongUse
 
 _WRITTEN = "--images takes a folder with a folder of images for each class, or a CSV file image,class[,split]"
 # Names of one side that a message shows.
 _SHOWN = 5
+# Names that are compared with those of classes where none is one, and how alike a misspelt one is (of 1).
+_COMPARED, _ALIKE = 200, 0.7
 
 
 @dataclass(frozen=True)
@@ -162,13 +165,20 @@ def _notes(
 
 def _no_match(images: ClassImages, matching: ClassMatching) -> WrongUse:
     theirs, own = images.names, list(matching.names)
-    near = {name: close[0] for name in theirs[:200] if (close := nearest(name, own, 1))}
+    near = {name: close for name in theirs[:_COMPARED] if (close := _nearest(name, own))}
     hint = "; ".join(f"is {name} {other}?" for name, other in list(near.items())[:3])
     return WrongUse(
         f"{images.said_by} are no classes of the network: they are {_listed(theirs)}; its {len(own)} classes "
         f"{_listed(own)}",
         f"{hint}{' ' if hint else ''}--classes FILE names its outputs, or call folders by their numbers, from 0",
     )
+
+
+def _nearest(name: str, classes: Sequence[str]) -> str:
+    """The class that is called almost as ``name``, or ""."""
+    plain = {plain_class(one): one for one in classes}
+    close = difflib.get_close_matches(plain_class(name), list(plain), 1, _ALIKE)
+    return plain[close[0]] if close else ""
 
 
 def _listed(names: Sequence[str]) -> str:

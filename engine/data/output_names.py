@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ndissect.engine.data.images import BadFile, read_file
-from ndissect.engine.data.name_table import MOST_BYTES, read_name_table
+from ndissect.engine.data.name_table import MOST_BYTES, NameRow, read_name_table
 from ndissect.engine.data.tables import CONCEPT_ROWS, parse_table
 from ndissect.store.errors import NDError, WrongUse
 
@@ -44,7 +44,8 @@ def read_output_names(path: Path) -> OutputNames:
         return _whole(path, pairs)
     faults: list[BadFile] = []
     rows = read_name_table(data, str(path), faults.append, nameless=True)
-    by_number = {row.number: row.name for row in rows if row.number is not None}
+    lines = [line.strip() for line in data.decode("utf-8-sig", "replace").splitlines()]
+    by_number = {row.number: _as_written(row, lines) for row in rows if row.number is not None}
     if faults or len(by_number) < len(rows):
         raise WrongUse(faults[0].message if faults else f"{path} names an output twice, or colours", WRITTEN)
     ids = _ids(data)
@@ -52,6 +53,12 @@ def read_output_names(path: Path) -> OutputNames:
     if not ids and split and all(split.values()):
         return _whole(path, {n: (match[2], match[1]) for n, match in split.items() if match})
     return _whole(path, {n: (name, ids.get(n, "")) for n, name in by_number.items()})
+
+
+def _as_written(row: NameRow, lines: list[str]) -> str:
+    """The name of ``row``; of names alone, one a line, the line, in which blanks follow commas."""
+    line = lines[row.number] if row.counted and row.number is not None and row.number < len(lines) else ""
+    return line if line.replace(" ", "") == row.name.replace(" ", "") else row.name
 
 
 def _whole(path: Path, named: dict[int, tuple[str, str]]) -> OutputNames:

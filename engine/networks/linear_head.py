@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
+from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.linear_rules import ValuesLookedAt, linear_in
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.scores import raw_scores
 from ndissect.engine.networks.taps import Tap
+from ndissect.store.errors import NDError
 
 #: How far the contributions and the bias may be from the score, as a share of the largest score.
 EXACT = 1e-5
+
+# Bytes that the weights of every place may take; those that one backward pass of several classes may take.
+_LARGEST, _AT_ONCE = 1 << 30, 1 << 21
+# How far weights of places may be apart that are taken as one, as a share of the largest.
+_ALIKE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,18 +43,31 @@ class LinearHead:
         return self.weight.ndim == 2
 
     def contributions(self, maps: Tensor, classes: Tensor) -> Tensor:
-        """(N, U) float64: what each unit adds to the score of one class of each image.
+        """(N, U) float64 on the CPU: what each unit adds to the score of one class of each image.
 
-        ``maps`` (N, U, h, w), ``classes`` (N,) int64.
+        ``maps`` (N, U, h, w), ``classes`` (N,) int64. With ``bias`` they sum to the score.
         """
-        raise NotImplementedError
+        weight = self.weight[classes.cpu()]
+        maps = maps.detach().cpu()
+        if self.pooled:
+            return weight * maps.double().mean((2, 3))
+        return (weight * maps).sum((2, 3))
 
     def scores_without(self, maps: Tensor, scores: Tensor, stands_in: Tensor | None = None) -> Tensor:
-        """(N, U, K): the scores without each unit alone, in closed form; ``scores`` (N, K) are those with all.
+        """(N, U, K): the scores without each unit alone, in closed form, in the type and on the device of ``scores``.
 
-        ``stands_in`` (N, U, h, w) or (U,): maps or values that take the place of the unit's; by default zero.
+        ``scores`` (N, K) are those with all. ``stands_in`` (N, U, h, w) or (U,): maps or values that take the place of
+        the unit's; by default zero. Nothing but the result is of its size: callers with many images, units and classes
+        give a part of the images at a time.
         """
-        raise NotImplementedError
+        taken = maps.detach().to(scores)
+        if stands_in is not None:
+            taken = taken - (stands_in.to(scores)[:, None, None] if stands_in.ndim == 1 else stands_in.to(scores))
+        weight = self.weight.to(scores)
+        if self.pooled:
+            return torch.addcmul(scores[:, None], taken.mean((2, 3))[:, :, None], weight.T, value=-1)
+        lost = torch.einsum("nuhw,kuhw->nuk", taken, weight)
+        return torch.sub(scores[:, None], lost, out=lost)
 
 
 def find_linear_head(network: Network, tap: Tap, inputs: Tensor) -> LinearHead | None:
@@ -49,6 +75,81 @@ def find_linear_head(network: Network, tap: Tap, inputs: Tensor) -> LinearHead |
     device.
 
     None where the scores are not linear in the layer's maps (a nonlinearity follows it, or another way goes round it),
-    or where the weights of every place would take more than 1 GB.
+    or where the weights of every place would take more than 1 GB. WrongUse where the network gives no class scores.
     """
-    raise NotImplementedError
+    return find_linear_heads(network, {tap.module: tap}, inputs).get(tap.module)
+
+
+def find_linear_heads(network: Network, taps: Mapping[str, Tap], inputs: Tensor) -> dict[str, LinearHead]:
+    """By name, the heads behind those of the layers at ``taps`` that have one: in one forward pass for all of them."""
+    held: dict[str, list[Tensor]] = {name: [] for name in taps}
+    entries: dict[str, list[Node]] = {name: [] for name in taps}
+
+    def enter(name: str, maps: Tensor) -> Tensor:
+        maps = (maps if maps.requires_grad else maps.detach().requires_grad_()).clone()
+        entered = maps.clone()  # which the network may change in place
+        assert entered.grad_fn is not None
+        held[name].append(maps)
+        entries[name].append(entered.grad_fn)
+        return entered
+
+    watching = ValuesLookedAt()
+    try:
+        with warnings.catch_warnings(), Capture(network.module, list(taps), taps, edit=enter), torch.enable_grad():
+            warnings.simplefilter("ignore")  # of values that are looked at while they are followed
+            with watching:
+                output = network.module(inputs.clone())
+    except (NDError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # of code that runs without gradients alone
+        return {}
+    scores = raw_scores(network.spec, output)
+    once = {name: nodes[0] for name, nodes in entries.items() if len(nodes) == 1}
+    every = [node for nodes in entries.values() for node in nodes]
+    heads = {}
+    for name in linear_in(once, scores, watching.nodes, every):
+        head = _head(scores, held[name][0])
+        if head is not None:
+            heads[name] = head
+    return heads
+
+
+def _head(scores: Tensor, maps: Tensor) -> LinearHead | None:
+    """The head that gives ``scores`` (N, K) of ``maps`` (N, U, h, w), to which autograd leads; None where none does."""
+    pooled = _weights(scores, maps, pooled=True)
+    full = scores.shape[1] * maps[0].numel() * 8 <= _LARGEST
+    weight = pooled if pooled is not None else _weights(scores, maps, pooled=False) if full else None
+    if weight is None:
+        return None
+    given, values = scores.detach().cpu().double(), maps.detach().cpu().double()
+    parts = values.mean((2, 3)) @ weight.T if weight.ndim == 2 else values.flatten(1) @ weight.flatten(1).T
+    # What the maps do not explain is the same for all images, or comes another way.
+    rest = given - parts
+    bias = rest.mean(0)
+    exact = (rest - bias).abs().max() <= EXACT * given.abs().max()
+    return LinearHead(weight, bias) if exact else None
+
+
+def _weights(scores: Tensor, maps: Tensor, *, pooled: bool) -> Tensor | None:
+    """(K, U) float64 on the CPU, if ``pooled``, else (K, U, h, w): the slopes of the scores, each at one of the images.
+
+    None where it is to be pooled, and the places differ.
+    """
+    (n, k), places = scores.shape, maps.shape[2] * maps.shape[3]
+    passes = max(1, _AT_ONCE // max(1, maps.numel() * maps.element_size()))
+    parts = []
+    for classes in torch.split(torch.arange(k, device=scores.device), passes * n):
+        rows = torch.arange(len(classes), device=scores.device)
+        asked = torch.zeros(-(-len(classes) // n), n, k, dtype=scores.dtype, device=scores.device)
+        asked[rows // n, rows % n, classes] = 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of operations that are not quick for several classes at a time
+            (slopes,) = torch.autograd.grad(scores, maps, asked, retain_graph=True, is_grads_batched=True)
+        part = slopes.flatten(0, 1)[: len(classes)]
+        if pooled:
+            first = part[:, :, :1, :1]
+            if not (part - first).abs().max() <= _ALIKE * part.abs().max():
+                return None
+            part = first[:, :, 0, 0] * places
+        parts.append(part.cpu().double())
+    return torch.cat(parts)

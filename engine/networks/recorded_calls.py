@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ndissect.engine.networks.taps import copy_of, tensors_inside
+from ndissect.engine.networks.taps import copy_of, every_tensor, tensors_inside
 
 #: Takes the place of a module's forward(): the module, its own forward(), arguments, and those by name.
 Called = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -133,7 +133,7 @@ class Recorder(TorchFunctionMode):
         self.calls.append(call)
 
     def _take(self, value: Any) -> None:
-        for tensor in _tensors(value):
+        for tensor in every_tensor(value):
             for call in self._returned_by.get(tensor, ()):
                 if self.calls:
                     call.output = tensor
@@ -216,17 +216,6 @@ def _handed_out(output: Any) -> Any:
     if type(output) is list:
         return [_handed_out(part) for part in output]
     return {key: _handed_out(part) for key, part in output.items()} if type(output) is dict else output
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
 
 
 _UNUSED = torch.empty(0).as_subclass(_Unused)

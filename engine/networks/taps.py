@@ -170,6 +170,18 @@ def tensors_inside(output: Any) -> dict[tuple[str, ...], Tensor]:
     return found
 
 
+def every_tensor(value: Any) -> Iterator[Tensor]:
+    """Each tensor in tuples, lists and dictionaries inside of one another, as arguments of functions are."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from every_tensor(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from every_tensor(part)
+
+
 def copy_of(output: Any) -> Any:
     """``output`` with tensors of its own."""
     if isinstance(output, Tensor):

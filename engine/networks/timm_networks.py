@@ -40,7 +40,23 @@ def load_timm(request: Request) -> LoadedModule:
     weights = str(known.get("tag") or "default") if trained else UNTRAINED
     origin = {"kind": "timm", "model": name, "weights": weights, "timm": str(timm.__version__)}
     classes = () if request.untrained else class_names(known.get("label_names"))
+    if trained and not classes:
+        classes = imagenet_names(timm, module)
     return LoadedModule(module, _preprocess(config, name), file_name(Path(request.target).name), origin, classes)
+
+
+def imagenet_names(timm: Any, module: nn.Module) -> tuple[str, ...]:
+    """What the outputs of a network of ImageNet or a part of it are called; () for any other network."""
+    try:
+        subset = timm.data.infer_imagenet_subset(module)
+        if not subset:
+            return ()
+        known = timm.data.ImageNetInfo(subset)
+        if known.num_classes() != getattr(module, "num_classes", None):
+            return ()
+        return class_names([known.index_to_description(n) for n in range(known.num_classes())])
+    except (AttributeError, KeyError, ValueError, AssertionError, OSError):  # another version of timm has other tables
+        return ()
 
 
 def _model_name(timm: Any, request: Request) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ndissect.engine.networks.capture import Capture
-from ndissect.engine.networks.taps import Tap
+from ndissect.engine.networks.taps import Tap, every_tensor
 
 T = TypeVar("T")
 
@@ -79,11 +79,11 @@ class Tracer(TorchFunctionMode, Generic[T]):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = [(t, t.shape[-2:], self._known[t]) for t in _tensors((args, kwargs)) if t in self._known]
+        inputs = [(t, t.shape[-2:], self._known[t]) for t in every_tensor((args, kwargs)) if t in self._known]
         output = func(*args, **kwargs)
         if inputs:
             name = getattr(func, "__name__", str(func)).strip("_")
-            for out in _tensors(output):
+            for out in every_tensor(output):
                 self._learn(out, self._rule(name, args, kwargs, inputs, out))
         return output
 
@@ -154,14 +154,3 @@ def pair(value: Any) -> tuple[int, int]:
     """The value along rows and columns of an argument that gives one or both."""
     values = [value] if isinstance(value, int) else list(value)
     return (int(values[0]), int(values[-1]))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for v in value.values():
-            yield from _tensors(v)
-    elif isinstance(value, tuple | list):
-        for v in value:
-            yield from _tensors(v)

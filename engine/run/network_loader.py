@@ -26,6 +26,8 @@ def network_loader(options: Options, *, layers_only: bool = False) -> Callable[[
         _require_file(Path(file).expanduser(), "a network of your own is written path/file.py:factory")
     if options.weights is not None:
         _require_file(options.weights, "--weights takes a .safetensors or .pt file")
+    if options.classes is not None:
+        _require_file(options.classes, "--classes takes a file with the names of the network's outputs")
     size = parse_size(options.size, "--size") if options.size else None
     mean, std = _floats(options.mean, "--mean"), _floats(options.std, "--std")
     if std is not None and min(std) <= 0:

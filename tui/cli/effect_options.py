@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +13,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.run.options import Options
-from ndissect.store.errors import WrongUse
+from ndissect.store.errors import NDError
 from ndissect.store.files import find_store
 from ndissect.tui.cli.options import StoreOption
 from ndissect.tui.cli.run_options import takes_options
@@ -21,6 +23,8 @@ FIELDS = (
     "data format weights weights_key weights_prefix partial anyway size mean std bgr classes map functional"
     " device memory batch_size workers skip_bad max_pixels max_weights"
 )
+# Stores of the current folder that are looked into, the newest first.
+_LOOKED_AT = 50
 _TEXTS = {
     "data": "The images. Default: those that the store's labels are of.",
     "memory": "For activations: 8GB. Default: half of what is free.",
@@ -75,11 +79,23 @@ def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], 
 def find_labels(given: Path | None, network: str | None) -> Path | None:
     """The store with the labels: ``given``, else $ND_STORE, else the newest ``*.nd.h5`` of the current folder.
 
-    None where a network is named and there is no store: it goes without labels. WrongUse where neither is there.
+    Where a network is named, and no store, the newest of that network; None where there is none: it goes without
+    labels. WrongUse where there is neither a store nor a network.
     """
-    try:
+    if network is None or given is not None or os.environ.get("ND_STORE"):
         return find_store(given)
-    except WrongUse:
-        if network is None or given is not None:
-            raise
-        return None
+    from ndissect.store.files import SUFFIX
+
+    stores = (path for path in Path().glob(f"*{SUFFIX}") if path.is_file())
+    newest = sorted(stores, key=lambda path: -path.stat().st_mtime)[:_LOOKED_AT]
+    return next((path for path in newest if _is_of(path, network)), None)
+
+
+def _is_of(path: Path, network: str) -> bool:
+    """Whether the labels in the store ``path`` are of the network that is written ``network``."""
+    from ndissect.store.reader import Store
+
+    with contextlib.suppress(NDError), Store(path) as store:
+        said = store.provenance.get("network")
+        return isinstance(said, dict) and said.get("spec") == network
+    return False
