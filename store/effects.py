@@ -126,6 +126,12 @@ def needed_most(effects: Effects, k: int) -> Ints:
     return np.asarray(rows[np.lexsort((_score_change(effects, rows)[:, k], change))])
 
 
+def needed_by_class(effects: Effects) -> Ints:
+    """(n, K): for each class what :func:`needed_most` gives, of all classes at once; of no meaning without an image."""
+    rows = effects.single()
+    return np.asarray(rows[np.lexsort((_score_change(effects, rows), effects.change_by(rows, 0)), axis=0)])
+
+
 def hurt_most(effects: Effects, row: int) -> Ints:
     """The classes with images, those first whose balanced accuracy falls most by the ablation ``row``.
 

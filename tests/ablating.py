@@ -20,7 +20,6 @@ from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.layers import LayerInfo
-from ndissect.engine.networks.linear_head import LinearHead
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.loader import Batch
 from ndissect.engine.run.settings import Settings
@@ -159,12 +158,3 @@ def by_hooks(
             with torch.no_grad(), Capture(c.network.module, [layer], edit=edit):
                 scores[i, e] = c.network.module(pixels[None])[0]
     return scores.argmax(2), scores
-
-
-def head_of(net: nn.Module, head: Head) -> LinearHead | None:
-    """The head as it is known of these networks."""
-    if head == "nonlinear":
-        return None
-    last = cast(nn.Linear, list(net.children())[-1])
-    weight = last.weight.double()
-    return LinearHead(weight if head == "linear" else weight.view(CLASSES, UNITS, 4, 4), last.bias.double())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ablating import Head, OfTensors, classified, head_of, images, network
+from ablating import Head, OfTensors, classified, images, network
 from test_ablate import SETS
 
 from ndissect.engine.experiments import predictions as module
@@ -41,9 +41,8 @@ class Notes(Progress):
 
 
 @pytest.fixture(params=["linear", "nonlinear"])
-def head(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Head:
+def head(request: pytest.FixtureRequest) -> Head:
     known: Head = request.param
-    monkeypatch.setattr(module, "find_linear_head", lambda net, tap, inputs: head_of(net.module, known))
     return known
 
 
@@ -95,7 +94,6 @@ def test_what_was_predicted_in_a_batch_is_not_predicted_again(tmp_path: Path) ->
             return super().run(edit)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "find_linear_head", lambda net, tap, inputs: None)
         patch.setattr(module, "Tail", Counting)
         with pytest.raises(Pause):
             work("nonlinear", tmp_path / "store", stop_after=3, batch=23)
@@ -121,26 +119,24 @@ def test_other_work_and_damage_start_anew(head: Head, tmp_path: Path) -> None:
 
 def test_a_file_of_another_shape_is_not_taken(tmp_path: Path) -> None:
     target = tmp_path / "store.nd.h5"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "find_linear_head", lambda net, tap, inputs: head_of(net.module, "linear"))
-        with pytest.raises(Pause):
-            work("linear", target, stop_after=1)
-        saved = SavedPredictions(target, KEY, Progress())
-        there = saved.load()
-        assert there is not None
-        state = dict(there.state)
-        bad: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (state | {"predicted": state["predicted"][:, :-1]}, there.record),
-            (state | {"predicted": state["predicted"] + 100}, there.record),
-            (state | {"predicted": state["predicted"].long()}, there.record),
-            ({"predicted": state["predicted"]}, there.record),
-            (state, there.record | {"done": 10**6}),
-            (state, there.record | {"how": "guessed"}),
-            (state, there.record | {"reason": 7}),
-        ]
-        for tensors, record in bad:
-            saved.save({k: t.contiguous() for k, t in tensors.items()}, record)
-            assert work("linear", target)[1].told == []
+    with pytest.raises(Pause):
+        work("linear", target, stop_after=1)
+    saved = SavedPredictions(target, KEY, Progress())
+    there = saved.load()
+    assert there is not None
+    state = dict(there.state)
+    bad: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (state | {"predicted": state["predicted"][:, :-1]}, there.record),
+        (state | {"predicted": state["predicted"] + 100}, there.record),
+        (state | {"predicted": state["predicted"].long()}, there.record),
+        ({"predicted": state["predicted"]}, there.record),
+        (state, there.record | {"done": 10**6}),
+        (state, there.record | {"how": "guessed"}),
+        (state, there.record | {"reason": 7}),
+    ]
+    for tensors, record in bad:
+        saved.save({k: t.contiguous() for k, t in tensors.items()}, record)
+        assert work("linear", target)[1].told == []
 
 
 def test_a_disk_that_does_not_take_it_is_told_once(head: Head, tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ndissect.engine.experiments.classified import Classified, EffectRequest, open_classified
-from ndissect.engine.experiments.effect_counts import count_effects, part_of
+from ndissect.engine.experiments.effect_counts import count_effects
 from ndissect.engine.experiments.predictions import Predictions, predict_without
 from ndissect.engine.experiments.saved_predictions import SavedPredictions
 from ndissect.engine.machine.console import Console
 from ndissect.store.add_effects import add_effects
 from ndissect.store.bootstrap import block_of
-from ndissect.store.effects import By, Classes, Effects
-from ndissect.store.errors import NDError
+from ndissect.store.effects import By, Classes, Effects, agreed, rows_of
+from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import cache_folder, check_writable
 from ndissect.store.reader import Store
 
@@ -117,11 +117,11 @@ def _ablate(
         predictions = predict_without(c, everything, c.images, by, saved=saved)
     c.progress.busy("effects")
     every_effect = effects_of(c, predictions, console.command)
-    effects = part_of(every_effect, range(len(sets)))
+    effects = rows_of(every_effect, range(len(sets)))
     random, start = {}, len(sets)
     for n, of_size in drawn.items():
         if of_size:
-            random[n] = part_of(every_effect, range(start, start + len(of_size)))
+            random[n] = rows_of(every_effect, range(start, start + len(of_size)))
         start += len(of_size)
     if target is not None:
         add_effects(target, c.layer.name, c.classes, effects)
@@ -204,6 +204,11 @@ def _target(c: Classified, ablations: int) -> Path | None:
     with Store(c.store) as store:
         if c.layer.name not in store.layer_names:
             return None
+        if agreed(store.classes, c.classes) is None:
+            raise WrongUse(
+                f"{c.store} holds effects of other classes than these {len(c.classes.names)}",
+                "name the classes as they were named then (--classes FILE), or --no-store",
+            )
     needed = len(c.splits) * ablations * len(c.classes.names) * _BYTES
     try:
         check_writable(c.store, c.store.stat().st_size + needed)

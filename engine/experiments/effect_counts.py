@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,17 +35,6 @@ def count_effects(
     parts = [_of_split(predictions, np.flatnonzero(split == s), block, classes) for s in range(len(splits))]
     counts = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     return Effects(units=predictions.sets, splits=splits, origin=origin, **counts)
-
-
-def part_of(effects: Effects, rows: Sequence[int]) -> Effects:
-    """The effects of some of the ablations, by their rows."""
-    some = list(rows)
-    names = ("hits_without", "false_without", "score_without", "low", "high")
-    return replace(
-        effects,
-        units=tuple(effects.units[row] for row in some),
-        **{name: getattr(effects, name)[:, some] for name in names},
-    )
 
 
 def _of_split(p: Predictions, rows: Ints, block: Ints, K: int) -> dict[str, npt.NDArray[Any]]:

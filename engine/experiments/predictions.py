@@ -35,7 +35,7 @@ from ndissect.store.effects import By
 from ndissect.store.errors import NDError, WrongUse
 
 # Images on which it is tried whether the scores are linear in the maps.
-_TRIED = 8
+_TRIED = 4
 # Predicts the images of a batch, by its inputs and their numbers.
 _Predict = Callable[[Tensor, list[int]], None]
 
