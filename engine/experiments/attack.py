@@ -351,4 +351,4 @@ def _what_was_changed(box: PixelBox) -> str:
         return "pixels in [0, 1], at the network's input size"
     if box.colours:
         return "the luminance in [0, 1], at the network's input size"
-    return f"the network's input, the range of each channel over the images taken as [0, 1]: {box.reason}"
+    return f"the network's input, [0, 1] for the range of each channel over these images, black and white: {box.reason}"

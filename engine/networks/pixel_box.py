@@ -56,8 +56,8 @@ def find_pixel_box(preprocess: Preprocess, images: Tensor, inputs: Tensor, least
     """The box of pixels behind what ``preprocess`` makes of images.
 
     ``images`` (n, 3, H, W) uint8: some of those that are attacked; ``inputs`` (n, C, h, w) float32: the network's input
-    for them, on its device. ``least``, ``most`` (C,): the range of each channel of the input over all images, which is
-    taken where the pixels are not known.
+    for them, on its device. ``least``, ``most`` (C,): the range of each channel of the input over all images. Where the
+    pixels are not known it is taken for the box, with what black and white become.
     """
     reason = "its transform does more than resize and normalise"
     size = images.shape[-2:]
@@ -81,6 +81,10 @@ def find_pixel_box(preprocess: Preprocess, images: Tensor, inputs: Tensor, least
             if colours:
                 return PixelBox(low, high, colours)
             reason = "its transform mixes colours"
+    if low.shape[0] == len(least):
+        flat = torch.stack([low.flatten(1), high.flatten(1)])
+        flat = torch.where(torch.isfinite(flat), flat, least[:, None])
+        least, most = torch.minimum(least, flat.amin((0, 2))), torch.maximum(most, flat.amax((0, 2)))
     most = torch.where(most > least, most, least + 1)
     return PixelBox(least[:, None, None], most[:, None, None], (), reason)
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ndissect.engine.experiments.attack import Pair
 
 _SIDE = 132
-_LINES = 3  # of text below a picture
 #: The largest change of a pixel is drawn as a change of so much, on grey.
 _SHOWN = 0.5
 
@@ -41,6 +40,11 @@ class _Cell:
 
     picture: Image.Image
     lines: tuple[str, ...]
+
+    @property
+    def height(self) -> int:
+        """Of both, in pixels."""
+        return self.picture.height + len(self.lines) * line_height(CAPTION_SIZE)
 
 
 def attack_sheet(report: AttackReport) -> Image.Image:
@@ -57,8 +61,7 @@ def attack_sheet(report: AttackReport) -> Image.Image:
     head += [(line, SUBTITLE_SIZE, FAINT) for text in said for line in wrap(text, SUBTITLE_SIZE, width)]
     if not blocks:
         head.append(("No image reaches the target.", SUBTITLE_SIZE, INK))
-    below = _LINES * line_height(CAPTION_SIZE) + GAP
-    tall = [[max(cell.picture.height for cell in row) + below for row in rows] for _, rows in blocks]
+    tall = [[max(cell.height for cell in row) + GAP for row in rows] for _, rows in blocks]
     heading = line_height(SUBTITLE_SIZE) + 4
     height = 2 * MARGIN + sum(line_height(size) for _, size, _ in head) + GAP
     height += sum(heading + sum(rows) + GAP for rows in tall)
@@ -110,9 +113,8 @@ def _rows(report: AttackReport, pair: Pair) -> tuple[list[_Cell], list[_Cell]]:
     for at, unit in enumerate(pair.units):
         was, now = pair.maps_before[at], pair.maps_after[at]
         label, iou = report.label(unit)
-        by = _needed_by(report, pair, unit)
-        known = with_iou(label, iou)
-        upper.append(_Cell(_masked(report, unit, before, was), (f"unit {unit}, of {by}", known, f"peak {_peak(was)}")))
+        lines = (f"unit {unit}", f"of {_needed_by(report, pair, unit)}", with_iou(label, iou), f"peak {_peak(was)}")
+        upper.append(_Cell(_masked(report, unit, before, was), lines))
         moved = f"peak {_peak(now)} ({float(now.max() - was.max()):+.3g})"
         lower.append(_Cell(_masked(report, unit, after, now), (moved,)))
     return upper, lower
