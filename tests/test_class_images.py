@@ -194,6 +194,7 @@ def open_dataset_image(root: Path, index: int) -> np.ndarray:
 def test_labels_that_are_no_classes_say_nothing(tmp_path: Path) -> None:
     images = labels_of_data(open_dataset(write_labelled(tmp_path / "data")))
     assert match_images(images, ClassMatching(("cat", "dog"))) is None
+    assert match_images(images, ClassMatching(("green", "dog"))) is None  # one class alone is told from none
     unlabelled = write_broden(
         tmp_path / "b", [Picture(maps={"object": np.ones((8, 8), np.uint16)})], [Concept(1, "tree")]
     )

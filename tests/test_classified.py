@@ -10,11 +10,15 @@ import torch
 from class_factory import write_folders, write_labelled, write_network
 from PIL import Image
 
+from ndissect.engine.data.class_images import labels_of_data
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.experiments.classified import Classified, EffectRequest, open_classified
 from ndissect.engine.machine.console import Console
+from ndissect.engine.passes.loader import Loader
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
 from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.protocol import make_protocol
 
 CPU = Options(device="cpu")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -185,7 +189,18 @@ def test_everything_comes_from_the_store(folder: Path, tmp_path: Path, monkeypat
         pass
 
 
-def test_a_network_must_be_named() -> None:
+def test_processes_that_decode_read_no_labels(folder: Path) -> None:
+    images = labels_of_data(open_dataset(folder / "data")).dataset
+    loader = Loader(images, make_protocol("netdissect"), 2, decode_in="processes")
+    (batch,) = loader.batches(range(9), 9, skip_bad=False)
+    assert torch.equal(batch.pixels[0][4], torch.from_numpy(images.read(4).image.copy()).permute(2, 0, 1))
+    assert not batch.labels.pixels.any()
+
+
+def test_a_network_must_be_named(folder: Path) -> None:
+    named = Options(network=f"{folder / 'net.py'}:named", device="cpu")
+    with open_classified(EffectRequest(options=named, images=str(folder / "images")), Console()) as c:
+        assert c.network.spec == named.network
     with pytest.raises(WrongUse, match="no network is named"), open_classified(EffectRequest(), Console()):
         pass
 

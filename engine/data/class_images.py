@@ -115,8 +115,9 @@ class Truth:
 def match_images(images: ClassImages, matching: ClassMatching, *, must: bool = True) -> Truth | None:
     """Which class each image is of, by what they are called; None where the images say nothing of classes.
 
-    An image with labels of two classes has none. WrongUse where nothing that ``images`` name is a class, though they
-    were given for that, if it ``must`` be.
+    An image with labels of two classes has none. Labels of concept data that name a single class say nothing: there is
+    no other class to tell it from. WrongUse where nothing that ``images`` name is a class, though they were given for
+    that, if it ``must`` be.
     """
     found = [matching.numbers(name) for name in images.names]
     if not any(found):
@@ -136,6 +137,8 @@ def match_images(images: ClassImages, matching: ClassMatching, *, must: bool = T
         classes = {number_of[row] for row in rows} - {-1}
         if len(classes) == 1:
             number[n] = classes.pop()
+    if not images.given and len(set(number[number >= 0].tolist())) < 2:
+        return None
     unknown = [name for name, k in zip(images.names, number_of, strict=True) if k < 0]
     return Truth(number, _notes(images, matching.names, number, unknown))
 

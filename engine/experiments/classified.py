@@ -228,11 +228,13 @@ def class_scores(spec: str, output: Any) -> Tensor:
 
 
 def _options(request: EffectRequest, store: Store | None) -> Options:
+    named = request.options.network
+    network = request.network or (named if named != Options().network else None)
     if store is not None:
-        return stored_options(store, request.options, request.network)
-    if request.network is None:
+        return stored_options(store, request.options, network)
+    if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
-    return replace(request.options, network=request.network)
+    return replace(request.options, network=network)
 
 
 def _images(request: EffectRequest, options: Options, console: Console) -> ClassImages:

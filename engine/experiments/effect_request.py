@@ -12,8 +12,9 @@ from ndissect.engine.run.options import Options
 class EffectRequest:
     """What an experiment on effects is asked for.
 
-    ``store``: where the labels are, None: without labels. ``network``: its spec, None: that of the store; ``options``:
-    how network, data and machine are used, where it differs from what the store says. ``layer``: its name, None: the
+    ``store``: where the labels are, None: without labels. ``network``: its spec, None: that of ``options``
+    where it names another than the demo's, else that of the store; ``options``: how network, data and machine are used,
+    where it differs from what the store says. ``layer``: its name, None: the
     last of the store. ``images``: a folder with a folder for each class, a CSV file ``image,class[,split]``, an
     image file, or several image files; None: the images of the store's data. ``classes``: a file with the names of its
     outputs, by default that of ``options``.
