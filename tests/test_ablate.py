@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ import torch
 from ablating import CLASSES, UNITS, Head, by_hooks, classified, images, network
 from torch import Tensor
 
+from ndissect.engine.experiments.classified import EffectRequest, open_classified
 from ndissect.engine.experiments.effect_counts import count_effects
 from ndissect.engine.experiments.predictions import Predictions, predict_without
+from ndissect.engine.machine.console import Console
+from ndissect.engine.networks.capture import Capture
+from ndissect.engine.networks.taps import Tap
+from ndissect.engine.run.options import Options
 from ndissect.store.bootstrap import block_of
 from ndissect.store.effects import balanced_accuracy, rows_of
 from ndissect.store.errors import NDError, WrongUse
@@ -172,3 +178,45 @@ def test_counts_scores_and_intervals_are_those_of_their_definitions() -> None:
     assert some.units == ((3,), (1,))
     assert (some.hits_without == effects.hits_without[:, [3, 1]]).all()
     assert CLASSES < K
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real networks of shared/data are not here")
+@pytest.mark.parametrize(
+    ("name", "layer", "how"),
+    [
+        ("mobilenet_v2_imagenet", None, "linear head"),
+        ("squeezenet_places365", None, "tail"),  # a nonlinearity before the pooling
+        ("cifar10_resnet20", "layer2", "tail"),
+    ],
+)
+def test_real_networks_on_real_images(name: str, layer: str | None, how: str) -> None:
+    found = []
+    for batch in (1, 5):
+        options = Options(data=str(SHARED / "broden_mini"), device="cpu", batch_size=batch)
+        asked = EffectRequest(network=f"{SHARED / 'networks.py'}:{name}", layer=layer, options=options)
+        with open_classified(asked, Console()) as c:
+            some = c.images[:: len(c.images) // 6][:6]
+            sets = [(0,), (5,), (1, 2, 3), tuple(range(c.layer.units))]
+            found.append(predict_without(c, sets, some))
+            assert found[-1].how == how
+            if batch > 1:
+                continue
+            tap = {c.layer.name: c.layer.tap or Tap(c.layer.name)}
+            for one, image in enumerate(c.batches(some)):
+                for e, units in enumerate(sets):
+
+                    def without(name: str, maps: Tensor, units: tuple[int, ...] = units) -> Tensor:
+                        changed = maps.clone()
+                        changed[:, list(units)] = 0
+                        return changed
+
+                    with torch.no_grad(), Capture(c.network.module, [c.layer.name], tap, edit=without):
+                        scores = c.scores(c.network.module(c.inputs(image)))[0]
+                    own = float(scores[found[0].truth[one]])
+                    assert abs(found[0].score[one, e] - own) <= 1e-5 * float(scores.abs().max())
+                    assert found[0].predicted[one, e] == int(scores.argmax())
+    assert (found[0].predicted == found[1].predicted).all()
+    np.testing.assert_allclose(found[0].score, found[1].score, rtol=1e-5, atol=1e-4)

@@ -127,7 +127,7 @@ def _ablate(
         add_effects(target, c.layer.name, c.classes, effects)
     saved.remove()
     return Ablation(
-        network=c.network.spec,
+        network=c.network.name,
         layer=c.layer.name,
         units=c.layer.units,
         classes=c.classes,

@@ -188,7 +188,7 @@ class Ablated:
         )
         by = _BY[e.origin["by"]].format(first="train" if len(e.splits) > 1 else "used")
         how = _HOW[e.origin["how"]] + (f" ({a.reason})" if a.reason else "")
-        without = int((e.images[-1] == 0).sum())
+        without = int((e.images == 0).any(0).sum())
         return [
             *(layer_notes([self.view]) if self.view is not None else ()),
             "change: of balanced accuracy, (recall + true-negative rate) / 2, without the unit;"
@@ -197,7 +197,7 @@ class Ablated:
             *self._random_note(),
             *self._nothing(),
             *(
-                [f"classes without an image on {last}, left out: {without} of {len(a.classes.names)}"]
+                [f"classes without an image on {' or '.join(e.splits)}, left out: {without} of {len(a.classes.names)}"]
                 if without
                 else []
             ),
