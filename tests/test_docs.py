@@ -12,6 +12,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/attack.md",
     "docs/classes.md",
     "docs/data.md",
     "docs/labellers.md",

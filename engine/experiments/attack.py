@@ -45,7 +45,7 @@ COUNT = 100
 #: Pairs of images that are kept for pictures.
 PAIRS = 6
 # Images at a time; a backward pass takes several times the memory of a forward pass.
-_AT_ONCE = {"cuda": 64, "mps": 16, "cpu": 8}
+_AT_ONCE = {"cuda": 64, "mps": 16, "cpu": 4}
 _TRIED = 4  # images on which it is found what the pixels behind the network's input are
 
 

@@ -92,7 +92,7 @@ class AttackReport:
         mean, median = self.distance
         said += f"; L2 distance: mean {mean:.4g}, median {median:.4g}"
         if a.reached_8bit is not None:
-            said += f"; rounded to 8 bits {int(a.reached_8bit.sum())} of them still are"
+            said += f"; rounded to 8 bits {int(a.reached_8bit.sum())} of them stay"
         return said
 
     @property
