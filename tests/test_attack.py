@@ -66,11 +66,23 @@ def closed():
     return Closed(), lambda x: x.float() / 255
 
 
+class Spoilt(Net):
+    def forward(self, x):
+        y = torch.sigmoid(x)
+        scores = super().forward(y * y)
+        y.zero_()
+        return scores
+
+
+def spoilt():
+    return Spoilt(), lambda x: x.float() / 255
+
+
 def gamma():
     return Net(), lambda x: (x.float() / 255) ** 1.5
 
 
-network.classes = closed.classes = gamma.classes = ["crimson_red", "green", "blue"]
+network.classes = closed.classes = spoilt.classes = gamma.classes = ["crimson_red", "green", "blue"]
 """
 CPU = Options(device="cpu", batch_size=4)
 RED, GREEN, BLUE = range(3)
@@ -180,6 +192,8 @@ def test_what_cannot_be_attacked_is_refused(folder: Path) -> None:
         attacked(folder, target="blue", source=None, images="alone.png")
     with pytest.raises(NDError, match="no gradient"):
         attacked(folder, factory="closed")
+    with pytest.raises(NDError, match="failed on its way back to the pixels"):
+        attacked(folder, target="blue", source=None, factory="spoilt")
     with pytest.raises(WrongUse, match="confidence"):
         attacked(folder, confidence=-1.0)
     with pytest.raises(WrongUse, match="epsilon"):

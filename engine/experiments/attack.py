@@ -234,7 +234,7 @@ class _Attempt:
             before, predicted = self._look(box, pixels)
             after, then = self._look(box, changed.pixels)
             kept = None if not box.colours else scores(in_8_bits(changed.pixels)).argmax(1) == target
-        distance = distances(changed.pixels.double(), pixels.double())
+        distance = distances(changed.pixels.cpu().double(), pixels.cpu().double())  # MPS has no float64
         reached = changed.reached & (then == target)  # other sizes of the batch may round otherwise at the border
         done = _Done(
             images=tuple(images),
@@ -242,7 +242,7 @@ class _Attempt:
             after=then.cpu().numpy(),
             reached=reached.cpu().numpy(),
             reached_8bit=None if kept is None else (kept & reached).cpu().numpy(),
-            distance=torch.where(reached, distance, torch.nan).cpu().numpy(),
+            distance=torch.where(reached.cpu(), distance, torch.nan).numpy(),
             peak_before=before.amax((2, 3)).float().cpu().numpy(),
             peak_after=after.amax((2, 3)).float().cpu().numpy(),
             moved=(after - before).abs().mean((2, 3)).float().cpu().numpy(),

@@ -69,8 +69,8 @@ class AttackReport:
     @property
     def source(self) -> str:
         """What the class of the images is called; ``their own class`` where they are of several."""
-        a = self.attacked
-        return "their own class" if a.source is None else a.classes.names[a.source]
+        classes = set(self.attacked.truth.tolist())
+        return self.attacked.classes.names[classes.pop()] if len(classes) == 1 else "their own class"
 
     @property
     def title(self) -> str:
@@ -151,7 +151,7 @@ class AttackReport:
             )
         told.append(f"important units: by the balanced accuracy left without each, by {a.important.said_by}")
         told += [
-            f"no images say which units {a.classes.names[k]} needs"
+            f"which units {a.classes.names[k]} needs is not known: no image is of it"
             for k, units in a.important.units.items()
             if not units and k in (a.target, a.source)
         ]
