@@ -10,6 +10,8 @@ from ndissect.store.errors import WrongUse, nearest
 # Places has its names as /k/kitchen, Broden as kitchen-s.
 _FOLDER, _ENDING = re.compile(r"/[a-z]/"), re.compile(r"-[sc]")
 _BLANKS = re.compile(r"[\s_/-]+")
+# Names that a message shows where none is alike.
+_SHOWN = 5
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -59,5 +61,6 @@ class ClassMatching:
         if found:
             listed = ", ".join(map(str, found[:8]))
             raise WrongUse(f"{len(found)} classes are called {text!r}", f"say which by its number: {listed}")
-        near = nearest(text, list(self.names)) or [f"{name} ..." for name in self.names[:1]]
-        raise WrongUse(f"the network has no class {text!r} among its {len(self.names)}", f"nearest: {', '.join(near)}")
+        near = nearest(text, list(self.names))
+        hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(self.names[:_SHOWN])}, ..."
+        raise WrongUse(f"the network has no class {text!r} among its {len(self.names)}", hint)

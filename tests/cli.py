@@ -38,9 +38,9 @@ T = TypeVar("T")
 #: The executable that was installed beside the interpreter that runs the tests.
 ND = Path(sys.executable).with_name("nd")
 SIZE, IMAGES = 32, 12
-#: Forward passes in which a network is tried on the first images, after the one that looks at its layers; in batches of
-#: more than eight images several are tried at once.
-EXAMINED, EXAMINED_TOGETHER = 22, 7
+#: Forward passes in which a network is tried on the first images, after the one that looks at its layers: the last asks
+#: for class scores. In batches of more than eight images several are tried at once.
+EXAMINED, EXAMINED_TOGETHER = 23, 8
 CONCEPTS = (
     Concept(3, "tree"),
     Concept(4, "traffic_light"),

@@ -119,6 +119,16 @@ def test_what_cannot_be_taken_away_is_refused(head: Head) -> None:
         predict_without(classified(net, images(9)), [(0,)], [3])
 
 
+def test_dead_units_change_nothing(head: Head) -> None:
+    net = network(head)
+    with torch.no_grad():
+        for values in net.conv.parameters():  # type: ignore[union-attr]
+            values.fill_(-1 if values.ndim == 1 else 0)
+    found = predict_without(classified(net, images(9)), SETS, range(9))
+    assert (found.predicted == found.plain[:, None]).all()
+    assert (found.score == found.plain_score[:, None]).all()
+
+
 def random_predictions(n: int, sets: int, classes: int) -> Predictions:
     rng = np.random.default_rng(4)
     truth = rng.integers(0, classes - 1, n).astype(np.int32)  # the last class has no image

@@ -177,7 +177,11 @@ def test_images_without_classes_are_judged_by_the_prediction(made: Path) -> None
     json.dumps(ablated.to_json())
     notes = "\n".join(ablated.notes([]))
     assert "its own prediction is taken for the class" in notes
-    assert "ranked and measured on all 1 images" in notes
+    assert "ranked and measured on the same 1 image:" in notes
+    assert "ranked by the mean score alone" in notes
+    assert len(ablated.of_class(0)) == 3
+    assert ablated.of_class(1) == []
+    assert ablated.of_all(0) == "red, 1 image, and none of another class"
     assert "classes without an image on all, left out: 2 of 3" in notes
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/ablate.md",
     "docs/architecture.md",
     "docs/attack.md",
     "docs/classes.md",

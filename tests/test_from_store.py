@@ -15,8 +15,10 @@ from class_factory import write_labelled, write_network
 from safetensors.torch import save_file
 from store_factory import dissection
 
+from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.console import Console
 from ndissect.engine.networks.resolve import load_network
+from ndissect.engine.run.existing import asked_for
 from ndissect.engine.run.from_store import demand_same_weights, options_json, stored_options
 from ndissect.engine.run.merged_store import merge_to_store
 from ndissect.engine.run.network_loader import network_loader
@@ -95,6 +97,19 @@ def test_a_store_that_was_merged_says_the_same(
     monkeypatch.chdir(tmp_path)
     with Store(tmp_path / "m.nd.h5") as merged:
         assert stored_options(merged, Options()) == stored_options(store, Options())
+
+
+def test_other_names_of_classes_are_another_request(written: Path, tmp_path: Path) -> None:
+    dataset, names = open_dataset(written / "data"), tmp_path / "names.txt"
+    asked = [asked_for(Options(), Options().make_protocol(), dataset)]
+    for text in ("a\nb\n", "a\nc\n"):
+        names.write_text(text, encoding="utf-8")
+        options = Options(classes=names)
+        asked.append(asked_for(options, options.make_protocol(), dataset))
+    plain, first, second = asked
+    assert "classes" not in plain
+    assert first["classes"] != second["classes"]
+    assert {name: value for name, value in first.items() if name != "classes"} == plain
 
 
 def test_what_is_given_takes_the_place_of_what_is_stored(store: Store, written: Path) -> None:

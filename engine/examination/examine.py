@@ -100,7 +100,7 @@ def _examine(
     first = loader.first(skip_bad=skip_bad)
     module, placed = forward.network.module, [layer.name for layer in layers if layer.map_size != ONE_VALUE]
     with forward.captured():
-        faults = _repeats(forward, first, _second(loader, first))
+        faults = _repeats(forward, first, second_image(loader, first))
         faults += check_weights(forward.maps, module, forward.network.left_out, first, forward.taps)
         # Images are run together only where they are known to change nothing of each other.
         room = min(forward.batch.size, at_once(loader.dataset, BANDS + 1)) > BANDS
@@ -148,7 +148,7 @@ def _repeats(forward: Forward, first: Tensor, second: Tensor) -> list[Fault]:
     return check_again(forward.maps, first)
 
 
-def _second(loader: Loader, first: Tensor) -> Tensor:
+def second_image(loader: Loader, first: Tensor) -> Tensor:
     """Another of the first images, of the size of ``first``; where there is none, its negative."""
     for index in range(min(len(loader.dataset), _LOOKED_AT)):
         with contextlib.suppress(NDError):

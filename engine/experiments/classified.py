@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +113,7 @@ class _Reading:
     ) -> None:
         self.loader: Loader = make_loader(dataset, make_protocol("netdissect"), settings)
         self.settings, self.progress, self.network = settings, progress, network
-        self.open = contextlib.ExitStack()
+        self._open = contextlib.ExitStack()
         self._forward = Forward(
             network,
             [layer.name],
@@ -124,9 +125,18 @@ class _Reading:
         )
         self._told: set[int] = set()
 
+    @contextlib.contextmanager
+    def on_device(self) -> Iterator[Self]:
+        """The same with the network on its device for the block."""
+        with (
+            network_on(self.network, self.settings.device, "use another --device, or a smaller --batch-size"),
+            self._open,
+        ):
+            yield self
+
     def batches(self, images: Sequence[int]) -> Iterator[Batch]:
         batches = self._batches(images)
-        self.open.callback(batches.close)  # where an error ends the loop over them
+        self._open.callback(batches.close)  # where an error ends the loop over them
         return batches
 
     def _batches(self, images: Sequence[int]) -> Generator[Batch, None, None]:
@@ -145,14 +155,23 @@ class _Reading:
     def inputs(self, pixels: Sequence[Tensor]) -> Tensor:
         return self._forward.inputs(pixels, slice(0, sum(len(x) for x in pixels)))
 
-    def output(self, pixels: Sequence[Tensor]) -> Any:
-        """What the network returns for these images."""
+    def scores(self, pixels: Sequence[Tensor]) -> Tensor:
+        """(n, K) float32: the class scores of these images."""
         inputs = self.inputs(pixels)
         try:
             with torch.no_grad():
-                return self.network.module(inputs)
+                output = self.network.module(inputs)
         except Exception as e:  # whatever the researcher's code raises
             raise network_failed(self.network, inputs, e) from e
+        return class_scores(self.network.spec, output)
+
+    def predictions(self, images: Sequence[int]) -> dict[int, int]:
+        """The class of the largest score of each of these images that can be read."""
+        found: dict[int, int] = {}
+        for batch in self.batches(images):
+            if len(batch):
+                found |= dict(zip(batch.images, self.scores(batch.pixels).argmax(1).tolist(), strict=True))
+        return found
 
 
 @contextlib.contextmanager
@@ -163,39 +182,20 @@ def open_classified(request: EffectRequest, console: Console) -> Iterator[Classi
     match, images without classes, a network that gives no class scores.
     """
     exact_arithmetic()
-    with contextlib.ExitStack() as stack:
-        store = None if request.store is None else stack.enter_context(Store(request.store))
+    with nullcontext() if request.store is None else Store(request.store) as store:  # closed: effects go into it later
         options = _options(request, store)
-        file = request.classes or options.classes
-        load, device = network_loader(options), choose_device(options.device)
-        images = _images(request, options, console)
-        settings = make_settings(options, device, console)
-        network = load()
-        notes = [] if store is None else list(demand_same_weights(store, network, anyway=options.anyway))
-        layer = _layer(request.layer, options, network, images.dataset, store)
-        notes += _of_labels(store, layer)
-        for note in network.notes:
-            console.note(note)
-        demand_one_size(network, images.dataset)
-        what = f"{network.spec}, {layer.name}, {layer.units} units"
-        console.tell(f"{what}, on {len(images)} image{'s' * (len(images) != 1)} of {images.dataset.name}, on {device}")
-        progress = stack.enter_context(console.progress())
-        reading = _Reading(network, layer, images.dataset, settings, progress)
-        stack.enter_context(network_on(network, device, "use another --device, or a smaller --batch-size"))
-        stack.enter_context(reading.open)
-        outputs = _outputs(reading)
-        classes, known = named_outputs(network, file, outputs)
-        if network.classes and file is None and len(network.classes) != outputs:
-            notes.append(f"{network.spec} names {len(network.classes)} classes and gives {outputs} scores: by number")
-        matching = ClassMatching(known.names, known.ids)
-        nameless = classes.source == NUMBERS
-        truth = match_images(images, matching, must=not (nameless and len(images.names) == outputs))
-        if truth is None and nameless:
-            by_images = named_by_images(images, outputs, lambda some: _predicted(reading, some))
-            if by_images is not None:
-                classes, truth = by_images
-                matching = ClassMatching(classes.names)
-        truth_from, number, told = _truth(images, truth)
+        network, images, layer, notes = _what(request, options, store, console)
+    device = choose_device(options.device)
+    what = f"{network.spec}, {layer.name}, {layer.units} units"
+    console.tell(f"{what}, on {len(images)} image{'s' * (len(images) != 1)} of {images.dataset.name}, on {device}")
+    settings = make_settings(options, device, console)
+    with (
+        console.progress() as progress,
+        _Reading(network, layer, images.dataset, settings, progress).on_device() as reading,
+    ):
+        classes, matching, truth, told = _classes(reading, images, request.classes or options.classes)
+        number = np.full(len(images), -1, np.int64) if truth is None else truth.number
+        truth_from: TruthFrom = "prediction" if truth is None else "images"
         used, splits, split = _splits(images, number, truth_from)
         yield Classified(
             network,
@@ -214,6 +214,54 @@ def open_classified(request: EffectRequest, console: Console) -> Iterator[Classi
             reading,
             matching,
         )
+
+
+def _what(
+    request: EffectRequest, options: Options, store: Store | None, console: Console
+) -> tuple[Network, ClassImages, LayerInfo, tuple[str, ...]]:
+    """The network, the images, the layer, and what a reader should know of the labels of its units."""
+    load = network_loader(options)  # what can be refused is refused before anything is read
+    choose_device(options.device)
+    if request.images is not None:
+        images = open_class_images(request.images, options.max_pixels)
+    else:
+        images = labels_of_data(open_named(options, console))
+    network = load()
+    for note in network.notes:
+        console.note(note)
+    of_weights = () if store is None else demand_same_weights(store, network, anyway=options.anyway)
+    demand_one_size(network, images.dataset)
+    layer = _layer(request.layer, options, network, images.dataset, store)
+    return network, images, layer, (*of_weights, *_of_labels(store, layer))
+
+
+def _classes(
+    reading: _Reading, images: ClassImages, file: Path | None
+) -> tuple[Classes, ClassMatching, Truth | None, tuple[str, ...]]:
+    """The classes, how they are found by name, those of the images, and what a reader should know of them.
+
+    NDError where images say classes, and none is of a single one.
+    """
+    network = reading.network
+    outputs = reading.scores([reading.loader.first(skip_bad=reading.settings.skip_bad)]).shape[1]
+    classes, known = named_outputs(network, file, outputs)
+    matching = ClassMatching(known.names, known.ids)
+    notes: tuple[str, ...] = ()
+    if file is None and len(network.classes) not in (0, outputs):
+        notes = (f"{network.spec} names {len(network.classes)} classes and gives {outputs} scores: these have numbers",)
+    nameless = classes.source == NUMBERS
+    truth = match_images(images, matching, must=not (nameless and len(images.names) == outputs))
+    if truth is None and nameless:
+        by_images = named_by_images(images, outputs, reading.predictions)
+        if by_images is not None:
+            classes, truth = by_images
+            matching = ClassMatching(classes.names)
+    if truth is None:
+        why = f"{images.said_by} are no classes of the network" if images.names else "nothing says the images' classes"
+        return classes, matching, None, (*notes, f"{why}: its own prediction is taken for the class")
+    if not (truth.number >= 0).any():
+        raise NDError(f"{images.said_by}: no image is of one class of the network alone", "--images DIR names others")
+    return classes, matching, truth, (*notes, *truth.notes)
 
 
 def class_scores(spec: str, output: Any) -> Tensor:
@@ -235,12 +283,6 @@ def _options(request: EffectRequest, store: Store | None) -> Options:
     if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
     return replace(request.options, network=network)
-
-
-def _images(request: EffectRequest, options: Options, console: Console) -> ClassImages:
-    if request.images is not None:
-        return open_class_images(request.images, options.max_pixels)
-    return labels_of_data(open_named(options, console))
 
 
 def _layer(
@@ -269,31 +311,6 @@ def _of_labels(store: Store | None, layer: LayerInfo) -> list[str]:
             "-s STORE names the store of this network; nd dissect makes one",
         )
     return []
-
-
-def _outputs(reading: _Reading) -> int:
-    """How many classes the network scores, by one image."""
-    image = reading.loader.first(skip_bad=reading.settings.skip_bad)
-    return class_scores(reading.network.spec, reading.output([image])).shape[1]
-
-
-def _predicted(reading: _Reading, images: Sequence[int]) -> dict[int, int]:
-    """The prediction for each of these images that can be read."""
-    found: dict[int, int] = {}
-    for batch in reading.batches(images):
-        if len(batch):
-            scores = class_scores(reading.network.spec, reading.output(batch.pixels))
-            found |= dict(zip(batch.images, scores.argmax(1).tolist(), strict=True))
-    return found
-
-
-def _truth(images: ClassImages, truth: Truth | None) -> tuple[TruthFrom, npt.NDArray[np.int64], tuple[str, ...]]:
-    if truth is None:
-        why = f"{images.said_by} are no classes of the network" if images.names else "nothing says the images' classes"
-        return "prediction", np.full(len(images), -1, np.int64), (f"{why}: its own prediction is taken for the class",)
-    if not (truth.number >= 0).any():
-        raise NDError(f"{images.said_by}: no image is of one class of the network alone", "--images DIR names others")
-    return "images", truth.number, truth.notes
 
 
 def _splits(

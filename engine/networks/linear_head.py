@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from ndissect.engine.machine.device import out_of_memory
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_rules import ValuesLookedAt, linear_in
 from ndissect.engine.networks.resolve import Network
@@ -77,21 +78,43 @@ def find_linear_head(network: Network, tap: Tap, inputs: Tensor) -> LinearHead |
     None where the scores are not linear in the layer's maps (a nonlinearity follows it, or another way goes round it),
     or where the weights of every place would take more than 1 GB. WrongUse where the network gives no class scores.
     """
-    return find_linear_heads(network, {tap.module: tap}, inputs).get(tap.module)
+    return find_linear_heads(network, {tap.module: tap}, inputs)[1].get(tap.module)
 
 
-def find_linear_heads(network: Network, taps: Mapping[str, Tap], inputs: Tensor) -> dict[str, LinearHead]:
-    """By name, the heads behind those of the layers at ``taps`` that have one: in one forward pass for all of them."""
-    held: dict[str, list[Tensor]] = {name: [] for name in taps}
-    entries: dict[str, list[Node]] = {name: [] for name in taps}
+def find_linear_heads(network: Network, taps: Mapping[str, Tap], inputs: Tensor) -> tuple[int, dict[str, LinearHead]]:
+    """The number of classes, and by name the heads behind those of the layers at ``taps`` that have one.
+
+    As :func:`find_linear_head`, in two forward passes for all layers together; one, where no layer has a head.
+    """
+    # No operation keeps its inputs in the first one: it takes no more memory than any other pass.
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: torch.empty(0)):
+        first = _followed(network, taps, inputs)
+    if not first.linear:
+        return first.scores.shape[1], {}
+    again = _followed(network, {name: taps[name] for name in first.linear}, inputs)
+    heads = {name: _head(again.scores, again.maps[name]) for name in taps if name in again.linear}
+    return first.scores.shape[1], {name: head for name, head in heads.items() if head is not None}
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """A pass that autograd followed: ``scores`` (N, K), the ``maps`` on their way into the network, and the names of
+    those in which the scores are ``linear``."""
+
+    scores: Tensor
+    maps: Mapping[str, Tensor]
+    linear: set[str]
+
+
+def _followed(network: Network, taps: Mapping[str, Tap], inputs: Tensor) -> _Followed:
+    entered: dict[str, list[tuple[Tensor, Node]]] = {name: [] for name in taps}
 
     def enter(name: str, maps: Tensor) -> Tensor:
         maps = (maps if maps.requires_grad else maps.detach().requires_grad_()).clone()
-        entered = maps.clone()  # which the network may change in place
-        assert entered.grad_fn is not None
-        held[name].append(maps)
-        entries[name].append(entered.grad_fn)
-        return entered
+        going_on = maps.clone()  # which the network may change in place
+        assert going_on.grad_fn is not None
+        entered[name].append((maps, going_on.grad_fn))
+        return going_on
 
     watching = ValuesLookedAt()
     try:
@@ -99,19 +122,16 @@ def find_linear_heads(network: Network, taps: Mapping[str, Tap], inputs: Tensor)
             warnings.simplefilter("ignore")  # of values that are looked at while they are followed
             with watching:
                 output = network.module(inputs.clone())
-    except (NDError, torch.OutOfMemoryError):
-        raise
-    except Exception:  # of code that runs without gradients alone
-        return {}
+    except Exception as e:  # of code that runs without gradients alone
+        if isinstance(e, NDError) or out_of_memory(e):
+            raise
+        with torch.no_grad():
+            return _Followed(raw_scores(network.spec, network.module(inputs.clone())), {}, set())
     scores = raw_scores(network.spec, output)
-    once = {name: nodes[0] for name, nodes in entries.items() if len(nodes) == 1}
-    every = [node for nodes in entries.values() for node in nodes]
-    heads = {}
-    for name in linear_in(once, scores, watching.nodes, every):
-        head = _head(scores, held[name][0])
-        if head is not None:
-            heads[name] = head
-    return heads
+    once = {name: calls[0] for name, calls in entered.items() if len(calls) == 1}
+    every = [node for calls in entered.values() for _, node in calls]
+    linear = linear_in({name: node for name, (_, node) in once.items()}, scores, watching.nodes, every)
+    return _Followed(scores, {name: maps for name, (maps, _) in once.items()}, linear)
 
 
 def _head(scores: Tensor, maps: Tensor) -> LinearHead | None:

@@ -11,7 +11,6 @@ from ndissect.store.errors import WrongUse
 
 #: Who names outputs that have numbers alone.
 NUMBERS = "their numbers"
-_NETWORK = "the network"
 
 
 def class_names_of(network: Network, file: Path | None = None, outputs: int | None = None) -> Classes:
@@ -32,6 +31,6 @@ def named_outputs(network: Network, file: Path | None, outputs: int | None) -> t
             raise WrongUse(f"{file} names {len(named.names)} outputs, {network.spec} has {outputs}", WRITTEN)
         return Classes(named.names, file.name), named
     if network.classes and outputs in (None, len(network.classes)):
-        return Classes(network.classes, _NETWORK), OutputNames(network.classes)
+        return Classes(network.classes, network.named_by), OutputNames(network.classes)
     numbers = tuple(map(str, range(outputs or 0)))
     return Classes(numbers, NUMBERS), OutputNames(numbers)

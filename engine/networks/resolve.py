@@ -23,7 +23,8 @@ class Network:
 
     ``name``: short, for file names. ``digest``: sha256 of the state dict. ``origin``: where code and weights came
     from. ``notes``: what the user should be told. ``left_out``: keys of the state dict to which a weights file gave no
-    value. ``classes``: what its outputs are called, in their order; () where that is not known.
+    value. ``classes``: what its outputs are called, in their order; () where that is not known; ``named_by``: who says
+    so, in words.
     """
 
     module: nn.Module
@@ -35,6 +36,7 @@ class Network:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    named_by: str = "the network"
 
 
 def load_network(

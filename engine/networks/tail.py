@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ndissect.engine.machine.device import out_of_memory
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.recorded_calls import Call, Departed, Recorder, Replay, calls_go_to
 from ndissect.engine.networks.taps import Tap, tensors_inside
@@ -130,9 +131,9 @@ class Tail:
             try:
                 with torch.no_grad(), calls_go_to(recorder.called, self._module.modules()), recorder:
                     output = self._pass()
-            except torch.OutOfMemoryError:
-                raise
             except Exception as e:  # of the network's code, which then fails by itself as well, or of taking its place
+                if out_of_memory(e):
+                    raise
                 return self._give_up(f"its layers cannot be answered for: {type(e).__name__}")
             if not recorder.calls:
                 return self._give_up("its layers are not called one by one")
@@ -155,9 +156,9 @@ class Tail:
         try:
             same = _agree(output, self.run(lambda maps: maps))
             same = same and _agree(self._whole(_switching_gradients(every_second)), self.run(every_second))
-        except (NDError, torch.OutOfMemoryError):
-            raise
         except Exception as e:  # whatever the network's code raises
+            if isinstance(e, NDError) or out_of_memory(e):
+                raise
             self._give_up(f"what follows the layer fails by itself: {type(e).__name__}")
         else:
             if self.alone and not same:

@@ -14,6 +14,7 @@ from ndissect.engine.examination.examine import Examination
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import ALONE, Ranks
+from ndissect.engine.machine.state import under
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.begin import Run, begin, demand_one_pass
@@ -21,6 +22,7 @@ from ndissect.engine.run.conclusion import conclude
 from ndissect.engine.run.count_pass import count
 from ndissect.engine.run.forward_pass import open_pass
 from ndissect.engine.run.gather_pass import gather, gather_pass
+from ndissect.engine.run.outputs import OUTPUTS, find_outputs, with_outputs
 from ndissect.engine.run.publishing import Publish, Publisher
 from ndissect.engine.run.resume import find_start
 from ndissect.engine.run.saved_run import SavedRun
@@ -63,6 +65,7 @@ def dissect(
         seconds=start.seconds,
         examination=examination,
     ) as examined:
+        outputs = find_outputs(examined)
         run = begin(examined, start, saved=saved, ranks=ranks)
         publisher = Publisher(publish, examined, run.gatherer) if publish else None
         gather(run, publisher)
@@ -70,7 +73,7 @@ def dissect(
         peaks = run.gatherer.peaks if all(ranks.gather(run.gatherer.peaks is not None)) else None
         if peaks:
             peaks.shared(ranks)
-        dissection = conclude(tally.counter, {}, peaks) if ranks.rank == 0 else None
+        dissection = with_outputs(conclude(tally.counter, {}, peaks), outputs) if ranks.rank == 0 else None
         again = len(tally.missing) / max(len(run.images), 1)
         return _outcome(run, dissection, passes=run.gatherer.passes + again)
 
@@ -94,6 +97,7 @@ def gather_part(
     """
     start = find_start(saved, ALONE, progress, len(dataset))
     with open_pass(network, dataset, layers, protocol, settings, progress, seconds=start.seconds) as examined:
+        outputs = find_outputs(examined)
         run = begin(examined, start, saved=saved, part=part)
         demand_one_pass(run, "give more --memory, or dissect fewer layers at a time")
         gather_pass(run)
@@ -106,7 +110,8 @@ def gather_part(
         outcome = _outcome(run, None, passes=1)
         whole = run.saver.record(0, len(run.images))
         whole |= {"complete": record(outcome, examined.geometries), "status": whole["status"] | {"whole": True}}
-        saved.save(0, whole, run.gatherer.state(), run.gatherer.candidates)
+        state = run.gatherer.state() | under(OUTPUTS, outputs.state())
+        saved.save(0, whole, state, run.gatherer.candidates)
         return outcome
 
 

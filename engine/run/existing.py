@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ndissect.engine.data.dataset import ConceptDataset
+from ndissect.engine.data.images import read_file
+from ndissect.engine.data.name_table import MOST_BYTES
 from ndissect.engine.run.options import Options
 from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX
@@ -43,7 +46,15 @@ def asked_for(options: Options, protocol: Protocol, dataset: ConceptDataset) -> 
             options.labeller_size,
             options.colors,
         ],
+        # Only where it is given: stores from before it could be say nothing of it.
+        **({"classes": _names(options.classes)} if options.classes else {}),
     }
+
+
+def _names(path: Path) -> list[str]:
+    """A file of names, by what is in it; NDError where it cannot be read."""
+    data = read_file(path, str(path), MOST_BYTES)
+    return [path.name, hashlib.blake2b(data, digest_size=16).hexdigest()]
 
 
 def find_existing(given: Path | None, asked: dict[str, Any], *, marked: bool = False) -> Path | None:

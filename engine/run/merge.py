@@ -31,6 +31,7 @@ from ndissect.engine.run.conclusion import conclude
 from ndissect.engine.run.data_survey import DataSummary, DataSurvey
 from ndissect.engine.run.evidence_plan import plan
 from ndissect.engine.run.mask_counter import MaskCounter
+from ndissect.engine.run.outputs import OUTPUTS, Outputs, with_outputs
 from ndissect.engine.run.resume import taking_up
 from ndissect.engine.run.saved_run import SavedRun, differences, read_key
 from ndissect.store.errors import NDError, WrongUse
@@ -192,6 +193,7 @@ def merge(
         if peaks:
             for shard in shards:
                 peaks.merge(within(shard.state, "peaks"))
+        outputs = Outputs.from_state(within(shards[0].state, OUTPUTS), [geometry.units for geometry in geometries])
     progress.busy("images")
     counter.keep_images()
     progress.start("tally", summary.images)
@@ -201,4 +203,4 @@ def merge(
                 counter.count_candidates(candidates, tell=True)
         except Damaged as e:
             raise _damaged(shard.folder, str(shard.key["shard"])) from e
-    return conclude(counter, {}, peaks), summary, clock.seconds()
+    return with_outputs(conclude(counter, {}, peaks), outputs), summary, clock.seconds()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ def network_loader(options: Options, *, layers_only: bool = False) -> Callable[[
         )
 
     def load() -> Network:
+        from ndissect.engine.data.output_names import read_output_names  # noqa: PLC0415 - hardly ever asked for
         from ndissect.engine.machine.memory import parse_bytes  # noqa: PLC0415 - torch takes seconds to import
         from ndissect.engine.networks.resolve import load_network  # noqa: PLC0415
 
@@ -53,6 +55,8 @@ def network_loader(options: Options, *, layers_only: bool = False) -> Callable[[
             bgr=options.bgr,
             layers_only=layers_only,
         )
+        if options.classes is not None:
+            network = replace(network, classes=read_output_names(options.classes).names, named_by=options.classes.name)
         if not options.functional:
             return network
         from ndissect.engine.networks.functional import with_functional_layers  # noqa: PLC0415 - asked for alone

@@ -62,10 +62,11 @@ def ablate(
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take units of a layer away, each alone, and measure what each class loses: balanced accuracy, recall, score.
+    """Take units of a layer away and measure what each class loses.
 
-    All units without UNITS. With several UNITS also all of them together, beside as many random ones. Effects are
-    written into the store. Ctrl-C keeps what was predicted, and the same command goes on.
+    Each unit alone: the change of balanced accuracy, recall and mean score. With several UNITS also all of them
+    together, beside as many random ones. Effects are written into the store of the labels. Ctrl-C keeps what was
+    predicted, and the same command goes on.
     """
     if by not in BYS:
         raise WrongUse(f"--by '{by}' is none of {', '.join(BYS)}", "zero sets a unit to zero")

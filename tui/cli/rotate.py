@@ -24,7 +24,7 @@ _MOST_ALPHAS = 1000
 
 
 @takes_options(
-    without="layers all_convs quantile_over upsampling grid union maps precision decode top null",
+    without="classes layers all_convs quantile_over upsampling grid union maps precision decode top null",
     first="network layer data alphas seeds images plot output force",
     texts={"memory": "For activations and counts: 8GB. Default: half of what is free."},
 )

@@ -25,7 +25,9 @@ _Number = TypeVar("_Number", Fraction, float)
 _MOVES = 5
 
 
-@takes_options(without="quantile precision decode top null", first="network layers all_convs data quantiles ious plot")
+@takes_options(
+    without="classes quantile precision decode top null", first="network layers all_convs data quantiles ious plot"
+)
 def sweep(
     options: Options,
     quantiles: Annotated[

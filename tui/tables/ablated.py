@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndissect.store.effects import Effects, hurt_most, needed_by_class, needed_most, random_unit, recall
+from ndissect.store.effects import Effects, hurt_most, needed_by_class, random_unit, recall
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
 from ndissect.tui.tables.doubts import doubt_lines, doubted, doubts
@@ -115,7 +115,7 @@ class Ablated:
             return []
         ranked, with_images = needed_by_class(e)[: MORE + 1], np.flatnonzero((e.images > 0).all(0)).tolist()
         rows = [self._class(k, ranked[:, k].tolist()) for k in with_images]
-        return sorted(rows, key=lambda row: (row.needs[0].change, row.number))
+        return sorted(rows, key=lambda row: (_last(row.needs[0].change), row.number))
 
     def _class(self, k: int, needed: Sequence[int]) -> ClassRow:
         return ClassRow(
@@ -137,11 +137,13 @@ class Ablated:
             if order:
                 hurt, helped = self._change(row, order[0]), self._change(row, order[-1])
                 rows.append(UnitRow(hurt, helped if helped.change > 0 else None))
-        return sorted(rows, key=lambda r: (r.hurt.change if not math.isnan(r.hurt.change) else math.inf, r.hurt.unit))
+        return sorted(rows, key=lambda row: (_last(row.hurt.change), row.hurt.unit))
 
     def of_class(self, k: int) -> list[Change]:
-        """Every unit in regard to class ``k``, those that it needs most first; none for a class without images."""
-        return [self._change(row, k) for row in needed_most(self.effects, k).tolist()]
+        """Every unit in regard to class ``k``, those that it needs most first; none for a class that has no image."""
+        if not (self.effects.images[:, k] > 0).all():
+            return []
+        return [self._change(row, k) for row in needed_by_class(self.effects)[:, k].tolist()]
 
     def together(self, limit: int | None = None) -> list[tuple[Change, RandomSets | None]]:
         """What all units that were asked for do together, by class, the hurt most first, beside random sets."""
@@ -172,9 +174,11 @@ class Ablated:
         name, images = self.ablation.classes.names[k], int(self.effects.images[-1, k])
         if not images:
             return f"{name}, of which there is no image on {self.split}"
+        if math.isnan(float(self._balanced_accuracy[k])):
+            return f"{name}, {_images(images)}, and none of another class"
         accuracy, recall = float(self._balanced_accuracy[k]), float(self._recall[k])
         random = f"a random unit changes it by {self._random[k]:+.4f}"
-        return f"{name}, {images} images: balanced accuracy {accuracy:.3f}, recall {recall:.3f}; {random}"
+        return f"{name}, {_images(images)}: balanced accuracy {accuracy:.3f}, recall {recall:.3f}; {random}"
 
     def notes(self, shown: Sequence[Change]) -> list[str]:
         """How the changes were measured and computed, and what of the labels of the units ``shown`` is in doubt."""
@@ -182,9 +186,9 @@ class Ablated:
         first, last = e.splits[0], e.splits[-1]
         counts = [int(n) for n in e.images.sum(1)]
         measured = (
-            f"ranked on {first} ({counts[0]} images), measured on {last} ({counts[-1]} images)"
+            f"ranked on {first} ({_images(counts[0])}), measured on {last} ({_images(counts[-1])})"
             if len(e.splits) > 1
-            else f"ranked and measured on all {counts[0]} images: what is ranked first is so partly by chance"
+            else f"ranked and measured on the same {_images(counts[0])}: what comes first does so partly by chance"
         )
         by = _BY[e.origin["by"]].format(first="train" if len(e.splits) > 1 else "used")
         how = _HOW[e.origin["how"]] + (f" ({a.reason})" if a.reason else "")
@@ -194,6 +198,7 @@ class Ablated:
             "change: of balanced accuracy, (recall + true-negative rate) / 2, without the unit;"
             " 95 %: its interval over image blocks",
             f"{measured}; {how}; in the place of a unit: {by}",
+            *self._only_scores(),
             *self._random_note(),
             *self._nothing(),
             *(
@@ -204,6 +209,11 @@ class Ablated:
             *a.notes,
             *doubt_lines((c.unit, self._doubts[c.unit]) for c in shown if c.unit >= 0 and self._doubts),
         ]
+
+    def _only_scores(self) -> list[str]:
+        if not np.isnan(self._balanced_accuracy).all():
+            return []
+        return ["balanced accuracy needs images of a class and of others: units are ranked by the mean score alone"]
 
     def _random_note(self) -> list[str]:
         n = len(self.effects.single())
@@ -244,8 +254,8 @@ class Ablated:
             },
             "units": singles,
             "random": {str(n): self._random_json(n) for n in a.random},
-            "written": a.written,
-            "notes": list(a.notes),
+            "written": None if a.written is None else str(a.written),
+            "notes": self.notes([]),
         }
         if self._together is not None:
             value["together"] = self._row_json(self._together)
@@ -341,3 +351,12 @@ class Ablated:
     @cached_property
     def _doubts(self) -> list[str]:
         return doubts(self.view) if self.view is not None else []
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
+
+
+def _last(change: float) -> float:
+    """``change`` to sort by, what is not known after all others."""
+    return math.inf if math.isnan(change) else change

@@ -1,0 +1,104 @@
+"""What a dissection tells of the network's outputs: the names of its classes, and the heads behind its layers.
+
+Both are found on the two first images, before the images are counted, and go into the store with what is counted. A
+shard saves them beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndissect.engine.examination.examine import second_image
+from ndissect.engine.machine.device import computing
+from ndissect.engine.machine.state import State, as_tensor, from_tensor
+from ndissect.engine.networks.linear_head import LinearHead, find_linear_heads
+from ndissect.engine.networks.resolve import Network
+from ndissect.engine.run.forward_pass import ForwardPass
+from ndissect.store.effects import Classes, Head
+from ndissect.store.model import Dissection
+
+#: Under which name a shard's state has them.
+OUTPUTS = "outputs"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """``classes``: None where the network gives no class scores, or nothing is told of them; ``heads``: by the number
+    of the layer, of those layers in the means of whose maps the scores are linear."""
+
+    classes: Classes | None = None
+    heads: Mapping[int, Head] = field(default_factory=dict)
+
+    def state(self) -> State:
+        """The same as tensors."""
+        if self.classes is None:
+            return {}
+        state = {"classes": as_tensor({"names": self.classes.names, "source": self.classes.source})}
+        for i, head in self.heads.items():
+            state |= {f"{i}.weight": torch.from_numpy(head.weight), f"{i}.bias": torch.from_numpy(head.bias)}
+        return state
+
+    @classmethod
+    def from_state(cls, state: State, units: Sequence[int]) -> Outputs:
+        """The inverse of :meth:`state`; ``units``: of each layer. ValueError where it is of other layers."""
+        if not state:
+            return NO_OUTPUTS
+        said = from_tensor(state["classes"])
+        classes = Classes(tuple(map(str, said["names"])), str(said["source"]))
+        heads = {i: Head(_array(state[f"{i}.weight"]), _array(state[f"{i}.bias"])) for i in _numbers(state)}
+        for i, head in heads.items():
+            if head.weight.shape != (len(classes.names), units[i]) or head.bias.shape != (len(classes.names),):
+                raise ValueError(f"a head of shape {head.weight.shape}")
+        return cls(classes, heads)
+
+
+NO_OUTPUTS = Outputs()
+
+
+def find_outputs(forward_pass: ForwardPass) -> Outputs:
+    """What is told of the outputs of a network that was examined: nothing where it gives no class scores, or where two
+    images do not pass together. Never an error: a dissection does not need it."""
+    forward, network = forward_pass.forward, forward_pass.forward.network
+    if forward.batch.size < 2:
+        return NO_OUTPUTS
+    with contextlib.suppress(Exception), forward_pass.clock.during("check", forward.device):
+        first = forward_pass.loader.first(skip_bad=True)
+        images = [first, second_image(forward_pass.loader, first)]
+        with computing("fp32", forward.device):
+            count, heads = find_linear_heads(network, forward.taps, forward.inputs(images, slice(0, 2)))
+        pooled = {
+            i: _stored(heads[name]) for i, name in enumerate(forward.names) if name in heads and heads[name].pooled
+        }
+        return Outputs(_classes(network, count), pooled) if pooled or network.classes else NO_OUTPUTS
+    return NO_OUTPUTS
+
+
+def with_outputs(dissection: Dissection, outputs: Outputs) -> Dissection:
+    """``dissection`` with what is told of the network's outputs."""
+    layers = [replace(layer, head=outputs.heads.get(i)) for i, layer in enumerate(dissection.layers)]
+    return replace(dissection, layers=tuple(layers), classes=outputs.classes)
+
+
+def _classes(network: Network, count: int) -> Classes:
+    """What the outputs are called: as the network says, where it names each of them, else by their numbers."""
+    if len(network.classes) == count:
+        return Classes(network.classes, "the network")
+    return Classes(tuple(map(str, range(count))), "their numbers")
+
+
+def _stored(head: LinearHead) -> Head:
+    return Head(head.weight.numpy().astype(np.float32), head.bias.numpy().astype(np.float32))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.asarray(tensor.numpy(), np.float32)
+
+
+def _numbers(state: State) -> list[int]:
+    return sorted(int(name.partition(".")[0]) for name in state if name.endswith(".weight"))
