@@ -159,6 +159,12 @@ def test_peaks_and_distances_are_those_of_the_pictures(slow: Attacked) -> None:
         np.testing.assert_allclose(pair.maps_after, now[list(pair.units)], atol=1e-5)
 
 
+def test_whole_maps_are_measured_where_asked(slow: Attacked) -> None:
+    np.testing.assert_array_equal(changes(slow, "map"), slow.moved[slow.reached])
+    groups = {group.name: group for group in group_changes(slow, "map")}
+    assert 0 < groups["others"].change < groups["target"].low and groups["source"].low > 0
+
+
 def test_pgd_is_quick_goes_farther_and_stays_within_epsilon(slow: Attacked, folder: Path) -> None:
     quick = attacked(folder, method="pgd", epsilon=0.12)
     assert quick.names == slow.names and quick.reached.all()
