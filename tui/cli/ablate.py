@@ -126,7 +126,7 @@ def _print(ablated: Ablated, json: bool, limit: int | None) -> None:
     if number is not None:
         rows = ablated.of_class(number)
         shown = rows[: rows_to_print(limit, json)]
-        notes = [*_more(len(shown), len(rows), "units"), *ablated.notes(shown)]
+        notes = [*_more(len(shown), len(rows), "units"), _OF_CLASS, *ablated.notes(shown)]
         print_table(_of_class(ablated, number, shown, notes), notes_in_logs=True)
         return
     if not on_terminal():
@@ -236,6 +236,7 @@ def _together(ablated: Ablated, rows: Sequence[tuple[Change, RandomSets | None]]
     return PrintedTable(columns, cells, title=title)
 
 
+_OF_CLASS = "recall, score: their changes, of the class's own images; equal changes are ranked by that of the score"
 _NAN = math.nan
 _NO_RANDOM = (_NAN, (_NAN, _NAN))
 
