@@ -61,10 +61,11 @@ def attack(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Change images until the network takes them for another class; what becomes of the units that both classes need.
+    """What an adversarial change of images does to labelled units.
 
-    For measuring one's own networks. Neither class nor prediction of the images is the target. Changed images are
-    written only where --save says so. Ctrl-C ends it, and what is done is reported.
+    Images are changed until the network takes them for another class, and the units that both classes need are looked
+    at before and after. For measuring one's own networks. Neither class nor prediction of the images is the target.
+    Changed images are written only where --save says so. Ctrl-C ends it, and what is done is reported.
     """
     if method not in METHODS:
         raise WrongUse(f"--method '{method}' is none of {', '.join(METHODS)}", "cw changes least, pgd is quick")
