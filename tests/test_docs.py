@@ -13,6 +13,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/ablate.md",
     "docs/architecture.md",
+    "docs/attack.md",
     "docs/classes.md",
     "docs/data.md",
     "docs/labellers.md",
