@@ -72,9 +72,8 @@ def find_outputs(forward_pass: ForwardPass) -> Outputs:
         images = [first] if forward.batch.size < 2 else [first, second_image(forward_pass.loader, first)]
         with computing("fp32", forward.device):
             count, heads = find_linear_heads(network, forward.taps, forward.inputs(images, slice(0, len(images))))
-        pooled = {
-            i: _stored(heads[name]) for i, name in enumerate(forward.names) if name in heads and heads[name].pooled
-        }
+        by_layer = [(i, heads[name]) for i, name in enumerate(forward.names) if name in heads]
+        pooled = {i: _stored(head) for i, head in by_layer if head.pooled}
     if not count or not (pooled or network.classes):
         return NO_OUTPUTS
     return Outputs(class_names_of(network, outputs=count), pooled)
