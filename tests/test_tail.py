@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,21 @@ def test_only_what_follows_is_computed(resnet: nn.Module) -> None:
     inside = [name for name in called if "." in name]
     assert inside
     assert all(name.startswith("layer4.") for name in inside)
+
+
+def test_maps_that_nothing_takes_again_are_not_kept(resnet: nn.Module) -> None:
+    seen: dict[str, weakref.ref[Tensor]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, args, output: seen.setdefault(name, weakref.ref(output)) and None
+
+    handles = [resnet.get_submodule(f"layer{n}").register_forward_hook(note(f"layer{n}")) for n in (1, 2, 3)]
+    with Tail(resnet, Tap("layer3.0.conv1")) as tail:
+        tail.start(images(2, 32))
+        for handle in handles:
+            handle.remove()
+        assert seen["layer1"]() is None
+        assert seen["layer2"]() is not None  # which layer3.0 adds to what its convolutions make
 
 
 def test_each_image_may_lose_another_unit(resnet: nn.Module) -> None:

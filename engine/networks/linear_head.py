@@ -84,12 +84,13 @@ def find_linear_head(network: Network, tap: Tap, inputs: Tensor) -> LinearHead |
 def find_linear_heads(network: Network, taps: Mapping[str, Tap], inputs: Tensor) -> tuple[int, dict[str, LinearHead]]:
     """The number of classes, and by name the heads behind those of the layers at ``taps`` that have one.
 
-    As :func:`find_linear_head`, in two forward passes for all layers together; one, where no layer has a head.
+    As :func:`find_linear_head`, in two forward passes for all layers together; one, where no layer has a head, or where
+    there is one image alone, of which every head would be right.
     """
     # No operation keeps its inputs in the first one: it takes no more memory than any other pass.
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: torch.empty(0)):
         first = _followed(network, taps, inputs)
-    if not first.linear:
+    if not first.linear or len(inputs) < 2:
         return first.scores.shape[1], {}
     again = _followed(network, {name: taps[name] for name in first.linear}, inputs)
     heads = {name: _head(again.scores, again.maps[name]) for name in taps if name in again.linear}

@@ -62,21 +62,18 @@ NO_OUTPUTS = Outputs()
 
 
 def find_outputs(forward_pass: ForwardPass) -> Outputs:
-    """What is told of the outputs of a network that was examined: nothing where it gives no class scores, or where two
-    images do not pass together. Never an error: a dissection does not need it."""
+    """What is told of the outputs of a network that was examined: nothing where it gives no class scores, and no head
+    where images are to pass one by one. Never an error: a dissection does not need it."""
     forward, network = forward_pass.forward, forward_pass.forward.network
-    if forward.batch.size < 2:
-        return NO_OUTPUTS
+    count, pooled = 0, {}
     with contextlib.suppress(Exception), forward_pass.clock.during("check", forward.device):
         first = forward_pass.loader.first(skip_bad=True)
-        images = [first, second_image(forward_pass.loader, first)]
+        images = [first] if forward.batch.size < 2 else [first, second_image(forward_pass.loader, first)]
         with computing("fp32", forward.device):
-            count, heads = find_linear_heads(network, forward.taps, forward.inputs(images, slice(0, 2)))
-        pooled = {
-            i: _stored(heads[name]) for i, name in enumerate(forward.names) if name in heads and heads[name].pooled
-        }
-        return Outputs(_classes(network, count), pooled) if pooled or network.classes else NO_OUTPUTS
-    return NO_OUTPUTS
+            count, heads = find_linear_heads(network, forward.taps, forward.inputs(images, slice(0, len(images))))
+        by_layer = [(i, heads[name]) for i, name in enumerate(forward.names) if name in heads]
+        pooled = {i: _stored(head) for i, head in by_layer if head.pooled}
+    return Outputs(_classes(network, count), pooled) if count and (pooled or network.classes) else NO_OUTPUTS
 
 
 def with_outputs(dissection: Dissection, outputs: Outputs) -> Dissection:
