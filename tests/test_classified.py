@@ -20,8 +20,10 @@ from ndissect.engine.passes.loader import Loader
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
+from ndissect.store.effects import Classes
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.protocol import make_protocol
+from ndissect.store.reader import Store
 
 CPU = Options(device="cpu")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -111,7 +113,8 @@ def test_names_come_from_a_file_or_are_numbers(folder: Path, tmp_path: Path) -> 
     by_options = Options(network=f"{folder / 'net.py'}:named", classes=tmp_path / "three.txt")
     network = network_loader(by_options)()
     assert class_names_of(network) == class_names_of(network, outputs=3) == c.classes
-    assert class_names_of(network, outputs=2).names == ("0", "1")
+    own = load_network(f"{folder / 'net.py'}:named")
+    assert class_names_of(own, outputs=2).names == ("0", "1")
     assert class_names_of(load_network(f"{folder / 'net.py'}:network")).names == ()
     with pytest.raises(WrongUse, match="there is no file"):
         network_loader(Options(classes=tmp_path / "gone"))
@@ -124,6 +127,26 @@ def test_names_come_from_a_file_or_are_numbers(folder: Path, tmp_path: Path) -> 
     with open_classified(request(folder, "network", images=numbered), Console()) as c:
         assert (c.classes.names, c.classes.source) == (("0", "1", "2"), "their numbers")
         assert c.truth.tolist() == [0, 2]
+
+
+def test_a_dissection_keeps_the_names_that_a_file_gives(folder: Path, tmp_path: Path) -> None:
+    options = Options(
+        network=f"{folder / 'net.py'}:named",
+        data=str(folder / "data"),
+        layers=("units",),
+        device="cpu",
+        quantile="0.2",
+        classes=tmp_path / "names.txt",
+    )
+    (tmp_path / "names.txt").write_text("rot\nblau\n", encoding="utf-8")
+    with pytest.raises(WrongUse, match=r"names\.txt names 2 outputs, .*net\.py:named has 3"):
+        dissect_to_store(options, Console(), output=tmp_path / "s.nd.h5")
+    (tmp_path / "names.txt").write_text("rot\ngrün\nblau\n", encoding="utf-8")
+    dissect_to_store(options, Console(), output=tmp_path / "s.nd.h5")
+    with Store(tmp_path / "s.nd.h5") as store:
+        assert store.classes == Classes(("rot", "grün", "blau"), "names.txt")
+    with open_classified(EffectRequest(store=tmp_path / "s.nd.h5", options=CPU), Console()) as c:
+        assert c.classes.source == "names.txt"
 
 
 def test_folders_name_the_outputs_in_their_order_where_nothing_else_does(folder: Path, tmp_path: Path) -> None:

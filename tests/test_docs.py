@@ -20,6 +20,7 @@ PAGES = (
     "docs/method.md",
     "docs/performance.md",
     "docs/weights.md",
+    "docs/why.md",
 )
 #: Where a path may begin that a page writes without saying so.
 BASES = ("", "engine", "store", "tui", "tests")

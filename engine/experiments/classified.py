@@ -34,6 +34,7 @@ from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
 from ndissect.engine.networks.output_names import NUMBERS, named_outputs
 from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.scores import class_scores
 from ndissect.engine.passes.forward import Forward, network_failed
 from ndissect.engine.passes.input_size import demand_one_size
 from ndissect.engine.passes.loader import Batch, Loader
@@ -264,22 +265,11 @@ def _classes(
     return classes, matching, truth, (*notes, *truth.notes)
 
 
-def class_scores(spec: str, output: Any) -> Tensor:
-    """(N, K) float32: stands in for ndissect.engine.networks.scores.class_scores."""
-    if isinstance(output, (tuple, list)) and output:
-        output = output[0]
-    if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:] == (1, 1):
-        output = output.flatten(1)
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        raise WrongUse(f"{spec} gives no class scores", "a classifier is needed: one that returns (images, classes)")
-    return output.float()
-
-
 def _options(request: EffectRequest, store: Store | None) -> Options:
     named = request.options.network
     network = request.network or (named if named != Options().network else None)
     if store is not None:
-        return stored_options(store, request.options, network)
+        return stored_options(store, request.options, network, with_data=request.images is None)
     if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
     return replace(request.options, network=network)

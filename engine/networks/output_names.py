@@ -17,8 +17,9 @@ def class_names_of(network: Network, file: Path | None = None, outputs: int | No
     """The names of the ``outputs`` of ``network``: those in ``file``, else its own, else numbers.
 
     ``outputs``: how many there are; where that is not known, nothing is compared with it, and a network that nobody
-    names has no names. WrongUse where the file names another number of outputs, and NDError where it cannot be read;
-    names of the network's own that are too many or too few are not used.
+    names has no names. WrongUse where a file, this one or that with which the network was loaded, names another number
+    of outputs, and NDError where it cannot be read; names of the network's own that are too many or too few are not
+    used.
     """
     return named_outputs(network, file, outputs)[0]
 
@@ -28,9 +29,15 @@ def named_outputs(network: Network, file: Path | None, outputs: int | None) -> t
     if file is not None:
         named = read_output_names(file)
         if outputs not in (None, len(named.names)):
-            raise WrongUse(f"{file} names {len(named.names)} outputs, {network.spec} has {outputs}", WRITTEN)
+            raise _other_count(network, str(file), len(named.names), outputs)
         return Classes(named.names, file.name), named
+    if outputs is not None and network.named_by != Network.named_by and len(network.classes) != outputs:
+        raise _other_count(network, network.named_by, len(network.classes), outputs)
     if network.classes and outputs in (None, len(network.classes)):
         return Classes(network.classes, network.named_by), OutputNames(network.classes)
     numbers = tuple(map(str, range(outputs or 0)))
     return Classes(numbers, NUMBERS), OutputNames(numbers)
+
+
+def _other_count(network: Network, file: str, named: int, outputs: int | None) -> WrongUse:
+    return WrongUse(f"{file} names {named} outputs, {network.spec} has {outputs}", WRITTEN)

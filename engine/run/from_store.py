@@ -36,12 +36,13 @@ def options_json(options: Options) -> dict[str, Any]:
     }
 
 
-def stored_options(store: Store, given: Options, network: str | None = None) -> Options:
+def stored_options(store: Store, given: Options, network: str | None = None, *, with_data: bool = True) -> Options:
     """The options that open the network and the data of ``store`` again; what differs from a default in ``given`` and
     ``network``, where it is named, takes the place of what is stored.
 
     WrongUse where neither names a network; NDError where a file of it is gone, with where it was and how to say where
-    it is now. The data are looked for when they are opened.
+    it is now. The data are looked for when they are opened, and not at all without ``with_data``: other images are
+    used then, and those of the store need not be there.
     """
     record = store.provenance
     known = dict(_inside(record, "options")) | _derived(record)
@@ -61,6 +62,8 @@ def stored_options(store: Store, given: Options, network: str | None = None) -> 
             f"the weights of the network of {store.path} are gone: they were in {own['weights']}",
             "--weights FILE says where they are now",
         )
+    if not with_data:
+        own.pop("data", None)
     if "data" not in changed and "data" in own:
         own["data"] = _data_at(str(folder / own["data"]), record)
     for name in ("labeller", "map"):

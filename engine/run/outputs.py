@@ -18,7 +18,7 @@ from ndissect.engine.examination.examine import second_image
 from ndissect.engine.machine.device import computing
 from ndissect.engine.machine.state import State, as_tensor, from_tensor
 from ndissect.engine.networks.linear_head import LinearHead, find_linear_heads
-from ndissect.engine.networks.resolve import Network
+from ndissect.engine.networks.output_names import class_names_of
 from ndissect.engine.run.forward_pass import ForwardPass
 from ndissect.store.effects import Classes, Head
 from ndissect.store.model import Dissection
@@ -63,7 +63,8 @@ NO_OUTPUTS = Outputs()
 
 def find_outputs(forward_pass: ForwardPass) -> Outputs:
     """What is told of the outputs of a network that was examined: nothing where it gives no class scores, and no head
-    where images are to pass one by one. Never an error: a dissection does not need it."""
+    where images are to pass one by one. No error, as a dissection does not need it, but WrongUse where a file of the
+    user's names another number of outputs."""
     forward, network = forward_pass.forward, forward_pass.forward.network
     count, pooled = 0, {}
     with contextlib.suppress(Exception), forward_pass.clock.during("check", forward.device):
@@ -71,22 +72,24 @@ def find_outputs(forward_pass: ForwardPass) -> Outputs:
         images = [first] if forward.batch.size < 2 else [first, second_image(forward_pass.loader, first)]
         with computing("fp32", forward.device):
             count, heads = find_linear_heads(network, forward.taps, forward.inputs(images, slice(0, len(images))))
+<<<<<<< HEAD
         by_layer = [(i, heads[name]) for i, name in enumerate(forward.names) if name in heads]
         pooled = {i: _stored(head) for i, head in by_layer if head.pooled}
     return Outputs(_classes(network, count), pooled) if count and (pooled or network.classes) else NO_OUTPUTS
+=======
+        pooled = {
+            i: _stored(heads[name]) for i, name in enumerate(forward.names) if name in heads and heads[name].pooled
+        }
+    if not count or not (pooled or network.classes):
+        return NO_OUTPUTS
+    return Outputs(class_names_of(network, outputs=count), pooled)
+>>>>>>> classes
 
 
 def with_outputs(dissection: Dissection, outputs: Outputs) -> Dissection:
     """``dissection`` with what is told of the network's outputs."""
     layers = [replace(layer, head=outputs.heads.get(i)) for i, layer in enumerate(dissection.layers)]
     return replace(dissection, layers=tuple(layers), classes=outputs.classes)
-
-
-def _classes(network: Network, count: int) -> Classes:
-    """What the outputs are called: as the network says, where it names each of them, else by their numbers."""
-    if len(network.classes) == count:
-        return Classes(network.classes, "the network")
-    return Classes(tuple(map(str, range(count))), "their numbers")
 
 
 def _stored(head: LinearHead) -> Head:
