@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from planted_classes import CLASSES, COLOURS, UNITS, write_planted_data, write_planted_images, write_planted_network
+from store_factory import dissection
 
 from ndissect.engine.experiments.ablate import ablate
 from ndissect.engine.experiments.ablation_curve import AblationCurve, ablation_curve, random_orders
@@ -22,7 +24,10 @@ from ndissect.engine.networks.linear_head import find_linear_head
 from ndissect.engine.networks.taps import Tap
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
+from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
+from ndissect.store.writer import write_store
+from ndissect.tui.cli import ablate_curve
 
 HEADS = ("linear", "nonlinear")
 PLANTED = len(COLOURS)
@@ -169,3 +174,42 @@ def test_the_command_prints_json_and_draws(workplace: Path) -> None:
     text = (workplace / "blue.svg").read_text("utf-8")
     assert "balanced accuracy of blue" in text
     assert "random removed, mean of 3" in text
+
+
+def test_a_terminal_shows_the_units_and_the_numbers(workplace: Path) -> None:
+    shown = cli.on_terminal(
+        *("ablate", "units", "--network", "planted_classes.py:nonlinear", "--images", "images/classes.csv"),
+        *("--class", "pink", "--curve", "--draws", "2"),
+        folder=workplace,
+        columns=150,
+        lines=50,
+    )
+    assert shown.code == 0, shown.text
+    pink = CLASSES.index("pink")
+    assert re.search(rf"^ +{pink} +0\.500 ", shown.text, re.MULTILINE), shown.text
+    assert re.search(r"^ +1 +0\.500 0\.\d+-0\.\d+ +1\.000 ", shown.text, re.MULTILINE), shown.text
+    assert "is lost from 1 of 16 units on" in shown.text
+    assert "exact, by running what follows the layer" in shown.text
+
+
+def test_what_cannot_be_is_told_before_a_network_is_loaded(workplace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "made.nd.h5"
+    write_store(path, dissection())
+    none, made = EffectRequest(network="nowhere.py:net"), EffectRequest(store=path, network="nowhere.py:net")
+    with pytest.raises(WrongUse, match="is no name of a plot"):
+        ablate_curve.curve(none, class_name="red", plot=Path("red.txt"))
+    with pytest.raises(WrongUse, match="--label names a concept of a store"):
+        ablate_curve.curve(none, class_name="red", label="car")
+    with pytest.raises(WrongUse, match="no concept matches 'cax'"):
+        ablate_curve.curve(made, class_name="red", label="cax")
+    with pytest.raises(WrongUse, match="means 3 concepts"):
+        ablate_curve.curve(made, class_name="red", label="tr")
+    request = EffectRequest(
+        network=f"{workplace / 'planted_classes.py'}:linear",
+        layer="units",
+        images=str(workplace / "images/classes.csv"),
+    )
+    with pytest.raises(NDError, match="no image is of the class nothing"):
+        ablate_curve.curve(request, class_name="nothing")
+    with pytest.raises(WrongUse, match="blu"):
+        ablate_curve.curve(request, class_name="blu")
