@@ -12,6 +12,7 @@ from store_factory import dissection, write_small
 from textual.pilot import Pilot
 from with_evidence import with_evidence
 
+from ndissect.store.effects import Classes
 from ndissect.store.model import Dissection
 from ndissect.store.writer import write_store
 from ndissect.tui.app.app import Browser
@@ -55,6 +56,16 @@ def weighed(tmp_path: Path) -> Path:
     """The same layers, with evidence for the labels."""
     path = tmp_path / "resnet18-broden.nd.h5"
     write_store(path, with_evidence(named(dissection(layers=LAYERS, groups=("train", "val")))))
+    return path
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """The same layers, with what their units do to the classes."""
+    path = tmp_path / "resnet18-broden.nd.h5"
+    made = with_evidence(named(dissection(layers=LAYERS, groups=("train", "val"), effects=True)))
+    classes = Classes(("kitchen", "street", "ski_resort", "art_gallery", "bedroom"), "the network")
+    write_store(path, replace(made, classes=classes))
     return path
 
 
@@ -121,6 +132,22 @@ def test_a_unit_with_evidence_beside_its_layer(looks: Looks, weighed: Path) -> N
 
 def test_the_summary_with_evidence(looks: Looks, weighed: Path) -> None:
     assert looks(Browser(weighed, Bookmark("summary")), SMALL)
+
+
+def test_classes(looks: Looks, measured: Path) -> None:
+    assert looks(Browser(measured, Bookmark("classes")), SMALL)
+
+
+def test_classes_beside_the_units_of_one(looks: Looks, measured: Path) -> None:
+    assert looks(Browser(measured, Bookmark("classes")), LARGE, "j")
+
+
+def test_the_classes_of_a_unit(looks: Looks, measured: Path) -> None:
+    assert looks(Browser(measured, bookmark_named(measured, "layer4:1")), SMALL, "a")
+
+
+def test_a_unit_with_its_classes_beside_its_layer(looks: Looks, measured: Path) -> None:
+    assert looks(Browser(measured, bookmark_named(measured, "layer4:1")), LARGE)
 
 
 def test_concepts(looks: Looks, store: Path) -> None:

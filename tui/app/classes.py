@@ -54,7 +54,7 @@ def classes_listing(session: Session) -> Listing:
             for some, u in _first_units(known, k)
         ]
 
-    worst = _worst(ablated, K)
+    worst, said = _worst(ablated, K), _notes(session, known)
 
     def shown(k: int) -> str:
         return "  ".join(text.removeprefix(f"{known[0].layer}:") if of else text for text in first(k))
@@ -116,9 +116,10 @@ def classes_listing(session: Session) -> Listing:
         copied=lambda k: "\t".join([names[k], share(accuracy[k]), signed(worst[k]), *first(k)]),
         notes=(
             *layer_notes([session.view(some.layer) for some in known]),
-            *_notes(session, known),
+            *said[:1],
             *([_COLUMNS] if told else []),
             _UNSURE,
+            *said[1:],
         ),
     )
 
