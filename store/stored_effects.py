@@ -40,6 +40,8 @@ def read_effects(layer: Checked, units: int, lengths: Mapping[str, Axis]) -> Eff
         return None
     g = StoredGroup.inside(layer, parts.EFFECTS, lengths)
     splits, ablations, classes = g.measure("hits_without")
+    if not splits:
+        raise g.broken("splits", "names no split")
     g.checked.demand("hits_without", splits * ablations * classes, limits.EFFECTS)
     images = g.counts("images")
     others = images.sum(-1, keepdims=True) - images

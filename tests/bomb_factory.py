@@ -32,6 +32,26 @@ def bomb(path: Path, change: Change) -> Path:
     return path
 
 
+def effects(f: h5py.File, splits: int, ablations: int, classes: int) -> None:
+    """Effects of so many ablations in so many splits, of so many classes."""
+    f["classes"].pop("name")
+    f["classes"].create_dataset("name", (classes,), "S1", chunks=(classes,), compression="gzip")[...] = b"x"
+    shape = (splits, ablations, classes)
+    for name in ("hits_without", "false_without"):
+        packed(f, f"{LAYER}effects/{name}", shape, "u4")
+    for name in ("score_without", "low", "high"):
+        packed(f, f"{LAYER}effects/{name}", shape, "f4")
+    for name in ("images", "hits", "false", "score"):
+        packed(f, f"{LAYER}effects/{name}", (splits, classes), "f4" if name == "score" else "u4")
+    packed(f, LAYER + "effects/splits", (splits,), "S1")
+    dataset(f, LAYER + "effects/unit", np.arange(ablations), chunks=True, compression="gzip")
+    dataset(f, LAYER + "effects/unit_end", np.arange(1, ablations + 1), chunks=True, compression="gzip", shuffle=True)
+    for name in ("head", "effects"):
+        f["layers/layer4.1.conv2"].pop(name)
+    packed(f, LAYER + "head/weight", (classes, UNITS), "f4")
+    packed(f, LAYER + "head/bias", (classes,), "f4")
+
+
 def packed(
     f: h5py.File, name: str, shape: tuple[int, ...], dtype: object, chunk: tuple[int, ...] = (), byte: int = 0
 ) -> None:
@@ -159,7 +179,7 @@ def units(f: h5py.File, count: int, layer: str = LAYER) -> None:
         packed(f, layer + name, (count,), kind)
     for name in ("minimum", "maximum"):
         packed(f, layer + name, (count,), "f4")
-    for name in ("counts", "top", "evidence", "leading", "null"):
+    for name in ("counts", "top", "evidence", "leading", "null", "head", "effects"):
         del f[layer + name]
 
 
@@ -287,6 +307,20 @@ BOMBS: dict[str, tuple[Change, str | None]] = {
     "one chunk of 400 MB": (lambda f: huge_chunk(f, LAYER + "best/area", 5_600_000), "bytes a chunk"),
     "a chunk of label maps of 400 MB": (lambda f: huge_chunk(f, "images/label_maps", 700_000), "bytes of label maps"),
     "millions of chunks": (tiny_chunks, "chunks"),
+    "3 million classes": (lambda f: packed(f, "classes/name", (3_000_000,), "S4"), "3,000,000 classes"),
+    "30,000 ablations of 1,000 classes": (
+        lambda f: effects(f, 2, 30_000, 1_000),
+        "60,000,000 effects (splits x ablations x classes)",
+    ),
+    "3 million ablations": (
+        lambda f: packed(f, LAYER + "effects/hits_without", (2, 3_000_000, 5), "u4"),
+        "3,000,000 ablations",
+    ),
+    "a head of 60,000 classes": (lambda f: effects(f, 1, 9, 60_000), None),
+    "an origin of 300 MB": (
+        lambda f: one_string(f, LAYER + "effects/origin", 300_000_000),
+        "300,000,000 bytes of JSON",
+    ),
     "a provenance of 300 MB": (lambda f: one_string(f, "provenance", 300_000_000), "300,000,000 bytes of JSON"),
     "a protocol of 300 MB": (lambda f: one_string(f, "protocol", 300_000_000), "300,000,000 bytes of JSON"),
     "a provenance of 4 MB of lists": (lambda f: provenance(f, f'{{"a": [{"[]," * 1_300_000}[]]}}'), None),

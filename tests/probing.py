@@ -88,8 +88,11 @@ def commands(path: Path, folder: Path, *, quick: bool) -> Iterator[list[str]]:
         yield ["concepts", "car", *store]
         yield ["overlay", f"{layer}:1", *store, "-o", f"{out}.png", "--truth", "-f"]
     yield ["concepts", *store]
+    yield ["classes", *store]
+    yield ["classes", "kitchen", *store, "--json"]
     yield ["export", "--format", "json", *store, "-o", f"{out}.json"]
     yield ["export", _layers(path)[0], *store]
+    yield ["export", "--effects", *store]
     if quick:
         return
     yield ["report", *store, "-o", f"{out}.html", "--units", "1"]

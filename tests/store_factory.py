@@ -23,7 +23,6 @@ from PIL import Image
 from ndissect.store.bootstrap import block_of, label_intervals, leading
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import BLOCKS, Blocks, ConceptCounts, LayerCounts
-from ndissect.store.effects import needed_most, random_unit
 from ndissect.store.evidence import NullBest, null_best
 from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import PROTOCOLS, Protocol
@@ -33,7 +32,8 @@ from ndissect.store.upsampling import make_axis, upsample
 from ndissect.store.weighing import weigh
 from ndissect.store.writer import write_store
 from ndissect.tui.pictures.sheets import unit_sheet
-from ndissect.tui.tables import remarks, selection, views
+from ndissect.tui.tables import class_units, remarks, selection, views
+from ndissect.tui.tables import effects as class_effects
 from ndissect.tui.tables.columns import SORTS
 from ndissect.tui.tables.units import unit_json
 
@@ -348,6 +348,8 @@ def visit(path: Path, *, sheets: bool = True) -> int:
             remarks.summary_lines(view)
             for unit in range(min(view.units, 9)):
                 unit_json(view, unit)
+                class_effects.unit_sentences(view, unit)
+                class_effects.unit_json(view, unit)
                 views.best_json(view, unit)
                 views.ranked_concepts(view, unit)
                 views.top_images(view, unit)
@@ -358,15 +360,18 @@ def visit(path: Path, *, sheets: bool = True) -> int:
                 if sheets:
                     unit_sheet(view, 0, truth=bool(view.labels[0][0] >= 0))
             view.load()
-            if view.effects is not None:
-                for k in range(len(store.classes.names) if store.classes else 0):
-                    needed_most(view.effects, k)
-                random_unit(view.effects)
             if view.leading is not None and store.blocks is not None:
                 for shares in (*label_intervals(view.leading, store.blocks, view.labels[0]),):
                     assert len(shares) == view.units
             if view.null is not None:
                 assert view.null.iou.shape == (view.pairings, view.units)
+        if store.classes is not None:
+            numbers = range(len(store.classes.names))
+            class_units.class_table(layers, numbers)
+            for k in numbers[:9]:
+                class_units.units_of_class(layers, k)
+                class_units.class_sentence(layers, k)
+            class_effects.effects_notes(layers)
         rows = selection.match_concepts(store.concepts, None)
         views.concept_table(layers, rows, 0.04)
         for row in rows:

@@ -166,6 +166,9 @@ def test_files_that_are_gone_are_told_with_where_they_were(written: Path, tmp_pa
             stored(tmp_path, record)
         assert str(tmp_path / "run" / name) in error.value.message
         assert hint in error.value.hint
+        if name == "data":
+            with Store(with_provenance(tmp_path, record)) as opened:
+                assert stored_options(opened, Options(), data=False).weights_prefix == "ema."
         (tmp_path / "moved").rename(tmp_path / "run" / name)
 
 

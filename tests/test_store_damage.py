@@ -385,6 +385,14 @@ WRONG_CONTENT: dict[str, tuple[Change, str]] = {
     "the same ablation twice": (entry(EFFECTS + "unit", 3, 2), "effects/unit names an ablation twice"),
     "fewer ablations": (put(EFFECTS + "unit_end", np.arange(1, 10)), "effects/unit_end has the shape"),
     "more splits than effects": (put(EFFECTS + "splits", np.full(3, b"x")), "effects/splits has the shape"),
+    "effects of no split": (
+        lambda f: [
+            put(EFFECTS + name, np.zeros((0, *f[EFFECTS + name].shape[1:]), f[EFFECTS + name].dtype))(f)
+            for name in f[EFFECTS]
+            if f[EFFECTS + name].shape[:1] == (2,)
+        ],
+        "effects/splits names no split",
+    ),
     "more hits than images": (entry(EFFECTS + "hits", (0, 0), 1 << 20), "effects/hits exceeds the number of images"),
     "more hits without a unit": (entry(EFFECTS + "hits_without", (1, 2, 0), 99), "hits_without exceeds the number"),
     "more false ones than others": (entry(EFFECTS + "false", (0, 0), 99), "effects/false exceeds the number of images"),

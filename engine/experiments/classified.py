@@ -279,7 +279,7 @@ def _options(request: EffectRequest, store: Store | None) -> Options:
     named = request.options.network
     network = request.network or (named if named != Options().network else None)
     if store is not None:
-        return stored_options(store, request.options, network)
+        return stored_options(store, request.options, network, data=request.images is None)
     if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
     return replace(request.options, network=network)

@@ -36,12 +36,12 @@ def options_json(options: Options) -> dict[str, Any]:
     }
 
 
-def stored_options(store: Store, given: Options, network: str | None = None) -> Options:
+def stored_options(store: Store, given: Options, network: str | None = None, *, data: bool = True) -> Options:
     """The options that open the network and the data of ``store`` again; what differs from a default in ``given`` and
     ``network``, where it is named, takes the place of what is stored.
 
-    WrongUse where neither names a network; NDError where a file of it is gone, with where it was and how to say where
-    it is now. The data are looked for when they are opened.
+    WrongUse where neither names a network; NDError where a file of it is gone, or the folder of the data, with where it
+    was and how to say where it is now. ``data``: whether the data are wanted; else they may be gone.
     """
     record = store.provenance
     known = dict(_inside(record, "options")) | _derived(record)
@@ -61,7 +61,7 @@ def stored_options(store: Store, given: Options, network: str | None = None) -> 
             f"the weights of the network of {store.path} are gone: they were in {own['weights']}",
             "--weights FILE says where they are now",
         )
-    if "data" not in changed and "data" in own:
+    if "data" not in changed and "data" in own and data:
         own["data"] = _data_at(str(folder / own["data"]), record)
     for name in ("labeller", "map"):
         if name in own:

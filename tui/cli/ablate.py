@@ -62,10 +62,11 @@ def ablate(
     limit: LimitOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take units of a layer away, each alone, and measure what each class loses: balanced accuracy, recall, score.
+    """Take units of a layer away and measure what each class loses.
 
-    All units without UNITS. With several UNITS also all of them together, beside as many random ones. Effects are
-    written into the store. Ctrl-C keeps what was predicted, and the same command goes on.
+    Each unit alone: the change of balanced accuracy, recall and mean score. With several UNITS also all of them
+    together, beside as many random ones. Effects are written into the store of the labels. Ctrl-C keeps what was
+    predicted, and the same command goes on.
     """
     if by not in BYS:
         raise WrongUse(f"--by '{by}' is none of {', '.join(BYS)}", "zero sets a unit to zero")
@@ -125,7 +126,7 @@ def _print(ablated: Ablated, json: bool, limit: int | None) -> None:
     if number is not None:
         rows = ablated.of_class(number)
         shown = rows[: rows_to_print(limit, json)]
-        notes = [*_more(len(shown), len(rows), "units"), *ablated.notes(shown)]
+        notes = [*_more(len(shown), len(rows), "units"), _OF_CLASS, *ablated.notes(shown)]
         print_table(_of_class(ablated, number, shown, notes), notes_in_logs=True)
         return
     if not on_terminal():
@@ -235,6 +236,7 @@ def _together(ablated: Ablated, rows: Sequence[tuple[Change, RandomSets | None]]
     return PrintedTable(columns, cells, title=title)
 
 
+_OF_CLASS = "recall, score: their changes, of the class's own images; equal changes are ranked by that of the score"
 _NAN = math.nan
 _NO_RANDOM = (_NAN, (_NAN, _NAN))
 

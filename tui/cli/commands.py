@@ -70,6 +70,10 @@ COMMANDS: Mapping[str, Entry] = {
         "inspect:concepts",
         "Concepts with the units that detect them; for a single concept, its best units in every layer.",
     ),
+    "classes": Entry(
+        "classes:classes",
+        "The network's classes with the unit that each needs most; for a single class, the units that it needs.",
+    ),
     "compare": Entry(
         "compare:compare",
         "Compare B with A, and C with A: detectors, labels gained and lost, units of the same number.",

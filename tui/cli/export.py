@@ -48,11 +48,16 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="A file; for milan a folder. Default: the standard output, for text."),
     ] = None,
+    effects: Annotated[
+        bool,
+        typer.Option("--effects", help="What nd ablate has measured: a row for each unit, split and class."),
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Write a store's labels, scores and evidence as CSV with the columns of the 2017 results, as JSON or Parquet.
 
-    With --format milan its top images, as the arrays that MILAN's code describes in words.
+    With --format milan its top images, as the arrays that MILAN's code describes in words. With --effects what units do
+    to the network's classes, of all layers unless one is named.
     """
     from ndissect.store import table2017
     from ndissect.store.files import find_store
@@ -64,13 +69,20 @@ def export(
     if to is None and format in (Format.parquet, Format.milan):
         what = "a folder" if format is Format.milan else "a file"
         raise WrongUse(f"{format.value} is no text: it needs {what}", f"name one: -o {_EXAMPLES[format]}")
+    if effects and format is Format.milan:
+        raise WrongUse("--effects are numbers, and milan is a format of images", "use csv, json or parquet")
     if to is not None and format is not Format.milan:
         confirm_replace(to, force)
     with Store(find_store(store)) as opened:
         names = [layer] if layer else list(opened.layer_names)
         views = [opened.layer(name) for name in names]
+        if effects:
+            from ndissect.tui.cli.export_effects import export_effects
+
+            export_effects(opened, views, format.value, to)
+            return
         if format is Format.json:
-            _write(to, _as_json(opened, views) + "\n")
+            write_text(to, _as_json(opened, views) + "\n")
         elif format is Format.parquet:
             assert to is not None
             _parquet(to, opened, views)
@@ -90,7 +102,7 @@ def export(
                 )
             text = io.StringIO()
             table2017.write_table(views[0], text)
-            _write(to, text.getvalue())
+            write_text(to, text.getvalue())
             tell("units count from 1, as in the 2017 tables")
         for line in layer_notes(views):
             tell(line)
@@ -101,6 +113,7 @@ _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:
     from ndissect.tui.cli.output import json_text
+    from ndissect.tui.tables.effects import effects_json
     from ndissect.tui.tables.unit_table import every_unit_json, header
 
     layers = [
@@ -111,6 +124,7 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
             "judged_on": view.judged_on,
             "summary": view.summary(),
             "units": every_unit_json(view),
+            **({"effects": effects_json(view)} if view.effects is not None else {}),
         }
         for view in views
     ]
@@ -156,7 +170,8 @@ def _milan(to: Path, store: Store, views: Sequence[LayerView], force: bool) -> N
     tell(f"wrote {to}: {human_bytes(needed)}")
 
 
-def _write(to: Path | None, text: str) -> None:
+def write_text(to: Path | None, text: str) -> None:
+    """``text`` into the file ``to``, whole or not at all, or to the standard output."""
     from ndissect.tui.cli.output import emit, tell
 
     if to is None:

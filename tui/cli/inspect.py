@@ -125,9 +125,12 @@ def _check_known(units: Units, wanted: Filter, sort: str) -> None:
     (view,) = units.views
     for word, option in asked.items():
         if view.units and not units.any_known(BY_WORD[word]):
+            measured = f"nd ablate {quoted(view.name, positional=True)} measures it"
             raise WrongUse(
                 f"{option}: {view.store.path} tells no {word} of any unit of {view.name}",
-                "imported tables and stores of older runs have none; dissect the network again",
+                measured
+                if word == "effect"
+                else "imported tables and stores of older runs have none; dissect the network again",
             )
 
 
@@ -198,6 +201,7 @@ def layers_table(
 def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
     from ndissect.tui.tables import remarks, selection
+    from ndissect.tui.tables.effects import effects_json, effects_notes
     from ndissect.tui.tables.units import Units, units_json
 
     every = Units(view.store, [view])
@@ -219,6 +223,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
                 **remarks.labels_json(view.store),
                 "units": units_json(units),
                 "summary": view.summary(),
+                **({"effects": effects_json(view)} if view.effects is not None else {}),
             }
         )
         return
@@ -227,6 +232,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
     notes = [
         *remarks.summary_lines(view),
         remarks.evidence_line(view.store),
+        *effects_notes([view]),
         f"{remarks.UNITS_FROM_0}; {remarks.protocol_line(view.store.protocol)}",
     ]
     if len(units) < len(selected):
@@ -251,7 +257,7 @@ def _values(units: Units, column: UnitColumn) -> list[Any]:
 
 def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import remarks, views
+    from ndissect.tui.tables import effects, remarks, views
     from ndissect.tui.tables.evidence import sentences
     from ndissect.tui.tables.units import unit_json
 
@@ -273,6 +279,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
                 "best": views.best_json(view, unit),
                 "concepts": ranked,
                 "top_images": tops,
+                **effects.unit_json(view, unit),
             }
         )
         return
@@ -292,14 +299,16 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
         for c in ranked
     ]
-    notes = [*remarks.layer_notes([view]), *sentences(view, unit), f"threshold {number(one['threshold'])}"]
+    notes = [*remarks.layer_notes([view]), *sentences(view, unit), *effects.unit_sentences(view, unit)]
+    notes.append(f"threshold {number(one['threshold'])}")
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
         notes.append(f"left out: {nan} NaN and {infinite} infinite activations")
     if tops:
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {quoted(f'{view.name}:{unit}', positional=True)}")
-    notes += [remarks.evidence_line(view.store), remarks.protocol_line(view.store.protocol)]
+    notes += [remarks.evidence_line(view.store), *effects.effects_notes([view])]
+    notes.append(remarks.protocol_line(view.store.protocol))
     output.print_table(PrintedTable(columns, rows, title=about, notes=notes))
 
 

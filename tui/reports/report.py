@@ -24,8 +24,10 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.store.text import clean_text
 from ndissect.tui.pictures import overlay, sheets
+from ndissect.tui.reports.report_classes import class_section
 from ndissect.tui.tables import remarks, views
 from ndissect.tui.tables.columns import Medium, columns_of
+from ndissect.tui.tables.effects import class_names, has_classes, unit_sentences
 from ndissect.tui.tables.origin import origin
 from ndissect.tui.tables.units import Array, Texts, Units, Values
 
@@ -80,6 +82,7 @@ def pages(
         unique=_text(remarks.UNIQUE),
         summary=_summary(layers),
         cautions="".join(f"<li>{_text(line)}</li>" for line in remarks.cautions(layers)),
+        classes=class_section(layers),
         charts="".join(_chart(i, view) for i, view in enumerate(layers)),
         data=_json(unit_data(store, layers)),
     )
@@ -125,14 +128,19 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
     """All units of ``layers`` by column, as JSON values; a column of numbers that no layer knows is left out.
 
     Texts are indices: of a layer into ``layers``, of a label into ``concepts``, -1 for none, of a category into
-    ``categories``, their number for none. ``columns`` says what the table's columns are called and how their values are
-    written.
+    ``categories`` and of a class into ``classes``, their number for none. ``said``: what is known of each unit and the
+    classes, in sentences; empty where nothing is. ``columns`` says what the table's columns are called and how their
+    values are written.
     """
     concepts = store.concepts
     categories = report_order(concepts.categories)
     area = store.concept_counts.area.sum(0)
     units = Units(store, layers)
-    told = [c for c in columns_of(Medium.PAGE | Medium.DETAILS) if c.key == "iou" or _known(units.numbers(c))]
+    told = [
+        c
+        for c in columns_of(Medium.PAGE | Medium.DETAILS)
+        if c.key == "iou" or (units.any_known(c) if c.only_known else _known(units.numbers(c)))
+    ]
     order = [concepts.categories.index(name) for name in categories]
     return {
         "detector": DETECTOR_IOU,
@@ -143,6 +151,10 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
             [concepts.label(row), categories.index(concepts.category_of(row)), int(area[row])]
             for row in range(len(concepts))
         ],
+        "classes": class_names(layers[0]) if any(map(has_classes, layers)) else [],
+        "said": [unit_sentences(view, u) for view in layers for u in range(view.units)]
+        if any(map(has_classes, layers))
+        else [],
         "concept_images": store.concept_counts.images.sum(0).tolist(),
         "columns": [
             {

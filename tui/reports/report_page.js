@@ -31,6 +31,7 @@
     label: { of: (i) => concept(U.label[i]).toLowerCase() || null, show: labelOf },
     category: { of: categoryRank, show: category, cell: categoryCell },
     iou: { cell: iouCell },
+    needed_by: { of: (i) => needing(i).toLowerCase() || null, show: needing },
   };
   const columns = data.columns.map((column) => {
     const [way, count] = column.write;
@@ -44,6 +45,9 @@
   const opened = new Set();       // units whose details are shown
   let asked = null;               // the unit whose row the keyboard is on
 
+  function needing(i) {
+    return data.classes[U.needed_by[i]] || "";
+  }
   function labelOf(i) {
     return concept(U.label[i]) || (U.dead[i] ? "dead" : "no label");
   }
@@ -234,7 +238,7 @@
       said.push(`its peak finds the images of its label with AUPRC ${at("auprc").toFixed(3)}` +
         (at("base_rate") === null ? "" : ` (chance: ${at("base_rate").toFixed(3)})`));
     }
-    return said;
+    return said.concat(data.said[i] || []);
   }
 
   function bestTable(i) {

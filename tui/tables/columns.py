@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, Literal
 
-from ndissect.tui.tables.formats import chance, interval, iou, number, share, short_number
+from ndissect.tui.tables.formats import chance, interval, iou, number, share, short_number, signed, signed_interval
 
 if TYPE_CHECKING:
     from ndissect.tui.tables.units import Units, Values
@@ -93,6 +93,8 @@ class UnitColumn:
         return self.kind in ("number", "interval")
 
 
+#: The browser has columns of its own for classes, as many as are asked for.
+_NOT_BROWSED = Medium.INSPECT | Medium.PAGE | Medium.JSON | Medium.EXPORT
 _TOLD = Medium.JSON | Medium.EXPORT | Medium.DETAILS
 
 #: The columns in the order of an export. A table has the most telling ones first: see ``columns_of``.
@@ -162,6 +164,28 @@ COLUMNS: tuple[UnitColumn, ...] = (
         "heldout_label", lambda units: units.heldout_labels, "text", where=Medium.EXPORT | Medium.DETAILS, evidence=True
     ),
     UnitColumn(
+        "effect", lambda units: units.effect, heading="change", where=_NOT_BROWSED, evidence=True, only_known=True,
+        word="effect", falling=False, text=signed, drop=2, page_heading="effect", digits=("fixed", 3),
+        help="change of the balanced accuracy, without the unit, of the class that it hurts most",
+    ),
+    UnitColumn(
+        "needed_by", lambda units: units.needed_by, "text", heading="needed by", where=_NOT_BROWSED, evidence=True,
+        only_known=True, help="the class that the unit's absence hurts most",
+    ),
+    UnitColumn(
+        "effect_interval", lambda units: units.effect_interval, "interval", heading="95 %", where=Medium.INSPECT,
+        evidence=True, only_known=True, text=lambda ends: signed_interval(*ends), parts=("effect_low", "effect_high"),
+        drop=9,
+    ),
+    UnitColumn(
+        "effect_low", lambda units: units.effect_interval[:, 0], where=Medium.JSON | Medium.EXPORT, evidence=True,
+        only_known=True,
+    ),
+    UnitColumn(
+        "effect_high", lambda units: units.effect_interval[:, 1], where=Medium.JSON | Medium.EXPORT, evidence=True,
+        only_known=True,
+    ),
+    UnitColumn(
         "threshold", lambda units: units.statistic("threshold"), word="threshold", text=number,
         of_counts=True, short=short_number, drop=9,
     ),
@@ -182,7 +206,10 @@ COLUMNS: tuple[UnitColumn, ...] = (
 
 # What comes before the other columns where the order is not that of COLUMNS.
 _FIRST = {
-    Medium.INSPECT: ("unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
+    Medium.INSPECT: (
+        *("unit", "label", "category", "iou", "bar", "interval", "q", "needed_by", "effect", "effect_interval"),
+        "heldout_iou",
+    ),
     Medium.BROWSE: ("layer", "unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
     Medium.JSON: ("unit", "label", "category", "iou", "threshold", "dead"),
 }

@@ -30,9 +30,19 @@ def share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
+def signed(value: float) -> str:
+    """A change in three decimals, with its sign; nought has none."""
+    return "-" if math.isnan(value) else f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
+
+
 def interval(low: float, high: float) -> str:
     """Both ends of an interval: ``0.121-0.183``."""
     return "-" if math.isnan(low) or math.isnan(high) else f"{low:.3f}-{high:.3f}"
+
+
+def signed_interval(low: float, high: float) -> str:
+    """Both ends of the interval of a change: ``-0.012 to +0.003``."""
+    return "-" if math.isnan(low) or math.isnan(high) else f"{signed(low)} to {signed(high)}"
 
 
 def chance(value: float) -> str:

@@ -15,6 +15,7 @@ from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
 from ndissect.tui.tables.columns import Medium, UnitColumn, columns_of
+from ndissect.tui.tables.effects import worst
 
 Array = npt.NDArray[Any]
 
@@ -96,8 +97,16 @@ class Units:
         return (values.strings[values.code[row]] or None) if isinstance(values, Texts) else values[row].tolist()
 
     def any_known(self, column: UnitColumn) -> bool:
-        """Whether the number is known of any unit of the layers, be it one of these or not."""
-        return not np.isnan(Units(self.store, self.views).numbers(column)).all()
+        """Whether the number or text is known of any unit of the layers, be it one of these or not."""
+        values = self._every[column]
+        if isinstance(values, Texts):
+            return any(values.strings[code] for code in np.unique(values.code))
+        return not np.isnan(values).all()
+
+    @cached_property
+    def _every(self) -> Units:
+        """All units of the layers."""
+        return Units(self.store, self.views)
 
     def shown(self, medium: Medium) -> list[UnitColumn]:
         """The columns that are seen in ``medium``, without evidence that is known of no unit of the layers."""
@@ -220,6 +229,27 @@ class Units:
     def best_concept_area(self, category: int) -> Array:
         """(N,) int64: C of the best concept of a category of the store; 0 for none."""
         return self.gather(lambda view: _concept_area(view)[view.best.concept[:, category]], np.int64)
+
+    @cached_property
+    def _worst(self) -> Array:
+        """(N, 4): see ndissect.tui.tables.effects.worst."""
+        return self.gather(worst).reshape(-1, 4)  # a store without layers gives no rows at all
+
+    @property
+    def needed_by(self) -> Texts:
+        """The classes that the units' absence hurts most."""
+        names = self.store.classes.names if self.store.classes else ()
+        return Texts((*names, ""), np.nan_to_num(self._worst[:, 0], nan=-1).astype(np.int64) % (len(names) + 1))
+
+    @property
+    def effect(self) -> Array:
+        """(N,) float64: how the balanced accuracy of that class changes without the unit."""
+        return np.asarray(self._worst[:, 1])
+
+    @property
+    def effect_interval(self) -> Array:
+        """(N, 2) float64: both ends of the interval of that change."""
+        return np.asarray(self._worst[:, 2:])
 
     @property
     def images(self) -> Array:
