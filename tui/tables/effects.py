@@ -102,20 +102,26 @@ def has_classes(view: LayerView) -> bool:
 # --- of a unit ------------------------------------------------------------------------------------------------------
 
 
-def classes_of_unit(view: LayerView, unit: int) -> list[dict[str, Any]] | None:
-    """The classes with images, those first that the unit's absence hurts most; None where it was not ablated alone."""
-    effects = view.effects
-    row = None if effects is None else effects.numbered(unit)
-    if effects is None or row is None:
+def classes_of_unit(view: LayerView, unit: int, changed: int | None = None) -> list[dict[str, Any]] | None:
+    """The classes with images, those first that the unit's absence hurts most; None where it was not ablated alone.
+
+    ``changed``: only so many, and of those whose balanced accuracy changes at all.
+    """
+    e = view.effects
+    row = None if e is None else e.numbered(unit)
+    if e is None or row is None:
         return None
-    some = singles(rows_of(effects, [row]))
-    names = class_names(view)
+    some = singles(rows_of(e, [row]))
     order = np.lexsort((some.rank_score[0], some.rank[0]))
+    order = order[(e.images[0, order] > 0) | (e.images[-1, order] > 0)]
+    if changed is not None:
+        order = order[np.abs(np.nan_to_num(some.change[0, order])) > _ROUNDING][:changed]
+    names = class_names(view)
     return [
         {
             "class": names[k],
             "number": int(k),
-            "images": int(effects.images[-1, k]),
+            "images": int(e.images[-1, k]),
             "change": float(some.change[0, k]),
             "low": float(some.low[0, k]),
             "high": float(some.high[0, k]),
@@ -123,7 +129,6 @@ def classes_of_unit(view: LayerView, unit: int) -> list[dict[str, Any]] | None:
             "score_change": float(some.score[0, k]),
         }
         for k in order
-        if effects.images[-1, k] or effects.images[0, k]
     ]
 
 
@@ -132,40 +137,27 @@ def spoken_by_unit(view: LayerView, unit: int) -> list[dict[str, Any]] | None:
     if view.head is None:
         return None
     names, speaks = class_names(view), speaks_for(view.head, unit)
-    return [
-        {"class": names[k], "number": int(k), "speaks": float(speaks[k])} for k in np.argsort(-speaks, kind="stable")
-    ]
+    order = np.argsort(-speaks, kind="stable")
+    return [{"class": names[k], "number": int(k), "speaks": float(speaks[k])} for k in order]
 
 
 def unit_sentences(view: LayerView, unit: int) -> list[str]:
     """What the unit does to classes, a line each: those that need it, those that it speaks for and against."""
     said = []
-    classes = classes_of_unit(view, unit)
+    classes = classes_of_unit(view, unit, NAMED)
     if classes is not None:
-        said.append(f"without it, balanced accuracy changes: {_changes(classes)}")
-    spoken = spoken_by_unit(view, unit)
-    if spoken is not None:
-        told = (
-            _spoken("for", [c for c in spoken if c["speaks"] > 0]),
-            _spoken("against", [c for c in reversed(spoken) if c["speaks"] < 0]),
-        )
-        said.append(f"by the head's weights it speaks {'; '.join(filter(None, told)) or 'for no class'}")
+        told = (f"{c['class']} {signed(c['change'])} ({signed_interval(c['low'], c['high'])})" for c in classes)
+        said.append(f"without it, balanced accuracy changes: {', '.join(told) or 'of no class'}")
+    if view.head is not None:
+        names, speaks = class_names(view), speaks_for(view.head, unit)
+        order = np.argsort(-speaks, kind="stable")
+        ends = {"for": [k for k in order[:NAMED] if speaks[k] > 0]}
+        ends["against"] = [k for k in order[::-1][:NAMED] if speaks[k] < 0]
+        spoken = [
+            f"{way} {', '.join(f'{names[k]} {signed(speaks[k])}' for k in end)}" for way, end in ends.items() if end
+        ]
+        said.append(f"by the head's weights it speaks {'; '.join(spoken) or 'for no class'}")
     return said
-
-
-def _spoken(way: str, classes: Sequence[dict[str, Any]]) -> str:
-    named = ", ".join(f"{c['class']} {signed(c['speaks'])}" for c in classes[:NAMED])
-    return f"{way} {named}" if named else ""
-
-
-def _changes(classes: Sequence[dict[str, Any]]) -> str:
-    """The classes that change most in words."""
-    changed = [c for c in classes if abs(c["change"]) > _ROUNDING]
-    if not changed:
-        return "of no class"
-    return ", ".join(
-        f"{c['class']} {signed(c['change'])} ({signed_interval(c['low'], c['high'])})" for c in changed[:NAMED]
-    )
 
 
 # --- what is said of them -------------------------------------------------------------------------------------------
