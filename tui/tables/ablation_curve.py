@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: How many of the most important units are told with their labels.
 MOST_IMPORTANT = 10
-HOW = {
+_HOW = {
     "linear head": "exact, in closed form (linear head)",
     "tail": "exact, by running what follows the layer",
     "network": "exact, by running the whole network",
@@ -101,7 +101,7 @@ def ranked_units(curve: AblationCurve, view: LayerView | None) -> list[RankedUni
 def said_of(curve: AblationCurve) -> list[str]:
     """What the curve says in words: how many units the class hangs on, and how it was computed."""
     before = curve.before.balanced_accuracy.value
-    how = HOW[curve.how] + (f" ({curve.reason})" if curve.reason else "")
+    how = _HOW[curve.how] + (f" ({curve.reason})" if curve.reason else "")
     ranked = curve.ranking
     source = "by effects in the store" if ranked.stored else "by removing each unit alone"
     return [
