@@ -23,7 +23,8 @@ import store_factory
 import torch
 from broden_factory import Concept, Picture, write_broden, write_csv
 
-from ndissect.store import writer
+from ndissect.store import group_writer, writer
+from ndissect.store.effects import Classes, Effects
 from ndissect.store.live import RunWriter, run_file
 
 # Unicode's Default_Ignorable_Code_Point, where its categories do not tell; and the blank of Braille.
@@ -46,6 +47,7 @@ EVIL_FILE = f"{EVIL}\n\udc9b31m\udcff".replace("/", "")
 EVIL_CELL = re.sub(r"[/\\;()\r]", "", EVIL)
 TAGS = (
     *("FOLDER", "STORE", "LAYER", "MODULE", "CONCEPT", "CATEGORY", "IMAGE", "SPLIT", "GROUP", "SPEC", "KEY", "VALUE"),
+    "CLASS",
     *("COMMAND", "HOST", "PHASE", "REASON", "DATA", "FILE", "OPTION", "FACTOR"),
 )
 
@@ -140,8 +142,9 @@ def failing():
 
 def write_store(path: Path, categories: bool = True) -> Path:
     """A store whose every string is hostile, which nd's own writer would have cleaned."""
-    made = store_factory.dissection(evidence=True, groups=("all",))
+    made = store_factory.dissection(evidence=True, effects=True, groups=("all",))
     assert made.images is not None
+    assert made.classes is not None
     hostile = replace(
         made,
         concepts=replace(
@@ -150,8 +153,10 @@ def write_store(path: Path, categories: bool = True) -> Path:
             categories=tuple(f"{name('CATEGORY')}{i}" for i in range(6)) if categories else made.concepts.categories,
         ),
         layers=tuple(
-            replace(layer, name=f"{LAYER}{i or ''}", module=name("MODULE")) for i, layer in enumerate(made.layers)
+            replace(layer, name=f"{LAYER}{i or ''}", module=name("MODULE"), effects=_effects(layer.effects))
+            for i, layer in enumerate(made.layers)
         ),
+        classes=Classes(tuple(f"{name('CLASS')}{i}" for i in range(len(made.classes.names))), name("VALUE")),
         images=replace(
             made.images,
             name=tuple(f"{name('IMAGE')}{i}" for i in range(len(made.images.name))),
@@ -165,9 +170,15 @@ def write_store(path: Path, categories: bool = True) -> Path:
         raw = [value.encode("utf-8", "surrogatepass") for value in values]
         return np.array(raw, dtype=h5py.string_dtype("utf-8", max(map(len, raw), default=1)))
 
-    with mock.patch.object(writer, "_encoded", encoded):
+    with mock.patch.object(group_writer, "_encoded", encoded):
         writer.write_store(path, hostile)
     return path
+
+
+def _effects(given: Effects | None) -> Effects:
+    assert given is not None
+    value = name("VALUE")
+    return replace(given, splits=(value, value), origin={"by": value, "truth": value, "how": value, value: value})
 
 
 def _provenance() -> Mapping[str, Any]:

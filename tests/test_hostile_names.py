@@ -58,6 +58,7 @@ def looks(layer: str, concept: str) -> list[tuple[str, ...]]:
         ("inspect", layer, *S, "--sort", OPTION), ("inspect", "-s", f"{file}.nd.h5"), ("inspect", "-s", TABLE),
         ("inspect", f"--{OPTION}"), ("inspect", "--limit", OPTION), ("inspect", "a", OPTION), (OPTION,),
         ("concepts", *S), ("concepts", OPTION, *S), ("concepts", concept, *S), ("concepts", "CONCEPT", *S, "-n", "3"),
+        ("classes", *S), ("classes", OPTION, *S), ("classes", "0", *S), ("classes", "CLASS", *S, "-n", "3"),
         ("compare", STORE, OTHER), ("compare", layer, f"{layer}1", *S), ("compare", STORE, OPTION),
         ("compare", f"{STORE}:{OPTION}", OTHER), ("compare", STORE, OTHER, "--plot", f"{file}.svg"),
         ("compare", STORE, OTHER, "--plot", f"{file}.jpg"), ("compare", STORE, OTHER, "--layer", layer),
@@ -68,6 +69,7 @@ def looks(layer: str, concept: str) -> list[tuple[str, ...]]:
         ("report", *S, "-o", f"{file}.html"), ("report", *S, "-o", STORE), ("report", OPTION, *S),
         ("report", *S, "--units", OPTION), ("report", *S, "-f", "-o", f"{file}2.html"),
         ("export", layer, *S), ("export", *S), ("export", layer, *S, "-o", f"{file}2.csv"), ("export", OPTION, *S),
+        ("export", "--effects", *S), ("export", "--effects", *S, "--format", "json"),
         ("export", *S, "--format", "json"), ("export", *S, "--format", "json", "-o", f"{file}.json"),
         ("export", *S, "--format", "parquet", "-o", f"{file}.parquet"), ("export", *S, "--format", OPTION),
         ("export", *S, "--format", "milan", "-o", f"{file}.milan"), ("export", *S, "--format", "milan", "-o", DATA),
@@ -89,7 +91,8 @@ def looks(layer: str, concept: str) -> list[tuple[str, ...]]:
         ("series", OPTION, "-d", DATA), ("series", DATA), ("inspect", "--debug", *S, OPTION),
     ]  # fmt: skip
     json_too = [
-        ("inspect", *S), ("inspect", layer, *S), ("inspect", f"{layer}:1", *S), ("concepts", *S),
+        ("inspect", *S), ("inspect", layer, *S), ("inspect", f"{layer}:1", *S), ("concepts", *S), ("classes", *S),
+        ("classes", "0", *S),
         ("concepts", concept, *S), ("compare", STORE, OTHER), ("status",), ("data", "info", DATA),
         ("data", "check", DATA), ("overlay", f"{layer}:1", *S, "-f", "-o", f"{file}2.png"),
     ]  # fmt: skip
@@ -174,7 +177,8 @@ def test_commands_on_a_terminal(place: Path, layer: str, concept: str) -> None:
     commands = [
         ("inspect", *S), ("inspect", layer, *S), ("inspect", f"{layer}:1", *S), ("inspect", layer, *S, "--json"),
         ("concepts", *S), ("concepts", concept, *S), ("compare", STORE, OTHER), ("status",), ("data", "info", DATA),
-        ("data", "check", DATA), ("inspect", OPTION, *S), (OPTION,), ("export", layer, *S),
+        ("classes", *S), ("classes", "0", *S), ("data", "check", DATA), ("inspect", OPTION, *S), (OPTION,),
+        ("export", layer, *S),
         ("overlay", f"{layer}:1", *S, "-f", "-o", f"{file}t.png"), ("report", *S, "-f", "-o", f"{file}t.html"),
         ("dissect", network, "-d", DATA, "--quantile", "0.2", "-l", "LAYER*", "--skip-bad", "-o", f"{file}t.nd.h5"),
     ]  # fmt: skip

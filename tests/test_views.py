@@ -100,6 +100,7 @@ KEYS: dict[str, Callable[[list[dict], dict], tuple]] = {
     "heldout": lambda _, r: (_last(r["heldout_iou"], -1), -r["iou"], r["unit"]),
     "stability": lambda _, r: (_last(r["stability"], -1), -r["iou"], r["unit"]),
     "auprc": lambda _, r: (_last(r["auprc"], -1), -r["iou"], r["unit"]),
+    "effect": lambda _, r: (_last(r.get("effect")), -r["iou"], r["unit"]),
     "similarity": lambda _, r: (-r["iou"], r["unit"]),  # known of descriptions alone: tests/test_descriptions.py
 }
 
