@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -271,6 +272,37 @@ def test_marked_units_are_ablated_together_and_the_result_is_shown(watched: Visi
         assert (0, 3, 7) in (now.layer(LAYER).effects or EFFECTS).units
     watched.press("escape")
     assert "replaced" not in watched.notice
+
+
+def test_a_reader_who_is_busy_is_told_of_the_end_and_not_taken_away(watched: Visit, store: Path) -> None:
+    mark(watched, 0, 3)
+    watched.press("A")
+    watched.type("/oc")
+    (store.parent / "go").touch()
+    watched.wait(lambda: watched.notice)
+    assert watched.notice == f"{LAYER}:0,3 is ablated; A shows what it does"
+    assert watched.app.filter_bar.typing
+    watched.press("escape", "escape", "A")
+    assert f"classes without {LAYER}:0,3" in watched.crumbs
+
+
+def test_a_reader_of_another_store_is_told_of_the_end(watched: Visit, store: Path) -> None:
+    write_small(store.with_name("other.nd.h5"))
+    mark(watched, 0, 3)
+    watched.press("A", "4")
+    watched.type("/other\n")
+    watched.press("enter")
+    assert watched.crumbs.startswith("other.nd.h5")
+    (store.parent / "go").touch()
+    watched.wait(lambda: watched.notice)
+    assert watched.notice == f"{LAYER}:0,3 is ablated: small.nd.h5 tells what it does"
+    assert watched.crumbs.startswith("other.nd.h5")
+
+
+def test_what_runs_in_the_background_is_nd() -> None:
+    done = subprocess.run([*background._ND, "inspect", "--zebra"], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "nd: No such option: --zebra\n    nd inspect --help lists what there is\n"
+    assert done.returncode == 2
 
 
 def test_what_is_stored_is_shown_at_once(watched: Visit) -> None:
