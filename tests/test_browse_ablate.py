@@ -12,7 +12,6 @@ from browsing import Visit
 from ndissect.store.reader import Store
 from ndissect.tui.app.state import Bookmark
 
-pytest.importorskip("ndissect.engine.run.from_store")
 
 
 def test_marked_units_are_ablated_by_nd_and_shown(tmp_path: Path) -> None:
