@@ -6,12 +6,10 @@ from pathlib import Path
 from unittest import mock
 
 import cli
-import pytest
 from browsing import Visit
 
 from ndissect.store.reader import Store
 from ndissect.tui.app.state import Bookmark
-
 
 
 def test_marked_units_are_ablated_by_nd_and_shown(tmp_path: Path) -> None:
