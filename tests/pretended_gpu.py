@@ -6,13 +6,19 @@ What would make the host wait for a GPU is counted. Nothing is said of what a GP
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
+
+from ndissect.engine.machine import timing
+from ndissect.engine.passes import decoding, loader, transfer
 
 GPU, HOST = torch.device("cuda", 0), torch.device("cpu")
 _VALUES = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "equal", "allclose", "is_nonzero"}
@@ -123,3 +129,34 @@ class PretendedGpu(TorchFunctionMode):
         copied = name in ("tensor", "as_tensor") and to_gpu and not on_gpu
         if (on_gpu and name in _VALUES | _SIZES) or by_mask or of_size or copied:
             self.waits.append(name)
+
+
+class _Stream:
+    """One in which all has been done."""
+
+    def record_event(self) -> _Stream:
+        return self
+
+    def synchronize(self) -> None:
+        pass
+
+
+def decoded_there(sources: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Photographs decoded on the host, and put there."""
+    return [image.to(device) for image in decoding._by_torchvision(sources, torch.device("cpu"))]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
+    """A GPU that this program uses as it uses any other, while it is entered."""
+    timed = timing.Clock._timed
+    monkeypatch.setenv("ND_FUSED", "0")
+    monkeypatch.setattr(timing.Clock, "_timed", lambda clock, what, device: timed(clock, what, None))
+    monkeypatch.setattr(transfer, "_copying_stream", lambda device: _Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    monkeypatch.setattr(loader, "_page_locked", lambda shape: np.empty(shape, np.uint8))
+    monkeypatch.setattr(loader, "_pinned", lambda batch: batch)
+    monkeypatch.setattr(loader, "lock_pages", lambda address, size: lambda: None)
+    return PretendedGpu()

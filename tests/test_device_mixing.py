@@ -5,26 +5,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pretended_gpu
 import pytest
 import torch
-from pretended_gpu import PretendedGpu
+from pretended_gpu import PretendedGpu, pretend
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.data.synthetic import write_synthetic
-from ndissect.engine.machine import timing
 from ndissect.engine.machine.memory import Budget
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.measures import pieces
 from ndissect.engine.networks.layers import list_layers
 from ndissect.engine.networks.resolve import Network, load_network
-from ndissect.engine.passes import decoding, loader, transfer
+from ndissect.engine.passes import decoding
 from ndissect.engine.run.dissect import dissect
 from ndissect.engine.run.saved_run import SavedRun
 from ndissect.engine.run.settings import Settings
@@ -52,34 +51,9 @@ NAMES = ("network", "with_own_transform", "pooled", "tokens")
 BATCH, BATCHES, SIDE = 8, 12, 32
 
 
-class _Stream:
-    """One in which all has been done."""
-
-    def record_event(self) -> _Stream:
-        return self
-
-    def synchronize(self) -> None:
-        pass
-
-
-def _decoded_there(sources: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    return [image.to(device) for image in decoding._by_torchvision(sources, torch.device("cpu"))]
-
-
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
-    timed = timing.Clock._timed
-    monkeypatch.setenv("ND_FUSED", "0")
-    monkeypatch.setattr(timing.Clock, "_timed", lambda clock, what, device: timed(clock, what, None))
-    monkeypatch.setattr(transfer, "_copying_stream", lambda device: _Stream())
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
-    monkeypatch.setattr(loader, "_page_locked", lambda shape: np.empty(shape, np.uint8))
-    monkeypatch.setattr(loader, "_pinned", lambda batch: batch)
-    monkeypatch.setattr(loader, "lock_pages", lambda address, size: lambda: None)
-    return PretendedGpu()
+    return pretend(monkeypatch)
 
 
 class Waits(Progress):
@@ -175,7 +149,7 @@ def test_batches_that_processes_read_are_used_where_they_are_copied(
     how: dict[str, Any] = {"of": of, "workers": 2, "decode_in": "processes"}
     protocol, cuda = protocol_of("half-pixel"), torch.device("cuda")
     expected = subject.dissect(protocol, Progress(), **how, jpeg_on=jpeg_on and torch.device("cpu"))
-    monkeypatch.setattr(decoding, "decoder", lambda device: _decoded_there)
+    monkeypatch.setattr(decoding, "decoder", lambda device: pretended_gpu.decoded_there)
     with gpu:
         given = subject.dissect(protocol, Progress(), **how, device=cuda, jpeg_on=jpeg_on)
     assert_equal(given, expected)
