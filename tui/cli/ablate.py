@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -75,7 +74,8 @@ def ablate(
     if curve:
         if class_ is None or units is not None:
             raise WrongUse("--curve is of one class, over all units of a layer", "nd ablate LAYER --class NAME --curve")
-        show_curve = import_module("ndissect.tui.cli.ablate_curve").curve
+        from ndissect.tui.cli.ablate_curve import curve as show_curve
+
         show_curve(request, class_name=class_, label=label, plot=plot, by=cast("By", by), json=json, draws=draws)
         return
     if label is not None or plot is not None:

@@ -148,11 +148,11 @@ def _told(path: Path, *, show: bool) -> None:
 
 def _print(explained: Explained, limit: int) -> None:
     from ndissect.tui.cli.output import PrintedTable, on_terminal, print_table
-    from ndissect.tui.tables.contributions import doubt_lines
+    from ndissect.tui.tables.doubts import doubt_lines
 
     columns = _columns(explained)
     for_it, against = explained.speaking_for(limit or None), explained.speaking_against(limit or None)
-    notes = [*doubt_lines([*for_it, *against]), *explained.notes()]
+    notes = [*doubt_lines((row.unit, row.doubt) for row in [*for_it, *against]), *explained.notes()]
     if not on_terminal():
         rows = [_cells(explained, row) for row in [*for_it, *against]]
         print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)
@@ -167,11 +167,11 @@ def _print(explained: Explained, limit: int) -> None:
 
 def _columns(explained: Explained) -> list[PrintedColumn]:
     from ndissect.tui.cli.output import PrintedColumn
-    from ndissect.tui.tables.contributions import label_text
+    from ndissect.tui.tables.doubts import doubted
     from ndissect.tui.tables.formats import interval, iou
 
     labels = [
-        PrintedColumn("label", lambda said: label_text(*said), parts=("label", "doubt")),
+        PrintedColumn("label", lambda said: doubted(*said), parts=("label", "doubt")),
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("interval", lambda ends: interval(*ends), right=True, parts=("iou_low", "iou_high"), drop=2),
     ]

@@ -16,6 +16,7 @@ from ndissect.store.effects import Effects, recall, rows_of, speaks_for
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
 from ndissect.tui.tables.formats import signed, signed_interval
+from ndissect.tui.tables.how_computed import how_computed
 
 #: Classes, or units, that a line of text names.
 NAMED = 5
@@ -24,11 +25,6 @@ SPEAKS = "speaks for: the head's weight from the unit to the class, less its mea
 
 # What is no change, but for the arithmetic.
 _ROUNDING = 1e-9
-_HOW = {
-    "linear head": "exact, in closed form (linear head)",
-    "tail": "exact, by running what follows the layer",
-    "network": "exact, by running the whole network",
-}
 _TRUTH = {"images": "the classes are those of the images", "prediction": "the classes are what the network predicts"}
 _BY = {"zero": "zero", "mean": "its mean", "resample": "its map in another image"}
 
@@ -208,7 +204,7 @@ def _measured(e: Effects) -> str:
     said = [
         f"change of balanced accuracy on {where} without the unit, 95 % over image blocks{ranked}",
         f"in its place: {by}" if by else "",
-        _said(_HOW, e.origin.get("how")),
+        how_computed(how) if isinstance(how := e.origin.get("how"), str) else "",
         _said(_TRUTH, e.origin.get("truth")),
     ]
     return "; ".join(filter(None, said))
