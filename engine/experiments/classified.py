@@ -41,7 +41,7 @@ from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.transfer import on_device
 from ndissect.engine.run.data_source import image_size, open_named
 from ndissect.engine.run.forward_pass import make_loader, network_on
-from ndissect.engine.run.from_store import demand_same_weights, stored_options
+from ndissect.engine.run.from_store import demand_same_weights, stored_options, told_of_code
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.preparation import make_settings
@@ -184,7 +184,7 @@ def open_classified(request: EffectRequest, console: Console) -> Iterator[Classi
     """
     exact_arithmetic()
     with nullcontext() if request.store is None else Store(request.store) as store:  # closed: effects go into it later
-        options = _options(request, store)
+        options = _options(request, store, console)
         network, images, layer, notes = _what(request, options, store, console)
     device = choose_device(options.device)
     what = f"{network.spec}, {layer.name}, {layer.units} units"
@@ -265,11 +265,15 @@ def _classes(
     return classes, matching, truth, (*notes, *truth.notes)
 
 
-def _options(request: EffectRequest, store: Store | None) -> Options:
+def _options(request: EffectRequest, store: Store | None, console: Console) -> Options:
+    """How network and data are opened; it is told what code a store has run."""
     named = request.options.network
     network = request.network or (named if named != Options().network else None)
     if store is not None:
-        return stored_options(store, request.options, network, with_data=request.images is None)
+        options = stored_options(store, request.options, network, with_data=request.images is None)
+        for line in told_of_code(store, options, request.options, network):
+            console.note(line)
+        return options
     if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
     return replace(request.options, network=network)
