@@ -181,15 +181,21 @@ def rows_of(effects: Effects, rows: Sequence[int]) -> Effects:
     return replace(effects, units=tuple(effects.units[row] for row in rows), **arrays)
 
 
-def merged(old: Effects, new: Effects) -> Effects:
-    """``new``, with the ablations of ``old`` that are not among them where both are comparable; else ``new`` alone.
+def comparable(old: Effects, new: Effects) -> bool:
+    """Whether ablations of both can stand side by side.
 
-    They are where what was predicted with all units is the same, on the same images, and by, truth, data and network of
+    They can where what was predicted with all units is the same, on the same images, and by, truth, data and network of
     their origins are equal.
     """
     same = all(np.array_equal(getattr(old, name), getattr(new, name)) for name in ("images", "hits", "false"))
     agree = all(old.origin.get(key) == new.origin.get(key) for key in ("by", "truth", "data", "network"))
-    if not (same and agree and old.splits == new.splits):
+    return same and agree and old.splits == new.splits
+
+
+def merged(old: Effects, new: Effects) -> Effects:
+    """``new``, with the ablations of ``old`` that are not among them where both are :func:`comparable`; else ``new``
+    alone."""
+    if not comparable(old, new):
         return without_repeats(new)
     joined: dict[str, Any] = {name: np.concatenate([getattr(old, name), getattr(new, name)], 1) for name in BY_ABLATION}
     return without_repeats(replace(new, units=old.units + new.units, **joined))

@@ -155,7 +155,7 @@ def test_effects_are_written_into_the_store_unless_it_is_not_wanted(made: Path, 
         assert opened.layer("units").effects is None
     done = ablate(asked)
     assert done.written == store
-    ablate(asked, [0, 1])
+    assert not any("replaced" in note for note in ablate(asked, [0, 1]).notes)
     with Store(store) as opened:
         effects = opened.layer("units").effects
         assert effects is not None
@@ -163,6 +163,9 @@ def test_effects_are_written_into_the_store_unless_it_is_not_wanted(made: Path, 
         assert (effects.hits_without[:, :3] == done.effects.hits_without).all()
         assert opened.classes is not None
         assert opened.classes.names == ("red", "green", "blue")
+    assert ablate(asked, [2], "mean").notes[-1] == (
+        "the store's effects of 4 ablations are replaced: they differ in what takes a unit's place"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["small.nd.h5"]
 
 

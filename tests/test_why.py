@@ -26,8 +26,8 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.store.writer import write_store
 from ndissect.tui.pictures.explained import draw_explained
-from ndissect.tui.tables.doubts import DEAD as SAID_DEAD
 from ndissect.tui.tables.contributions import Explained
+from ndissect.tui.tables.doubts import DEAD as SAID_DEAD
 from ndissect.tui.tables.doubts import NO_LABEL, doubt_lines, doubts
 from ndissect.tui.tables.where_in_image import mask_of, place_of_peak
 

@@ -123,8 +123,10 @@ def _ablate(
         if of_size:
             random[n] = rows_of(every_effect, range(start, start + len(of_size)))
         start += len(of_size)
+    notes = c.notes
     if target is not None:
-        add_effects(target, c.layer.name, c.classes, effects)
+        gone = add_effects(target, c.layer.name, c.classes, effects)
+        notes = notes if gone is None else (*notes, _replaced(gone, effects))
     saved.remove()
     return Ablation(
         network=c.network.name,
@@ -137,8 +139,21 @@ def _ablate(
         truth=c.truth_from,
         reason=predictions.reason,
         written=target,
-        notes=c.notes,
+        notes=notes,
     )
+
+
+def _replaced(gone: Effects, effects: Effects) -> str:
+    """What is told where ``effects`` took the place of others in a store, beside which they could not stand."""
+    words = {
+        "by": "what takes a unit's place",
+        "truth": "whose classes",
+        "data": "the images",
+        "network": "the network",
+    }
+    differ = [word for key, word in words.items() if gone.origin.get(key) != effects.origin.get(key)]
+    why = f"they differ in {' and '.join(differ) or 'what was predicted'}"
+    return f"the store's effects of {len(gone.units)} ablations are replaced: {why}"
 
 
 def effects_of(c: Classified, predictions: Predictions, command: str = "") -> Effects:

@@ -97,10 +97,9 @@ def told_of_code(store: Store, options: Options, given: Options, network: str | 
             if recorded is not None and recorded != _sha256(file):
                 told[-1] += "; it has changed since the labels were made"
     for name in ("labeller", "map"):
-        text = getattr(options, name)
-        file = str(text or "").rpartition(":")[0]
-        if getattr(given, name) == _DEFAULTS[name] and file.endswith(".py"):
-            told.append(f"the code of {file} is run: {store.path.name} names it as its --{name}")
+        written = str(getattr(options, name) or "").rpartition(":")[0]
+        if getattr(given, name) == _DEFAULTS[name] and written.endswith(".py"):
+            told.append(f"the code of {written} is run: {store.path.name} names it as its --{name}")
     return tuple(told)
 
 
