@@ -26,7 +26,7 @@ from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.experiments.closed_form import ClosedForm
 from ndissect.engine.experiments.saved_predictions import How, PredictionsSoFar, SavedPredictions
 from ndissect.engine.experiments.stand_ins import StandIns
-from ndissect.engine.machine.device import DEFAULT_BATCH, computing, out_of_memory
+from ndissect.engine.machine.device import DEFAULT_BATCH, Halving, computing, out_of_memory, too_large
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import find_linear_head
 from ndissect.engine.networks.tail import Tail
@@ -88,8 +88,9 @@ def predict_without(
             work.run()
         except RuntimeError as e:
             if out_of_memory(e):
-                full = f"{c.settings.device} has not enough memory for {work.batch} images at a time"
-                raise NDError(full, f"--batch-size {max(1, work.batch // 4)} takes fewer") from e
+                most = work.at_once.size
+                full = f"{c.settings.device} has not enough memory for {most} images at a time"
+                raise NDError(full, f"--batch-size {max(1, most // 4)} takes fewer") from e
             raise
     return work.result()
 
@@ -132,7 +133,8 @@ class _Work:
         self._made = 0
         self._how: How = "linear head"
         self._reason = ""
-        self.batch = c.settings.batch or DEFAULT_BATCH.get(c.settings.device.type, 32)
+        #: How many images, and copies of them, fit the device.
+        self.at_once = Halving(c.settings.batch or DEFAULT_BATCH.get(c.settings.device.type, 32), c.progress)
 
     def run(self) -> None:
         """Predict all images that are not over yet."""
@@ -154,7 +156,7 @@ class _Work:
                 if len(batch):
                     inputs = c.inputs(batch)
                     predict = predict or self._way(inputs, stack)
-                    predict(inputs, batch.images)
+                    self._predict(predict, inputs, batch.images)
                 so_far.done += len(batch) + len(batch.bad)
                 self._save()
         so_far.keep(self._how, self._reason)
@@ -179,6 +181,26 @@ class _Work:
             how=self._how,
             reason=self._reason,
         )
+
+    def _predict(self, predict: _Predict, inputs: Tensor, images: list[int]) -> None:
+        """Predict the images of a batch, as many at a time as fit the device."""
+        start = 0
+        while start < len(images):
+            size, made, previous = self.at_once.size, self._made, self._stand_ins.previous
+            some = slice(start, start + size)
+            try:
+                predict(inputs[some], images[some])
+            except Exception as e:  # of the network's code
+                if not out_of_memory(e):
+                    raise
+                if size == 1:
+                    raise too_large() from e
+            else:
+                start = some.stop
+                continue
+            self._stand_ins.previous = previous
+            self._advance(made - self._made)
+            self.at_once.halve(size)
 
     def _way(self, inputs: Tensor, stack: contextlib.ExitStack) -> _Predict:
         """How predictions are made, by what the scores of a first batch depend on; what is set up is undone with
@@ -206,7 +228,7 @@ class _Work:
         c, n = self._c, len(images)
         predicted, own = (a.to(c.settings.device) for a in self._so_far.of(self._rows(images)))
         todo = [row for row, unknown in enumerate((predicted < 0).any(0).tolist()) if unknown]
-        at_once = max(1, min(self.batch // n, len(todo)))
+        at_once = max(1, min(self.at_once.size // n, len(todo)))
         scores = c.scores(tail.start(inputs.repeat(at_once, 1, 1, 1) if at_once > 1 else inputs))[:n]
         self._ran(tail)
         maps = tail.maps[:n]

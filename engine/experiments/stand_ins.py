@@ -24,21 +24,22 @@ _SEED = 0
 class StandIns:
     """What takes the place of the units of the layer at ``tap`` in ``images``, batch after batch.
 
-    ``order``: the places of ``images`` in the order in which they must go through the network.
+    ``order``: the places of ``images`` in the order in which they must go through the network. ``previous``: the maps
+    of the last image of the batch before, None where no map stands in; put back, a batch may come once more.
     """
 
     def __init__(self, c: Classified, tap: Tap, images: Sequence[int], by: By) -> None:
         self.order = list(range(len(images)))
         self._c, self._tap, self._by = c, tap, by
         self._constant: Tensor | None = None
-        self._previous: Tensor | None = None
+        self.previous: Tensor | None = None
         if by == "resample":
             self.order = np.random.default_rng(_SEED).permutation(len(images)).tolist()
 
     def begin(self, before: Sequence[int]) -> None:
         """Get ready for the first batch; ``before``: the images before it in the order, as in a circle, last first."""
         if self._by == "resample":
-            self._previous = _maps_of_first(self._c, self._tap, before)
+            self.previous = _maps_of_first(self._c, self._tap, before)
         else:
             mean = unit_means(self._c) if self._by == "mean" else torch.zeros(self._c.layer.units)
             self._constant = mean.to(self._c.settings.device)[None, :, None, None]
@@ -47,9 +48,9 @@ class StandIns:
         """What stands in the place of ``maps`` (N, U, h, w) of the next batch: as many, or (1, U, 1, 1) for all."""
         if self._constant is not None:
             return self._constant.to(maps.dtype)
-        assert self._previous is not None
-        stand_in = torch.cat([self._previous, maps[:-1]])
-        self._previous = maps[-1:].clone()
+        assert self.previous is not None
+        stand_in = torch.cat([self.previous, maps[:-1]])
+        self.previous = maps[-1:].clone()
         return stand_in
 
 

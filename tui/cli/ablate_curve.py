@@ -48,7 +48,7 @@ def curve(
             network, data = c.network.name, c.dataset.name
     except KeyboardInterrupt as e:
         again = shlex.join(console.goes_on)
-        raise console.stopped(e, "what was predicted is saved", f"go on: {again}") from None
+        raise console.stopped(e, "what was predicted till then is saved", f"go on: {again}") from None
     if plot is not None:
         _draw(plot, made, f"{network} {made.layer} on {data}: {made.class_name}")
     if request.store is None:
