@@ -113,6 +113,13 @@ class Effects:
         return next((row for row, units in enumerate(self.units) if units == (unit,)), None)
 
 
+def ranked(accuracy: Floats, score: Floats) -> Ints:
+    """The order of n ablations, or of n classes, those first where most is lost: by the balanced accuracy that is left,
+    or its change, of equals by the mean score, of equals as they stand. (n,) or (n, K), each column by itself.
+    """
+    return np.asarray(np.lexsort((score, accuracy), axis=0))
+
+
 def needed_most(effects: Effects, k: int) -> Ints:
     """The rows of the ablations of one unit each, those first that class ``k`` needs most.
 
@@ -123,13 +130,13 @@ def needed_most(effects: Effects, k: int) -> Ints:
     change = effects.change_by(rows, 0)[:, k]
     if np.isnan(change).any():
         return rows[:0]
-    return np.asarray(rows[np.lexsort((_score_change(effects, rows)[:, k], change))])
+    return np.asarray(rows[ranked(change, _score_change(effects, rows)[:, k])])
 
 
 def needed_by_class(effects: Effects) -> Ints:
     """(n, K): for each class what :func:`needed_most` gives, of all classes at once; of no meaning without an image."""
     rows = effects.single()
-    return np.asarray(rows[np.lexsort((_score_change(effects, rows), effects.change_by(rows, 0)), axis=0)])
+    return np.asarray(rows[ranked(effects.change_by(rows, 0), _score_change(effects, rows))])
 
 
 def hurt_most(effects: Effects, row: int) -> Ints:
@@ -138,7 +145,7 @@ def hurt_most(effects: Effects, row: int) -> Ints:
     Ranked on the first split, as :func:`needed_most`.
     """
     change = effects.change_by(row, 0)
-    order = np.lexsort((_score_change(effects, row), change))
+    order = ranked(change, _score_change(effects, row))
     return np.asarray(order[~np.isnan(change[order])])
 
 

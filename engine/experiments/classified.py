@@ -28,13 +28,14 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.experiments.named_by_images import named_by_images
 from ndissect.engine.machine.console import Console
-from ndissect.engine.machine.device import choose_device, exact_arithmetic
+from ndissect.engine.machine.device import DEFAULT_BATCH, choose_device, exact_arithmetic
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
 from ndissect.engine.networks.output_names import NUMBERS, named_outputs
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.scores import class_scores
+from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.forward import Forward, network_failed
 from ndissect.engine.passes.input_size import demand_one_size
 from ndissect.engine.passes.loader import Batch, Loader
@@ -82,6 +83,16 @@ class Classified:
     progress: Progress
     _reading: _Reading = field(repr=False)
     _matching: ClassMatching = field(repr=False)
+
+    @property
+    def tap(self) -> Tap:
+        """Where the layer's maps are taken."""
+        return taps_of([self.layer])[self.layer.name]
+
+    @property
+    def at_once(self) -> int:
+        """How many images, or copies of one, go through the network at a time."""
+        return self.settings.batch or DEFAULT_BATCH.get(self.settings.device.type, 32)
 
     def batches(self, images: Sequence[int]) -> Iterator[Batch]:
         """These images in their order, a batch at a time, decoded ahead; unreadable ones raise unless settings skip."""

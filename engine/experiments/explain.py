@@ -28,7 +28,6 @@ from ndissect.engine.experiments.contributions import (
     by_gradient,
     in_closed_form,
     running,
-    tap_of,
 )
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.experiments.explanation import Closeup, ExplainedImage, Explanation, How, MeanOfImages
@@ -239,7 +238,7 @@ class _Method:
         self._open.close()
         self._size, self._tail, self._head = tuple(inputs.shape[1:]), None, _head_of(self._c, inputs)
         if self._head is None:
-            self._tail = self._open.enter_context(Tail(self._c.network.module, tap_of(self._c)))
+            self._tail = self._open.enter_context(Tail(self._c.network.module, self._c.tap))
             self.how = "network" if self.how == "network" else "tail"
 
     def close(self) -> None:
@@ -251,7 +250,7 @@ def _head_of(c: Classified, inputs: Tensor) -> LinearHead | None:
     """The linear head behind the layer, tried on the first image, its mirror image and a fainter one."""
     tried = torch.cat([inputs[:2], inputs[:1].flip(-1), inputs[:1] / 2])
     with running(c, tried):
-        return find_linear_head(c.network, tap_of(c), tried)
+        return find_linear_head(c.network, c.tap, tried)
 
 
 def _explained(c: Classified, batch: _Batch, answer: Answer, question: Question) -> list[ExplainedImage]:

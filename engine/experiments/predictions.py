@@ -26,11 +26,10 @@ from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.experiments.closed_form import ClosedForm
 from ndissect.engine.experiments.saved_predictions import How, PredictionsSoFar, SavedPredictions
 from ndissect.engine.experiments.stand_ins import StandIns
-from ndissect.engine.machine.device import DEFAULT_BATCH, Halving, computing, out_of_memory, too_large
+from ndissect.engine.machine.device import Halving, computing, out_of_memory, too_large
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import find_linear_head
 from ndissect.engine.networks.tail import Tail
-from ndissect.engine.networks.taps import Tap
 from ndissect.store.effects import By
 from ndissect.store.errors import NDError, WrongUse
 
@@ -124,8 +123,7 @@ class _Work:
         phase: str,
     ) -> None:
         self._c, self._sets, self._images, self._by, self._so_far, self._phase = c, sets, images, by, so_far, phase
-        self._tap = c.layer.tap or Tap(c.layer.name)
-        self._stand_ins = StandIns(c, self._tap, images, by)
+        self._stand_ins = StandIns(c, images, by)
         self._order = [images[place] for place in self._stand_ins.order]
         self._row = {image: row for row, image in enumerate(self._order)}
         self._left = 0  # predictions that are still to be made
@@ -134,7 +132,7 @@ class _Work:
         self._how: How = "linear head"
         self._reason = ""
         #: How many images, and copies of them, fit the device.
-        self.at_once = Halving(c.settings.batch or DEFAULT_BATCH.get(c.settings.device.type, 32), c.progress)
+        self.at_once = Halving(c.at_once, c.progress)
 
     def run(self) -> None:
         """Predict all images that are not over yet."""
@@ -207,12 +205,12 @@ class _Work:
         ``stack``."""
         c = self._c
         tried = inputs[:_TRIED] if len(inputs) > 1 else torch.cat([inputs, inputs.flip(-1)])
-        head = find_linear_head(c.network, self._tap, tried)
+        head = find_linear_head(c.network, c.tap, tried)
         if head is not None:
             form = ClosedForm(head, self._sets, c.settings.device)
-            capture = stack.enter_context(Capture(c.network.module, [c.layer.name], {c.layer.name: self._tap}))
+            capture = stack.enter_context(Capture(c.network.module, [c.layer.name], {c.layer.name: c.tap}))
             return partial(self._in_closed_form, form, capture)
-        return partial(self._by_tail, stack.enter_context(Tail(c.network.module, self._tap)))
+        return partial(self._by_tail, stack.enter_context(Tail(c.network.module, c.tap)))
 
     def _in_closed_form(self, form: ClosedForm, capture: Capture, inputs: Tensor, images: list[int]) -> None:
         c = self._c

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store.effects import Effects, recall, rows_of, speaks_for
+from ndissect.store.effects import Effects, ranked, recall, rows_of, speaks_for
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
 from ndissect.tui.tables.formats import signed, signed_interval
@@ -108,7 +108,7 @@ def classes_of_unit(view: LayerView, unit: int, changed: int | None = None) -> l
     if e is None or row is None:
         return None
     some = singles(rows_of(e, [row]))
-    order = np.lexsort((some.rank_score[0], some.rank[0]))
+    order = ranked(some.rank[0], some.rank_score[0])
     order = order[(e.images[0, order] > 0) | (e.images[-1, order] > 0)]
     if changed is not None:
         order = order[np.abs(np.nan_to_num(some.change[0, order])) > _ROUNDING][:changed]
