@@ -123,7 +123,9 @@ def test_json_has_values_without_each_unit(made: Path) -> None:
     np.testing.assert_allclose(first["recall"], e.recall_without[-1, 0])
     before = np.array(value["before"]["balanced_accuracy"])
     np.testing.assert_allclose(before, e.balanced_accuracy[-1])
-    np.testing.assert_allclose(np.array(first["low"]) - before, e.low[-1, 0], atol=1e-6)
+    np.testing.assert_allclose(first["low"], np.maximum(before + e.low[-1, 0], 0), atol=1e-6)
+    shares = np.array([[unit[end] for end in ("low", "high")] for unit in value["units"]])
+    assert ((shares >= 0) & (shares <= 1)).all()
     assert (np.array(first["low"]) <= np.array(first["balanced_accuracy"]) + 1e-6).all()
     assert (np.array(first["balanced_accuracy"]) <= np.array(first["high"]) + 1e-6).all()
 

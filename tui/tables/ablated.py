@@ -270,8 +270,8 @@ class Ablated:
             "balanced_accuracy": (before + e.change_by(row)).tolist(),
             "recall": self._recall_without(row).tolist(),
             "score": e.score_without[-1, row].tolist(),
-            "low": (before + e.low[-1, row]).tolist(),
-            "high": (before + e.high[-1, row]).tolist(),
+            "low": np.maximum(before + e.low[-1, row], 0).tolist(),
+            "high": np.minimum(before + e.high[-1, row], 1).tolist(),
         }
 
     def _random_json(self, n: int) -> dict[str, Any]:
