@@ -21,6 +21,7 @@ from ndissect.engine.experiments.ablate import Ablation, ablate, random_sets
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
+from ndissect.store import limits
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
 from ndissect.tui.cli.ablate import parse_units
@@ -165,6 +166,11 @@ def test_effects_are_written_into_the_store_unless_it_is_not_wanted(made: Path, 
         assert (effects.hits_without[:, :3] == done.effects.hits_without).all()
         assert opened.classes is not None
         assert opened.classes.names == ("red", "green", "blue")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "EFFECTS", limits.Limit(17, "effects"))
+        patch.setattr("ndissect.engine.experiments.ablate.predict_without", None)  # it is refused before
+        with pytest.raises(WrongUse, match=r"limit is 17\n.*--no-store"):
+            ablate(asked)
     assert ablate(asked, [2], "mean").notes[-1] == (
         "the store's effects of 4 ablations are replaced: they differ in what takes a unit's place"
     )

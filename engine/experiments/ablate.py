@@ -29,6 +29,7 @@ from ndissect.store.bootstrap import block_of
 from ndissect.store.effects import By, Classes, Effects, agreed, rows_of
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import cache_folder, check_writable
+from ndissect.store.limits import check_effects
 from ndissect.store.reader import Store
 
 #: Random sets of as many units that a set is compared with.
@@ -110,7 +111,7 @@ def _ablate(
         sets.append(tuple(asked))
     drawn = {} if units is None else {n: random_sets(c.layer.units, n, draws) for n in sorted({1, len(asked)})}
     everything = [*sets, *(some for of_size in drawn.values() for some in of_size)]
-    target = _target(c, len(sets)) if write else None
+    target = _target(c, sets) if write else None
     saved = saved_predictions(c, everything, c.images, by, beside=target)
     left.append(saved)
     with console.saving_first():
@@ -212,8 +213,9 @@ def saved_predictions(
     )
 
 
-def _target(c: Classified, ablations: int) -> Path | None:
-    """The store to write to, None where there is none that has the layer; NDError where it cannot be written."""
+def _target(c: Classified, sets: Sequence[tuple[int, ...]]) -> Path | None:
+    """The store to write to, None where there is none that has the layer; NDError where it cannot hold the effects of
+    ``sets``, or be written."""
     if c.store is None:
         return None
     with Store(c.store) as store:
@@ -224,8 +226,9 @@ def _target(c: Classified, ablations: int) -> Path | None:
                 f"{c.store} holds effects of other classes than these {len(c.classes.names)}",
                 "name the classes as they were named then (--classes FILE), or --no-store",
             )
-    needed = len(c.splits) * ablations * len(c.classes.names) * _BYTES
+    needed = len(c.splits) * len(sets) * len(c.classes.names) * _BYTES
     try:
+        check_effects(len(c.splits), [len(units) for units in sets], len(c.classes.names))
         check_writable(c.store, c.store.stat().st_size + needed)
     except NDError as e:
         raise type(e)(e.message, "--no-store leaves the store as it is") from e
