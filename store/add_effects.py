@@ -11,7 +11,7 @@ import h5py
 
 from ndissect.store import limits, parts
 from ndissect.store.disk import Disk
-from ndissect.store.effects import Classes, Effects, agreed, merged, without_repeats
+from ndissect.store.effects import Classes, Effects, agreed, comparable, merged, without_repeats
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import atomic
 from ndissect.store.group_writer import text_attribute, write_group
@@ -26,30 +26,31 @@ _ATTEMPTS = 10
 _PLAIN = "iufbS"
 
 
-def add_effects(path: Path, layer: str, classes: Classes, effects: Effects) -> None:
+def add_effects(path: Path, layer: str, classes: Classes, effects: Effects) -> Effects | None:
     """Write ``effects`` of ``layer`` into the store ``path``, in place of those that it holds.
 
     Where its effects are of the same images, classes, network and ``by``, their ablations that are not among the new
-    ones stay (see :func:`ndissect.store.effects.merged`). ``classes`` are written where the store has none, or knows
-    them only by numbers. The file is replaced as a whole or not at all: what another program put there meanwhile is
-    read again. WrongUse for a store without the layer, or whose classes are others; NDError as for
-    ndissect.store.writer.write_store.
+    ones stay (see :func:`ndissect.store.effects.merged`); else those of the store go, and are returned. ``classes`` are
+    written where the store has none, or knows them only by numbers. The file is replaced as a whole or not at all:
+    what another program put there meanwhile is read again. WrongUse for a store without the layer, or whose classes are
+    others; NDError as for ndissect.store.writer.write_store.
     """
     for _ in range(_ATTEMPTS):
         before = _state(path)
         with Store(path) as store:
-            agreed_on, joined = _joined(store, layer, classes, effects)
+            agreed_on, joined, gone = _joined(store, layer, classes, effects)
         try:
             with atomic(path) as part:
                 with part.open("wb+", buffering=0) as raw:
                     disk = Disk(raw.fileno())
                     _write(path, disk, layer, agreed_on, joined)
                     disk.check()
+                    os.fsync(raw.fileno())  # which may take long: only after it is looked for what others wrote
                 if _state(path) != before:
                     raise _Replaced
         except _Replaced:
             continue
-        return
+        return gone
     raise NDError(f"{path} is written by another program all the time", "wait for it, and try again")
 
 
@@ -65,24 +66,26 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def _joined(store: Store, layer: str, classes: Classes, effects: Effects) -> tuple[Classes, Effects]:
-    """The classes and the effects of the layer as they are to be."""
+def _joined(store: Store, layer: str, classes: Classes, effects: Effects) -> tuple[Classes, Effects, Effects | None]:
+    """The classes and the effects of the layer as they are to be, and those that cannot stay beside them."""
     view = store.layer(layer)
     both = agreed(store.classes, classes)
     if both is None:
-        known = len(store.classes.names) if store.classes else 0
-        why = "others of that number" if known == len(classes.names) else f"{len(classes.names):,}"
+        count = len(store.classes.names) if store.classes else 0
+        why = "others of that number" if count == len(classes.names) else f"{len(classes.names):,}"
         raise WrongUse(
-            f"{store.path} holds effects and heads of {known:,} classes, and these are {why}",
+            f"{store.path} holds effects and heads of {count:,} classes, and these are {why}",
             "use the network and the names that the store was made with, or another store",
         )
     if not limits.fits_classes(classes.names):
         raise WrongUse("the names of the classes are more than a store may hold", "shorten them (--classes FILE)")
     for units in effects.units:
         view.check_unit(max(units))
-    joined = without_repeats(effects) if view.effects is None else merged(view.effects, effects)
+    known = view.effects
+    joined = without_repeats(effects) if known is None else merged(known, effects)
     check_size(joined)
-    return both, joined
+    gone = known if known is not None and not comparable(known, effects) else None
+    return both, joined, gone
 
 
 def _write(path: Path, disk: Disk, layer: str, classes: Classes, effects: Effects) -> None:

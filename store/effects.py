@@ -113,6 +113,13 @@ class Effects:
         return next((row for row, units in enumerate(self.units) if units == (unit,)), None)
 
 
+def ranked(accuracy: Floats, score: Floats) -> Ints:
+    """The order of n ablations, or of n classes, those first where most is lost: by the balanced accuracy that is left,
+    or its change, of equals by the mean score, of equals as they stand. (n,) or (n, K), each column by itself.
+    """
+    return np.asarray(np.lexsort((score, accuracy), axis=0))
+
+
 def needed_most(effects: Effects, k: int) -> Ints:
     """The rows of the ablations of one unit each, those first that class ``k`` needs most.
 
@@ -123,13 +130,13 @@ def needed_most(effects: Effects, k: int) -> Ints:
     change = effects.change_by(rows, 0)[:, k]
     if np.isnan(change).any():
         return rows[:0]
-    return np.asarray(rows[np.lexsort((_score_change(effects, rows)[:, k], change))])
+    return np.asarray(rows[ranked(change, _score_change(effects, rows)[:, k])])
 
 
 def needed_by_class(effects: Effects) -> Ints:
     """(n, K): for each class what :func:`needed_most` gives, of all classes at once; of no meaning without an image."""
     rows = effects.single()
-    return np.asarray(rows[np.lexsort((_score_change(effects, rows), effects.change_by(rows, 0)), axis=0)])
+    return np.asarray(rows[ranked(effects.change_by(rows, 0), _score_change(effects, rows))])
 
 
 def hurt_most(effects: Effects, row: int) -> Ints:
@@ -138,7 +145,7 @@ def hurt_most(effects: Effects, row: int) -> Ints:
     Ranked on the first split, as :func:`needed_most`.
     """
     change = effects.change_by(row, 0)
-    order = np.lexsort((_score_change(effects, row), change))
+    order = ranked(change, _score_change(effects, row))
     return np.asarray(order[~np.isnan(change[order])])
 
 
@@ -181,15 +188,21 @@ def rows_of(effects: Effects, rows: Sequence[int]) -> Effects:
     return replace(effects, units=tuple(effects.units[row] for row in rows), **arrays)
 
 
-def merged(old: Effects, new: Effects) -> Effects:
-    """``new``, with the ablations of ``old`` that are not among them where both are comparable; else ``new`` alone.
+def comparable(old: Effects, new: Effects) -> bool:
+    """Whether ablations of both can stand side by side.
 
-    They are where what was predicted with all units is the same, on the same images, and by, truth, data and network of
+    They can where what was predicted with all units is the same, on the same images, and by, truth, data and network of
     their origins are equal.
     """
     same = all(np.array_equal(getattr(old, name), getattr(new, name)) for name in ("images", "hits", "false"))
     agree = all(old.origin.get(key) == new.origin.get(key) for key in ("by", "truth", "data", "network"))
-    if not (same and agree and old.splits == new.splits):
+    return same and agree and old.splits == new.splits
+
+
+def merged(old: Effects, new: Effects) -> Effects:
+    """``new``, with the ablations of ``old`` that are not among them where both are :func:`comparable`; else ``new``
+    alone."""
+    if not comparable(old, new):
         return without_repeats(new)
     joined: dict[str, Any] = {name: np.concatenate([getattr(old, name), getattr(new, name)], 1) for name in BY_ABLATION}
     return without_repeats(replace(new, units=old.units + new.units, **joined))

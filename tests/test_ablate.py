@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ablating import CLASSES, UNITS, Head, by_hooks, classified, images, network
-from torch import Tensor
+from torch import Tensor, nn
 
 from ndissect.engine.experiments.classified import EffectRequest, open_classified
 from ndissect.engine.experiments.effect_counts import count_effects
@@ -91,6 +91,27 @@ def test_images_that_cannot_be_read_are_left_out(head: Head, by: Any) -> None:
     if by == "zero":
         whole = predict_without(classified(network(head), images(23)), SETS, c.images)
         assert (found.predicted == whole.predicted[found.images]).all()
+
+
+@pytest.mark.parametrize("by", ["zero", "resample"])
+def test_where_memory_runs_out_fewer_images_are_taken_at_a_time(head: Head, by: Any) -> None:
+    expected = predict_without(classified(network(head), images(23)), SETS, range(23), by)
+    notes: list[str] = []
+    sizes: list[int] = []
+    c = classified(network(head), images(23), batch=16)
+    c.progress.note = notes.append  # type: ignore[method-assign]
+
+    def full(module: nn.Module, given: tuple[Tensor]) -> None:
+        sizes.append(len(given[0]))
+        if len(given[0]) > 5:
+            raise torch.OutOfMemoryError("full")
+
+    c.network.module.get_submodule("rest0").register_forward_pre_hook(full)
+    found = predict_without(c, SETS, range(23), by)
+    assert (found.predicted == expected.predicted).mean() > 0.99
+    np.testing.assert_allclose(found.score, expected.score, rtol=0, atol=1e-4)
+    assert [note.rpartition(" ")[2] for note in notes] == ["8", "4"]
+    assert sizes.count(16) == sizes.count(8) == 1
 
 
 def test_the_prediction_stands_for_the_class_where_nothing_says_it(head: Head) -> None:

@@ -21,6 +21,7 @@ from ndissect.engine.experiments.ablate import Ablation, ablate, random_sets
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
+from ndissect.store import limits
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
 from ndissect.tui.cli.ablate import parse_units
@@ -123,7 +124,9 @@ def test_json_has_values_without_each_unit(made: Path) -> None:
     np.testing.assert_allclose(first["recall"], e.recall_without[-1, 0])
     before = np.array(value["before"]["balanced_accuracy"])
     np.testing.assert_allclose(before, e.balanced_accuracy[-1])
-    np.testing.assert_allclose(np.array(first["low"]) - before, e.low[-1, 0], atol=1e-6)
+    np.testing.assert_allclose(first["low"], np.maximum(before + e.low[-1, 0], 0), atol=1e-6)
+    shares = np.array([[unit[end] for end in ("low", "high")] for unit in value["units"]])
+    assert ((shares >= 0) & (shares <= 1)).all()
     assert (np.array(first["low"]) <= np.array(first["balanced_accuracy"]) + 1e-6).all()
     assert (np.array(first["balanced_accuracy"]) <= np.array(first["high"]) + 1e-6).all()
 
@@ -155,7 +158,7 @@ def test_effects_are_written_into_the_store_unless_it_is_not_wanted(made: Path, 
         assert opened.layer("units").effects is None
     done = ablate(asked)
     assert done.written == store
-    ablate(asked, [0, 1])
+    assert not any("replaced" in note for note in ablate(asked, [0, 1]).notes)
     with Store(store) as opened:
         effects = opened.layer("units").effects
         assert effects is not None
@@ -163,6 +166,14 @@ def test_effects_are_written_into_the_store_unless_it_is_not_wanted(made: Path, 
         assert (effects.hits_without[:, :3] == done.effects.hits_without).all()
         assert opened.classes is not None
         assert opened.classes.names == ("red", "green", "blue")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "EFFECTS", limits.Limit(17, "effects"))
+        patch.setattr("ndissect.engine.experiments.ablate.predict_without", None)  # it is refused before
+        with pytest.raises(WrongUse, match=r"limit is 17\n.*--no-store"):
+            ablate(asked)
+    assert ablate(asked, [2], "mean").notes[-1] == (
+        "the store's effects of 4 ablations are replaced: they differ in what takes a unit's place"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["small.nd.h5"]
 
 

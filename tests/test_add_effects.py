@@ -95,12 +95,14 @@ def test_what_a_newer_minor_version_added_stays(tmp_path: Path) -> None:
 
 def test_ablations_that_the_store_holds_stay_beside_new_ones(tmp_path: Path) -> None:
     path = write_small(tmp_path / "a.nd.h5")
-    add_effects(path, LAYER, CLASSES, effects_of(SCENE, ((0,), (5,))))
-    add_effects(path, LAYER, CLASSES, effects_of(SCENE, ((5,), (3, 4), (3, 4), (2,))))
+    assert add_effects(path, LAYER, CLASSES, effects_of(SCENE, ((0,), (5,)))) is None
+    assert add_effects(path, LAYER, CLASSES, effects_of(SCENE, ((5,), (3, 4), (3, 4), (2,)))) is None
     with Store(path) as store:
         assert_same(store.layer(LAYER).effects, effects_of(SCENE, ((0,), (2,), (5,), (3, 4))))
     other = effects_of(SCENE, ((8,),), by="mean")
-    add_effects(path, LAYER, CLASSES, other)
+    gone = add_effects(path, LAYER, CLASSES, other)
+    assert gone is not None
+    assert gone.units == ((0,), (2,), (5,), (3, 4))
     with Store(path) as store:
         assert_same(store.layer(LAYER).effects, other)
         assert store.layer("layer4.1.conv2").effects is None

@@ -19,8 +19,10 @@ def test_marked_units_are_ablated_by_nd_and_shown(tmp_path: Path) -> None:
         Visit(store, Bookmark("layers", 1, "units"), env=cli.environment(tmp_path)) as visit,
     ):
         visit.press("space", "space", "A")
+        assert "/net.py, which the store names: A again runs it" in visit.notice
         marked = sorted(item.unit for item in visit.app.marks.units)
-        visit.wait(lambda: visit.notice or "classes without" in visit.crumbs, 120)
+        visit.press("A")
+        visit.wait(lambda: "failed" in visit.notice or "classes without" in visit.crumbs, 120)
         assert "classes without units:" in visit.crumbs, visit.text
         assert "by prediction alone" in visit.info
         with Store(store) as now:

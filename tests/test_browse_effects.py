@@ -22,7 +22,7 @@ from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 from ndissect.tui.app import background
 from ndissect.tui.app.ablations import ablation_words
-from ndissect.tui.app.at_hand import missing
+from ndissect.tui.app.at_hand import code_named, missing
 from ndissect.tui.app.start import bookmark_named
 from ndissect.tui.app.state import Bookmark
 
@@ -365,6 +365,18 @@ def test_what_is_missing_is_told_by_the_provenance(tmp_path: Path) -> None:
     assert missing({}) == ["the network, which the store does not name"]
     assert missing({"network": 3, "data": {"path": "a\0b", "name": 7}, "folder": None})[-1] == "the images at a\ufffdb"
     assert missing({"network": {"spec": "timm:x"}}) in ([], ["timm, which is not installed"])
+
+
+def test_the_code_that_a_store_names_is_told_before_it_is_run() -> None:
+    def named(spec: str, **more: object) -> list[str]:
+        return code_named({"folder": "/run", "network": {"spec": spec}, **more})
+
+    assert named("net.py:f") == ["/run/net.py"]
+    assert named("models.resnet:f") == ["models.resnet"]
+    for spec in ("demo", "torchvision:alexnet", "timm:hf-hub:a/b", "hf:a/b"):
+        assert named(spec) == []
+    assert named("demo", options={"map": "cut.py:f", "labeller": "see.py:f"}) == ["/run/cut.py", "/run/see.py"]
+    assert named("demo", asked={"map": "tokens", "labels": ["/x/see\x1b.py:f", None]}) == ["/x/see\ufffd.py"]
 
 
 def test_the_images_of_the_effects_that_are_there_are_used_again() -> None:

@@ -152,7 +152,7 @@ def test_images_of_several_sizes_are_explained_each(folder: Path, tmp_path: Path
     small, large = tmp_path / "small.png", tmp_path / "large.png"
     Image.fromarray(picture(0, 1, 8)).save(small)
     Image.fromarray(picture(2, 2, 24)).save(large)
-    for factory in ("linear", "bent"):
+    for factory in ("linear", "quarters", "bent"):
         with opened(folder, factory) as c:
             e = explain(c, [small, 3, large], class_name="red")
         assert [closeup.maps.shape for closeup in e.closeups] == [(UNITS, n, n) for n in (4, 8, 12)]

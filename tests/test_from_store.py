@@ -19,7 +19,7 @@ from ndissect.engine.data.formats import open_dataset
 from ndissect.engine.machine.console import Console
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.run.existing import asked_for
-from ndissect.engine.run.from_store import demand_same_weights, options_json, stored_options
+from ndissect.engine.run.from_store import demand_same_weights, options_json, stored_options, told_of_code
 from ndissect.engine.run.merged_store import merge_to_store
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
@@ -149,6 +149,41 @@ def test_code_that_has_changed_is_told(store: Store, written: Path, tmp_path: Pa
     (note,) = demand_same_weights(store, network, anyway=False)
     assert "code" in note
     assert "has changed" in note
+
+
+def test_the_code_that_a_store_names_is_told(store: Store, written: Path, tmp_path: Path) -> None:
+    options = stored_options(store, Options())
+    (told,) = told_of_code(store, options, Options())
+    assert told == f"the code of {written / 'net.py'} is run: s.nd.h5 names it as its network"
+    named = f"{written / 'net.py'}:network"
+    assert told_of_code(store, options, Options(), named) == ()
+    origin = {"kind": "file", "sha256": "0" * 64}
+    record = {"folder": str(written), "network": {"spec": "net.py:network", "origin": origin}}
+    record["options"] = {"map": "rules/cut.py:rule", "labeller": "label.py:make"}
+    with Store(with_provenance(tmp_path, record)) as other:
+        ours = Options(map="mine.py:rule")
+        network, labeller = told_of_code(other, stored_options(other, ours), ours)
+        assert network.endswith("it has changed since the labels were made")
+        assert labeller == f"the code of {written / 'label.py'} is run: other.nd.h5 names it as its --labeller"
+        rule = told_of_code(other, stored_options(other, Options()), Options())[-1]
+        assert f"{written / 'rules/cut.py'} is run" in rule
+    with Store(with_provenance(tmp_path, {"network": {"spec": "antigravity:fly"}})) as other:
+        (told,) = told_of_code(other, stored_options(other, Options()), Options())
+        assert told.startswith("the code of the module antigravity is run")
+
+
+def test_paths_of_a_store_are_relative_to_the_folder_of_its_run_alone(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = {"spec": "net.py:network", "origin": {"weights_file": "w.safetensors"}}
+    there = stored(tmp_path, {"folder": str(written), "network": network})
+    assert (there.network, there.weights) == (f"{written / 'net.py'}:network", written / "w.safetensors")
+    (tmp_path / "net.py").touch()
+    with pytest.raises(NDError, match=f"they were in {tmp_path / 'w.safetensors'}"):
+        stored(tmp_path, {"folder": f"..{written}", "network": network})
+    with pytest.raises(NDError, match="the network of the store is gone"):
+        stored(tmp_path, {"network": {"spec": "~nobody/net.py:network"}})
 
 
 def test_files_that_are_gone_are_told_with_where_they_were(written: Path, tmp_path: Path) -> None:

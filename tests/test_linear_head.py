@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,28 @@ class After(nn.Module):
 
     def scores(self, maps: Tensor) -> Tensor:
         return self.head(self.norm(self.mix(maps)).mean((2, 3)))
+
+
+class Looking(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if bool((x > 0).all()) else x * 2
+
+
+class Clone(torch.autograd.Function):
+    """Not linear, whatever its name is."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        return maps.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def without_gradients(maps: Tensor) -> Tensor:
+    with torch.no_grad():
+        return maps.relu_()
 
 
 class Positive(nn.Module):
@@ -136,6 +159,9 @@ NOT: dict[str, Callable[[After, Tensor, Tensor], Tensor]] = {
     "a part of it squared": lambda net, maps, x: (maps[:, :1].pow_(2), net.scores(maps))[1],
     "another way": lambda net, maps, x: net.scores(maps) + net.scores(net.other(x)),
     "weighed by another way": lambda net, maps, x: net.scores(maps * net.other(x).sigmoid()),
+    "in place without gradients": lambda net, maps, x: net.scores(without_gradients(maps)),
+    "rounded": lambda net, maps, x: net.scores(torch.div(maps, 1000, rounding_mode="floor")),
+    "called as what is linear": lambda net, maps, x: net.scores(Clone.apply(maps)),
     "not at all": lambda net, maps, x: net.scores(net.other(x)),
 }
 
@@ -163,6 +189,13 @@ def test_linear_with_weights_for_every_place(how: str) -> None:
 @pytest.mark.parametrize("how", NOT)
 def test_not_linear(how: str) -> None:
     assert find_linear_head(network(After(NOT[how])), Tap("layer"), images()) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_what_scripted_code_looks_at_is_not_seen() -> None:
+    module = After(lambda net, maps, x: net.scores(net.scripted(maps)))
+    module.scripted = torch.jit.script(Looking())
+    assert find_linear_head(network(module), Tap("layer"), images()) is None
 
 
 def test_weights_of_places_that_are_too_many_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

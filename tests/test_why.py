@@ -26,8 +26,9 @@ from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU
 from ndissect.store.writer import write_store
 from ndissect.tui.pictures.explained import draw_explained
-from ndissect.tui.tables.contributions import DEAD as SAID_DEAD
-from ndissect.tui.tables.contributions import NO_LABEL, Explained, doubt_lines, doubts
+from ndissect.tui.tables.contributions import Explained
+from ndissect.tui.tables.doubts import DEAD as SAID_DEAD
+from ndissect.tui.tables.doubts import NO_LABEL, doubt_lines, doubts
 from ndissect.tui.tables.where_in_image import mask_of, place_of_peak
 
 LAYER, SIZE = "conv", (4, 5)
@@ -247,9 +248,9 @@ def test_labels_that_cannot_be_trusted_say_why(tmp_path: Path) -> None:
         assert said[DEAD] == SAID_DEAD
         explained = Explained(explanation(ADDED), view)
         doubtful = {row.unit for row in explained.rows if row.doubt not in ("", SAID_DEAD, NO_LABEL)}
-        lines = doubt_lines(explained.rows)
+        lines = doubt_lines((row.unit, row.doubt) for row in explained.rows)
         assert len(lines) == len({said[unit] for unit in doubtful})
-        assert all(line.startswith("?  not to be trusted") for line in lines)
+        assert all(line.startswith("? not to be trusted") for line in lines)
 
 
 def test_the_place_of_a_peak_is_a_word() -> None:

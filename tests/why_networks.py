@@ -14,8 +14,8 @@ from torch import Tensor, nn
 SIZE, IMAGES, UNITS, CLASSES = 16, 12, 5, ("red", "green", "blue")
 
 #: Factories of a network file. ``units`` of ``linear`` is followed by a mean and a linear layer; that of ``bent`` by
-#: another convolution and a ReLU; ``dead`` has no unit that is ever active; ``sealed``
-#: lets no gradient through.
+#: another convolution and a ReLU; in ``quarters`` each quarter of a map has a weight of its own; ``dead`` has no
+#: unit that is ever active; ``sealed`` lets no gradient through.
 NETWORK = """
 import torch
 from torch import nn
@@ -39,6 +39,13 @@ def prepare(x):
 
 def linear():
     return Net(False), prepare
+
+
+def quarters():
+    net = Net(False)
+    net.then, net.scores = nn.AdaptiveAvgPool2d(2), nn.Linear(20, 3)
+    net.forward = lambda x: net.scores(net.then(net.units(x)).flatten(1))
+    return net, prepare
 
 
 def bent():
@@ -66,7 +73,7 @@ def generator():
     return net, prepare
 
 
-linear.classes = bent.classes = dead.classes = ["red", "green", "blue"]
+linear.classes = quarters.classes = bent.classes = dead.classes = ["red", "green", "blue"]
 """
 
 

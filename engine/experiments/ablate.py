@@ -29,6 +29,7 @@ from ndissect.store.bootstrap import block_of
 from ndissect.store.effects import By, Classes, Effects, agreed, rows_of
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.files import cache_folder, check_writable
+from ndissect.store.limits import check_effects
 from ndissect.store.reader import Store
 
 #: Random sets of as many units that a set is compared with.
@@ -110,7 +111,7 @@ def _ablate(
         sets.append(tuple(asked))
     drawn = {} if units is None else {n: random_sets(c.layer.units, n, draws) for n in sorted({1, len(asked)})}
     everything = [*sets, *(some for of_size in drawn.values() for some in of_size)]
-    target = _target(c, len(sets)) if write else None
+    target = _target(c, sets) if write else None
     saved = saved_predictions(c, everything, c.images, by, beside=target)
     left.append(saved)
     with console.saving_first():
@@ -123,8 +124,10 @@ def _ablate(
         if of_size:
             random[n] = rows_of(every_effect, range(start, start + len(of_size)))
         start += len(of_size)
+    notes = c.notes
     if target is not None:
-        add_effects(target, c.layer.name, c.classes, effects)
+        gone = add_effects(target, c.layer.name, c.classes, effects)
+        notes = notes if gone is None else (*notes, _replaced(gone, effects))
     saved.remove()
     return Ablation(
         network=c.network.name,
@@ -137,8 +140,21 @@ def _ablate(
         truth=c.truth_from,
         reason=predictions.reason,
         written=target,
-        notes=c.notes,
+        notes=notes,
     )
+
+
+def _replaced(gone: Effects, effects: Effects) -> str:
+    """What is told where ``effects`` took the place of others in a store, beside which they could not stand."""
+    words = {
+        "by": "what takes a unit's place",
+        "truth": "whose classes",
+        "data": "the images",
+        "network": "the network",
+    }
+    differ = [word for key, word in words.items() if gone.origin.get(key) != effects.origin.get(key)]
+    why = f"they differ in {' and '.join(differ) or 'what was predicted'}"
+    return f"the store's effects of {len(gone.units)} ablations are replaced: {why}"
 
 
 def effects_of(c: Classified, predictions: Predictions, command: str = "") -> Effects:
@@ -197,8 +213,9 @@ def saved_predictions(
     )
 
 
-def _target(c: Classified, ablations: int) -> Path | None:
-    """The store to write to, None where there is none that has the layer; NDError where it cannot be written."""
+def _target(c: Classified, sets: Sequence[tuple[int, ...]]) -> Path | None:
+    """The store to write to, None where there is none that has the layer; NDError where it cannot hold the effects of
+    ``sets``, or be written."""
     if c.store is None:
         return None
     with Store(c.store) as store:
@@ -209,8 +226,9 @@ def _target(c: Classified, ablations: int) -> Path | None:
                 f"{c.store} holds effects of other classes than these {len(c.classes.names)}",
                 "name the classes as they were named then (--classes FILE), or --no-store",
             )
-    needed = len(c.splits) * ablations * len(c.classes.names) * _BYTES
+    needed = len(c.splits) * len(sets) * len(c.classes.names) * _BYTES
     try:
+        check_effects(len(c.splits), [len(units) for units in sets], len(c.classes.names))
         check_writable(c.store, c.store.stat().st_size + needed)
     except NDError as e:
         raise type(e)(e.message, "--no-store leaves the store as it is") from e

@@ -21,7 +21,7 @@ from ndissect.engine.experiments.predictions import Predictions, predict_without
 from ndissect.engine.experiments.saved_predictions import How, SavedPredictions
 from ndissect.store.bootstrap import block_of
 from ndissect.store.counts import Ints
-from ndissect.store.effects import By, Effects
+from ndissect.store.effects import By, Effects, ranked
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.intervals import student
 from ndissect.store.reader import Store
@@ -201,12 +201,6 @@ def random_orders(units: int, draws: int, seed: int) -> list[Ints]:
     return [np.random.default_rng([seed, draw]).permutation(units) for draw in range(draws)]
 
 
-def rank_units(balanced_accuracy: Floats, score: Floats) -> Ints:
-    """(U,): units by what a class is left with when each alone is removed, the least first: balanced accuracy, of
-    equals the mean score, of equals the unit."""
-    return np.lexsort([np.arange(len(score)), score, balanced_accuracy])
-
-
 # Which images, and which units
 
 
@@ -298,7 +292,7 @@ def _ranked(runs: _Runs, class_number: int, chosen: _Chosen) -> Ranking:
     predictions = runs.predict(singles, chosen.ranked, "ranking")
     balanced, _, score = _measure(runs.c, class_number, predictions).value[:, :-1]
     return Ranking(
-        units=rank_units(balanced, score),
+        units=ranked(balanced, score),
         balanced_accuracy=balanced,
         score=score,
         split=chosen.ranked_split,
@@ -323,7 +317,7 @@ def _stored_ranking(c: Classified, class_number: int, by: By, chosen: _Chosen) -
     score = effects.score_without[split, rows, class_number].astype(np.float64)
     images = effects.images[split]
     return Ranking(
-        units=rank_units(balanced, score),
+        units=ranked(balanced, score),
         balanced_accuracy=balanced,
         score=score,
         split=chosen.ranked_split,

@@ -28,20 +28,21 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.experiments.named_by_images import named_by_images
 from ndissect.engine.machine.console import Console
-from ndissect.engine.machine.device import choose_device, exact_arithmetic
+from ndissect.engine.machine.device import DEFAULT_BATCH, choose_device, exact_arithmetic
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
 from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
 from ndissect.engine.networks.output_names import NUMBERS, named_outputs
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.scores import class_scores
+from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.forward import Forward, network_failed
 from ndissect.engine.passes.input_size import demand_one_size
 from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.transfer import on_device
 from ndissect.engine.run.data_source import image_size, open_named
 from ndissect.engine.run.forward_pass import make_loader, network_on
-from ndissect.engine.run.from_store import demand_same_weights, stored_options
+from ndissect.engine.run.from_store import demand_same_weights, stored_options, told_of_code
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.preparation import make_settings
@@ -82,6 +83,16 @@ class Classified:
     progress: Progress
     _reading: _Reading = field(repr=False)
     _matching: ClassMatching = field(repr=False)
+
+    @property
+    def tap(self) -> Tap:
+        """Where the layer's maps are taken."""
+        return taps_of([self.layer])[self.layer.name]
+
+    @property
+    def at_once(self) -> int:
+        """How many images, or copies of one, go through the network at a time."""
+        return self.settings.batch or DEFAULT_BATCH.get(self.settings.device.type, 32)
 
     def batches(self, images: Sequence[int]) -> Iterator[Batch]:
         """These images in their order, a batch at a time, decoded ahead; unreadable ones raise unless settings skip."""
@@ -184,7 +195,7 @@ def open_classified(request: EffectRequest, console: Console) -> Iterator[Classi
     """
     exact_arithmetic()
     with nullcontext() if request.store is None else Store(request.store) as store:  # closed: effects go into it later
-        options = _options(request, store)
+        options = _options(request, store, console)
         network, images, layer, notes = _what(request, options, store, console)
     device = choose_device(options.device)
     what = f"{network.spec}, {layer.name}, {layer.units} units"
@@ -265,11 +276,15 @@ def _classes(
     return classes, matching, truth, (*notes, *truth.notes)
 
 
-def _options(request: EffectRequest, store: Store | None) -> Options:
+def _options(request: EffectRequest, store: Store | None, console: Console) -> Options:
+    """How network and data are opened; it is told what code a store has run."""
     named = request.options.network
     network = request.network or (named if named != Options().network else None)
     if store is not None:
-        return stored_options(store, request.options, network, with_data=request.images is None)
+        options = stored_options(store, request.options, network, with_data=request.images is None)
+        for line in told_of_code(store, options, request.options, network):
+            console.note(line)
+        return options
     if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
     return replace(request.options, network=network)

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.experiments.classified import Classified
-from ndissect.engine.machine.device import DEFAULT_BATCH, computing, out_of_memory
+from ndissect.engine.machine.device import computing, out_of_memory
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import LinearHead
 from ndissect.engine.networks.tail import Tail
-from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.forward import network_failed
 from ndissect.store.errors import NDError
 
@@ -65,8 +64,11 @@ class Answer:
 
 def in_closed_form(c: Classified, head: LinearHead, inputs: Tensor, question: Question) -> Answer:
     """The contributions by the weights of a linear head."""
-    tap = tap_of(c)
-    with running(c, inputs), torch.no_grad(), Capture(c.network.module, [c.layer.name], {c.layer.name: tap}) as capture:
+    with (
+        running(c, inputs),
+        torch.no_grad(),
+        Capture(c.network.module, [c.layer.name], {c.layer.name: c.tap}) as capture,
+    ):
         scores = c.scores(c.network.module(inputs)).cpu()
         maps = capture[c.layer.name].cpu()
     classes = question.classes(scores)
@@ -81,7 +83,7 @@ def by_ablation(c: Classified, tail: Tail, inputs: Tensor, question: Question, d
     Where a batch has room for more than these images, it holds copies of them, in each of which another unit is zero.
     """
     images = len(inputs)
-    copies = max(1, (c.settings.batch or DEFAULT_BATCH.get(c.settings.device.type, 32)) // images)
+    copies = max(1, c.at_once // images)
     with running(c, inputs), torch.no_grad():
         scores = c.scores(tail.start(inputs.repeat(copies, 1, 1, 1))).cpu()
         units = tail.maps.shape[1]
@@ -120,7 +122,7 @@ def by_gradient(c: Classified, inputs: Tensor, question: Question) -> Answer:
     with (
         running(c, inputs),
         torch.enable_grad(),
-        Capture(c.network.module, [name], {name: tap_of(c)}, edit=leaf),
+        Capture(c.network.module, [name], {name: c.tap}, edit=leaf),
     ):
         scores = c.scores(c.network.module(inputs)).cpu()
         classes = question.classes(scores.detach())
@@ -135,11 +137,6 @@ def by_gradient(c: Classified, inputs: Tensor, question: Question) -> Answer:
     maps = kept[-1].detach().float().cpu()
     contributions = (maps.double() * gradient.cpu().double()).sum((2, 3))
     return Answer(classes, scores.detach(), maps, contributions)
-
-
-def tap_of(c: Classified) -> Tap:
-    """Where the layer's maps are taken."""
-    return c.layer.tap or Tap(c.layer.name)
 
 
 @contextlib.contextmanager

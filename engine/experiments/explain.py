@@ -28,7 +28,6 @@ from ndissect.engine.experiments.contributions import (
     by_gradient,
     in_closed_form,
     running,
-    tap_of,
 )
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.experiments.explanation import Closeup, ExplainedImage, Explanation, How, MeanOfImages
@@ -202,42 +201,45 @@ def _read_data(c: Classified, numbers: list[int]) -> Iterator[_Batch]:
 
 
 class _Method:
-    """The way to contributions that suits the network, tried on its first input; ``how`` it is, and the ``reason`` why
-    it is no quicker one. To be closed."""
+    """The way to contributions that suits the network, tried on its first input of each size; ``how`` it is, and the
+    ``reason`` why it is no quicker one. To be closed."""
 
     def __init__(self, c: Classified, inputs: Tensor, question: Question, images: int, *, fast: bool) -> None:
         self._c, self._question = c, question
-        self._head = None if fast else _head_of(c, inputs)
         self._open = contextlib.ExitStack()
+        self._head: LinearHead | None = None
         self._tail: Tail | None = None
         self._size: tuple[int, ...] = ()
-        self.how: How = "gradient" if fast else "tail" if self._head is None else "linear head"
+        self.how: How = "gradient" if fast else "linear head"
         self.reason = ""
-        if self.how == "tail":
-            c.progress.start("setting units to zero", images * c.layer.units)
-        else:
-            c.progress.start("explaining", images)
+        if not fast:
+            self._try(inputs)
+        what = "explaining" if self._tail is None else "setting units to zero"
+        c.progress.start(what, images * c.layer.units)
 
     def __call__(self, inputs: Tensor) -> Answer:
         """What is to be told of some images."""
-        if self._head is None and self.how != "gradient":
-            return self._ablated(inputs)
-        if self._head is None:
-            answer = by_gradient(self._c, inputs, self._question)
-        else:
+        if self.how != "gradient" and tuple(inputs.shape[1:]) != self._size:
+            self._try(inputs)
+        if self._tail is not None:
+            answer = by_ablation(self._c, self._tail, inputs, self._question, self._c.progress.advance)
+            if not self._tail.alone:
+                self.how, self.reason = "network", self._tail.reason
+            return answer
+        if self._head is not None:
             answer = in_closed_form(self._c, self._head, inputs, self._question)
-        self._c.progress.advance(len(inputs))
+        else:
+            answer = by_gradient(self._c, inputs, self._question)
+        self._c.progress.advance(len(inputs) * self._c.layer.units)
         return answer
 
-    def _ablated(self, inputs: Tensor) -> Answer:
-        size = tuple(inputs.shape[1:])
-        if self._tail is None or size != self._size:  # on inputs of another size the tail is tried again
-            self._open.close()
-            self._tail, self._size = self._open.enter_context(Tail(self._c.network.module, tap_of(self._c))), size
-        answer = by_ablation(self._c, self._tail, inputs, self._question, self._c.progress.advance)
-        if not self._tail.alone:
-            self.how, self.reason = "network", self._tail.reason
-        return answer
+    def _try(self, inputs: Tensor) -> None:
+        """Find out which way suits inputs of this size: a head may have a weight for every place."""
+        self._open.close()
+        self._size, self._tail, self._head = tuple(inputs.shape[1:]), None, _head_of(self._c, inputs)
+        if self._head is None:
+            self._tail = self._open.enter_context(Tail(self._c.network.module, self._c.tap))
+            self.how = "network" if self.how == "network" else "tail"
 
     def close(self) -> None:
         """Take the hooks off the network."""
@@ -248,7 +250,7 @@ def _head_of(c: Classified, inputs: Tensor) -> LinearHead | None:
     """The linear head behind the layer, tried on the first image, its mirror image and a fainter one."""
     tried = torch.cat([inputs[:2], inputs[:1].flip(-1), inputs[:1] / 2])
     with running(c, tried):
-        return find_linear_head(c.network, tap_of(c), tried)
+        return find_linear_head(c.network, c.tap, tried)
 
 
 def _explained(c: Classified, batch: _Batch, answer: Answer, question: Question) -> list[ExplainedImage]:

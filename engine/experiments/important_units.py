@@ -33,8 +33,11 @@ def important_units(c: Classified, classes: Sequence[int], count: int = MOST) ->
     7.5). The effects in the store of ``c`` say it where they are of this network and of every unit; else every unit is
     taken away over the images of that split.
     """
-    effects, said_by = _stored(c), "the effects in the store"
-    if effects is None:
+    effects = _stored(c)
+    if effects is not None:
+        by = effects.origin.get("by")
+        said_by = "the effects in the store" + ("" if by == "zero" else f" (in the place of a unit: {by})")
+    else:
         images = [n for n in c.images if c.split[n] == 0]
         sets = [(unit,) for unit in range(c.layer.units)]
         effects = effects_of(c, predict_without(c, sets, images))

@@ -26,11 +26,10 @@ from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.experiments.closed_form import ClosedForm
 from ndissect.engine.experiments.saved_predictions import How, PredictionsSoFar, SavedPredictions
 from ndissect.engine.experiments.stand_ins import StandIns
-from ndissect.engine.machine.device import DEFAULT_BATCH, computing, out_of_memory
+from ndissect.engine.machine.device import Halving, computing, out_of_memory, too_large
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import find_linear_head
 from ndissect.engine.networks.tail import Tail
-from ndissect.engine.networks.taps import Tap
 from ndissect.store.effects import By
 from ndissect.store.errors import NDError, WrongUse
 
@@ -88,8 +87,9 @@ def predict_without(
             work.run()
         except RuntimeError as e:
             if out_of_memory(e):
-                full = f"{c.settings.device} has not enough memory for {work.batch} images at a time"
-                raise NDError(full, f"--batch-size {max(1, work.batch // 4)} takes fewer") from e
+                most = work.at_once.size
+                full = f"{c.settings.device} has not enough memory for {most} images at a time"
+                raise NDError(full, f"--batch-size {max(1, most // 4)} takes fewer") from e
             raise
     return work.result()
 
@@ -123,8 +123,7 @@ class _Work:
         phase: str,
     ) -> None:
         self._c, self._sets, self._images, self._by, self._so_far, self._phase = c, sets, images, by, so_far, phase
-        self._tap = c.layer.tap or Tap(c.layer.name)
-        self._stand_ins = StandIns(c, self._tap, images, by)
+        self._stand_ins = StandIns(c, images, by)
         self._order = [images[place] for place in self._stand_ins.order]
         self._row = {image: row for row, image in enumerate(self._order)}
         self._left = 0  # predictions that are still to be made
@@ -132,7 +131,8 @@ class _Work:
         self._made = 0
         self._how: How = "linear head"
         self._reason = ""
-        self.batch = c.settings.batch or DEFAULT_BATCH.get(c.settings.device.type, 32)
+        #: How many images, and copies of them, fit the device.
+        self.at_once = Halving(c.at_once, c.progress)
 
     def run(self) -> None:
         """Predict all images that are not over yet."""
@@ -154,7 +154,7 @@ class _Work:
                 if len(batch):
                     inputs = c.inputs(batch)
                     predict = predict or self._way(inputs, stack)
-                    predict(inputs, batch.images)
+                    self._predict(predict, inputs, batch.images)
                 so_far.done += len(batch) + len(batch.bad)
                 self._save()
         so_far.keep(self._how, self._reason)
@@ -180,17 +180,37 @@ class _Work:
             reason=self._reason,
         )
 
+    def _predict(self, predict: _Predict, inputs: Tensor, images: list[int]) -> None:
+        """Predict the images of a batch, as many at a time as fit the device."""
+        start = 0
+        while start < len(images):
+            size, made, previous = self.at_once.size, self._made, self._stand_ins.previous
+            some = slice(start, start + size)
+            try:
+                predict(inputs[some], images[some])
+            except Exception as e:  # of the network's code
+                if not out_of_memory(e):
+                    raise
+                if size == 1:
+                    raise too_large() from e
+            else:
+                start = some.stop
+                continue
+            self._stand_ins.previous = previous
+            self._advance(made - self._made)
+            self.at_once.halve(size)
+
     def _way(self, inputs: Tensor, stack: contextlib.ExitStack) -> _Predict:
         """How predictions are made, by what the scores of a first batch depend on; what is set up is undone with
         ``stack``."""
         c = self._c
         tried = inputs[:_TRIED] if len(inputs) > 1 else torch.cat([inputs, inputs.flip(-1)])
-        head = find_linear_head(c.network, self._tap, tried)
+        head = find_linear_head(c.network, c.tap, tried)
         if head is not None:
             form = ClosedForm(head, self._sets, c.settings.device)
-            capture = stack.enter_context(Capture(c.network.module, [c.layer.name], {c.layer.name: self._tap}))
+            capture = stack.enter_context(Capture(c.network.module, [c.layer.name], {c.layer.name: c.tap}))
             return partial(self._in_closed_form, form, capture)
-        return partial(self._by_tail, stack.enter_context(Tail(c.network.module, self._tap)))
+        return partial(self._by_tail, stack.enter_context(Tail(c.network.module, c.tap)))
 
     def _in_closed_form(self, form: ClosedForm, capture: Capture, inputs: Tensor, images: list[int]) -> None:
         c = self._c
@@ -206,7 +226,7 @@ class _Work:
         c, n = self._c, len(images)
         predicted, own = (a.to(c.settings.device) for a in self._so_far.of(self._rows(images)))
         todo = [row for row, unknown in enumerate((predicted < 0).any(0).tolist()) if unknown]
-        at_once = max(1, min(self.batch // n, len(todo)))
+        at_once = max(1, min(self.at_once.size // n, len(todo)))
         scores = c.scores(tail.start(inputs.repeat(at_once, 1, 1, 1) if at_once > 1 else inputs))[:n]
         self._ran(tail)
         maps = tail.maps[:n]

@@ -15,30 +15,30 @@ from torch import Tensor
 from ndissect.engine.experiments.classified import Classified
 from ndissect.engine.machine.device import computing
 from ndissect.engine.networks.capture import Capture
-from ndissect.engine.networks.taps import Tap
 from ndissect.store.effects import By
 
 _SEED = 0
 
 
 class StandIns:
-    """What takes the place of the units of the layer at ``tap`` in ``images``, batch after batch.
+    """What takes the place of the units of the layer of ``c`` in ``images``, batch after batch.
 
-    ``order``: the places of ``images`` in the order in which they must go through the network.
+    ``order``: the places of ``images`` in the order in which they must go through the network. ``previous``: the maps
+    of the last image of the batch before, None where no map stands in; put back, a batch may come once more.
     """
 
-    def __init__(self, c: Classified, tap: Tap, images: Sequence[int], by: By) -> None:
+    def __init__(self, c: Classified, images: Sequence[int], by: By) -> None:
         self.order = list(range(len(images)))
-        self._c, self._tap, self._by = c, tap, by
+        self._c, self._by = c, by
         self._constant: Tensor | None = None
-        self._previous: Tensor | None = None
+        self.previous: Tensor | None = None
         if by == "resample":
             self.order = np.random.default_rng(_SEED).permutation(len(images)).tolist()
 
     def begin(self, before: Sequence[int]) -> None:
         """Get ready for the first batch; ``before``: the images before it in the order, as in a circle, last first."""
         if self._by == "resample":
-            self._previous = _maps_of_first(self._c, self._tap, before)
+            self.previous = _maps_of_first(self._c, before)
         else:
             mean = unit_means(self._c) if self._by == "mean" else torch.zeros(self._c.layer.units)
             self._constant = mean.to(self._c.settings.device)[None, :, None, None]
@@ -47,9 +47,9 @@ class StandIns:
         """What stands in the place of ``maps`` (N, U, h, w) of the next batch: as many, or (1, U, 1, 1) for all."""
         if self._constant is not None:
             return self._constant.to(maps.dtype)
-        assert self._previous is not None
-        stand_in = torch.cat([self._previous, maps[:-1]])
-        self._previous = maps[-1:].clone()
+        assert self.previous is not None
+        stand_in = torch.cat([self.previous, maps[:-1]])
+        self.previous = maps[-1:].clone()
         return stand_in
 
 
@@ -59,7 +59,7 @@ def unit_means(c: Classified) -> Tensor:
     images = [i for i in c.images if c.split[i] == 0] or c.images
     total, seen = torch.zeros(c.layer.units, dtype=torch.float64), 0
     c.progress.start("means of units", len(images))
-    with _capturing(c, c.layer.tap or Tap(c.layer.name)) as capture, computing(c.settings.precision, c.settings.device):
+    with _capturing(c) as capture, computing(c.settings.precision, c.settings.device):
         for batch in c.batches(images):
             if not len(batch):
                 continue
@@ -73,9 +73,9 @@ def unit_means(c: Classified) -> Tensor:
     return (total / max(seen, 1)).float()
 
 
-def _maps_of_first(c: Classified, tap: Tap, images: Sequence[int]) -> Tensor:
+def _maps_of_first(c: Classified, images: Sequence[int]) -> Tensor:
     """(1, U, h, w): the maps of the first of ``images`` that can be read."""
-    with _capturing(c, tap) as capture:
+    with _capturing(c) as capture:
         for image in images:
             for batch in c.batches([image]):
                 if len(batch):
@@ -84,5 +84,5 @@ def _maps_of_first(c: Classified, tap: Tap, images: Sequence[int]) -> Tensor:
     raise AssertionError("an image of the batches that follow can be read")
 
 
-def _capturing(c: Classified, tap: Tap) -> Capture:
-    return Capture(c.network.module, [c.layer.name], {c.layer.name: tap})
+def _capturing(c: Classified) -> Capture:
+    return Capture(c.network.module, [c.layer.name], {c.layer.name: c.tap})

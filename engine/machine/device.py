@@ -109,12 +109,18 @@ class Halving:
                 tried = some.stop - some.start
                 if tried == 1:
                     raise too_large() from e
-                self.size = max(1, tried // 2)
             else:
                 start = some.stop
                 continue
-            # Outside the handler: the exception's frames hold the tensors that must go.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self._progress.note(f"the device ran out of memory: going on with batches of {self.size}")
+            self.halve(tried)
+
+    def halve(self, tried: int) -> None:
+        """From now on half as many at a time as ``tried``, for which memory did not suffice.
+
+        To be called outside of the handler of that error: its frames hold the tensors that must go.
+        """
+        self.size = max(1, tried // 2)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._progress.note(f"the device ran out of memory: going on with batches of {self.size}")

@@ -131,7 +131,10 @@ def _followed(network: Network, taps: Mapping[str, Tap], inputs: Tensor) -> _Fol
     scores = raw_scores(network.spec, output)
     once = {name: calls[0] for name, calls in entered.items() if len(calls) == 1}
     every = [node for calls in entered.values() for _, node in calls]
-    linear = linear_in({name: node for name, (_, node) in once.items()}, scores, watching.nodes, every)
+    # What scripted code looks at is not seen.
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.module.modules())
+    marked = {} if scripted else {name: node for name, (_, node) in once.items()}
+    linear = linear_in(marked, scores, watching.nodes, every)
     return _Followed(scores, {name: maps for name, (maps, _) in once.items()}, linear)
 
 

@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
@@ -65,7 +67,8 @@ class ValuesLookedAt(TorchFunctionMode):
         output = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if taken and name not in _SHAPES:
-            lost = any(not t.requires_grad for t in every_tensor(output))
+            # Without gradients a tensor may change in place: it still requires some, and autograd knows nothing of it.
+            lost = any(not (t.requires_grad and torch.is_grad_enabled()) for t in every_tensor(output))
             if lost or name in _NUMBERS:
                 self.nodes += taken
         return output
@@ -118,6 +121,8 @@ def _is_linear(entry: Node, result: Node, order: Sequence[Node], looked_at: Sequ
 
 def _operation_is_linear(node: Node, taken: list[int], entries: set[Node]) -> bool:
     """Whether what ``node`` stands for is linear in its inputs of the numbers ``taken``, together."""
+    if isinstance(node, BackwardCFunction):  # of somebody's own, whatever it is called
+        return False
     name = re.sub(r"Backwards?\d*$", "", node.name().rpartition("::")[2])
     if name in _LINEAR:
         return True
@@ -128,4 +133,5 @@ def _operation_is_linear(node: Node, taken: list[int], entries: set[Node]) -> bo
     if name == _INTO_A_PART:
         written = [before for before, _ in node.next_functions[1:]]
         return bool(written) and all(before in entries for before in written)
-    return name in _FIRST and taken == [0]
+    # A quotient that is rounded is none of these.
+    return name in _FIRST and taken == [0] and getattr(node, "_saved_rounding_mode", None) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
@@ -12,6 +13,7 @@ from ndissect.engine.networks.spec import parse_spec
 from ndissect.engine.run.options import Options
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
+from ndissect.store.regular import open_regular
 
 if TYPE_CHECKING:
     from ndissect.engine.networks.resolve import Network
@@ -47,7 +49,7 @@ def stored_options(store: Store, given: Options, network: str | None = None, *, 
     record = store.provenance
     known = dict(_inside(record, "options")) | _derived(record)
     own = {name: value for name, value in known.items() if name in _REOPENED and _fits(name, value)}
-    folder = Path(str(record.get("folder") or "."))
+    folder = _folder(record)
     changed = {name: value for name, value in vars(given).items() if value != _DEFAULTS[name] and name != "network"}
     if network is not None:
         if _is_other(network, own.get("network")):
@@ -57,6 +59,9 @@ def stored_options(store: Store, given: Options, network: str | None = None, *, 
         raise WrongUse(f"{store.path} does not say which network its labels are of", "name it: --network NETWORK")
     else:
         own["network"] = _network_at(str(own["network"]), record, folder)
+    for name in ("weights", "classes", "labeller_classes"):
+        if name in own:
+            own[name] = str(folder / own[name])
     if "weights" not in changed and "weights" in own and not os.path.exists(own["weights"]):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise NDError(
             f"the weights of the network of {store.path} are gone: they were in {own['weights']}",
@@ -73,6 +78,29 @@ def stored_options(store: Store, given: Options, network: str | None = None, *, 
         del own["classes"]  # the names are a convenience; the network's own, or numbers, take their place
     values = own | changed
     return replace(Options(), **{name: _value(name, value) for name, value in values.items()})
+
+
+def told_of_code(store: Store, options: Options, given: Options, network: str | None = None) -> tuple[str, ...]:
+    """What a user should know before the code is run that ``store`` names, a line for each file or module.
+
+    ``options``: as :func:`stored_options` made them of ``given`` and ``network``; what these name, the user has named.
+    """
+    told = []
+    if network is None:
+        spec = parse_spec(options.network)
+        if spec.scheme == "module":
+            told.append(f"the code of the module {spec.target} is run: {store.path.name} names it as its network")
+        if spec.scheme == "file":
+            file = Path(os.path.expanduser(spec.target))  # noqa: PTH111 - Path.expanduser raises where nobody is called so
+            told.append(f"the code of {file} is run: {store.path.name} names it as its network")
+            recorded = _inside(_inside(store.provenance, "network"), "origin").get("sha256")
+            if recorded is not None and recorded != _sha256(file):
+                told[-1] += "; it has changed since the labels were made"
+    for name in ("labeller", "map"):
+        written = str(getattr(options, name) or "").rpartition(":")[0]
+        if getattr(given, name) == _DEFAULTS[name] and written.endswith(".py"):
+            told.append(f"the code of {written} is run: {store.path.name} names it as its --{name}")
+    return tuple(told)
 
 
 def demand_same_weights(store: Store, network: Network, *, anyway: bool) -> tuple[str, ...]:
@@ -114,6 +142,21 @@ def _derived(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value not in (None, "", False)}
 
 
+def _folder(record: Mapping[str, Any]) -> Path:
+    """Where the run was started, which paths in its record are relative to; the current folder where none is known."""
+    folder = record.get("folder")
+    return Path(folder) if isinstance(folder, str) and os.path.isabs(folder) else Path.cwd()  # noqa: PTH117 - likewise
+
+
+def _sha256(file: Path) -> str:
+    """The digest of a file that is there; "" of what cannot be read, which loading it tells."""
+    try:
+        with open_regular(file) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (OSError, NDError):
+        return ""
+
+
 def _inside(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = record.get(name)
     return value if isinstance(value, dict) else {}
@@ -148,7 +191,7 @@ def _network_at(spec: str, record: Mapping[str, Any], folder: Path) -> str:
     origin = _inside(_inside(record, "network"), "origin")
     file = str(origin.get("file") or "")
     if parsed.scheme == "file":
-        path = Path(_python_file(spec, folder).rpartition(":")[0]).expanduser()
+        path = Path(_python_file(spec, folder).rpartition(":")[0])
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
             raise NDError(
                 f"the network of the store is gone: it was {parsed.detail} of {path}",
@@ -175,7 +218,7 @@ def _python_file(text: str, folder: Path) -> str:
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
         return text
-    return f"{folder / Path(file).expanduser()}:{name}"
+    return f"{folder / os.path.expanduser(file)}:{name}"  # noqa: PTH111 - Path.expanduser raises where nobody is called so
 
 
 def _data_at(path: str, record: Mapping[str, Any]) -> str | None:

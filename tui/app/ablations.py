@@ -37,6 +37,7 @@ class Ablations:
         self._navigation, self._marks, self._notice, self._line = navigation, marks, notice, line
         self._reopen = reopen
         self._run: BackgroundRun | None = None
+        self._told: list[str] = []  # whose code is run
         self._layer, self._name = "", ""
         self._units: tuple[int, ...] = ()
         self._target = Path()
@@ -77,7 +78,7 @@ class Ablations:
         chosen, session = self.chosen(), self._navigation.session
         assert chosen is not None and session is not None
         # What is needed from here on only: the first screen is there sooner without it.
-        from ndissect.tui.app.at_hand import missing  # noqa: PLC0415
+        from ndissect.tui.app.at_hand import code_named, missing  # noqa: PLC0415
         from ndissect.tui.app.background import start  # noqa: PLC0415
         from ndissect.tui.app.unit_classes import set_name  # noqa: PLC0415
 
@@ -98,6 +99,11 @@ class Ablations:
                 f"{self._name} cannot be ablated here: this needs {', '.join(lacking)}",
                 f"where the network is, this writes it into the store: {command}",
             )
+        code = code_named(session.store.provenance)
+        if code and self._told != code:
+            self._told = code
+            self._notice.say(f"this runs the code of {' and '.join(code)}, which the store names: A again runs it")
+            return
         self._run = start(words, f"ablate-{self._target.name.removesuffix('.nd.h5')}-{self._layer}")
         self.look()
 

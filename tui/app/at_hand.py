@@ -42,6 +42,20 @@ def _missing(provenance: Mapping[str, Any], images: str) -> Iterator[str]:
         yield f"the images at {clean_text(path)}"
 
 
+def code_named(provenance: Mapping[str, Any]) -> list[str]:
+    """The Python files and modules that a run of the network would run because ``provenance`` names them, as texts to
+    show; nothing of what comes with this program or with a library of networks."""
+    folder, options, asked = _text(provenance, "folder"), _part(provenance, "options"), _part(provenance, "asked")
+    spec = _text(_part(provenance, "network"), "spec")
+    own = spec if spec.partition(":")[0] not in (*_PACKAGES, "demo") else ""
+    labels = asked.get("labels")
+    made_by = {"labels": labels[0]} if isinstance(labels, list) and labels else {}
+    rules = [_text(options, "map"), _text(options, "labeller"), _text(asked, "map"), _text(made_by, "labels")]
+    files = [own.rpartition(":")[0], *(rule.rpartition(":")[0] for rule in rules)]
+    named = [file for i, file in enumerate(files) if file.endswith(".py") or (file and not i)]
+    return list(dict.fromkeys(clean_text(os.path.join(folder, f) if f.endswith(".py") else f) for f in named))  # noqa: PTH118 - as text
+
+
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = values.get(name)
     return value if isinstance(value, dict) else {}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -15,7 +13,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import takes_effect_options
+from ndissect.tui.cli.effect_options import labelled_layer, takes_effect_options
 from ndissect.tui.cli.options import JsonOption, LimitOption, complete_layer
 from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 from ndissect.tui.tables.formats import iou, share
@@ -75,7 +73,8 @@ def ablate(
     if curve:
         if class_ is None or units is not None:
             raise WrongUse("--curve is of one class, over all units of a layer", "nd ablate LAYER --class NAME --curve")
-        show_curve = import_module("ndissect.tui.cli.ablate_curve").curve
+        from ndissect.tui.cli.ablate_curve import curve as show_curve
+
         show_curve(request, class_name=class_, label=label, plot=plot, by=cast("By", by), json=json, draws=draws)
         return
     if label is not None or plot is not None:
@@ -89,13 +88,7 @@ def ablate(
     done = run(request, units, cast("By", by), class_name=class_, draws=draws, write=not no_store, console=console)
     if done.written is not None:
         console.tell(f"effects of {done.layer} are written into {done.written}")
-    with contextlib.ExitStack() as stack:
-        view = None
-        if request.store is not None:
-            from ndissect.store.reader import Store
-
-            store = stack.enter_context(Store(request.store))
-            view = store.layer(done.layer) if done.layer in store.layer_names else None
+    with labelled_layer(request.store, done.layer) as view:
         _print(Ablated(done, view), json, limit)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndissect.store.errors import WrongUse
+from ndissect.tui.cli.effect_options import labelled_layer
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablation_curve import AblationCurve
@@ -48,17 +49,11 @@ def curve(
             network, data = c.network.name, c.dataset.name
     except KeyboardInterrupt as e:
         again = shlex.join(console.goes_on)
-        raise console.stopped(e, "what was predicted is saved", f"go on: {again}") from None
+        raise console.stopped(e, "what was predicted till then is saved", f"go on: {again}") from None
     if plot is not None:
         _draw(plot, made, f"{network} {made.layer} on {data}: {made.class_name}")
-    if request.store is None:
-        _print(made, None, network, json)
-        return
-    from ndissect.store.reader import Store
-
-    with Store(request.store) as store:
-        labelled = made.layer in store.layer_names
-        _print(made, store.layer(made.layer) if labelled else None, network, json)
+    with labelled_layer(request.store, made.layer) as view:
+        _print(made, view, network, json)
 
 
 def _concept(path: Path | None, label: str) -> int:

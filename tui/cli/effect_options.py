@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from ndissect.store.errors import NDError
 from ndissect.store.files import find_store
 from ndissect.tui.cli.options import StoreOption
 from ndissect.tui.cli.run_options import takes_options
+
+if TYPE_CHECKING:
+    from ndissect.store.layer_view import LayerView
 
 #: The fields of Options that decide what network and data are, and how the machine is used.
 FIELDS = (
@@ -74,6 +77,18 @@ def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], 
         return takes_options(only=FIELDS, first=f"{first} store network images", texts=_TEXTS)(with_request)
 
     return decorate
+
+
+@contextlib.contextmanager
+def labelled_layer(store: Path | None, layer: str) -> Iterator[LayerView | None]:
+    """The layer in the store, for the block; None where there is no store, or the layer is not in it."""
+    if store is None:
+        yield None
+        return
+    from ndissect.store.reader import Store
+
+    with Store(store) as opened:
+        yield opened.layer(layer) if layer in opened.layer_names else None
 
 
 def find_labels(given: Path | None, network: str | None) -> Path | None:

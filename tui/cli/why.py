@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +12,10 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import takes_effect_options
+from ndissect.tui.cli.effect_options import labelled_layer, takes_effect_options
 from ndissect.tui.cli.options import ForceOption, JsonOption, complete_layer
 
 if TYPE_CHECKING:
-    from ndissect.store.layer_view import LayerView
     from ndissect.tui.cli.output import PrintedColumn
     from ndissect.tui.tables.contributions import Contribution, Explained
 
@@ -79,7 +77,7 @@ def why(
     explanation = explain_named(
         replace(request, layer=layer), names, TerminalConsole(), class_name=class_name, versus=versus, fast=fast
     )
-    with _labels(request.store, explanation.layer) as view:
+    with labelled_layer(request.store, explanation.layer) as view:
         explained = Explained(explanation, view)
         if picture is not None:
             _draw(explained, picture, limit)
@@ -91,18 +89,6 @@ def why(
             _print(explained, limit)
     if picture is not None:
         _told(picture, show=show)
-
-
-@contextlib.contextmanager
-def _labels(store: Path | None, layer: str) -> Iterator[LayerView | None]:
-    """The layer in the store, for the block; None where there is no store, or the layer is not in it."""
-    from ndissect.store.reader import Store
-
-    if store is None:
-        yield None
-        return
-    with Store(store) as opened:
-        yield opened.layer(layer) if layer in opened.layer_names else None
 
 
 def _picture(
@@ -148,11 +134,11 @@ def _told(path: Path, *, show: bool) -> None:
 
 def _print(explained: Explained, limit: int) -> None:
     from ndissect.tui.cli.output import PrintedTable, on_terminal, print_table
-    from ndissect.tui.tables.contributions import doubt_lines
+    from ndissect.tui.tables.doubts import doubt_lines
 
     columns = _columns(explained)
     for_it, against = explained.speaking_for(limit or None), explained.speaking_against(limit or None)
-    notes = [*doubt_lines([*for_it, *against]), *explained.notes()]
+    notes = [*doubt_lines((row.unit, row.doubt) for row in [*for_it, *against]), *explained.notes()]
     if not on_terminal():
         rows = [_cells(explained, row) for row in [*for_it, *against]]
         print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)
@@ -167,11 +153,11 @@ def _print(explained: Explained, limit: int) -> None:
 
 def _columns(explained: Explained) -> list[PrintedColumn]:
     from ndissect.tui.cli.output import PrintedColumn
-    from ndissect.tui.tables.contributions import label_text
+    from ndissect.tui.tables.doubts import doubted
     from ndissect.tui.tables.formats import interval, iou
 
     labels = [
-        PrintedColumn("label", lambda said: label_text(*said), parts=("label", "doubt")),
+        PrintedColumn("label", lambda said: doubted(*said), parts=("label", "doubt")),
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("interval", lambda ends: interval(*ends), right=True, parts=("iou_low", "iou_high"), drop=2),
     ]

@@ -23,7 +23,8 @@ from ndissect.tui.pictures.overlay import (
     Panel,
     draw_panel,
 )
-from ndissect.tui.tables.contributions import Contribution, Explained, label_text
+from ndissect.tui.tables.contributions import Contribution, Explained
+from ndissect.tui.tables.doubts import doubted
 from ndissect.tui.tables.where_in_image import SHARE_OF_PEAK, mask_of
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _image(explained: Explained, number: int, closeup: Closeup) -> tuple[Panel, 
 
 def _unit(explained: Explained, row: Contribution, closeup: Closeup) -> tuple[Panel, list[str]]:
     mask = mask_of(row.unit, closeup.maps[row.unit], explained.view)
-    label = label_text(row.label, row.doubt) if explained.view is not None else ""
+    label = doubted(row.label, row.doubt) if explained.view is not None else ""
     iou = f"  IoU {row.iou:.3f}" if row.label and not math.isnan(row.iou) else ""
     adds = f"{row.contribution:+.3g}" + ("" if math.isnan(row.share) else f"  {100 * row.share:.0f} %")
     adds += "" if mask.any() else "  nowhere above"

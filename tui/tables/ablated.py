@@ -14,16 +14,12 @@ from ndissect.store.effects import Effects, hurt_most, needed_by_class, random_u
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
 from ndissect.tui.tables.doubts import doubt_lines, doubted, doubts
+from ndissect.tui.tables.how_computed import how_computed
 from ndissect.tui.tables.remarks import layer_notes
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablate import Ablation
 
-_HOW = {
-    "linear head": "exact, in closed form (linear head)",
-    "tail": "exact, by running what follows the layer",
-    "network": "exact, by running the whole network",
-}
 _BY = {
     "zero": "zero",
     "mean": "its mean over all places of the {first} images",
@@ -191,7 +187,7 @@ class Ablated:
             else f"ranked and measured on the same {_images(counts[0])}: what comes first does so partly by chance"
         )
         by = _BY[e.origin["by"]].format(first="train" if len(e.splits) > 1 else "used")
-        how = _HOW[e.origin["how"]] + (f" ({a.reason})" if a.reason else "")
+        how = how_computed(e.origin["how"], a.reason)
         without = int((e.images == 0).any(0).sum())
         return [
             *(layer_notes([self.view]) if self.view is not None else ()),
@@ -274,8 +270,8 @@ class Ablated:
             "balanced_accuracy": (before + e.change_by(row)).tolist(),
             "recall": self._recall_without(row).tolist(),
             "score": e.score_without[-1, row].tolist(),
-            "low": (before + e.low[-1, row]).tolist(),
-            "high": (before + e.high[-1, row]).tolist(),
+            "low": np.maximum(before + e.low[-1, row], 0).tolist(),
+            "high": np.minimum(before + e.high[-1, row], 1).tolist(),
         }
 
     def _random_json(self, n: int) -> dict[str, Any]:

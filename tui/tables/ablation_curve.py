@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ndissect.store.layer_view import LayerView
 from ndissect.tui.tables.doubts import doubts
+from ndissect.tui.tables.how_computed import how_computed
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablation_curve import AblationCurve, Kind, Point, Series
 
 #: How many of the most important units are told with their labels.
 MOST_IMPORTANT = 10
-_HOW = {
-    "linear head": "exact, in closed form (linear head)",
-    "tail": "exact, by running what follows the layer",
-    "network": "exact, by running the whole network",
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def ranked_units(curve: AblationCurve, view: LayerView | None) -> list[RankedUni
 def said_of(curve: AblationCurve) -> list[str]:
     """What the curve says in words: how many units the class hangs on, and how it was computed."""
     before = curve.before.balanced_accuracy.value
-    how = _HOW[curve.how] + (f" ({curve.reason})" if curve.reason else "")
+    how = how_computed(curve.how, curve.reason)
     ranked = curve.ranking
     source = "by effects in the store" if ranked.stored else "by removing each unit alone"
     return [

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndissect.store.evidence import SIGNIFICANT
 from ndissect.store.layer_view import LayerView
-from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
+from ndissect.tui.tables.doubts import doubts
+from ndissect.tui.tables.how_computed import how_computed
 from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.where_in_image import mask_of, place_of_peak
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.explanation import ExplainedImage, Explanation
 
-DEAD, NO_LABEL = "dead", "no label"
-_HOW = {
-    "linear head": "exact, in closed form (linear head)",
-    "tail": "exact, by running what follows the layer",
-    "network": "exact, by running the whole network",
-    "gradient": "approximate: activation times gradient",
-}
-# Units, or classes, that a note names.
+# Classes that a note names.
 _NAMED = 8
 
 
@@ -137,7 +129,7 @@ class Explained:
     def how(self) -> str:
         """How contributions were computed, and whether they sum to the score."""
         e = self.explanation
-        said = _HOW[e.how] + (f" ({e.reason})" if e.reason else "")
+        said = how_computed(e.how, e.reason)
         if e.exact:
             return f"{said}: contributions and bias sum to the score within 1e-5 of the largest score ({e.gap:.1g})"
         if e.how == "linear head":
@@ -205,7 +197,7 @@ class Explained:
             "score": e.score,
             "bias": e.bias,
             "exact": e.exact,
-            "how": _HOW[e.how],
+            "how": how_computed(e.how),
             "reason": e.reason,
             "network": e.network,
             "layer": e.layer,
@@ -234,47 +226,3 @@ class Explained:
             **interval,
             "doubt": row.doubt or None,
         }
-
-
-def doubts(view: LayerView) -> list[str]:
-    """Why the label of each unit cannot be trusted, "" where it can: it has none, it is no better than chance, it does
-    not hold on the images that did not choose it, or a handful of images is all that it rests on."""
-    label, iou = view.labels
-    evidence, images = view.evidence, view.store.concept_counts.images
-    known_images = np.append(np.where((images < 0).any(0), FEW_IMAGES, images.sum(0)), FEW_IMAGES)[label]
-    q, heldout, chosen = view.known("q"), view.known("heldout_iou"), evidence.heldout_concept
-    reasons = [
-        (view.statistics.dead, DEAD),
-        (label < 0, NO_LABEL),
-        (iou <= DETECTOR_IOU, f"IoU at most {DETECTOR_IOU}"),
-        (q >= SIGNIFICANT, f"q at least {SIGNIFICANT}: chance reaches it"),
-        ((chosen >= 0) & (chosen != label), "train images choose another label"),
-        (heldout <= DETECTOR_IOU, f"held out: IoU at most {DETECTOR_IOU} on val"),
-        (known_images < FEW_IMAGES, f"fewer than {FEW_IMAGES} images hold it"),
-    ]
-    said = [""] * view.units
-    for holds, why in reversed(reasons):  # the first that holds is told
-        for unit in np.flatnonzero(holds).tolist():
-            said[unit] = why
-    return said
-
-
-def label_text(label: str, doubt: str) -> str:
-    """A label as tables and figures show it: with a question mark where it is not to be trusted."""
-    if doubt in (DEAD, NO_LABEL):
-        return doubt
-    return f"{label}?" if doubt else label
-
-
-def doubt_lines(rows: Sequence[Contribution]) -> list[str]:
-    """The doubts of these rows' labels in words, the units with the same doubt together."""
-    units: dict[str, list[int]] = {}
-    for row in rows:
-        if row.doubt and row.doubt not in (DEAD, NO_LABEL):
-            units.setdefault(row.doubt, []).append(row.unit)
-    return [f"?  not to be trusted, {why}: {_listed(numbers)}" for why, numbers in units.items()]
-
-
-def _listed(units: list[int]) -> str:
-    more = f" and {len(units) - _NAMED} more" if len(units) > _NAMED else ""
-    return ", ".join(map(str, sorted(units)[:_NAMED])) + more

@@ -56,4 +56,4 @@ def doubt_lines(units: Iterable[tuple[int, str]]) -> list[str]:
 
 def _listed(units: list[int]) -> str:
     more = f" and {len(units) - _NAMED} more" if len(units) > _NAMED else ""
-    return ", ".join(map(str, units[:_NAMED])) + more
+    return ", ".join(map(str, sorted(units)[:_NAMED])) + more

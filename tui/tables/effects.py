@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.store.effects import Effects, recall, rows_of, speaks_for
+from ndissect.store.effects import Effects, ranked, recall, rows_of, speaks_for
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
 from ndissect.tui.tables.formats import signed, signed_interval
+from ndissect.tui.tables.how_computed import how_computed
 
 #: Classes, or units, that a line of text names.
 NAMED = 5
@@ -24,11 +25,6 @@ SPEAKS = "speaks for: the head's weight from the unit to the class, less its mea
 
 # What is no change, but for the arithmetic.
 _ROUNDING = 1e-9
-_HOW = {
-    "linear head": "exact, in closed form (linear head)",
-    "tail": "exact, by running what follows the layer",
-    "network": "exact, by running the whole network",
-}
 _TRUTH = {"images": "the classes are those of the images", "prediction": "the classes are what the network predicts"}
 _BY = {"zero": "zero", "mean": "its mean", "resample": "its map in another image"}
 
@@ -112,7 +108,7 @@ def classes_of_unit(view: LayerView, unit: int, changed: int | None = None) -> l
     if e is None or row is None:
         return None
     some = singles(rows_of(e, [row]))
-    order = np.lexsort((some.rank_score[0], some.rank[0]))
+    order = ranked(some.rank[0], some.rank_score[0])
     order = order[(e.images[0, order] > 0) | (e.images[-1, order] > 0)]
     if changed is not None:
         order = order[np.abs(np.nan_to_num(some.change[0, order])) > _ROUNDING][:changed]
@@ -208,7 +204,7 @@ def _measured(e: Effects) -> str:
     said = [
         f"change of balanced accuracy on {where} without the unit, 95 % over image blocks{ranked}",
         f"in its place: {by}" if by else "",
-        _said(_HOW, e.origin.get("how")),
+        how_computed(how) if isinstance(how := e.origin.get("how"), str) else "",
         _said(_TRUTH, e.origin.get("truth")),
     ]
     return "; ".join(filter(None, said))
