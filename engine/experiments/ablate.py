@@ -45,7 +45,7 @@ class Ablation:
     ``class_number``: the class that was asked for, None where none was.
     ``effects``: of each unit that was asked for alone, by their numbers; where they are several, but were not all taken
     unasked, of all of them together at last. ``random``: the effects of sets of random units, by how many each has.
-    ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now.
+    ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now; ``unwritten``: why the store that was to hold them does not.
     ``notes``: what the user should know of images and classes.
     """
 
@@ -59,6 +59,7 @@ class Ablation:
     truth: Literal["images", "prediction"]
     reason: str
     written: Path | None
+    unwritten: NDError | None
     notes: tuple[str, ...]
 
 
@@ -123,9 +124,14 @@ def _ablate(
         if of_size:
             random[n] = rows_of(every_effect, range(start, start + len(of_size)))
         start += len(of_size)
+    unwritten = None
     if target is not None:
-        add_effects(target, c.layer.name, c.classes, effects)
-    saved.remove()
+        try:
+            add_effects(target, c.layer.name, c.classes, effects)
+        except NDError as e:  # the store is gone, or another one: what was measured is shown all the same
+            unwritten = e
+    if unwritten is None:
+        saved.remove()
     return Ablation(
         network=c.network.name,
         layer=c.layer.name,
@@ -136,7 +142,8 @@ def _ablate(
         random=random,
         truth=c.truth_from,
         reason=predictions.reason,
-        written=target,
+        written=target if unwritten is None else None,
+        unwritten=unwritten,
         notes=c.notes,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import takes_effect_options
+from ndissect.tui.cli.effect_options import labels_of, takes_effect_options
 from ndissect.tui.cli.options import JsonOption, LimitOption, complete_layer
 from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 from ndissect.tui.tables.formats import iou, share
@@ -89,14 +88,10 @@ def ablate(
     done = run(request, units, cast("By", by), class_name=class_, draws=draws, write=not no_store, console=console)
     if done.written is not None:
         console.tell(f"effects of {done.layer} are written into {done.written}")
-    with contextlib.ExitStack() as stack:
-        view = None
-        if request.store is not None:
-            from ndissect.store.reader import Store
-
-            store = stack.enter_context(Store(request.store))
-            view = store.layer(done.layer) if done.layer in store.layer_names else None
+    with labels_of(request.store, done.layer) as view:
         _print(Ablated(done, view), json, limit)
+    if done.unwritten is not None:
+        raise done.unwritten
 
 
 def parse_units(text: str | None) -> tuple[str | None, list[int] | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndissect.store.errors import WrongUse
+from ndissect.tui.cli.effect_options import labels_of
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablation_curve import AblationCurve
@@ -51,14 +52,9 @@ def curve(
         raise console.stopped(e, "what was predicted is saved", f"go on: {again}") from None
     if plot is not None:
         _draw(plot, made, f"{network} {made.layer} on {data}: {made.class_name}")
-    if request.store is None:
-        _print(made, None, network, json)
-        return
-    from ndissect.store.reader import Store
-
-    with Store(request.store) as store:
-        labelled = made.layer in store.layer_names
-        _print(made, store.layer(made.layer) if labelled else None, network, json)
+        console.tell(str(plot))
+    with labels_of(request.store, made.layer) as view:
+        _print(made, view, network, json)
 
 
 def _concept(path: Path | None, label: str) -> int:
@@ -101,7 +97,8 @@ def _print(made: AblationCurve, view: LayerView | None, network: str, json: bool
         names = ["series", "n", "balanced_accuracy", "low", "high", "recall", "recall_low", "recall_high"]
         names += ["score", "score_low", "score_high"]
         rows = [[vars(row)[name] for name in names] for row in curve_rows(made)]
-        print_table(PrintedTable([PrintedColumn(name) for name in names], rows, notes=said), notes_in_logs=True)
+        columns = [PrintedColumn(name) for name in names]
+        print_table(PrintedTable(columns, rows, title=title, notes=said), notes_in_logs=True)
         return
     ranked = ranked_units(made, view)[:MOST_IMPORTANT]
     columns = [

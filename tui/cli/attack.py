@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import NotReplaced, WrongUse
-from ndissect.tui.cli.effect_options import takes_effect_options
+from ndissect.tui.cli.effect_options import labels_of, takes_effect_options
 from ndissect.tui.cli.options import ForceOption, JsonOption
 
 if TYPE_CHECKING:
@@ -139,17 +138,12 @@ def _write(folder: Path, number: int, name: str, pixels: npt.NDArray[np.float32]
 
 def _report(attacked: Attacked, store: Path | None, output: Path | None, *, mean_map: bool, json: bool) -> None:
     from ndissect.engine.experiments.attack_changes import group_changes, share_interval, unit_changes
-    from ndissect.store.reader import Store
     from ndissect.tui.cli.output import print_json, tell
     from ndissect.tui.pictures.attack_sheet import attack_sheet
     from ndissect.tui.pictures.overlay import save_png
     from ndissect.tui.tables.attacked import AttackReport
 
-    with contextlib.ExitStack() as stack:
-        view = None
-        if store is not None:
-            opened = stack.enter_context(Store(store))
-            view = opened.layer(attacked.layer) if attacked.layer in opened.layer_names else None
+    with labels_of(store, attacked.layer) as view:
         report = AttackReport(
             attacked,
             share_interval(int(attacked.reached.sum()), len(attacked.reached)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from ndissect.store.errors import NDError
 from ndissect.store.files import find_store
 from ndissect.tui.cli.options import StoreOption
 from ndissect.tui.cli.run_options import takes_options
+
+if TYPE_CHECKING:
+    from ndissect.store.layer_view import LayerView
 
 #: The fields of Options that decide what network and data are, and how the machine is used.
 FIELDS = (
@@ -89,6 +92,26 @@ def find_labels(given: Path | None, network: str | None) -> Path | None:
     stores = (path for path in Path().glob(f"*{SUFFIX}") if path.is_file())
     newest = sorted(stores, key=lambda path: -path.stat().st_mtime)[:_LOOKED_AT]
     return next((path for path in newest if _is_of(path, network)), None)
+
+
+@contextlib.contextmanager
+def labels_of(store: Path | None, layer: str) -> Iterator[LayerView | None]:
+    """The layer in the store, for the block; None where there is no store, or the layer is not in it.
+
+    What was computed meanwhile is not lost where the store can no longer be read: a line says why there are no labels.
+    """
+    from ndissect.store.reader import Store
+    from ndissect.tui.cli.output import tell
+
+    with contextlib.ExitStack() as stack:
+        view = None
+        if store is not None:
+            try:
+                opened = stack.enter_context(Store(store))
+                view = opened.layer(layer) if layer in opened.layer_names else None
+            except NDError as e:
+                tell(f"units have no labels: {e.message}")
+        yield view
 
 
 def _is_of(path: Path, network: str) -> bool:

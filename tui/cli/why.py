@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,15 +12,16 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import takes_effect_options
+from ndissect.tui.cli.effect_options import labels_of, takes_effect_options
 from ndissect.tui.cli.options import ForceOption, JsonOption, complete_layer
 
 if TYPE_CHECKING:
-    from ndissect.store.layer_view import LayerView
     from ndissect.tui.cli.output import PrintedColumn
     from ndissect.tui.tables.contributions import Contribution, Explained
 
 _FIRST = "files layer class_name versus fast limit output show force json"
+# Units in each row of a figure, unless --limit says how many.
+_DRAWN = 10
 
 
 @takes_effect_options(first=_FIRST)
@@ -47,8 +47,14 @@ def why(
         bool, typer.Option("--fast", help="Activation times gradient: one pass, approximate for most networks.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Units that speak for it, and against it; 0 is all.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            help="Units that speak for it, and against it; 0 is all. Default: what fits a terminal, else all.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw the image with each unit's mask: FILE.png.")
     ] = None,
@@ -79,7 +85,7 @@ def why(
     explanation = explain_named(
         replace(request, layer=layer), names, TerminalConsole(), class_name=class_name, versus=versus, fast=fast
     )
-    with _labels(request.store, explanation.layer) as view:
+    with labels_of(request.store, explanation.layer) as view:
         explained = Explained(explanation, view)
         if picture is not None:
             _draw(explained, picture, limit)
@@ -91,18 +97,6 @@ def why(
             _print(explained, limit)
     if picture is not None:
         _told(picture, show=show)
-
-
-@contextlib.contextmanager
-def _labels(store: Path | None, layer: str) -> Iterator[LayerView | None]:
-    """The layer in the store, for the block; None where there is no store, or the layer is not in it."""
-    from ndissect.store.reader import Store
-
-    if store is None:
-        yield None
-        return
-    with Store(store) as opened:
-        yield opened.layer(layer) if layer in opened.layer_names else None
 
 
 def _picture(
@@ -130,12 +124,12 @@ def _picture(
     return path
 
 
-def _draw(explained: Explained, path: Path, limit: int) -> None:
+def _draw(explained: Explained, path: Path, limit: int | None) -> None:
     from ndissect.tui.pictures.explained import draw_explained
     from ndissect.tui.pictures.overlay import save_png
 
     source = "" if explained.view is None else str(explained.view.store.path)
-    figure = draw_explained(explained, limit or len(explained.rows))
+    figure = draw_explained(explained, _DRAWN if limit is None else limit or len(explained.rows))
     save_png(figure, path, {"Title": explained.title, "Source": source})
 
 
@@ -146,16 +140,19 @@ def _told(path: Path, *, show: bool) -> None:
     tell(open_image(path) if show else str(path))
 
 
-def _print(explained: Explained, limit: int) -> None:
-    from ndissect.tui.cli.output import PrintedTable, on_terminal, print_table
+def _print(explained: Explained, limit: int | None) -> None:
+    from ndissect.tui.cli.output import PrintedTable, on_terminal, print_table, rows_to_print
     from ndissect.tui.tables.contributions import doubt_lines
 
     columns = _columns(explained)
-    for_it, against = explained.speaking_for(limit or None), explained.speaking_against(limit or None)
+    most = rows_to_print(limit, json=False)
+    if limit is None and most is not None:
+        most //= 2  # there are two tables
+    for_it, against = explained.speaking_for(most), explained.speaking_against(most)
     notes = [*doubt_lines([*for_it, *against]), *explained.notes()]
     if not on_terminal():
         rows = [_cells(explained, row) for row in [*for_it, *against]]
-        print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)
+        print_table(PrintedTable(columns, rows, title=explained.title, notes=notes), notes_in_logs=True)
         return
     rows = [_cells(explained, row) for row in for_it]
     title = [explained.title, "units that speak for it:" if rows else "no unit speaks for it"]
