@@ -45,7 +45,8 @@ class Ablation:
     ``class_number``: the class that was asked for, None where none was.
     ``effects``: of each unit that was asked for alone, by their numbers; where they are several, but were not all taken
     unasked, of all of them together at last. ``random``: the effects of sets of random units, by how many each has.
-    ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now; ``unwritten``: why the store that was to hold them does not.
+    ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now;
+    ``unwritten``: why the store that was to hold them does not.
     ``notes``: what the user should know of images and classes.
     """
 

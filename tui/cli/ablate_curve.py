@@ -123,5 +123,5 @@ def _cell(row: object) -> str:
     from ndissect.tui.tables.formats import interval, share
 
     if not isinstance(row, CurveRow):
-        return ""
+        return "-"
     return f"{share(row.balanced_accuracy)} {interval(row.low, row.high)}"
