@@ -93,7 +93,7 @@ def test_a_unit_that_hurts_no_class_names_none(
 
 @pytest.mark.parametrize("experiment", ["ablate", "attack"])
 def test_a_network_that_fails_is_no_defect_of_nd(made: Path, experiment: str) -> None:
-    with pytest.raises(NDError, match="failing failed.*boom"):
+    with pytest.raises(NDError, match=r"failing failed.*boom"):
         if experiment == "ablate":
             ablate(request(made, "failing"))
         else:
