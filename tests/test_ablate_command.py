@@ -189,11 +189,11 @@ def test_images_without_classes_are_judged_by_the_prediction(made: Path) -> None
     notes = "\n".join(ablated.notes([]))
     assert "its own prediction is taken for the class" in notes
     assert "ranked and measured on the same 1 image:" in notes
-    assert "ranked by the mean score alone" in notes
+    assert "units by the mean score alone" in notes
     assert len(ablated.of_class(0)) == 3
     assert ablated.of_class(1) == []
     assert ablated.of_all(0) == "red, 1 image, and none of another class"
-    assert "classes without an image on all, left out: 2 of 3" in notes
+    assert "classes without an image, left out: 2 of 3" in notes
 
 
 def test_two_classes_alone_and_the_scores_themselves(made: Path, tmp_path: Path) -> None:

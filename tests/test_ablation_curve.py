@@ -178,7 +178,7 @@ def test_the_prediction_stands_for_a_class_that_nothing_says(c: Any) -> None:
 def test_a_class_without_images_or_without_others_has_no_curve(c: Any) -> None:
     with pytest.raises(NDError, match="no image is of the class c"):
         ablation_curve(opened(images=np.flatnonzero(TRUTH != 2).tolist()), 2)
-    with pytest.raises(NDError, match=r"all .* images are of the class c"):
+    with pytest.raises(NDError, match="every image is of the class c"):
         ablation_curve(opened(images=np.flatnonzero(TRUTH == 2).tolist()), 2)
 
 

@@ -171,8 +171,7 @@ def _no_match(images: ClassImages, matching: ClassMatching) -> WrongUse:
     near = {name: close for name in theirs[:_COMPARED] if (close := _nearest(name, own))}
     hint = "; ".join(f"is {name} {other}?" for name, other in list(near.items())[:3])
     return WrongUse(
-        f"{images.said_by} are no classes of the network: they are {_listed(theirs)}; its {len(own)} classes "
-        f"{_listed(own)}",
+        f"{images.said_by} are no classes of the network: they are {_listed(theirs)}; its own are {_listed(own)}",
         f"{hint}{' ' if hint else ''}--classes FILE names its outputs, or call folders by their numbers, from 0",
     )
 

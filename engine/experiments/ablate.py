@@ -46,7 +46,8 @@ class Ablation:
     ``class_number``: the class that was asked for, None where none was.
     ``effects``: of each unit that was asked for alone, by their numbers; where they are several, but were not all taken
     unasked, of all of them together at last. ``random``: the effects of sets of random units, by how many each has.
-    ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now.
+    ``reason``: why the whole network was run, "" where it was not. ``written``: the store that holds the effects now;
+    ``unwritten``: why the store that was to hold them does not.
     ``notes``: what the user should know of images and classes.
     """
 
@@ -60,6 +61,7 @@ class Ablation:
     truth: Literal["images", "prediction"]
     reason: str
     written: Path | None
+    unwritten: NDError | None
     notes: tuple[str, ...]
 
 
@@ -125,10 +127,16 @@ def _ablate(
             random[n] = rows_of(every_effect, range(start, start + len(of_size)))
         start += len(of_size)
     notes = c.notes
+    unwritten = None
     if target is not None:
-        gone = add_effects(target, c.layer.name, c.classes, effects)
-        notes = notes if gone is None else (*notes, _replaced(gone, effects))
-    saved.remove()
+        try:
+            gone = add_effects(target, c.layer.name, c.classes, effects)
+        except NDError as e:  # the store is gone, or another one: what was measured is shown all the same
+            unwritten = e
+        else:
+            notes = notes if gone is None else (*notes, _replaced(gone, effects))
+    if unwritten is None:
+        saved.remove()
     return Ablation(
         network=c.network.name,
         layer=c.layer.name,
@@ -139,7 +147,8 @@ def _ablate(
         random=random,
         truth=c.truth_from,
         reason=predictions.reason,
-        written=target,
+        written=target if unwritten is None else None,
+        unwritten=unwritten,
         notes=notes,
     )
 

@@ -225,7 +225,7 @@ def _choose_images(c: Classified, class_number: int) -> _Chosen:
         raise NDError(f"no image {what} {name}", "name images of it: --images FOLDER with a folder a class")
     if len(own) == len(c.images):
         raise NDError(
-            f"all {len(own)} images are of the class {name}, so nothing says how it is told from others",
+            f"every image is of the class {name}, so nothing says how it is told from others",
             "add images of other classes",
         )
     parts = [[i for i in c.images if c.split[i] == row] for row in range(len(c.splits))]

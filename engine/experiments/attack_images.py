@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ndissect.engine.experiments.classified import Classified
+from ndissect.engine.passes.forward import failures_of
 from ndissect.store.errors import WrongUse
 
 # Steps of the golden ratio: every beginning of the order that it gives is spread evenly.
@@ -51,7 +52,7 @@ def choose(c: Classified, target: int, source: int | None, count: int) -> Chosen
         for batch in c.batches(some):
             if not len(batch):
                 continue
-            with torch.no_grad():
+            with torch.no_grad(), failures_of(c.network):
                 inputs = c.inputs(batch)
                 scores = c.scores(c.network.module(inputs))
             truth, predicted = c.truth_of(batch.images, scores), scores.argmax(1)
@@ -71,7 +72,7 @@ def choose(c: Classified, target: int, source: int | None, count: int) -> Chosen
         found,
         torch.stack([low for low, _ in ranges]).amin(0),
         torch.stack([high for _, high in ranges]).amax(0),
-        () if len(found) >= count else (f"no more than {len(found)} images can be attacked",),
+        () if len(found) >= count else (f"images that can be attacked: {len(found)}, of {count} that are wanted",),
     )
 
 

@@ -63,7 +63,7 @@ def number_in(dataset: ConceptDataset, name: str) -> int:
         several = ", ".join(dataset.names[i] for i in numbers[:4])
         raise WrongUse(f"{len(numbers)} images of {dataset.name} are called {name}: {several}", "name one in full")
     close = nearest(name, list(dataset.names)) or list(dataset.names[:3])
-    raise WrongUse(f"no image of {dataset.name} is called {name}", f"nearest: {', '.join(close)}")
+    raise WrongUse(f"no image of {dataset.name} is called '{name}'", f"nearest: {', '.join(close)}")
 
 
 def read_image(path: Path, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:

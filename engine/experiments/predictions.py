@@ -30,6 +30,7 @@ from ndissect.engine.machine.device import Halving, computing, out_of_memory, to
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import find_linear_head
 from ndissect.engine.networks.tail import Tail
+from ndissect.engine.passes.forward import failures_of
 from ndissect.store.effects import By
 from ndissect.store.errors import NDError, WrongUse
 
@@ -82,7 +83,7 @@ def predict_without(
     units = tuple(tuple(sorted(set(some))) for some in sets)
     so_far = PredictionsSoFar(len(images), len(units), len(c.classes.names), saved)
     work = _Work(c, units, list(images), by, so_far, phase)
-    with torch.no_grad(), computing(c.settings.precision, c.settings.device):
+    with torch.no_grad(), computing(c.settings.precision, c.settings.device), failures_of(c.network):
         try:
             work.run()
         except RuntimeError as e:

@@ -6,7 +6,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from enum import Enum
 from typing import Any
 
@@ -81,7 +81,9 @@ def _build(name: str, weights: Any) -> nn.Module:
         options["quantize"] = "Quantized" in type(weights).__name__
     if weights is not None:
         options["progress"] = sys.stderr.isatty()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    # A download is told on the standard output, which may hold JSON.
+    told = redirect_stdout(sys.stderr)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), told:
         warnings.simplefilter("ignore")  # about slow or changing initialisations that nobody asked for here
         torch.default_generator.manual_seed(FACTORY_SEED)
         module: nn.Module = models.get_model(name, **options)

@@ -173,6 +173,20 @@ def _hand_over(consume: Consumer, i: int, maps: Sequence[Tensor], images: slice)
     consume(i, maps[0], images)
 
 
+@contextlib.contextmanager
+def failures_of(network: Network) -> Iterator[None]:
+    """The network is run in the block: NDError for what its own code raises there, but for a lack of memory or disk."""
+    try:
+        yield
+    except (NDError, OSError, MemoryError):
+        raise
+    except Exception as e:  # whatever the researcher's code raises
+        if out_of_memory(e):
+            raise
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise NDError(f"{network.spec} failed: {reason}", "--debug shows where in its code") from e
+
+
 def network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
     """The error that ``network`` failed on ``inputs``; an error that says all already is that itself."""
     if isinstance(error, NDError):

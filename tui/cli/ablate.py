@@ -90,6 +90,8 @@ def ablate(
         console.tell(f"effects of {done.layer} are written into {done.written}")
     with labelled_layer(request.store, done.layer) as view:
         _print(Ablated(done, view), json, limit)
+    if done.unwritten is not None:
+        raise done.unwritten
 
 
 def parse_units(text: str | None) -> tuple[str | None, list[int] | None]:
@@ -186,7 +188,8 @@ def _by_unit(ablated: Ablated, rows: Sequence[UnitRow], notes: Sequence[str]) ->
     cells = []
     for row in rows:
         hurt, helped = row.hurt, row.helped
-        line = [hurt.unit, hurt.label, hurt.iou, hurt.name, hurt.change, (hurt.low, hurt.high)]
+        line = [hurt.unit, hurt.label, hurt.iou]
+        line += [hurt.name, hurt.change, (hurt.low, hurt.high)] if row.hurts else ["", _NAN, (_NAN, _NAN)]
         other = (helped.name, helped.change, (helped.low, helped.high)) if helped else ("", _NAN, (_NAN, _NAN))
         cells.append([*line, *other])
     return PrintedTable(columns, cells, title=f"{ablated.title}: classes hurt and helped without a unit", notes=notes)

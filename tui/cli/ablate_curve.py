@@ -52,6 +52,7 @@ def curve(
         raise console.stopped(e, "what was predicted till then is saved", f"go on: {again}") from None
     if plot is not None:
         _draw(plot, made, f"{network} {made.layer} on {data}: {made.class_name}")
+        console.tell(str(plot))
     with labelled_layer(request.store, made.layer) as view:
         _print(made, view, network, json)
 
@@ -96,7 +97,8 @@ def _print(made: AblationCurve, view: LayerView | None, network: str, json: bool
         names = ["series", "n", "balanced_accuracy", "low", "high", "recall", "recall_low", "recall_high"]
         names += ["score", "score_low", "score_high"]
         rows = [[vars(row)[name] for name in names] for row in curve_rows(made)]
-        print_table(PrintedTable([PrintedColumn(name) for name in names], rows, notes=said), notes_in_logs=True)
+        columns = [PrintedColumn(name) for name in names]
+        print_table(PrintedTable(columns, rows, title=title, notes=said), notes_in_logs=True)
         return
     ranked = ranked_units(made, view)[:MOST_IMPORTANT]
     columns = [
@@ -121,5 +123,5 @@ def _cell(row: object) -> str:
     from ndissect.tui.tables.formats import interval, share
 
     if not isinstance(row, CurveRow):
-        return ""
+        return "-"
     return f"{share(row.balanced_accuracy)} {interval(row.low, row.high)}"

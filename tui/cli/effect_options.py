@@ -79,18 +79,6 @@ def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], 
     return decorate
 
 
-@contextlib.contextmanager
-def labelled_layer(store: Path | None, layer: str) -> Iterator[LayerView | None]:
-    """The layer in the store, for the block; None where there is no store, or the layer is not in it."""
-    if store is None:
-        yield None
-        return
-    from ndissect.store.reader import Store
-
-    with Store(store) as opened:
-        yield opened.layer(layer) if layer in opened.layer_names else None
-
-
 def find_labels(given: Path | None, network: str | None) -> Path | None:
     """The store with the labels: ``given``, else $ND_STORE, else the newest ``*.nd.h5`` of the current folder.
 
@@ -104,6 +92,26 @@ def find_labels(given: Path | None, network: str | None) -> Path | None:
     stores = (path for path in Path().glob(f"*{SUFFIX}") if path.is_file())
     newest = sorted(stores, key=lambda path: -path.stat().st_mtime)[:_LOOKED_AT]
     return next((path for path in newest if _is_of(path, network)), None)
+
+
+@contextlib.contextmanager
+def labelled_layer(store: Path | None, layer: str) -> Iterator[LayerView | None]:
+    """The layer in the store, for the block; None where there is no store, or the layer is not in it.
+
+    What was computed meanwhile is not lost where the store can no longer be read: a line says why there are no labels.
+    """
+    from ndissect.store.reader import Store
+    from ndissect.tui.cli.output import tell
+
+    with contextlib.ExitStack() as stack:
+        view = None
+        if store is not None:
+            try:
+                opened = stack.enter_context(Store(store))
+                view = opened.layer(layer) if layer in opened.layer_names else None
+            except NDError as e:
+                tell(f"units have no labels: {e.message}")
+        yield view
 
 
 def _is_of(path: Path, network: str) -> bool:

@@ -116,8 +116,8 @@ def _jsonable(value: Any) -> Any:
 def print_table(table: PrintedTable, *, notes_in_logs: bool = False) -> None:
     """The table, drawn on a terminal, else as tab-separated lines with a header.
 
-    Its notes are no part of what goes into a pipe. Those that tell of a mark (ndissect.store.marks) are told beside it,
-    and all of them with ``notes_in_logs``, as a log should have them.
+    Its title and notes are no part of what goes into a pipe. Notes that tell of a mark (ndissect.store.marks) are told
+    beside it, and title and all notes with ``notes_in_logs``, as a log should have them.
     """
     from ndissect.store.marks import MARKED
 
@@ -128,9 +128,17 @@ def print_table(table: PrintedTable, *, notes_in_logs: bool = False) -> None:
     lines = [[_plain(title) for _, c in columns for title in c.parts or (c.title,)]]
     lines += [[_plain(v) for i, c in columns for v in (row[i] if c.parts else (row[i],))] for row in table.rows]
     emit("".join("\t".join(line) + "\n" for line in lines))
+    if notes_in_logs:
+        for title in _titles(table):
+            tell(title)
     for note in table.notes:
         if notes_in_logs or note.startswith(MARKED):
             tell(note)
+
+
+def _titles(table: PrintedTable) -> list[str]:
+    """The lines above a table."""
+    return [line for line in ((table.title,) if isinstance(table.title, str) else table.title) if line]
 
 
 def _plain(value: Any) -> str:
@@ -157,9 +165,8 @@ def _draw(table: PrintedTable) -> None:
         ),
     ]
     widths = [max(row[i].cell_len for row in cells) for i in range(len(table.columns))]
-    for title in (table.title,) if isinstance(table.title, str) else table.title:
-        if title:
-            console.print(Text(one_line(title), "italic"), soft_wrap=True)
+    for title in _titles(table):
+        console.print(Text(_broken(one_line(title), console.width), "italic"), soft_wrap=True)
     stacks = _stacks(table.columns, widths, console.width) if table.columns else []
     for columns in stacks:
         _draw_columns(console, table.columns, cells, columns)
@@ -214,10 +221,14 @@ def _draw_columns(
 def tell(text: str = "") -> None:
     """A line for people on the standard error, so that pipes stay clean; a terminal breaks it between words."""
     text = one_line(text)
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
-        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) if len(text) > width else text
-    print(text, file=sys.stderr)
+    print(_broken(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text, file=sys.stderr)
+
+
+def _broken(text: str, width: int) -> str:
+    """``text`` in lines of at most ``width``, broken between words; a longer word, such as a path, stays whole."""
+    if len(text) <= width:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def bar(iou: float, width: int = 12) -> str:

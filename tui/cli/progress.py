@@ -40,6 +40,11 @@ def precise_duration(seconds: float) -> str:
     return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
 
 
+def images_a_second(rate: float) -> str:
+    """``120 images/s``; of slow work, such as attacks, ``0.17 images/s``."""
+    return f"{rate:.0f} images/s" if rate >= 1 or not rate else f"{rate:.2g} images/s"
+
+
 class PlainProgress(Progress):
     """One line every half minute, for logs."""
 
@@ -61,7 +66,7 @@ class PlainProgress(Progress):
         now = time.monotonic()
         if now - self._spoken >= _QUIET_SECONDS:
             self._spoken = now
-            done = f"{self._phase}: {self._done}/{self._total} images, {self.rate:.0f} images/s"
+            done = f"{self._phase}: {self._done}/{self._total} images, {images_a_second(self.rate)}"
             tell(f"{done}, {self._ahead()}, {memory_used()}")
 
     def _ahead(self) -> str:
@@ -111,7 +116,7 @@ class BarProgress(PlainProgress):
         self._done += images
         if self._task is None:
             return
-        self._bars.update(self._task, advance=images, rate=f"{self.rate:.0f} images/s", left=self._ahead())
+        self._bars.update(self._task, advance=images, rate=images_a_second(self.rate), left=self._ahead())
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now

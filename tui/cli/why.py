@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ndissect.tui.tables.contributions import Contribution, Explained
 
 _FIRST = "files layer class_name versus fast limit output show force json"
+# Units in each row of a figure, unless --limit says how many.
+_DRAWN = 10
 
 
 @takes_effect_options(first=_FIRST)
@@ -45,8 +47,14 @@ def why(
         bool, typer.Option("--fast", help="Activation times gradient: one pass, approximate for most networks.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Units that speak for it, and against it; 0 is all.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            help="Units that speak for it, and against it; 0 is all. Default: what fits a terminal, else all.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw the image with each unit's mask: FILE.png.")
     ] = None,
@@ -116,12 +124,12 @@ def _picture(
     return path
 
 
-def _draw(explained: Explained, path: Path, limit: int) -> None:
+def _draw(explained: Explained, path: Path, limit: int | None) -> None:
     from ndissect.tui.pictures.explained import draw_explained
     from ndissect.tui.pictures.overlay import save_png
 
     source = "" if explained.view is None else str(explained.view.store.path)
-    figure = draw_explained(explained, limit or len(explained.rows))
+    figure = draw_explained(explained, _DRAWN if limit is None else limit or len(explained.rows))
     save_png(figure, path, {"Title": explained.title, "Source": source})
 
 
@@ -132,16 +140,19 @@ def _told(path: Path, *, show: bool) -> None:
     tell(open_image(path) if show else str(path))
 
 
-def _print(explained: Explained, limit: int) -> None:
-    from ndissect.tui.cli.output import PrintedTable, on_terminal, print_table
+def _print(explained: Explained, limit: int | None) -> None:
+    from ndissect.tui.cli.output import PrintedTable, on_terminal, print_table, rows_to_print
     from ndissect.tui.tables.doubts import doubt_lines
 
     columns = _columns(explained)
-    for_it, against = explained.speaking_for(limit or None), explained.speaking_against(limit or None)
+    most = rows_to_print(limit, json=False)
+    if limit is None and most is not None:
+        most //= 2  # there are two tables
+    for_it, against = explained.speaking_for(most), explained.speaking_against(most)
     notes = [*doubt_lines((row.unit, row.doubt) for row in [*for_it, *against]), *explained.notes()]
     if not on_terminal():
         rows = [_cells(explained, row) for row in [*for_it, *against]]
-        print_table(PrintedTable(columns, rows, notes=notes), notes_in_logs=True)
+        print_table(PrintedTable(columns, rows, title=explained.title, notes=notes), notes_in_logs=True)
         return
     rows = [_cells(explained, row) for row in for_it]
     title = [explained.title, "units that speak for it:" if rows else "no unit speaks for it"]

@@ -70,9 +70,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class UnitRow:
-    """A unit with the class that it hurts most to lose, and that which it helps most, None where it helps none."""
+    """A unit with the class that it hurts most to lose, and that which it helps most, None where it helps none.
+
+    ``hurts``: whether it hurts that class at all, on the split that ranks.
+    """
 
     hurt: Change
+    hurts: bool
     helped: Change | None
 
 
@@ -126,14 +130,16 @@ class Ablated:
 
     @cached_property
     def units(self) -> list[UnitRow]:
-        """Every unit that was taken away alone, those first without which a class loses most."""
+        """Every unit that was taken away alone, those first without which a class loses most, at last those without
+        which none loses."""
         rows = []
         for row in self.effects.single().tolist():
             order = hurt_most(self.effects, row).tolist()
             if order:
                 hurt, helped = self._change(row, order[0]), self._change(row, order[-1])
-                rows.append(UnitRow(hurt, helped if helped.change > 0 else None))
-        return sorted(rows, key=lambda row: (_last(row.hurt.change), row.hurt.unit))
+                hurts = bool(self.effects.change_by(row, 0)[order[0]] < 0)
+                rows.append(UnitRow(hurt, hurts, helped if helped.change > 0 else None))
+        return sorted(rows, key=lambda row: (not row.hurts, _last(row.hurt.change), row.hurt.unit))
 
     def of_class(self, k: int) -> list[Change]:
         """Every unit in regard to class ``k``, those that it needs most first; none for a class that has no image."""
@@ -189,6 +195,7 @@ class Ablated:
         by = _BY[e.origin["by"]].format(first="train" if len(e.splits) > 1 else "used")
         how = how_computed(e.origin["how"], a.reason)
         without = int((e.images == 0).any(0).sum())
+        where = f" on {' or '.join(e.splits)}" if len(e.splits) > 1 else ""
         return [
             *(layer_notes([self.view]) if self.view is not None else ()),
             "change: of balanced accuracy, (recall + true-negative rate) / 2, without the unit;"
@@ -197,11 +204,7 @@ class Ablated:
             *self._only_scores(),
             *self._random_note(),
             *self._nothing(),
-            *(
-                [f"classes without an image on {' or '.join(e.splits)}, left out: {without} of {len(a.classes.names)}"]
-                if without
-                else []
-            ),
+            *([f"classes without an image{where}, left out: {without} of {len(a.classes.names)}"] if without else []),
             *a.notes,
             *doubt_lines((c.unit, self._doubts[c.unit]) for c in shown if c.unit >= 0 and self._doubts),
         ]
@@ -209,7 +212,9 @@ class Ablated:
     def _only_scores(self) -> list[str]:
         if not np.isnan(self._balanced_accuracy).all():
             return []
-        return ["balanced accuracy needs images of a class and of others: units are ranked by the mean score alone"]
+        return [
+            "balanced accuracy needs images of a class and of others: --class NAME ranks units by the mean score alone"
+        ]
 
     def _random_note(self) -> list[str]:
         n = len(self.effects.single())
@@ -220,6 +225,8 @@ class Ablated:
 
     def _nothing(self) -> list[str]:
         """How many units change no prediction on any split: all dead, say."""
+        if self._only_scores():
+            return []
         e = self.effects
         rows = e.single()
         same = (e.hits_without[:, rows] == e.hits[:, None]) & (e.false_without[:, rows] == e.false[:, None])
