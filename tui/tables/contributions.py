@@ -140,8 +140,10 @@ class Explained:
         e = self.explanation
         plus, minus = np.clip(e.contributions, 0, None), np.clip(e.contributions, None, 0)
         bias = "" if math.isnan(e.bias) else f"; bias {e.bias:+.4g}"
+        speak = int((plus > 0).sum())
         return (
-            f"{int((plus > 0).sum())} units speak for it, {plus.sum():+.4g}; {int((minus < 0).sum())} against it,"
+            f"{speak} unit{' speaks' if speak == 1 else 's speak'} for it, {plus.sum():+.4g};"
+            f" {int((minus < 0).sum())} against it,"
             f" {minus.sum():+.4g}{bias}"
         )
 
