@@ -93,6 +93,12 @@ def test_images_that_cannot_be_read_are_left_out(head: Head, by: Any) -> None:
         assert (found.predicted == whole.predicted[found.images]).all()
 
 
+def test_an_image_never_stands_in_for_itself(head: Head) -> None:
+    c = classified(network(head), images(3), bad=(0, 2))
+    with pytest.raises(NDError, match="there is no other"):
+        predict_without(c, SETS, c.images, "resample")
+
+
 @pytest.mark.parametrize("by", ["zero", "resample"])
 def test_where_memory_runs_out_fewer_images_are_taken_at_a_time(head: Head, by: Any) -> None:
     expected = predict_without(classified(network(head), images(23)), SETS, range(23), by)

@@ -191,7 +191,7 @@ def test_not_linear(how: str) -> None:
     assert find_linear_head(network(After(NOT[how])), Tap("layer"), images()) is None
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_what_scripted_code_looks_at_is_not_seen() -> None:
     module = After(lambda net, maps, x: net.scores(net.scripted(maps)))
     module.scripted = torch.jit.script(Looking())

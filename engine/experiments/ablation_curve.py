@@ -337,6 +337,7 @@ def _is_of(effects: Effects, c: Classified, by: By) -> bool:
         and origin.get("data") == data
         and isinstance(network, Mapping)
         and network.get("digest") == c.network.digest
+        and effects.images.shape[1] == len(c.classes.names)
         and effects.splits == c.splits
     )
 

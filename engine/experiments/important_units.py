@@ -35,8 +35,8 @@ def important_units(c: Classified, classes: Sequence[int], count: int = MOST) ->
     """
     effects = _stored(c)
     if effects is not None:
-        by = effects.origin.get("by")
-        said_by = "the effects in the store" + ("" if by == "zero" else f" (in the place of a unit: {by})")
+        by = {"zero": "", "mean": " (units set to their means)", "resample": " (units with their maps in other images)"}
+        said_by = "the effects in the store" + by.get(str(effects.origin.get("by")), "")
     else:
         images = [n for n in c.images if c.split[n] == 0]
         sets = [(unit,) for unit in range(c.layer.units)]

@@ -167,6 +167,8 @@ class _Work:
         rows = rows[so_far.plain[rows] >= 0]
         if not len(rows):
             raise NDError("no image could be read", "`nd data check` says what is wrong with them")
+        if self._by == "resample" and len(rows) < 2:  # it has had its own map in the place of its own map
+            raise NDError("one image alone could be read: there is no other to take a map of", "--by zero or --by mean")
         images = np.array(self._order, np.int64)[rows]
         return Predictions(
             sets=self._sets,

@@ -13,7 +13,7 @@ import numpy as np
 from ndissect.store.effects import Effects, hurt_most, needed_by_class, random_unit, recall
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
-from ndissect.tui.tables.doubts import doubt_lines, doubted, doubts
+from ndissect.tui.tables.doubts import doubt_lines, doubted, doubts, unit_label
 from ndissect.tui.tables.how_computed import how_computed
 from ndissect.tui.tables.remarks import layer_notes
 
@@ -269,7 +269,7 @@ class Ablated:
         units = e.units[row]
         who: dict[str, Any] = {"units": list(units)}
         if len(units) == 1:
-            label, iou = self._label(units[0])
+            label, iou = unit_label(self.view, units[0])
             who = {"unit": units[0], "label": label or None, "iou": iou}
             if self._doubts:
                 who["doubt"] = self._doubts[units[0]] or None
@@ -298,7 +298,7 @@ class Ablated:
         e = self.effects
         units = e.units[row]
         unit = units[0] if len(units) == 1 else -1
-        label, iou = self._label(unit)
+        label, iou = unit_label(self.view, unit) if unit >= 0 else ("", math.nan)
         change, recall = float(self._changes[row, k]), float(self._recall_without(row)[k])
         return Change(
             number=k,
@@ -343,13 +343,6 @@ class Ablated:
         if drawn is not None:
             return np.asarray(drawn.change_by(np.arange(len(drawn.units))).mean(0))
         return np.asarray(random_unit(self.effects)[-1])
-
-    def _label(self, unit: int) -> tuple[str, float]:
-        """The label of a unit and its IoU, "" and NaN for none."""
-        if self.view is None or unit < 0:
-            return "", math.nan
-        row, iou = (labels[unit] for labels in self.view.labels)
-        return (self.view.store.concepts.label(int(row)), float(iou)) if row >= 0 else ("", math.nan)
 
     @cached_property
     def _doubts(self) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ndissect.store.layer_view import LayerView
-from ndissect.tui.tables.doubts import doubts
+from ndissect.tui.tables.doubts import doubts, unit_label
 from ndissect.tui.tables.how_computed import how_computed
 
 if TYPE_CHECKING:
@@ -84,12 +84,9 @@ def _numbers(point: Point) -> list[float]:
 def ranked_units(curve: AblationCurve, view: LayerView | None) -> list[RankedUnit]:
     """All units of the layer, the most important first; ``view``: where their labels are, None for nowhere."""
     ranking = curve.ranking
-    labels, ious, doubt = [""] * curve.units, [float("nan")] * curve.units, [""] * curve.units
-    if view is not None:
-        names = [*(view.store.concepts.label(row) for row in range(len(view.store.concepts))), ""]
-        labels, ious, doubt = [names[row] for row in view.labels[0].tolist()], view.labels[1].tolist(), doubts(view)
+    doubt = [""] * curve.units if view is None else doubts(view)
     return [
-        RankedUnit(u, labels[u], ious[u], doubt[u], float(ranking.balanced_accuracy[u]), float(ranking.score[u]))
+        RankedUnit(u, *unit_label(view, u), doubt[u], float(ranking.balanced_accuracy[u]), float(ranking.score[u]))
         for u in ranking.units.tolist()
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
-from ndissect.tui.tables.doubts import doubt_lines, doubted, doubts
+from ndissect.tui.tables.doubts import doubt_lines, doubted, doubts, unit_label
 from ndissect.tui.tables.remarks import layer_notes
 
 if TYPE_CHECKING:
@@ -107,11 +107,8 @@ class AttackReport:
 
     def label(self, unit: int) -> tuple[str, float]:
         """The label of a unit as shown, and its IoU; "" and NaN without labels."""
-        if self.view is None:
-            return "", math.nan
-        row, iou = int(self.view.labels[0][unit]), float(self.view.labels[1][unit])
-        name = self.view.store.concepts.label(row) if row >= 0 else ""
-        return doubted(name, self._doubts[unit]), iou if name else math.nan
+        name, iou = unit_label(self.view, unit)
+        return doubted(name, self._doubts[unit]), iou
 
     def rows(self) -> list[Row]:
         """The units that the target needs most, those that the source does, then the groups."""
@@ -218,12 +215,12 @@ class AttackReport:
     def _unit_json(self, unit: int) -> dict[str, Any]:
         a = self.attacked
         row = self._unit("", unit) if a.reached.any() else Row("", unit, *self.label(unit), *[math.nan] * 5)
-        label = "" if self.view is None else self._plain_label(unit)
+        label, iou = unit_label(self.view, unit)
         needed = [a.classes.names[k] for k, units in a.important.units.items() if unit in units]
         return {
             "unit": unit,
             "label": label or None,
-            "iou": row.iou,
+            "iou": iou,
             "doubt": self._doubts[unit] or None,
             "needed_by": needed,
             "before": row.before,
@@ -232,8 +229,3 @@ class AttackReport:
             "low": row.low,
             "high": row.high,
         }
-
-    def _plain_label(self, unit: int) -> str:
-        assert self.view is not None
-        row = int(self.view.labels[0][unit])
-        return self.view.store.concepts.label(row) if row >= 0 else ""

@@ -15,7 +15,7 @@ import numpy as np
 from ndissect.store.effects import Effects, Head, balanced_accuracy, random_unit, recall
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
-from ndissect.tui.tables.doubts import doubts
+from ndissect.tui.tables.doubts import doubts, unit_label
 from ndissect.tui.tables.effects import class_names, has_classes, singles
 from ndissect.tui.tables.formats import signed
 
@@ -142,6 +142,5 @@ def class_sentence(views: Sequence[LayerView], k: int) -> str:
 
 
 def _label(view: LayerView, unit: int, doubt: str = "") -> dict[str, Any]:
-    row, iou = int(view.labels[0][unit]), float(view.labels[1][unit])
-    label = view.store.concepts.label(row) if row >= 0 else None
-    return {"label": label, "iou": iou if row >= 0 else math.nan, "doubt": doubt or None}
+    label, iou = unit_label(view, unit)
+    return {"label": label or None, "iou": iou, "doubt": doubt or None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ndissect.store.layer_view import LayerView
-from ndissect.tui.tables.doubts import doubts
+from ndissect.tui.tables.doubts import doubts, unit_label
 from ndissect.tui.tables.how_computed import how_computed
 from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.where_in_image import mask_of, place_of_peak
@@ -58,22 +58,20 @@ class Explained:
         e, view = self.explanation, self.view
         units = len(e.contributions)
         nan = np.full(units, np.nan)
-        labels, iou = [""] * units, nan
+        labels, iou = zip(*(unit_label(view, unit) for unit in range(units)), strict=True)
         low, high, doubt = nan, nan, [""] * units
         if view is not None:
-            names = [*(view.store.concepts.label(row) for row in range(len(view.store.concepts))), ""]
-            labels, iou, doubt = [names[row] for row in view.labels[0].tolist()], view.labels[1], doubts(view)
-            low, high = view.known("iou_low"), view.known("iou_high")
+            low, high, doubt = view.known("iou_low"), view.known("iou_high"), doubts(view)
         where = [""] * units
         if len(e.images) == 1:
             where = [place_of_peak(values, view) for values in e.closeups[0].maps]
-        numbers = (iou, low, high, e.contributions, e.low, e.high, e.shares)
-        iou_, low_, high_, contribution, least, most, share = (x.tolist() for x in numbers)
+        numbers = (low, high, e.contributions, e.low, e.high, e.shares)
+        low_, high_, contribution, least, most, share = (x.tolist() for x in numbers)
         return [
             Contribution(
                 u,
                 labels[u],
-                iou_[u],
+                iou[u],
                 low_[u],
                 high_[u],
                 doubt[u],
@@ -142,8 +140,10 @@ class Explained:
         e = self.explanation
         plus, minus = np.clip(e.contributions, 0, None), np.clip(e.contributions, None, 0)
         bias = "" if math.isnan(e.bias) else f"; bias {e.bias:+.4g}"
+        speak = int((plus > 0).sum())
         return (
-            f"{int((plus > 0).sum())} units speak for it, {plus.sum():+.4g}; {int((minus < 0).sum())} against it,"
+            f"{speak} unit{' speaks' if speak == 1 else 's speak'} for it, {plus.sum():+.4g};"
+            f" {int((minus < 0).sum())} against it,"
             f" {minus.sum():+.4g}{bias}"
         )
 

@@ -1,7 +1,8 @@
-"""Whether a unit's label can be trusted, in a few words: for tables that name many units by their labels."""
+"""A unit's label, and whether it can be trusted, in a few words: for tables that name many units by their labels."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,6 +14,14 @@ from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 DEAD, NO_LABEL = "dead", "no label"
 # Units that a line names.
 _NAMED = 8
+
+
+def unit_label(view: LayerView | None, unit: int) -> tuple[str, float]:
+    """The label of ``unit`` and its IoU; "" and NaN where it has none, and without a ``view``."""
+    if view is None:
+        return "", math.nan
+    row, iou = int(view.labels[0][unit]), float(view.labels[1][unit])
+    return (view.store.concepts.label(row), iou) if row >= 0 else ("", math.nan)
 
 
 def doubts(view: LayerView) -> list[str]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ndissect.store.effects import Effects, balanced_accuracy, recall
 from ndissect.store.layer_view import LayerView
+from ndissect.tui.tables.doubts import unit_label
 from ndissect.tui.tables.effects import class_names, effects_json
 from ndissect.tui.tables.units import Array
 
@@ -117,5 +118,5 @@ def _effects_json(view: LayerView, e: Effects) -> dict[str, Any]:
 
 def _label(view: LayerView, units: Sequence[int]) -> tuple[str | None, float]:
     """The label of a single unit as reports show it, and its IoU; None and NaN for none, and for several."""
-    row = int(view.labels[0][units[0]]) if len(units) == 1 else -1
-    return (view.store.concepts.label(row), float(view.labels[1][units[0]])) if row >= 0 else (None, math.nan)
+    label, iou = unit_label(view, units[0]) if len(units) == 1 else ("", math.nan)
+    return label or None, iou
