@@ -23,7 +23,7 @@ from ndissect.store.effects import Classes
 from ndissect.store.errors import NDError
 from ndissect.tui.cli import ablate as ablate_command
 from ndissect.tui.cli import output, why
-from ndissect.tui.cli.effect_options import labels_of
+from ndissect.tui.cli.effect_options import labelled_layer
 from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_table
 from ndissect.tui.cli.progress import images_a_second
 from ndissect.tui.tables.ablated import Ablated
@@ -122,7 +122,7 @@ def test_effects_are_shown_though_their_store_is_gone(
     assert done.unwritten is not None
     assert len(done.effects.units) == 3
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208 - hidden files too
-    with labels_of(store, "units") as view:
+    with labelled_layer(store, "units") as view:
         assert view is None
     assert f"units have no labels: no store at {store}" in capsys.readouterr().err.replace("\n", " ")
 

@@ -14,7 +14,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import labels_of, takes_effect_options
+from ndissect.tui.cli.effect_options import labelled_layer, takes_effect_options
 from ndissect.tui.cli.options import JsonOption, LimitOption, complete_layer
 from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 from ndissect.tui.tables.formats import iou, share
@@ -88,7 +88,7 @@ def ablate(
     done = run(request, units, cast("By", by), class_name=class_, draws=draws, write=not no_store, console=console)
     if done.written is not None:
         console.tell(f"effects of {done.layer} are written into {done.written}")
-    with labels_of(request.store, done.layer) as view:
+    with labelled_layer(request.store, done.layer) as view:
         _print(Ablated(done, view), json, limit)
     if done.unwritten is not None:
         raise done.unwritten
@@ -178,10 +178,10 @@ def _by_unit(ablated: Ablated, rows: Sequence[UnitRow], notes: Sequence[str]) ->
         PrintedColumn("unit", right=True),
         PrintedColumn("label"),
         PrintedColumn("IoU", iou, right=True, drop=3),
-        PrintedColumn("hurts most"),
+        PrintedColumn("hurts most", lambda name: name or "-"),
         PrintedColumn("change", _signed, right=True),
         PrintedColumn("95 %", _range, right=True, parts=("low", "high")),
-        PrintedColumn("helps most", drop=2),
+        PrintedColumn("helps most", lambda name: name or "-", drop=2),
         PrintedColumn("by", _signed, right=True, drop=2),
         PrintedColumn("95 %", _range, right=True, drop=4, parts=("by_low", "by_high")),
     ]

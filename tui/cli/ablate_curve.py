@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import labels_of
+from ndissect.tui.cli.effect_options import labelled_layer
 
 if TYPE_CHECKING:
     from ndissect.engine.experiments.ablation_curve import AblationCurve
@@ -53,7 +53,7 @@ def curve(
     if plot is not None:
         _draw(plot, made, f"{network} {made.layer} on {data}: {made.class_name}")
         console.tell(str(plot))
-    with labels_of(request.store, made.layer) as view:
+    with labelled_layer(request.store, made.layer) as view:
         _print(made, view, network, json)
 
 

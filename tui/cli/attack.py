@@ -11,7 +11,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import NotReplaced, WrongUse
-from ndissect.tui.cli.effect_options import labels_of, takes_effect_options
+from ndissect.tui.cli.effect_options import labelled_layer, takes_effect_options
 from ndissect.tui.cli.options import ForceOption, JsonOption
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _report(attacked: Attacked, store: Path | None, output: Path | None, *, mean
     from ndissect.tui.pictures.overlay import save_png
     from ndissect.tui.tables.attacked import AttackReport
 
-    with labels_of(store, attacked.layer) as view:
+    with labelled_layer(store, attacked.layer) as view:
         report = AttackReport(
             attacked,
             share_interval(int(attacked.reached.sum()), len(attacked.reached)),

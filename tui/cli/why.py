@@ -12,7 +12,7 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import labels_of, takes_effect_options
+from ndissect.tui.cli.effect_options import labelled_layer, takes_effect_options
 from ndissect.tui.cli.options import ForceOption, JsonOption, complete_layer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def why(
     explanation = explain_named(
         replace(request, layer=layer), names, TerminalConsole(), class_name=class_name, versus=versus, fast=fast
     )
-    with labels_of(request.store, explanation.layer) as view:
+    with labelled_layer(request.store, explanation.layer) as view:
         explained = Explained(explanation, view)
         if picture is not None:
             _draw(explained, picture, limit)
