@@ -215,6 +215,7 @@ class _Method:
         self.reason = ""
         if self.how == "tail":
             c.progress.start("setting units to zero", images * c.layer.units)
+            c.progress.counts = "predictions"
         else:
             c.progress.start("explaining", images)
 
