@@ -85,9 +85,7 @@ def request(folder: Path, factory: str, layer: str = "net.units") -> EffectReque
     return EffectRequest(None, f"{folder / 'odd.py'}:{factory}", options, layer=layer, images=str(folder / "images"))
 
 
-def test_a_unit_that_hurts_no_class_names_none(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_unit_that_hurts_no_class_names_none(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ablated = Ablated(ablate(request(made, "dead")), None)
     assert {row.hurt.unit: row.hurts for row in ablated.units} == {0: True, 1: False, 2: True}
     assert ablated.units[-1].hurt.unit == 1
@@ -169,8 +167,9 @@ def test_a_title_breaks_between_words(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert lines == ["what a single class", "loses without the", "units that it needs", "unit", "7"]
 
 
-def test_progress_says_what_it_counts(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_says_what_it_counts(made: Path) -> None:
     counted: list[tuple[str, str]] = []
+    said: list[str] = []
 
     class Told(PlainProgress):
         def advance(self, images: int) -> None:
@@ -182,8 +181,12 @@ def test_progress_says_what_it_counts(made: Path, monkeypatch: pytest.MonkeyPatc
         def progress(self) -> Iterator[Told]:
             yield Told()
 
+        def tell(self, text: str) -> None:
+            said.append(text)
+
     ablate(request(made, "dead"), console=Terminal())
     assert counted
+    assert said[0].endswith("dead, net.units, 3 units, data images (12 images), on cpu")
     assert {counts for phase, counts in counted if phase == "ablation"} == {"predictions"}
     told = Told()
     told.counts = "predictions"
