@@ -212,7 +212,7 @@ def test_wrong_names_are_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match="no image by its name"):
         check_named([str(folder / "net.py")])
     with opened(folder, "linear") as c:
-        with pytest.raises(WrongUse, match="is called 0003"):
+        with pytest.raises(WrongUse, match="is called '0003"):
             number_in(c.dataset, "0003.pgn")
         with pytest.raises(WrongUse, match="nearest"):
             explain(c, [0], class_name="gren")
