@@ -23,7 +23,8 @@ from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 from ndissect.tui.reports.report import pages, unit_data
 from ndissect.tui.tables.class_names import match_classes
-from ndissect.tui.tables.class_units import class_sentence, class_table, units_of_class
+from ndissect.tui.tables.class_units import class_sentence, class_table, spoken_label, units_of_class
+from ndissect.tui.tables.doubts import doubted
 from ndissect.tui.tables.effect_table import COLUMNS, effect_arrays
 from ndissect.tui.tables.effects import classes_of_unit, effects_notes, spoken_by_unit, unit_sentences, worst
 from ndissect.tui.tables.units import Units, units_json
@@ -140,6 +141,11 @@ def test_a_table_of_classes_has_the_unit_that_each_needs_most(store: Store) -> N
         assert row["balanced_accuracy"] == effects.balanced_accuracy[1, k]
         speaks = {(u["layer"], u["unit"]): u["speaks"] for u in units_of_class(views, k)}
         assert row["speaks"] == max(speaks.values())
+        doubt = next(
+            u["doubt"] or "" for u in units_of_class(views, k) if f"{u['layer']}:{u['unit']}" == row["spoken_by"]
+        )
+        assert row["spoken_doubt"] == (doubt or None)
+        assert spoken_label(row) == doubted(row["spoken_label"] or "", doubt)
     assert class_sentence(views, 4) == "街道: no image of it"
     assert class_sentence(views, 0).startswith("kitchen: 7 images, balanced accuracy 0.")
 

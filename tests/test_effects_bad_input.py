@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from class_factory import write_folders, write_labelled, write_network
 
 from ndissect.engine.experiments import ablate as ablating
 from ndissect.engine.experiments.ablate import ablate
+from ndissect.engine.experiments.ablation_curve import ablation_curve
 from ndissect.engine.experiments.attack import attack
 from ndissect.engine.experiments.classified import open_classified
 from ndissect.engine.experiments.effect_request import EffectRequest
@@ -25,7 +28,7 @@ from ndissect.tui.cli import ablate as ablate_command
 from ndissect.tui.cli import output, why
 from ndissect.tui.cli.effect_options import labelled_layer
 from ndissect.tui.cli.output import PrintedColumn, PrintedTable, print_table
-from ndissect.tui.cli.progress import images_a_second
+from ndissect.tui.cli.progress import PlainProgress, rate_text
 from ndissect.tui.tables.ablated import Ablated
 from ndissect.tui.tables.contributions import Explained
 
@@ -70,6 +73,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """net.py and odd.py, and images of their classes, a folder each."""
     folder = tmp_path_factory.mktemp("made")
     write_network(folder)
+    with (folder / "net.py").open("a", encoding="utf-8") as net:
+        net.write("\n\ndef plain():\n    return Net()\n")
     (folder / "odd.py").write_text(NETWORKS, encoding="utf-8")
     write_folders(folder / "images", {str(k): [k] * 4 for k in range(3)})
     return folder
@@ -80,9 +85,7 @@ def request(folder: Path, factory: str, layer: str = "net.units") -> EffectReque
     return EffectRequest(None, f"{folder / 'odd.py'}:{factory}", options, layer=layer, images=str(folder / "images"))
 
 
-def test_a_unit_that_hurts_no_class_names_none(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_unit_that_hurts_no_class_names_none(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ablated = Ablated(ablate(request(made, "dead")), None)
     assert {row.hurt.unit: row.hurts for row in ablated.units} == {0: True, 1: False, 2: True}
     assert ablated.units[-1].hurt.unit == 1
@@ -127,6 +130,24 @@ def test_effects_are_shown_though_their_store_is_gone(
     assert f"units have no labels: no store at {store}" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_effects_of_images_made_ready_in_another_way_rank_no_unit(made: Path, tmp_path: Path) -> None:
+    store = tmp_path / "small.nd.h5"
+    write_labelled(tmp_path / "data", tuple(f"{name}-s" for name in COLORS))
+    spec = f"{made / 'net.py'}:plain"
+    ready = Options(spec, ("units",), data=str(tmp_path / "data"), quantile="0.2", null=0, device="cpu", size="16")
+    dissect_to_store(ready, Console(), output=store)
+    ranked = []
+    for size in ("16", "8"):
+        some = EffectRequest(
+            store, layer="units", images=str(made / "images"), options=Options(device="cpu", size=size)
+        )
+        if size == "16":
+            ablate(some)
+        with open_classified(some, Console()) as c:
+            ranked.append(ablation_curve(c, 0, draws=2).ranking.stored)
+    assert ranked == [True, False]
+
+
 TABLE = PrintedTable([PrintedColumn("unit")], [[7]], title="what a single class loses without the units that it needs")
 
 
@@ -146,8 +167,35 @@ def test_a_title_breaks_between_words(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert lines == ["what a single class", "loses without the", "units that it needs", "unit", "7"]
 
 
+def test_progress_says_what_it_counts(made: Path) -> None:
+    counted: list[tuple[str, str]] = []
+    said: list[str] = []
+
+    class Told(PlainProgress):
+        def advance(self, images: int) -> None:
+            counted.append((self._phase, self.counts))
+            super().advance(images)
+
+    class Terminal(Console):
+        @contextlib.contextmanager
+        def progress(self) -> Iterator[Told]:
+            yield Told()
+
+        def tell(self, text: str) -> None:
+            said.append(text)
+
+    ablate(request(made, "dead"), console=Terminal())
+    assert counted
+    assert said[0].endswith("dead, net.units, 3 units, data images (12 images), on cpu")
+    assert {counts for phase, counts in counted if phase == "ablation"} == {"predictions"}
+    told = Told()
+    told.counts = "predictions"
+    told.start("tally", 3)
+    assert told.counts == "images"
+
+
 def test_slow_work_has_a_rate() -> None:
-    assert [images_a_second(rate) for rate in (0.0, 0.172, 3.4, 120.4)] == [
+    assert [rate_text(rate) for rate in (0.0, 0.172, 3.4, 120.4)] == [
         "0 images/s",
         "0.17 images/s",
         "3 images/s",

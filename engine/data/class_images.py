@@ -217,7 +217,7 @@ def _of_table(path: Path, max_pixels: int | None) -> ClassImages:
     table = parse_table(path.name, data, ("image", "class"), faults.append)
     rows = _rows(table, faults.append)
     if faults:
-        more = f" (and {len(faults) - 1:,} more faults)" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1:,} more)" if len(faults) > 1 else ""
         raise WrongUse(f"{faults[0].message}{more}", "a header image,class[,split], then a row an image")
     if not rows:
         raise WrongUse(f"{path} lists no image", "a header image,class[,split], then a row an image")

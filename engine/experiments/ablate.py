@@ -173,7 +173,11 @@ def effects_of(c: Classified, predictions: Predictions, command: str = "") -> Ef
         "by": predictions.by,
         "truth": c.truth_from,
         "data": {"name": c.dataset.name, "digest": c.dataset.tables_digest(), "used": used_digest(c)},
-        "network": {"spec": c.network.spec, "digest": c.network.digest},
+        "network": {
+            "spec": c.network.spec,
+            "digest": c.network.digest,
+            "preprocess": c.network.preprocess.describe(),
+        },
         "command": command,
         "how": predictions.how,
     }

@@ -328,7 +328,8 @@ def _stored_ranking(c: Classified, class_number: int, by: By, chosen: _Chosen) -
 
 
 def _is_of(effects: Effects, c: Classified, by: By) -> bool:
-    """Whether the effects are of these images, by their data and classes, of this network, and of this removal."""
+    """Whether the effects are of these images, by their data and classes and as they are made ready, of this network,
+    and of this removal."""
     origin, network = effects.origin, effects.origin.get("network")
     data = {"name": c.dataset.name, "digest": c.dataset.tables_digest(), "used": used_digest(c)}
     return (
@@ -337,6 +338,7 @@ def _is_of(effects: Effects, c: Classified, by: By) -> bool:
         and origin.get("data") == data
         and isinstance(network, Mapping)
         and network.get("digest") == c.network.digest
+        and network.get("preprocess") == c.network.preprocess.describe()
         and effects.images.shape[1] == len(c.classes.names)
         and effects.splits == c.splits
     )

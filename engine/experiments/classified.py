@@ -199,7 +199,8 @@ def open_classified(request: EffectRequest, console: Console) -> Iterator[Classi
         network, images, layer, notes = _what(request, options, store, console)
     device = choose_device(options.device)
     what = f"{network.spec}, {layer.name}, {layer.units} units"
-    console.tell(f"{what}, on {len(images)} image{'s' * (len(images) != 1)} of {images.dataset.name}, on {device}")
+    data = f"{images.dataset.name} ({len(images)} image{'s' * (len(images) != 1)})"  # not all of them need be used
+    console.tell(f"{what}, data {data}, on {device}")
     settings = make_settings(options, device, console)
     with (
         console.progress() as progress,

@@ -216,6 +216,7 @@ class _Method:
             self._try(inputs)
         what = "explaining" if self._tail is None else "setting units to zero"
         c.progress.start(what, images * c.layer.units)
+        c.progress.counts = "contributions"
 
     def __call__(self, inputs: Tensor) -> Answer:
         """What is to be told of some images."""

@@ -148,6 +148,7 @@ class _Work:
         each = max(len(self._sets), 1)
         self._left = (len(order) - so_far.done) * each
         c.progress.start(self._phase, len(order) * each, so_far.done * each)
+        c.progress.counts = "predictions"
         self._began = time.monotonic()
         with contextlib.ExitStack() as stack:
             predict: _Predict | None = None

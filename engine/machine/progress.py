@@ -19,9 +19,11 @@ class Progress:
     """A listener that says nothing. Sub-class it to show a run's phases.
 
     ``left``: seconds to the end of the whole run, which whoever knows them sets; None while they are unknown.
+    ``counts``: what a phase counts, where that is not images; it is set once the phase has begun.
     """
 
     left: float | None = None
+    counts: str = "images"
 
     def plan(self, phases: Sequence[Phase]) -> None:
         """All the phases of the run in their order, told before the first, and again when more is known of the rest."""

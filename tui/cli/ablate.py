@@ -178,10 +178,10 @@ def _by_unit(ablated: Ablated, rows: Sequence[UnitRow], notes: Sequence[str]) ->
         PrintedColumn("unit", right=True),
         PrintedColumn("label"),
         PrintedColumn("IoU", iou, right=True, drop=3),
-        PrintedColumn("hurts most"),
+        PrintedColumn("hurts most", lambda name: name or "-"),
         PrintedColumn("change", _signed, right=True),
         PrintedColumn("95 %", _range, right=True, parts=("low", "high")),
-        PrintedColumn("helps most", drop=2),
+        PrintedColumn("helps most", lambda name: name or "-", drop=2),
         PrintedColumn("by", _signed, right=True, drop=2),
         PrintedColumn("95 %", _range, right=True, drop=4, parts=("by_low", "by_high")),
     ]

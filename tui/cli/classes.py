@@ -96,7 +96,7 @@ def _notes(store: Store, views: Sequence[LayerView]) -> list[str]:
 def _all_classes(
     store: Store, views: Sequence[LayerView], numbers: Sequence[int], limit: int | None, json: bool
 ) -> None:
-    from ndissect.tui.tables.class_units import class_table
+    from ndissect.tui.tables.class_units import class_table, spoken_label
 
     rows = class_table(views, numbers)
     shown = rows[: output.rows_to_print(limit, json, notes=2)]
@@ -124,10 +124,12 @@ def _all_classes(
         add(PrintedColumn("random unit", signed, right=True, drop=1), "random")
     if any("speaks" in row for row in shown):
         add(PrintedColumn("spoken for by", lambda name: name or "-", drop=6), "spoken_by")
-        add(PrintedColumn("its label", lambda name: name or "-", drop=7), "spoken_label")
+        columns.append(PrintedColumn("its label", lambda name: name or "-", drop=7))
+        for row, line in zip(shown, cells, strict=True):
+            line.append(spoken_label(row))
         add(PrintedColumn("weight", signed, right=True, drop=8), "speaks")
     more = [f"{len(shown)} of {len(rows)} classes; --limit 0 shows all"] if len(shown) < len(rows) else []
-    more += [DOUBTED] if any(_label(row).endswith("?") for row in shown) else []
+    more += [DOUBTED] if any(_label(row).endswith("?") or spoken_label(row).endswith("?") for row in shown) else []
     output.print_table(PrintedTable(columns, cells, title=str(store.path), notes=[*more, *_notes(store, views)]))
 
 

@@ -79,21 +79,6 @@ def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], 
     return decorate
 
 
-def find_labels(given: Path | None, network: str | None) -> Path | None:
-    """The store with the labels: ``given``, else $ND_STORE, else the newest ``*.nd.h5`` of the current folder.
-
-    Where a network is named, and no store, the newest of that network; None where there is none: it goes without
-    labels. WrongUse where there is neither a store nor a network.
-    """
-    if network is None or given is not None or os.environ.get("ND_STORE"):
-        return find_store(given)
-    from ndissect.store.files import SUFFIX
-
-    stores = (path for path in Path().glob(f"*{SUFFIX}") if path.is_file())
-    newest = sorted(stores, key=lambda path: -path.stat().st_mtime)[:_LOOKED_AT]
-    return next((path for path in newest if _is_of(path, network)), None)
-
-
 @contextlib.contextmanager
 def labelled_layer(store: Path | None, layer: str) -> Iterator[LayerView | None]:
     """The layer in the store, for the block; None where there is no store, or the layer is not in it.
@@ -112,6 +97,21 @@ def labelled_layer(store: Path | None, layer: str) -> Iterator[LayerView | None]
             except NDError as e:
                 tell(f"units have no labels: {e.message}")
         yield view
+
+
+def find_labels(given: Path | None, network: str | None) -> Path | None:
+    """The store with the labels: ``given``, else $ND_STORE, else the newest ``*.nd.h5`` of the current folder.
+
+    Where a network is named, and no store, the newest of that network; None where there is none: it goes without
+    labels. WrongUse where there is neither a store nor a network.
+    """
+    if network is None or given is not None or os.environ.get("ND_STORE"):
+        return find_store(given)
+    from ndissect.store.files import SUFFIX
+
+    stores = (path for path in Path().glob(f"*{SUFFIX}") if path.is_file())
+    newest = sorted(stores, key=lambda path: -path.stat().st_mtime)[:_LOOKED_AT]
+    return next((path for path in newest if _is_of(path, network)), None)
 
 
 def _is_of(path: Path, network: str) -> bool:

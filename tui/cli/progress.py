@@ -40,9 +40,9 @@ def precise_duration(seconds: float) -> str:
     return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
 
 
-def images_a_second(rate: float) -> str:
+def rate_text(rate: float, counts: str = "images") -> str:
     """``120 images/s``; of slow work, such as attacks, ``0.17 images/s``."""
-    return f"{rate:.0f} images/s" if rate >= 1 or not rate else f"{rate:.2g} images/s"
+    return f"{rate:.0f} {counts}/s" if rate >= 1 or not rate else f"{rate:.2g} {counts}/s"
 
 
 class PlainProgress(Progress):
@@ -54,6 +54,7 @@ class PlainProgress(Progress):
 
     def start(self, phase: str, total: int, done: int = 0) -> None:
         self._phase, self._total, self._done, self._before = phase, total, done, done
+        self.counts = "images"
         self._since = self._spoken = time.monotonic()
 
     @property
@@ -66,7 +67,7 @@ class PlainProgress(Progress):
         now = time.monotonic()
         if now - self._spoken >= _QUIET_SECONDS:
             self._spoken = now
-            done = f"{self._phase}: {self._done}/{self._total} images, {images_a_second(self.rate)}"
+            done = f"{self._phase}: {self._done}/{self._total} {self.counts}, {rate_text(self.rate, self.counts)}"
             tell(f"{done}, {self._ahead()}, {memory_used()}")
 
     def _ahead(self) -> str:
@@ -116,7 +117,7 @@ class BarProgress(PlainProgress):
         self._done += images
         if self._task is None:
             return
-        self._bars.update(self._task, advance=images, rate=images_a_second(self.rate), left=self._ahead())
+        self._bars.update(self._task, advance=images, rate=rate_text(self.rate, self.counts), left=self._ahead())
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now

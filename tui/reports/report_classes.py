@@ -8,7 +8,7 @@ from typing import Any
 
 from ndissect.store.layer_view import LayerView
 from ndissect.store.text import clean_text
-from ndissect.tui.tables.class_units import class_table
+from ndissect.tui.tables.class_units import class_table, spoken_label
 from ndissect.tui.tables.doubts import doubted
 from ndissect.tui.tables.effects import SPEAKS, class_names, effects_notes, has_classes
 from ndissect.tui.tables.formats import share, signed, signed_interval
@@ -50,7 +50,7 @@ def _row(row: dict[str, Any], ablated: bool, heads: bool) -> str:
         cells.append((signed(row["random"]), True))
     if heads:
         known = "speaks" in row
-        cells += [(row["spoken_by"] if known else "-", False), ((row["spoken_label"] if known else "") or "", False)]
+        cells += [(row["spoken_by"] if known else "-", False), (spoken_label(row), False)]
         cells.append((signed(row["speaks"]) if known else "-", True))
     told = "".join(f"<td{_class(number)}>{_text(text)}</td>" for text, number in cells)
     return f'<tr><th scope="row">{_text(row["class"])}</th>{told}</tr>'

@@ -15,7 +15,7 @@ import numpy as np
 from ndissect.store.effects import Effects, Head, balanced_accuracy, random_unit, recall
 from ndissect.store.layer_view import LayerView
 from ndissect.store.scores import Floats
-from ndissect.tui.tables.doubts import doubts, unit_label
+from ndissect.tui.tables.doubts import doubted, doubts, unit_label
 from ndissect.tui.tables.effects import class_names, has_classes, singles
 from ndissect.tui.tables.formats import signed
 
@@ -62,13 +62,14 @@ def _tell_needed(view: LayerView, e: Effects, table: dict[int, dict[str, Any]], 
 
 def _tell_speakers(view: LayerView, head: Head, table: dict[int, dict[str, Any]]) -> None:
     """Tell of each class the unit that speaks most for it, where none of a layer before does more."""
-    mean = head.weight.mean(0, dtype=np.float64)
+    mean, why = head.weight.mean(0, dtype=np.float64), doubts(view)
     for k, told in table.items():
         speaks = head.weight[k] - mean
         unit = int(speaks.argmax())
         if speaks[unit] > told.get("speaks", -math.inf):
             label = _label(view, unit)["label"]
-            told |= {"spoken_by": f"{view.name}:{unit}", "spoken_label": label, "speaks": float(speaks[unit])}
+            told |= {"spoken_by": f"{view.name}:{unit}", "spoken_label": label, "spoken_doubt": why[unit] or None}
+            told["speaks"] = float(speaks[unit])
 
 
 def _class_weights(view: LayerView, k: int) -> Floats:
@@ -139,6 +140,11 @@ def class_sentence(views: Sequence[LayerView], k: int) -> str:
     by_chance = "" if math.isnan(random) else f"; a random unit changes it by {signed(random)}"
     accuracy = f"balanced accuracy {about['balanced_accuracy']:.3f}, recall {about['recall']:.3f}"
     return f"{name}: {about['images']:,} images, {accuracy}{by_chance}"
+
+
+def spoken_label(row: dict[str, Any]) -> str:
+    """The label of the unit that speaks most for a class of :func:`class_table`, as tables show it."""
+    return doubted(row.get("spoken_label") or "", row.get("spoken_doubt") or "")
 
 
 def _label(view: LayerView, unit: int, doubt: str = "") -> dict[str, Any]:
