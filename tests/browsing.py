@@ -233,7 +233,8 @@ class Visit:
     @property
     def lines(self) -> list[str]:
         """The screen, a text a line without the spaces at its end."""
-        strips = self.app.screen._compositor.render_strips()
+        with self.app._context():  # else a picture that has just been taken away does not know its app
+            strips = self.app.screen._compositor.render_strips()
         columns, lines = self._size
         assert len(strips) == lines
         assert {strip.cell_length for strip in strips} == {columns}, [
