@@ -129,7 +129,7 @@ def _ablate(
     if target is not None:
         try:
             add_effects(target, c.layer.name, c.classes, effects)
-        except NDError as e:  # the store is gone, or another one: what was measured is shown all the same
+        except NDError as e:  # the store is gone, say: what was measured is shown all the same
             unwritten = e
     if unwritten is None:
         saved.remove()
