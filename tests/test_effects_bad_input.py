@@ -24,6 +24,7 @@ from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
 from ndissect.store.effects import Classes
 from ndissect.store.errors import NDError
+from ndissect.store.reader import Store
 from ndissect.tui.cli import ablate as ablate_command
 from ndissect.tui.cli import output, why
 from ndissect.tui.cli.effect_options import labelled_layer
@@ -75,6 +76,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_network(folder)
     with (folder / "net.py").open("a", encoding="utf-8") as net:
         net.write("\n\ndef plain():\n    return Net()\n")
+        net.write("\n\ndef weaker():\n    net, transform = network()\n")
+        net.write("    net.units.weight.data *= 0.9\n    return net, transform\n")
     (folder / "odd.py").write_text(NETWORKS, encoding="utf-8")
     write_folders(folder / "images", {str(k): [k] * 4 for k in range(3)})
     return folder
@@ -128,6 +131,31 @@ def test_effects_are_shown_though_their_store_is_gone(
     with labelled_layer(store, "units") as view:
         assert view is None
     assert f"units have no labels: no store at {store}" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_effects_are_not_given_to_labels_of_other_weights(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that was dissected anew while its units were taken away."""
+    store, other = tmp_path / "small.nd.h5", tmp_path / "other.nd.h5"
+    write_labelled(tmp_path / "data", tuple(f"{name}-s" for name in COLORS))
+    for path, factory in ((store, "network"), (other, "weaker")):
+        spec, data = f"{made / 'net.py'}:{factory}", str(tmp_path / "data")
+        dissect_to_store(
+            Options(spec, ("units",), data=data, quantile="0.2", null=0, device="cpu"), Console(), output=path
+        )
+    predict = ablating.predict_without
+
+    def predict_meanwhile(*args: Any, **more: Any) -> Any:
+        other.replace(store)
+        return predict(*args, **more)
+
+    monkeypatch.setattr(ablating, "predict_without", predict_meanwhile)
+    done = ablate(EffectRequest(store, layer="units", images=str(made / "images"), options=Options(device="cpu")))
+    assert done.written is None
+    assert "other weights" in str(done.unwritten)
+    with Store(store) as opened:
+        assert opened.layer("units").effects is None
 
 
 def test_effects_of_images_made_ready_in_another_way_rank_no_unit(made: Path, tmp_path: Path) -> None:

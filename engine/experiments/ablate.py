@@ -24,6 +24,7 @@ from ndissect.engine.experiments.effect_counts import count_effects
 from ndissect.engine.experiments.predictions import Predictions, predict_without
 from ndissect.engine.experiments.saved_predictions import SavedPredictions
 from ndissect.engine.machine.console import Console
+from ndissect.engine.run.from_store import demand_same_weights
 from ndissect.store.add_effects import add_effects
 from ndissect.store.bootstrap import block_of
 from ndissect.store.effects import By, Classes, Effects, agreed, rows_of
@@ -130,6 +131,8 @@ def _ablate(
     unwritten = None
     if target is not None:
         try:
+            with Store(target) as there:  # perhaps another one by now
+                demand_same_weights(there, c.network, anyway=c.settings.anyway)
             gone = add_effects(target, c.layer.name, c.classes, effects)
         except NDError as e:  # the store is gone, or another one: what was measured is shown all the same
             unwritten = e

@@ -62,5 +62,6 @@ def _stored(c: Classified) -> Effects | None:
     if effects is None or len(effects.single()) != c.layer.units or effects.images.shape[1] != len(c.classes.names):
         return None
     network = effects.origin.get("network")
-    same = isinstance(network, dict) and network.get("digest") == c.network.digest
-    return effects if same else None
+    same = {"digest": c.network.digest, "preprocess": c.network.preprocess.describe()}
+    told = {name: network.get(name) for name in same} if isinstance(network, dict) else {}
+    return effects if told == same else None
