@@ -61,7 +61,7 @@ def draw_explained(explained: Explained, units: int = 10) -> Image.Image:
             some = [_unit(explained, row, closeup) for row in said[start : start + ACROSS]]
             rows.append(Row(heading if start == 0 else "", image if start == 0 else None, some))
         if e.versus >= 0:
-            against = explained.speaking_against(ACROSS)
+            against = explained.speaking_against(min(units, ACROSS))
             some = [_unit(explained, row, closeup) for row in against]
             rows.append(Row(f"for {explained.name(e.versus)}", None, some))
     else:

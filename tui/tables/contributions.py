@@ -112,10 +112,11 @@ class Explained:
 
     @property
     def title(self) -> str:
-        """What was explained, in which images, with which score."""
+        """What was explained, in which images, with which score, or by how much it exceeds that of the other class."""
         e = self.explanation
+        score = "score" if e.versus < 0 else "difference of scores"
         images = e.images[0].name if len(e.images) == 1 else f"the mean of {len(e.images)} images"
-        return f"{e.network} {e.layer}: why {self.subject}, in {images}; score {e.score:.4g}"
+        return f"{e.network} {e.layer}: why {self.subject}, in {images}; {score} {e.score:.4g}"
 
     def notes(self) -> list[str]:
         """How contributions were computed, what they sum to, and what the network predicts."""
