@@ -12,6 +12,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/ablate.md",
+    "docs/ablation_curves.md",
     "docs/architecture.md",
     "docs/attack.md",
     "docs/classes.md",
