@@ -31,6 +31,11 @@ class NotReplaced(WrongUse):
     """A file is there already, and nobody agreed that it may be replaced."""
 
 
+def first_line(error: BaseException) -> str:
+    """What ``error`` says in one line: the first of its message, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(name: str, known: list[str], n: int = 4) -> list[str]:
     """The up to ``n`` entries of ``known`` that look most like ``name``, best first."""
     import difflib  # noqa: PLC0415 - only a mistake needs it, and every look-up imports this module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from side_networks import Dense, Named, Shared, UNet, conv, ready
 from torch import Tensor, nn
 
+from ndissect.engine.experiments.closed_form import ClosedForm
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.linear_head import EXACT, LinearHead, find_linear_head, find_linear_heads
 from ndissect.engine.networks.preprocess import Preprocess
@@ -99,8 +100,9 @@ def check(net: Network, tap: Tap, head: LinearHead, inputs: Tensor) -> None:
         assert float((parts.sum(1) + head.bias[k] - plain[:, k]).abs().max()) <= EXACT * largest
     units = (0, 1, maps.shape[1] - 1)
     values, others = torch.linspace(-1, 1, maps.shape[1]), maps.roll(1, 0)
-    without = [head.scores_without(maps, plain, s) for s in (None, values, others)]
-    for unit in units:
+    stand_ins = (torch.zeros_like(maps), values[:, None, None].expand_as(maps).to(maps), others)
+    without = [without_each(head, units, plain, maps, s) for s in stand_ins]
+    for i, unit in enumerate(units):
 
         def replaced(by: Tensor | float, unit: int = unit) -> Tensor:
             def edit(maps: Tensor) -> Tensor:
@@ -112,9 +114,16 @@ def check(net: Network, tap: Tap, head: LinearHead, inputs: Tensor) -> None:
 
         expected = [replaced(0), replaced(values[unit]), replaced(others[:, unit])]
         for given, wanted in zip(without, expected, strict=True):
-            assert given.shape == (len(inputs), maps.shape[1], plain.shape[1])
-            assert given.dtype == plain.dtype
-            assert float((given[:, unit] - wanted).abs().max()) <= EXACT * largest
+            assert given.shape == (len(inputs), len(units), plain.shape[1])
+            assert given.dtype == torch.float32
+            assert float((given[:, i] - wanted).abs().max()) <= EXACT * largest
+
+
+def without_each(head: LinearHead, units: Sequence[int], scores: Tensor, maps: Tensor, stand_in: Tensor) -> Tensor:
+    """(N, units, K): the scores of every class without each of some units alone, in closed form."""
+    form = ClosedForm(head, [(unit,) for unit in units], maps.device)
+    classes = range(scores.shape[1])
+    return torch.stack([form.predict(scores, maps, stand_in, torch.full((len(maps),), k))[1] for k in classes], 2)
 
 
 LINEAR: dict[str, Callable[[After, Tensor, Tensor], Tensor]] = {

@@ -37,7 +37,7 @@ from ndissect.engine.networks.layers import taps_of
 from ndissect.engine.networks.pixel_box import PixelBox, find_pixel_box
 from ndissect.engine.passes.loader import Batch
 from ndissect.store.effects import Classes
-from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.errors import NDError, WrongUse, first_line
 
 Method = Literal["cw", "pgd"]
 #: Images that are attacked unless it is said otherwise; the paper has 1,000.
@@ -207,9 +207,8 @@ class _Attempt:
             except RuntimeError as e:
                 if out_of_memory(e):
                     raise torch.OutOfMemoryError(str(e)) from e
-                reason = (str(e).strip() or type(e).__name__).splitlines()[0]
                 raise NDError(
-                    f"{self._c.network.spec} failed on its way back to the pixels: {reason}",
+                    f"{self._c.network.spec} failed on its way back to the pixels: {first_line(e)}",
                     "an attack needs the gradient of every step of its forward; --debug shows the traceback",
                 ) from e
             self._take(box, *done)

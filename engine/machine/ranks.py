@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ndissect.engine.machine.torchrun import processes
-from ndissect.store.errors import NDError
+from ndissect.store.errors import NDError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,9 +79,8 @@ def _speaking() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as e:  # DistBackendError, DistNetworkError and timeouts are RuntimeErrors
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise NDError(
-            f"another process of this run ended before its time: {reason[:160]}",
+            f"another process of this run ended before its time: {first_line(e)[:160]}",
             "its own message says why; the same command goes on from what was saved",
         ) from e
 

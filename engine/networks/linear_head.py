@@ -54,22 +54,6 @@ class LinearHead:
             return weight * maps.double().mean((2, 3))
         return (weight * maps).sum((2, 3))
 
-    def scores_without(self, maps: Tensor, scores: Tensor, stands_in: Tensor | None = None) -> Tensor:
-        """(N, U, K): the scores without each unit alone, in closed form, in the type and on the device of ``scores``.
-
-        ``scores`` (N, K) are those with all. ``stands_in`` (N, U, h, w) or (U,): maps or values that take the place of
-        the unit's; by default zero. Nothing but the result is of its size: callers with many images, units and classes
-        give a part of the images at a time.
-        """
-        taken = maps.detach().to(scores)
-        if stands_in is not None:
-            taken = taken - (stands_in.to(scores)[:, None, None] if stands_in.ndim == 1 else stands_in.to(scores))
-        weight = self.weight.to(scores)
-        if self.pooled:
-            return torch.addcmul(scores[:, None], taken.mean((2, 3))[:, :, None], weight.T, value=-1)
-        lost = torch.einsum("nuhw,kuhw->nuk", taken, weight)
-        return torch.sub(scores[:, None], lost, out=lost)
-
 
 def find_linear_head(network: Network, tap: Tap, inputs: Tensor) -> LinearHead | None:
     """The head behind the layer at ``tap``, tried on ``inputs`` (N, C, H, W), two images or more, on the network's

@@ -18,7 +18,7 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.input_size import joined, several_sizes
 from ndissect.engine.passes.loader import Batch
-from ndissect.store.errors import NDError
+from ndissect.store.errors import NDError, first_line
 
 
 class Consumer(Protocol):
@@ -183,16 +183,14 @@ def failures_of(network: Network) -> Iterator[None]:
     except Exception as e:  # whatever the researcher's code raises
         if out_of_memory(e):
             raise
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise NDError(f"{network.spec} failed: {reason}", "--debug shows where in its code") from e
+        raise NDError(f"{network.spec} failed: {first_line(e)}", "--debug shows where in its code") from e
 
 
 def network_failed(network: Network, inputs: Tensor, error: Exception) -> NDError:
     """The error that ``network`` failed on ``inputs``; an error that says all already is that itself."""
     if isinstance(error, NDError):
         return error
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return NDError(
-        f"{network.spec} failed on a batch of shape {tuple(inputs.shape)}: {reason}",
+        f"{network.spec} failed on a batch of shape {tuple(inputs.shape)}: {first_line(error)}",
         "the factory's transform must give what the network takes; --debug shows the traceback",
     )

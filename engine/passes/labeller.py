@@ -28,7 +28,7 @@ from ndissect.engine.passes.forward import Forward, prepared
 from ndissect.engine.passes.labels import LabelBatch
 from ndissect.engine.passes.loader import Batch
 from ndissect.store.concepts import ConceptTable
-from ndissect.store.errors import NDError
+from ndissect.store.errors import NDError, first_line
 
 # Of what a network returns beside a tensor, where the scores are: torchvision's and transformers' segmentation.
 _SCORES = ("out", "logits")
@@ -162,9 +162,8 @@ def run_segmenter(network: Network, inputs: Tensor, device: torch.device) -> Ten
     except Exception as e:
         if out_of_memory(e):
             raise torch.OutOfMemoryError(str(e)) from e
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise NDError(
-            f"the labeller {network.spec} failed on images {tuple(inputs.shape)}: {reason}",
+            f"the labeller {network.spec} failed on images {tuple(inputs.shape)}: {first_line(e)}",
             "--labeller-size gives it an input of another size",
         ) from e
     return scores_of(output, network.spec)

@@ -14,7 +14,7 @@ from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import Ranks
 from ndissect.engine.machine.state import State
 from ndissect.engine.run.saved_run import RESTART, SavedRun
-from ndissect.store.errors import NDError
+from ndissect.store.errors import NDError, first_line
 
 # What taking up tensors that are not of this run may raise.
 _MISFITS = (KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError)
@@ -104,5 +104,4 @@ def taking_up(saved: SavedRun | None) -> Iterator[None]:
     except _MISFITS as e:
         if saved is None or out_of_memory(e):
             raise
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise NDError(f"what was saved in {saved.folder} is not of this run: {reason[:160]}", RESTART) from e
+        raise NDError(f"what was saved in {saved.folder} is not of this run: {first_line(e)[:160]}", RESTART) from e

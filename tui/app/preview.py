@@ -12,7 +12,8 @@ from textual.widget import Widget
 
 from ndissect.store.errors import NDError
 from ndissect.store.layer_view import LayerView
-from ndissect.tui.pictures.overlay import PAPER, draw_panel
+from ndissect.tui.pictures.headed_sheet import PAPER
+from ndissect.tui.pictures.overlay import draw_panel
 from ndissect.tui.pictures.sheets import unit_panels
 
 # Pixels of an image's longer side as it is handed to the terminal, which scales it.

@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from ndissect.tui.pictures.lettering import line_height, shorten, wrap, write
-from ndissect.tui.pictures.overlay import (
-    CAPTION_SIZE,
-    FAINT,
-    GAP,
-    INK,
-    MARGIN,
-    PAPER,
-    SUBTITLE_SIZE,
-    TITLE_SIZE,
-    Panel,
-    Pixels,
-    draw_panel,
-)
+from ndissect.tui.pictures.headed_sheet import CAPTION_SIZE, FAINT, GAP, INK, MARGIN, PAPER, SUBTITLE_SIZE, headed_sheet
+from ndissect.tui.pictures.lettering import line_height, shorten, write
+from ndissect.tui.pictures.overlay import Panel, Pixels, draw_panel
 from ndissect.tui.tables.attacked import AttackReport
 from ndissect.tui.tables.formats import with_iou
 
@@ -56,22 +45,12 @@ def attack_sheet(report: AttackReport) -> Image.Image:
     blocks = [(_heading(report, pair), _rows(report, pair)) for pair in a.pairs]
     across = max((len(rows[0]) for _, rows in blocks), default=4)
     width = max(across * (_SIDE + GAP) - GAP, 4 * (_SIDE + GAP))
-    head = [(line, TITLE_SIZE, INK) for line in wrap(report.title, TITLE_SIZE, width)]
-    said = [report.success, a.how, *_legend(report)]
-    head += [(line, SUBTITLE_SIZE, FAINT) for text in said for line in wrap(text, SUBTITLE_SIZE, width)]
-    if not blocks:
-        head.append(("No image reaches the target.", SUBTITLE_SIZE, INK))
+    told = [report.success, a.how, *_legend(report)]
     tall = [[max(cell.height for cell in row) + GAP for row in rows] for _, rows in blocks]
     heading = line_height(SUBTITLE_SIZE) + 4
-    height = 2 * MARGIN + sum(line_height(size) for _, size, _ in head) + GAP
-    height += sum(heading + sum(rows) + GAP for rows in tall)
-    sheet = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    y = MARGIN
-    for line, size, colour in head:
-        write(pen, (MARGIN, y), line, size, colour)
-        y += line_height(size)
-    y += GAP
+    below = sum(heading + sum(rows) + GAP for rows in tall)
+    made = headed_sheet(report.title, told, width, below, empty="" if blocks else "No image reaches the target.")
+    sheet, pen, y = made.picture, made.pen, made.top
     for (text, rows), heights in zip(blocks, tall, strict=True):
         write(pen, (MARGIN, y), shorten(text, SUBTITLE_SIZE, width), SUBTITLE_SIZE, INK)
         y += heading

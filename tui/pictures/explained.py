@@ -8,21 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from ndissect.tui.pictures.lettering import line_height, shorten, wrap, write
-from ndissect.tui.pictures.overlay import (
-    CAPTION_SIZE,
-    FAINT,
-    GAP,
-    INK,
-    MARGIN,
-    PAPER,
-    SUBTITLE_SIZE,
-    TITLE_SIZE,
-    Panel,
-    draw_panel,
-)
+from ndissect.tui.pictures.headed_sheet import CAPTION_SIZE, FAINT, GAP, INK, MARGIN, SUBTITLE_SIZE, headed_sheet
+from ndissect.tui.pictures.lettering import line_height, shorten, write
+from ndissect.tui.pictures.overlay import Panel, draw_panel
 from ndissect.tui.tables.contributions import Contribution, Explained
 from ndissect.tui.tables.doubts import doubted
 from ndissect.tui.tables.where_in_image import SHARE_OF_PEAK, mask_of
@@ -102,22 +92,13 @@ def _unit(explained: Explained, row: Contribution, closeup: Closeup) -> tuple[Pa
 
 def _sheet(explained: Explained, rows: Sequence[Row]) -> Image.Image:
     width = (ACROSS + 1) * (_SIDE + GAP) - GAP
-    head = [(line, TITLE_SIZE, INK) for line in wrap(explained.title, TITLE_SIZE, width)]
-    head += [(line, SUBTITLE_SIZE, FAINT) for text in _subtitle(explained) for line in wrap(text, SUBTITLE_SIZE, width)]
     drawn = [[draw_panel(panel, _SIDE) for panel, _ in _panels(row)] for row in rows]
     heights = [max((image.height for image in images), default=0) for images in drawn]
     below = _LINES * line_height(CAPTION_SIZE) + 2 * GAP
     headings = [line_height(SUBTITLE_SIZE) if row.heading else 0 for row in rows]
-    height = sum(line_height(size) for _, size, _ in head) + GAP
-    height += sum(heights) + sum(headings) + below * len(rows) + 2 * MARGIN
-
-    sheet = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    y = MARGIN
-    for line, size, colour in head:
-        write(pen, (MARGIN, y), line, size, colour)
-        y += line_height(size)
-    y += GAP
+    height = sum(heights) + sum(headings) + below * len(rows)
+    made = headed_sheet(explained.title, _subtitle(explained), width, height)
+    sheet, pen, y = made.picture, made.pen, made.top
     for row, images, tall, heading in zip(rows, drawn, heights, headings, strict=True):
         if row.heading:
             write(

@@ -12,24 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ndissect.tui.pictures.headed_sheet import CAPTION_SIZE, FAINT, GAP, INK, MARGIN, PAPER, Colour, headed_sheet
 from ndissect.tui.pictures.lettering import line_height, shorten, wrap, write, written_width
-from ndissect.tui.pictures.overlay import (
-    CAPTION_SIZE,
-    FAINT,
-    GAP,
-    HAIRLINE,
-    INK,
-    MARGIN,
-    MIN_TEXT_WIDTH,
-    PAPER,
-    SUBTITLE_SIZE,
-    TITLE_SIZE,
-    Colour,
-    Mask,
-    Pixels,
-    enlarge,
-    outline,
-)
+from ndissect.tui.pictures.overlay import HAIRLINE, MIN_TEXT_WIDTH, Mask, Pixels, enlarge, outline
 
 #: Okabe and Ito's colours, without their black: https://jfly.uni-koeln.de/color/
 COLOURS: tuple[Colour, ...] = (
@@ -70,19 +55,9 @@ def label_sheet(
     across = max(1, min(columns, len(drawn)))
     rows = [drawn[start : start + across] for start in range(0, len(drawn), across)]
     width = max(across * side + (across - 1) * GAP, MIN_TEXT_WIDTH)
-    head = [(line, TITLE_SIZE, INK) for line in wrap(title, TITLE_SIZE, width)]
-    head += [(line, SUBTITLE_SIZE, FAINT) for line in wrap(subtitle, SUBTITLE_SIZE, width)]
-    if not panels:
-        head.append(("No label maps to show.", SUBTITLE_SIZE, INK))
-    height = 2 * MARGIN + sum(line_height(size) for _, size, _ in head) + GAP
-    height += sum(max(picture.height for picture in row) + GAP for row in rows)
-    sheet = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    y = MARGIN
-    for line, size, colour in head:
-        write(pen, (MARGIN, y), line, size, colour)
-        y += line_height(size)
-    y += GAP
+    below = sum(max(picture.height for picture in row) + GAP for row in rows)
+    made = headed_sheet(title, [subtitle], width, below, empty="" if panels else "No label maps to show.")
+    sheet, y = made.picture, made.top
     for row in rows:
         for column, picture in enumerate(row):
             sheet.paste(picture, (MARGIN + column * (side + GAP), y))

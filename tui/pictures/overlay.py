@@ -13,16 +13,16 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from ndissect.store.errors import NDError
 from ndissect.store.files import own_file, replacing
 from ndissect.store.names import quoted
-from ndissect.tui.pictures.lettering import line_height, shorten, wrap, write, written_width
+from ndissect.tui.pictures.headed_sheet import CAPTION_SIZE, FAINT, GAP, INK, MARGIN, PAPER, Colour, headed_sheet
+from ndissect.tui.pictures.lettering import line_height, shorten, write, written_width
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Colour = tuple[int, int, int]
 
 #: Brightness of an image outside of the mask.
 DIM = 0.35
@@ -33,11 +33,8 @@ HAIRLINE: Colour = (16, 16, 16)
 #: Pixels of a dash, and of the space after it.
 DASH = 6
 
-PAPER: Colour = (255, 255, 255)
-INK: Colour = (24, 24, 24)
-FAINT: Colour = (96, 96, 96)
-MARGIN, GAP, PAIR_GAP = 24, 12, 4
-TITLE_SIZE, SUBTITLE_SIZE, CAPTION_SIZE = 22, 14, 12
+#: Between an image and the same with the truth.
+PAIR_GAP = 4
 #: A sheet is never narrower, so that a title over a single small panel can be read.
 MIN_TEXT_WIDTH = 480
 
@@ -104,21 +101,11 @@ def contact_sheet(
     caption_height = line_height(CAPTION_SIZE) + 4
 
     text_width = max(across * cell + (across - 1) * GAP, MIN_TEXT_WIDTH)
-    head = [(line, TITLE_SIZE, INK) for line in wrap(title, TITLE_SIZE, text_width)]
-    head += [(line, SUBTITLE_SIZE, FAINT) for line in wrap(subtitle, SUBTITLE_SIZE, text_width)]
-    if not drawn:
-        head.append(("No images to show.", SUBTITLE_SIZE, INK))
-    head_height = sum(line_height(size) for _, size, _ in head)
     grid_height = sum(max(drawn[i].height for i in row) + caption_height + GAP for row in rows)
 
-    height = MARGIN + head_height + grid_height + MARGIN
-    sheet = Image.new("RGB", (text_width + 2 * MARGIN, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    y = MARGIN
-    for line, size, colour in head:
-        write(pen, (MARGIN, y), line, size, colour)
-        y += line_height(size)
-    y += GAP
+    empty = "" if drawn else "No images to show."
+    made = headed_sheet(title, [subtitle], text_width, grid_height - GAP, empty=empty)
+    sheet, pen, y = made.picture, made.pen, made.top
     for row in rows:
         below = y + max(drawn[i].height for i in row)
         for column, i in enumerate(row):
