@@ -98,10 +98,20 @@ def _examine(
     forward: Forward, loader: Loader, layers: Sequence[LayerInfo], *, anyway: bool, skip_bad: bool
 ) -> Examination:
     first = loader.first(skip_bad=skip_bad)
-    module, placed = forward.network.module, [layer.name for layer in layers if layer.map_size != ONE_VALUE]
+    network = forward.network
+    module, placed = network.module, [layer.name for layer in layers if layer.map_size != ONE_VALUE]
     with forward.captured():
         faults = _repeats(forward, first, second_image(loader, first))
-        faults += check_weights(forward.maps, module, forward.network.left_out, first, forward.taps)
+        if network.draws is not None:
+            # Its maps lie on what is drawn, not on what it is given: there is nothing to follow from the input.
+            faults += check_weights(forward.maps, module, network.left_out, first, forward.taps)
+            if not anyway:
+                refuse(faults)
+            drawn = layer_geometries(
+                network, forward.inputs([first], slice(0, 1)), layers, loader.protocol, loader.grid
+            )
+            return Examination(tuple(drawn), (), tuple(mark for fault in faults for mark in fault.marks()))
+        faults += check_weights(forward.maps, module, network.left_out, first, forward.taps)
         # Images are run together only where they are known to change nothing of each other.
         room = min(forward.batch.size, at_once(loader.dataset, BANDS + 1)) > BANDS
         responses = _responses(forward, first, placed, together=room and not faults)
@@ -152,7 +162,7 @@ def second_image(loader: Loader, first: Tensor) -> Tensor:
     """Another of the first images, of the size of ``first``; where there is none, its negative."""
     for index in range(min(len(loader.dataset), _LOOKED_AT)):
         with contextlib.suppress(NDError):
-            image = image_tensor(loader.read(index))
+            image = image_tensor(loader.read_own(index))
             if image.shape == first.shape and not torch.equal(image, first):
                 return image
     return 255 - first

@@ -14,7 +14,7 @@ from ndissect.engine.geometry.receptive import trace_fields
 from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.resolve import Network
 from ndissect.store.counts import JudgedOn
-from ndissect.store.errors import NDError
+from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.protocol import Protocol
 from ndissect.store.upsampling import Axis, Field, make_axis
 
@@ -64,7 +64,13 @@ def layer_geometries(
     ``alignments``: how they lie on the image, by name; on all of it where nothing is said.
     """
     fields: dict[str, tuple[Field, Field] | str] = {}
+    size_of_image = network.draws or (int(inputs.shape[-2]), int(inputs.shape[-1]))
     if protocol.upsampling == "receptive-field":
+        if network.draws is not None:
+            raise WrongUse(
+                f"{network.spec} draws pictures: its units have no receptive fields in them",
+                "leave --upsampling out, or use half-pixel",
+            )
         placed = [x.name for x in layers if x.map_size != ONE_VALUE]
         fields = trace_fields(network.module, inputs, placed, taps_of(layers))
     geometries = []
@@ -87,7 +93,7 @@ def layer_geometries(
                 n,
                 size,
                 field=field[d] if field else None,
-                input_size=inputs.shape[2 + d],
+                input_size=size_of_image[d],
                 part=lies.parts[d],
                 kept=lies.kept[d] if lies.kept else None,
             )

@@ -107,18 +107,23 @@ class Capture:
             )
         return self._maps[name]
 
-    def run(self, x: Tensor) -> None:
-        """Runs the network on ``x`` without gradients, no further than the last wanted layer."""
+    def run(self, x: Tensor) -> Any:
+        """Runs the network on ``x`` without gradients, no further than the last wanted layer.
+
+        What it returns; None where it was stopped before its end.
+        """
+        output = None
         self._running = True
         try:
             with torch.no_grad():
-                self._module(x)
+                output = self._module(x)
             if self._expected is None:
                 self._expected = dict(self._calls)
         except _Enough:
             pass
         finally:
             self._running = False
+        return output
 
     def _begin(self, module: nn.Module, args: Any) -> None:
         self._maps.clear()

@@ -65,6 +65,9 @@ def probe(
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (IMAGES, 3, *image_size), dtype=torch.uint8, generator=generator)
+    if network.draws is not None:
+        latents = network.preprocess.apply(torch.zeros_like(images))
+        return _run(network, torch.randn(latents.shape, generator=generator), rule, every_call)
     try:
         x = torch.cat([network.preprocess.apply(image[None]) for image in images])
         return _run(network, x, rule, every_call)

@@ -24,7 +24,7 @@ class Network:
     ``name``: short, for file names. ``digest``: sha256 of the state dict. ``origin``: where code and weights came
     from. ``notes``: what the user should be told. ``left_out``: keys of the state dict to which a weights file gave no
     value. ``classes``: what its outputs are called, in their order; () where that is not known; ``named_by``: who says
-    so, in words.
+    so, in words. ``draws``: (rows, columns) of the pictures that it draws of latents, None: it sees images.
     """
 
     module: nn.Module
@@ -37,6 +37,7 @@ class Network:
     left_out: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     named_by: str = "the network"
+    draws: tuple[int, int] | None = None
 
 
 def load_network(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ class Consumer(Protocol):
 
 #: Takes the maps of all layers, and which images of the batch they are; out of memory it must be as it was before.
 TogetherConsumer = Callable[[Sequence[Tensor], slice], None]
+
+
+#: Takes what the network returned, and for which images of the batch.
+TakeOutput = Callable[[Any, slice], None]
 
 
 #: Gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W), as :meth:`Forward.maps` does.
@@ -71,35 +75,50 @@ class Forward:
     @contextlib.contextmanager
     def captured(self) -> Iterator[Capture]:
         """The network with its layers captured for the block, outside of which nothing can be run."""
-        with Capture(self.network.module, self.names, self.taps) as capture:
+        with Capture(self.network.module, self.names, self.taps, stop=self.network.draws is None) as capture:
             self._capture = capture
             try:
                 yield capture
             finally:
                 self._capture = None
 
-    def run(self, batch: Batch, consumers: Sequence[Consumer] = (), together: TogetherConsumer | None = None) -> None:
+    def run(
+        self,
+        batch: Batch,
+        consumers: Sequence[Consumer] = (),
+        together: TogetherConsumer | None = None,
+        outputs: TakeOutput | None = None,
+    ) -> None:
         """One batch through the network: every consumer gets each layer's maps, ``together`` those of all layers.
+
+        ``outputs`` gets before them what a generator drew, of other networks nothing.
 
         A few images at a time where the device has not the memory for all. NDError where the network fails or a single
         image does not fit the device.
         """
         if len(batch):
-            self.batch.run(len(batch), partial(self._run_some, batch, consumers, together))
+            self.batch.run(len(batch), partial(self._run_some, batch, consumers, together, outputs))
 
     def _run_some(
-        self, batch: Batch, consumers: Sequence[Consumer], together: TogetherConsumer | None, images: slice
+        self,
+        batch: Batch,
+        consumers: Sequence[Consumer],
+        together: TogetherConsumer | None,
+        outputs: TakeOutput | None,
+        images: slice,
     ) -> None:
         capture = self._listening()
         with self._clock.during("forward", self.device):
             inputs = self.inputs(batch.pixels, images)
             try:
                 with computing(self.precision, self.device):
-                    capture.run(inputs)
+                    output = capture.run(inputs)
             except Exception as e:
                 if out_of_memory(e):
                     raise torch.OutOfMemoryError(str(e)) from e
                 raise network_failed(self.network, inputs, e) from e
+        if outputs is not None:
+            outputs(output, images)
         with self._clock.during("thresholds" if together else "tally", self.device):
             maps = [self._crop(name, capture[name]).to(self.counting_device) for name in capture.names]
             # From here on counts change: what does not fit is cut further for that consumer alone, never counted twice.
@@ -152,6 +171,8 @@ class Forward:
         """
         part = [pixels[0][images]] if len(pixels) == 1 else list(pixels[images])
         inputs = joined(self.network, prepared(self.network, part, self.device))
+        if self.network.draws is not None:
+            return inputs  # latents have one shape
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
         self._size = self._size or size
         if size != self._size:

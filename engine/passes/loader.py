@@ -164,6 +164,10 @@ class Loader:
         """Image ``index``, decoded."""
         return self.dataset.read(index)
 
+    def read_own(self, index: int) -> Sample:
+        """Image ``index`` as the network gets it, with the data set's own labels alone."""
+        return self._images.read(index)
+
     def first(self, *, skip_bad: bool) -> Tensor:
         """The first image that can be read, uint8 (1, 3, H, W).
 

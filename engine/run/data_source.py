@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.formats import is_dataset, open_dataset
+from ndissect.engine.data.made_labels import own_labels
 from ndissect.engine.data.packed import Note
 from ndissect.engine.data.photographs import open_photographs
 from ndissect.engine.demo.named import find_named
@@ -78,9 +79,12 @@ def check_labelling(options: Options) -> None:
 
 
 def image_size(dataset: ConceptDataset) -> tuple[int, int]:
-    """The size of the first image that can be read; what is wrong with those before it, the reading tells later."""
+    """The size of the first image that can be read, as the network gets it.
+
+    What is wrong with those before it, the reading tells later.
+    """
     for index in range(min(len(dataset), _TRIED)):
         with contextlib.suppress(NDError):
-            height, width = dataset.read(index).image.shape[:2]
+            height, width = own_labels(dataset).read(index).image.shape[:2]
             return height, width
     return _USUAL

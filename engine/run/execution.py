@@ -13,6 +13,7 @@ import torch
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.made_labels import MadeLabels
+from ndissect.engine.data.samples import LabelledSamples
 from ndissect.engine.geometry.layer_geometry import LayerGeometry, geometries_json
 from ndissect.engine.machine import torchrun
 from ndissect.engine.machine.console import Console
@@ -25,7 +26,9 @@ from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.decoding import can_decode
 from ndissect.engine.run.dissect import dissect, gather_part
 from ndissect.engine.run.drift import Drift, departures, exact_enough, measure_drift
+from ndissect.engine.run.existing import asked_for
 from ndissect.engine.run.from_store import options_json
+from ndissect.engine.run.generated import is_generator, open_samples
 from ndissect.engine.run.labelling import label_images
 from ndissect.engine.run.live_progress import LiveProgress
 from ndissect.engine.run.merge import Shard, parse_shard
@@ -48,21 +51,28 @@ from ndissect.store.writer import estimated_size, write_store
 _SHOWN = 0.05
 
 
-def execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any]) -> Written | None:
+def execute(request: Request, dataset: ConceptDataset | None, asked: dict[str, Any]) -> Written | None:
     """The store of ``request``, as ndissect.engine.run.to_store.dissect_to_store describes it.
 
-    ``asked``: what finds the store again, to which this adds what the loaded network says of itself.
+    ``dataset``: None for a generator, which draws its own; ``asked``: what finds the store again, to which this adds
+    what the loaded network says of itself.
     """
     with join() as ranks:
         return _execute(request, dataset, asked, ranks)
 
 
-def _execute(request: Request, dataset: ConceptDataset, asked: dict[str, Any], ranks: Ranks) -> Written | None:
+def _execute(request: Request, dataset: ConceptDataset | None, asked: dict[str, Any], ranks: Ranks) -> Written | None:
     options, console, first = request.options, request.console, ranks.rank == 0
     shard = parse_shard(request.shard) if request.shard else None
     device = choose_device(options.device, torchrun.local_rank())
     network = request.load()
-    dataset = label_images(options, dataset, request.protocol, device, console if first else Console())
+    if is_generator(options, network):
+        samples = open_samples(options, network, request.as_generator(), device, console if first else Console())
+        network, dataset, request.protocol = samples.generator.network, samples.dataset, samples.protocol
+        asked |= asked_for(options, request.protocol, dataset)
+    else:
+        assert dataset is not None  # to_store opened it
+        dataset = label_images(options, dataset, request.protocol, device, console if first else Console())
     if not options.names_its_network:
         asked |= {"digest": network.digest, "code": network.origin.get("sha256"), "made": labels_made(dataset)}
         if there := request.existing(asked):
@@ -289,6 +299,8 @@ class Execution:
         record["run"] |= {"elapsed": round(outcome.before + time.time() - self.request.started, 3)}
         record["run"] |= {"processes": self.ranks.size, "drift": [d.to_json() for d in self.drift]}
         record["data"] |= {"format": self.request.options.format}
+        if isinstance(self.dataset, LabelledSamples):
+            record |= {"generator": self.dataset.record}
         return record | {"asked": self.asked, "options": options_json(self.request.options)}
 
     def _publishing(self, live: RunWriter) -> Publish:

@@ -17,12 +17,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.made_labels import MadeLabels
+from ndissect.engine.data.samples import LabelledSamples
 from ndissect.engine.examination.examine import Examination, examine
 from ndissect.engine.geometry.layer_geometry import LayerGeometry
 from ndissect.engine.machine.device import exact_arithmetic
@@ -91,12 +93,25 @@ class ForwardPass:
                 yield self._labelled(batch)
 
     def _labelled(self, batch: Batch) -> Batch:
-        """``batch`` with the labels that are made of its pixels, where the data set has such."""
+        """``batch`` with the labels that are made of its pixels, where the data set has such.
+
+        Those of samples are made of what the generator draws (:meth:`labelled`), unless they are there already.
+        """
         dataset = self.loader.dataset
+        if isinstance(dataset, LabelledSamples) and any(dataset.kept(image) is None for image in batch.images):
+            return batch
         if not isinstance(dataset, MadeLabels) or not isinstance(dataset.maker, Labeller):
             return batch
         with self.clock.during("labelling", self.device):
             return with_labels(batch, dataset, dataset.maker)
+
+    def labelled(self, batch: Batch, pictures: Sequence[Tensor]) -> Batch:
+        """A batch of samples with the labels of ``pictures``, uint8 (n, 3, H, W), which the generator drew of it."""
+        dataset = self.loader.dataset
+        assert isinstance(dataset, LabelledSamples)
+        assert isinstance(dataset.maker, Labeller)
+        with self.clock.during("labelling", self.device):
+            return with_labels(replace(batch, pixels=[torch.cat(list(pictures))]), dataset, dataset.maker)
 
 
 @contextlib.contextmanager

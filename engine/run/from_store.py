@@ -23,7 +23,26 @@ _NETWORK = (
     "network", "weights", "weights_key", "weights_prefix", "partial", "size", "mean", "std", "bgr", "classes",
     "max_weights",
 )  # fmt: skip
-_DATA = ("data", "format", "labeller", "labeller_classes", "labeller_min", "labeller_size", "colors", "max_pixels")
+_DATA = (
+    "data",
+    "format",
+    "labeller",
+    "labeller_classes",
+    "labeller_min",
+    "labeller_size",
+    "colors",
+    "max_pixels",
+    "generator",
+    "samples",
+    "seed",
+    "truncation",
+    "latent",
+    "latents",
+    "encode",
+    "class_of",
+)
+#: Of these, files.
+_PATHS = ("weights", "classes", "labeller_classes", "latents")
 _REOPENED = (*_NETWORK, *_DATA, "map", "functional", "skip_bad")
 _FIELDS = {field.name: field for field in fields(Options)}
 _DEFAULTS = asdict(Options())
@@ -59,7 +78,7 @@ def stored_options(store: Store, given: Options, network: str | None = None, *, 
         raise WrongUse(f"{store.path} does not say which network its labels are of", "name it: --network NETWORK")
     else:
         own["network"] = _network_at(str(own["network"]), record, folder)
-    for name in ("weights", "classes", "labeller_classes"):
+    for name in _PATHS:
         if name in own:
             own[name] = str(folder / own[name])
     if "weights" not in changed and "weights" in own and not os.path.exists(own["weights"]):  # noqa: PTH110 - Path.exists raises where a name is too long
@@ -171,13 +190,21 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, bool)
     if name == "labeller_min":
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    if name == "truncation":
+        return isinstance(value, float) and value > 0
+    if name in ("samples", "seed"):
+        return isinstance(value, int) and not isinstance(value, bool)
     if name == "max_pixels":
         return isinstance(value, int) and not isinstance(value, bool) and value > 0
     return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def _value(name: str, value: Any) -> Any:
-    return Path(value) if name in ("weights", "classes", "labeller_classes") and isinstance(value, str) else value
+    return (
+        Path(value)
+        if name in ("weights", "classes", "labeller_classes", "latents") and isinstance(value, str)
+        else value
+    )
 
 
 def _is_other(named: str, stored: Any) -> bool:

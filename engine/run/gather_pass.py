@@ -6,9 +6,11 @@ One pass as a rule. Where the thresholds take more memory than there is, all ima
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
+from ndissect.engine.data.samples import LabelledSamples
 from ndissect.engine.passes.loader import Batch
 from ndissect.engine.run.announce import plan_passes
 from ndissect.engine.run.begin import Run
@@ -57,6 +59,15 @@ def _gather_all(run: Run, batch: Batch) -> None:
         if layers is not None:
             firing.append((images, layers))
 
-    p.forward.run(batch, together=take)
+    pictures: dict[int, Tensor] = {}
+    dataset = p.loader.dataset
+
+    def look(output: Any, images: slice) -> None:
+        if isinstance(dataset, LabelledSamples):
+            pictures[images.start] = dataset.pictures(output)  # by place: a piece that did not fit comes again
+
+    p.forward.run(batch, together=take, outputs=look)
+    if pictures:
+        batch = p.labelled(batch, [pictures[start] for start in sorted(pictures)])
     with p.clock.during("labels", p.device):
         gatherer.add_labels(batch, batch.labels.to(p.device), firing)

@@ -39,6 +39,12 @@ class Options:
     ``labeller_classes``: a file with the names of its classes; ``labeller_min``: the score below which a pixel has no
     label; ``labeller_size``: its input, as ``size``; ``colors``: the names of the pixels' colours.
 
+    Where the network draws images: ``generator``, so that it is dissected over ``samples`` that it draws (0: 10,000) in
+    place of data, by ``pnas2020`` where no protocol is named; ``seed`` of their latents; ``truncation``: none is
+    farther from 0; ``latent``: their shape (``100``, ``32x28x28``); ``latents``: a .npy file with them; ``encode``:
+    photographs, of which the network's own encoder makes them; ``class_of``: the class that is drawn, of a conditional
+    generator.
+
     The protocol: its name, and ``quantile`` (``0.005``, ``5/999``), ``quantile_over``, ``upsampling``, ``grid``,
     ``union``, ``maps`` and ``min_images`` where they differ from it (ndissect.store.protocol).
 
@@ -56,7 +62,7 @@ class Options:
     layers: tuple[str, ...] = ()
     all_convs: bool = False
     data: str | None = None
-    protocol: str = "netdissect"
+    protocol: str | None = None
     quantile: str | None = None
     quantile_over: str | None = None
     upsampling: str | None = None
@@ -77,6 +83,14 @@ class Options:
     map: str | None = None
     functional: bool = False
     format: str | None = None
+    generator: bool = False
+    samples: int = 0
+    seed: int = 0
+    truncation: float | None = None
+    latent: str | None = None
+    latents: Path | None = None
+    encode: str | None = None
+    class_of: str | None = None
     labeller: str | None = None
     labeller_classes: Path | None = None
     labeller_min: float = 0.0
@@ -103,7 +117,7 @@ class Options:
         from ndissect.store.protocol import make_protocol  # noqa: PLC0415 - `nd dissect --help` needs no numpy
 
         return make_protocol(
-            self.protocol,
+            self.protocol or ("pnas2020" if self.generator else "netdissect"),
             q=self.quantile,
             quantile_over=self.quantile_over,
             upsampling=self.upsampling,
@@ -118,7 +132,11 @@ class Options:
         """Whether network and labeller are the same whenever they are called so; one's own code may have changed."""
         if self.weights is not None or self.labeller_classes is not None:
             return False
-        return all(n == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n)
+        if self.latents is not None:
+            return False
+        return all(
+            n.partition("-")[0] == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n
+        )
 
 
 def _one_of(option: str, text: str, known: tuple[str, ...]) -> None:

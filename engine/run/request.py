@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ndissect.engine.machine.console import Console
 from ndissect.engine.run.existing import find_existing
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
+from ndissect.store.protocol import Protocol
 
 if TYPE_CHECKING:
     from ndissect.engine.run.saved_run import SavedRun
@@ -42,6 +43,11 @@ class Request:
         self.load = network_loader(options)
         self.saved: SavedRun | None = None
         self._agreed: Path | None = None
+
+    def as_generator(self) -> Protocol:
+        """The protocol for a network that draws its images, whether or not that was asked for."""
+        self.options = replace(self.options, generator=True)
+        return self.options.make_protocol()
 
     def existing(self, asked: dict[str, Any]) -> Path | None:
         """The store that holds what is asked for already; None where there is none, or where it is to be run again."""

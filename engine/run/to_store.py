@@ -41,9 +41,10 @@ def dissect_to_store(
 def _carry_out(request: Request) -> Written | None:
     if request.output is not None:
         check_writable(request.output, 0)
-    dataset = open_named(request.options, request.console)
-    asked = asked_for(request.options, request.protocol, dataset)
-    there = request.existing(asked)
+    # A generator draws its own images, which are known once it is loaded.
+    dataset = None if request.options.generator else open_named(request.options, request.console)
+    asked = {} if dataset is None else asked_for(request.options, request.protocol, dataset)
+    there = None if dataset is None else request.existing(asked)
     if there is not None and request.options.names_its_network:
         return request.already(there)
     if there is None:

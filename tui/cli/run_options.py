@@ -57,6 +57,16 @@ DECLARED: Mapping[str, Any] = {
         "--functional", help="Also what functions return, such as layer1.0.add: layers by their names in torch.fx."
     ),
     "format": typer.Option(metavar="FORMAT", help="The format of the data, where a folder fits several."),
+    "generator": typer.Option(
+        "--generator", help="The network draws images: dissect it over its own samples, labelled by --labeller."
+    ),
+    "samples": typer.Option(min=0, help="Images that a generator draws. Default: 10000."),
+    "seed": typer.Option(help="Of a generator's latents: sample i depends on it and on i alone."),
+    "truncation": typer.Option(min=0.01, help="Latents farther from 0 than this are not drawn."),
+    "latent": typer.Option(metavar="SHAPE", help="A generator's latents: 100, or 32x28x28. Default: its own `z`."),
+    "latents": typer.Option(metavar="FILE.npy", help="Latents to use, (samples, ...), in place of drawn ones."),
+    "encode": typer.Option(metavar="DATA", help="Photographs of which the generator's encoder makes the latents."),
+    "class_of": typer.Option("--class-of", metavar="N", help="The class that a conditional generator draws."),
     "labeller": typer.Option(
         metavar="NETWORK", help="Label the images by this segmentation network; written as NETWORK."
     ),

@@ -1,0 +1,122 @@
+"""Samples of a generator as a data set: its images are drawn, and their labels are made of what was drawn.
+
+Latents travel as images do, as bytes (ndissect.engine.networks.generators.carried), so that samples are batched,
+shared by processes and resumed like photographs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ndissect.engine.data.dataset import Labels, Run, Sample
+from ndissect.engine.data.made_labels import LabelsMade, MadeLabels, Maker
+from ndissect.store.concepts import ConceptTable
+
+#: Of samples by their numbers, the bytes (n, 1, w, 3) that carry their latents.
+CarriedLatents = Callable[[Sequence[int]], npt.NDArray[np.uint8]]
+#: Of what the generator returned, its pictures: tensors (n, 3, H, W) uint8.
+Pictures = Callable[[Any], Any]
+#: Of bytes (1, w, 3) that carry a sample's latents, the picture (H, W, 3) uint8.
+Draw = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
+# Every so many samples one is of val: a label is chosen on the others, as in Broden.
+_VAL_EVERY = 5
+
+
+class LatentSamples:
+    """A ConceptDataset of ``count`` samples without labels, whose images are their latents as bytes.
+
+    ``identity``: what says which latents they are; ``size``: (rows, columns) of the pictures.
+    """
+
+    mapped = True  # nothing is decoded
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self, name: str, count: int, latents: CarriedLatents, identity: str, size: tuple[int, int], root: Path
+    ) -> None:
+        self.root, self.name, self.grid = root, name, size
+        self.concepts = ConceptTable(np.zeros(0, np.int32), (), np.zeros(0, np.int32), ())
+        self.names = tuple(f"sample {number}" for number in range(count))
+        self.splits = tuple("val" if number % _VAL_EVERY == _VAL_EVERY - 1 else "train" for number in range(count))
+        self._latents, self._identity = latents, identity
+        self._bytes = int(latents([0]).nbytes)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of a sample's latents."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> Sample:
+        """The latents of sample ``index``."""
+        run = self.read_run([index])
+        return Sample(index, self.names[index], run.pixels[0], run.maps[0], (), run.digests[0])
+
+    def read_run(self, images: Sequence[int]) -> Run:
+        """The latents of these samples."""
+        pixels = self._latents(images)
+        none = np.zeros((0, *self.grid), np.uint16)
+        digests = [
+            int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=16, key=str(n).encode()).digest())
+            for n, row in zip(images, pixels, strict=True)
+        ]
+        return Run(pixels, [none] * len(images), [()] * len(images), digests)
+
+    def read_labels(self, index: int) -> Labels:
+        """A sample has no labels of its own."""
+        return Labels(index, np.zeros((0, *self.grid), np.uint16), ())
+
+    def tables_digest(self) -> str:
+        """Of what says which latents they are."""
+        return hashlib.blake2b(f"{self._identity}:{len(self)}".encode(), digest_size=16).hexdigest()
+
+
+class LabelledSamples(MadeLabels):
+    """The same with labels that ``maker`` makes of pictures: of those that ``draw`` draws of latents, one by one, or of
+    those that ``pictures`` finds in what the generator returned for many.
+
+    ``record``: what a store says of the generator and its latents, as JSON values.
+    """
+
+    def __init__(
+        self,
+        source: LatentSamples,
+        made: LabelsMade,
+        maker: Maker | None,
+        *,
+        draw: Draw,
+        pictures: Pictures,
+        record: Mapping[str, Any],
+    ) -> None:
+        super().__init__(source, made, maker)
+        self.draw, self.pictures, self.record = draw, pictures, record
+        self._drawing = threading.Lock()
+
+    def read(self, index: int) -> Sample:
+        """The picture of sample ``index`` with its labels."""
+        sample = self.own.read(index)
+        picture = self._picture(sample.image)
+        maps = self.kept(index)
+        if maps is None:
+            assert self.maker is not None
+            maps = self.maker.label_image(picture)
+            self.keep(index, maps)
+        return replace(sample, image=picture, maps=maps)
+
+    def _maps(self, index: int, image: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint16]:
+        kept = self.kept(index)
+        return self.read(index).maps if kept is None else kept
+
+    def _picture(self, latents: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        with self._drawing:
+            return self.draw(latents)
