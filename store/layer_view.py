@@ -58,7 +58,11 @@ class LayerView:
 
     @property
     def concept_counts(self) -> ConceptCounts:
-        """What the labels hold, (G, C): ``area`` is C(c) as this layer counts it, in pixels or in images."""
+        """What the labels hold, (G, C): ``area`` is C(c) as this layer counts it, in pixels or in images; -1 where the
+        store has IoUs without counts."""
+        if self.has_ious_alone:
+            unknown = np.full_like(self.store.concept_counts.area, -1)
+            return ConceptCounts(unknown, unknown)
         return self.store.concept_counts.judged_on(self.judged_on)
 
     @property
@@ -149,6 +153,16 @@ class LayerView:
     def has_counts(self) -> bool:
         """Whether the counts of every concept are there: an imported table has only each category's best."""
         return self._has(parts.COUNTS)
+
+    @property
+    def has_ious_alone(self) -> bool:
+        """Whether the IoUs of every concept are there, and no counts behind them."""
+        return self._has(parts.IOUS)
+
+    @property
+    def has_every_iou(self) -> bool:
+        """Whether the IoU of every concept is known, not only those of each category's best."""
+        return self.has_counts or self.has_ious_alone
 
     @cached_property
     def _counts(self) -> StoredGroup:

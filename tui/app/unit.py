@@ -122,7 +122,8 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], 
 
     def one(row: int) -> _Row:
         plain = concept_json(concepts, row, value[row], intersection[row], area[row], concept_area[row])
-        counts = (f"{plain[n]:,}" for n in ("intersection", "area", "concept_area"))
+        counted = [plain[n] for n in ("intersection", "area", "concept_area")]
+        counts = ("?" if n is None else f"{n:,}" for n in counted)
         return _Row(
             cells=(plain["concept"], plain["category"], f"{plain['iou']:.4f}", Bar(plain["iou"] / FULL_IOU), *counts),
             item=Item("concept", layer, concept=int(concepts.number[row])),

@@ -95,9 +95,10 @@ def export(
                     f"a 2017 table holds one layer, {opened.path} has {len(views)}",
                     f"name one: nd export {quoted(names[-1], positional=True)}",
                 )
-            if views[0].descriptions is not None:
+            held = "descriptions" if views[0].descriptions is not None else "IoUs" if views[0].has_ious_alone else ""
+            if held:
                 raise WrongUse(
-                    f"{opened.path} holds descriptions, and no counts for a 2017 table",
+                    f"{opened.path} holds {held}, and no counts for a 2017 table",
                     "export them with --format json, or --format parquet",
                 )
             text = io.StringIO()
@@ -187,7 +188,10 @@ def write_text(to: Path | None, text: str) -> None:
 
 def import_table(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE.csv", help="A CSV of the 2017 results, of CLIP-Dissect or of MILAN.")
+        Path,
+        typer.Argument(
+            metavar="TABLE.csv", help="A CSV of the 2017 results, of GAN Dissection, CLIP-Dissect or MILAN."
+        ),
     ],
     to: Annotated[Path | None, typer.Option("--output", "-o", help="The store. Default: TABLE.nd.h5 here.")] = None,
     layer: Annotated[
@@ -197,7 +201,8 @@ def import_table(
 ) -> None:
     """Turn a result table of others into a store, without images.
 
-    A published table of 2017 knows the counts of each category's best concept. Descriptions by CLIP-Dissect or MILAN
+    A published table of 2017 knows the counts of each category's best concept, one of GAN Dissection the IoUs of all
+    concepts without counts, and learned coefficients. Descriptions by CLIP-Dissect or MILAN
     are labels without counts, and so without an IoU: nd compare tells where they agree with a dissection.
     """
     from ndissect.store.files import SUFFIX, check_writable

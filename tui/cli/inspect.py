@@ -293,12 +293,12 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         PrintedColumn("category"),
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("", output.bar, terminal_only=True),
-        *(PrintedColumn(f"{of} {counted}", right=True) for of in ("both", "unit", "concept")),
     ]
-    rows = [
-        [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
-        for c in ranked
-    ]
+    rows = [[c["concept"], c["category"], c["iou"], c["iou"]] for c in ranked]
+    if not view.has_ious_alone:
+        columns += [PrintedColumn(f"{of} {counted}", right=True) for of in ("both", "unit", "concept")]
+        for row, c in zip(rows, ranked, strict=True):
+            row += [c["intersection"], c["area"], c["concept_area"]]
     notes = [*remarks.layer_notes([view]), *sentences(view, unit), *effects.unit_sentences(view, unit)]
     notes.append(f"threshold {number(one['threshold'])}")
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])

@@ -142,9 +142,11 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
         if c.key == "iou" or (units.any_known(c) if c.only_known else _known(units.numbers(c)))
     ]
     order = [concepts.categories.index(name) for name in categories]
+    alone = [view.has_ious_alone for view in layers]
     return {
         "detector": DETECTOR_IOU,
         "layers": [view.name for view in layers],
+        "ious_alone": alone,
         "on_images": [view.judged_on == "images" for view in layers],
         "categories": [[name, _colour(name)] for name in categories],
         "concepts": [
@@ -171,7 +173,7 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
         "units": {column.key: _values(units[column]) for column in told},
         "best": {
             name: [value for view in layers for value in getattr(view.best, name)[:, order].ravel().tolist()]
-            for name in ("concept", "intersection", "area")
+            for name in ("concept", "intersection", "area", *(["iou"] if any(alone) else []))
         },
     }
 

@@ -218,13 +218,18 @@ class Units:
             label, best = view.labels[0], getattr(view.best, name)
             if not best.shape[1]:
                 return np.zeros(view.units, np.int64)
-            return np.where(label >= 0, best[np.arange(view.units), category[label]], 0)
+            return _counted(view, np.where(label >= 0, best[np.arange(view.units), category[label]], 0))
 
         return self.gather(counts, np.int64)
 
     def best(self, name: str, category: int) -> Array:
         """(N,): the field ``name`` of ndissect.store.scores.Best for the best concept of a category of the store."""
-        return self.gather(lambda view: getattr(view.best, name)[:, category])
+
+        def values(view: LayerView) -> Array:
+            of: Array = getattr(view.best, name)[:, category]
+            return _counted(view, of) if name in ("intersection", "area") else of
+
+        return self.gather(values)
 
     def best_concept_area(self, category: int) -> Array:
         """(N,) int64: C of the best concept of a category of the store; 0 for none."""
@@ -265,8 +270,13 @@ class Units:
 
 
 def _concept_area(view: LayerView) -> Array:
-    """(C + 1,) int64: C(c) as the layer counts it, then 0 for row -1, no concept."""
-    return np.append(view.concept_counts.area.sum(0), 0)
+    """(C + 1,) int64: C(c) as the layer counts it, then 0 for row -1, no concept; NaN where only IoUs are known."""
+    return _counted(view, np.append(view.concept_counts.area.sum(0), 0))
+
+
+def _counted(view: LayerView, counts: Array) -> Array:
+    """``counts``; NaN, float64, where the layer has IoUs without the counts behind them."""
+    return np.full(counts.shape, np.nan) if view.has_ious_alone else counts
 
 
 def units_json(units: Units, columns: Sequence[UnitColumn] | None = None) -> list[dict[str, Any]]:
