@@ -50,14 +50,16 @@ def export(
     ] = None,
     effects: Annotated[
         bool,
-        typer.Option("--effects", help="What nd ablate has measured: a row for each unit, split and class."),
+        typer.Option(
+            "--effects", help="What nd ablate has measured: a row for each unit, split and class, or unit and concept."
+        ),
     ] = False,
     force: ForceOption = False,
 ) -> None:
     """Write a store's labels, scores and evidence as CSV with the columns of the 2017 results, as JSON or Parquet.
 
     With --format milan its top images, as the arrays that MILAN's code describes in words. With --effects what units do
-    to the network's classes, of all layers unless one is named.
+    to the network's classes, or a generator's units to concepts, of all layers unless one is named.
     """
     from ndissect.store import table2017
     from ndissect.store.files import find_store
@@ -114,6 +116,7 @@ _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:
     from ndissect.tui.cli.output import json_text
+    from ndissect.tui.tables import concept_effects
     from ndissect.tui.tables.effects import effects_json
     from ndissect.tui.tables.unit_table import every_unit_json, header
 
@@ -126,6 +129,7 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
             "summary": view.summary(),
             "units": every_unit_json(view),
             **({"effects": effects_json(view)} if view.effects is not None else {}),
+            **({"concept_effects": concept_effects.effects_json(view)} if view.concept_effects is not None else {}),
         }
         for view in views
     ]

@@ -15,6 +15,7 @@ from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
 from ndissect.tui.tables.columns import Medium, UnitColumn, columns_of
+from ndissect.tui.tables.concept_effects import label_coefficients, label_effects
 from ndissect.tui.tables.effects import worst
 
 Array = npt.NDArray[Any]
@@ -255,6 +256,27 @@ class Units:
     def effect_interval(self) -> Array:
         """(N, 2) float64: both ends of the interval of that change."""
         return np.asarray(self._worst[:, 2:])
+
+    @cached_property
+    def _concept_effects(self) -> Array:
+        """(N, 3): see ndissect.tui.tables.concept_effects.label_effects."""
+        return self.gather(lambda view: label_effects(view, self.concept)).reshape(-1, 3)
+
+    @property
+    def concept_effect(self) -> Array:
+        """(N,) float64: how the share of pixels of the label, or of the concept that was asked for, changes without
+        the unit."""
+        return np.asarray(self._concept_effects[:, 0])
+
+    @property
+    def concept_effect_interval(self) -> Array:
+        """(N, 2) float64: both ends of the interval of that change."""
+        return np.asarray(self._concept_effects[:, 1:])
+
+    @property
+    def coefficient(self) -> Array:
+        """(N,) float64: the coefficient that was learned for that concept."""
+        return self.gather(lambda view: label_coefficients(view, self.concept))
 
     @property
     def images(self) -> Array:
