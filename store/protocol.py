@@ -96,6 +96,9 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 
+#: Stands where a store says by which protocol it was counted, of a table that tells IoUs and no more than ``q``.
+IOUS_ALONE = replace(PROTOCOLS["pnas2020"], name="ious")
+
 
 def make_protocol(
     name: str = "netdissect",
@@ -169,4 +172,4 @@ def _parse_grid(text: str) -> tuple[int, int] | None:
     return grid
 
 
-__all__ = ["PROTOCOLS", "READOUT_2017", "UPSAMPLINGS", "Protocol", "make_protocol", "parse_share"]
+__all__ = ["IOUS_ALONE", "PROTOCOLS", "READOUT_2017", "UPSAMPLINGS", "Protocol", "make_protocol", "parse_share"]

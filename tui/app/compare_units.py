@@ -51,7 +51,7 @@ def _unit(session: Session, layer: str, unit: int) -> _Unit:
     value, intersection, area = view.unit_ious(unit)
     concepts = matched(session)
     best = {int(row) for row in view.best.concept[unit] if row >= 0}
-    known = range(len(concepts)) if view.has_counts else sorted(best)
+    known = range(len(concepts)) if view.has_every_iou else sorted(best)
     first = [int(row) for row in np.argsort(-value, kind="stable")[:RUNNERS_UP] if value[row] > 0]
     label, iou = int(view.labels[0][unit]), float(view.labels[1][unit])
     dead = bool(view.statistics.dead[unit])
@@ -59,9 +59,11 @@ def _unit(session: Session, layer: str, unit: int) -> _Unit:
     return _Unit(
         told=f"{layer}:{unit} {named}",
         iou={concepts[row]: float(value[row]) for row in known},
-        counts={concepts[row]: (int(intersection[row]), int(area[row])) for row in known},
+        counts={}
+        if view.has_ious_alone
+        else {concepts[row]: (int(intersection[row]), int(area[row])) for row in known},
         leading=tuple(concepts[row] for row in dict.fromkeys([*sorted(best), *first])),
-        absent="n/a" if view.has_counts else "?",
+        absent="n/a" if view.has_every_iou else "?",
     )
 
 

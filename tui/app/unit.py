@@ -15,8 +15,9 @@ from ndissect.tui.app.listing import NOTHING, Bar, Cell, Column, Item, Listing
 from ndissect.tui.app.query import Fields, texts
 from ndissect.tui.app.session import Session
 from ndissect.tui.pictures.glyphs import FULL_IOU
+from ndissect.tui.tables import concept_effects
 from ndissect.tui.tables.evidence import sentences
-from ndissect.tui.tables.formats import with_iou
+from ndissect.tui.tables.formats import interval, share, signed, with_iou
 from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.views import concept_json
 
@@ -49,6 +50,7 @@ def unit_listing(session: Session, layer: str, unit: int) -> Listing:
     """
     best, others = _concept_rows(session, layer, unit)
     told = [*_evidence_rows(session, layer, unit), *_class_rows(session, layer, unit)]
+    told += [*_drawn_rows(session, layer, unit), *_coefficient_rows(session, layer, unit)]
     rows = [*best, *told, *_image_rows(session, layer, unit), *others]
 
     def copied(i: int) -> str:
@@ -122,7 +124,8 @@ def _concept_rows(session: Session, layer: str, unit: int) -> tuple[list[_Row], 
 
     def one(row: int) -> _Row:
         plain = concept_json(concepts, row, value[row], intersection[row], area[row], concept_area[row])
-        counts = (f"{plain[n]:,}" for n in ("intersection", "area", "concept_area"))
+        counted = [plain[n] for n in ("intersection", "area", "concept_area")]
+        counts = ("?" if n is None else f"{n:,}" for n in counted)
         return _Row(
             cells=(plain["concept"], plain["category"], f"{plain['iou']:.4f}", Bar(plain["iou"] / FULL_IOU), *counts),
             item=Item("concept", layer, concept=int(concepts.number[row])),
@@ -165,6 +168,38 @@ def _class_row(layer: str, unit: int, line: ClassLine) -> _Row:
     if line.output >= 0:
         item = Item("class", layer, unit, output=line.output)
     return _Row(line.cells, item=item, plain=line.plain)
+
+
+def _drawn_rows(session: Session, layer: str, unit: int) -> list[_Row]:
+    """The concepts whose share of a generator's pictures changes most without the unit."""
+    changed = concept_effects.concepts_of_unit(session.view(layer), unit, concept_effects.NAMED)
+    if changed is None:
+        return []
+    rows = [_heading("without this unit", "category", "change", "", "before", "after", "95 %")]
+    for c in changed:
+        cells = (c["concept"], c["category"], signed(c["change"]), "", share(c["before"]), share(c["after"]))
+        item = Item("concept", layer, unit, c["concept_number"], "without")
+        rows.append(_Row((*cells, interval(c["low"], c["high"])), item=item, plain=c))
+    return rows if changed else [*rows, _Row(("no concept changes",), item=Item("none", layer, unit, name="drawn"))]
+
+
+def _coefficient_rows(session: Session, layer: str, unit: int) -> list[_Row]:
+    """The unit's learned coefficients beside its IoUs."""
+    known = concept_effects.coefficients_of_unit(session.view(layer), unit)
+    rows = [_heading("learned coefficients, no effects", "category", "IoU", "", "coefficient", "", "")] if known else []
+    for c in known:
+        cells = (
+            c["concept"],
+            c["category"],
+            f"{c['iou']:.4f}",
+            Bar(c["iou"] / FULL_IOU),
+            share(c["coefficient"]),
+            "",
+            "",
+        )
+        item = Item("concept", layer, unit, c["concept_number"], "coefficient")
+        rows.append(_Row(cells, item=item, plain=c))
+    return rows
 
 
 def _image_rows(session: Session, layer: str, unit: int) -> list[_Row]:

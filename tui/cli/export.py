@@ -50,14 +50,16 @@ def export(
     ] = None,
     effects: Annotated[
         bool,
-        typer.Option("--effects", help="What nd ablate has measured: a row for each unit, split and class."),
+        typer.Option(
+            "--effects", help="What nd ablate has measured: a row for each unit, split and class, or unit and concept."
+        ),
     ] = False,
     force: ForceOption = False,
 ) -> None:
     """Write a store's labels, scores and evidence as CSV with the columns of the 2017 results, as JSON or Parquet.
 
     With --format milan its top images, as the arrays that MILAN's code describes in words. With --effects what units do
-    to the network's classes, of all layers unless one is named.
+    to the network's classes, or a generator's units to concepts, of all layers unless one is named.
     """
     from ndissect.store import table2017
     from ndissect.store.files import find_store
@@ -95,9 +97,10 @@ def export(
                     f"a 2017 table holds one layer, {opened.path} has {len(views)}",
                     f"name one: nd export {quoted(names[-1], positional=True)}",
                 )
-            if views[0].descriptions is not None:
+            held = "descriptions" if views[0].descriptions is not None else "IoUs" if views[0].has_ious_alone else ""
+            if held:
                 raise WrongUse(
-                    f"{opened.path} holds descriptions, and no counts for a 2017 table",
+                    f"{opened.path} holds {held}, and no counts for a 2017 table",
                     "export them with --format json, or --format parquet",
                 )
             text = io.StringIO()
@@ -113,6 +116,7 @@ _EXAMPLES = {Format.parquet: "units.parquet", Format.milan: "exemplars"}
 
 def _as_json(store: Store, views: Sequence[LayerView]) -> str:
     from ndissect.tui.cli.output import json_text
+    from ndissect.tui.tables import concept_effects
     from ndissect.tui.tables.effects import effects_json
     from ndissect.tui.tables.unit_table import every_unit_json, header
 
@@ -125,6 +129,7 @@ def _as_json(store: Store, views: Sequence[LayerView]) -> str:
             "summary": view.summary(),
             "units": every_unit_json(view),
             **({"effects": effects_json(view)} if view.effects is not None else {}),
+            **({"concept_effects": concept_effects.effects_json(view)} if view.concept_effects is not None else {}),
         }
         for view in views
     ]
@@ -187,7 +192,10 @@ def write_text(to: Path | None, text: str) -> None:
 
 def import_table(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE.csv", help="A CSV of the 2017 results, of CLIP-Dissect or of MILAN.")
+        Path,
+        typer.Argument(
+            metavar="TABLE.csv", help="A CSV of the 2017 results, of GAN Dissection, CLIP-Dissect or MILAN."
+        ),
     ],
     to: Annotated[Path | None, typer.Option("--output", "-o", help="The store. Default: TABLE.nd.h5 here.")] = None,
     layer: Annotated[
@@ -197,7 +205,8 @@ def import_table(
 ) -> None:
     """Turn a result table of others into a store, without images.
 
-    A published table of 2017 knows the counts of each category's best concept. Descriptions by CLIP-Dissect or MILAN
+    A published table of 2017 knows the counts of each category's best concept, one of GAN Dissection the IoUs of all
+    concepts without counts, and learned coefficients. Descriptions by CLIP-Dissect or MILAN
     are labels without counts, and so without an IoU: nd compare tells where they agree with a dissection.
     """
     from ndissect.store.files import SUFFIX, check_writable

@@ -33,6 +33,15 @@ def export_effects(
     from ndissect.tui.tables.remarks import layer_notes
 
     known = [view for view in views if view.effects is not None]
+    on_concepts = [view for view in views if view.concept_effects is not None]
+    if known and on_concepts and format != "json":
+        raise WrongUse(
+            f"{store.path} holds effects on classes and on concepts, and a table has one kind",
+            "export them with --format json, or name a layer",
+        )
+    if on_concepts and not known:
+        _export_on_concepts(store, on_concepts, format, to)
+        return
     if not known:
         name = quoted(views[-1].name if views else "LAYER", positional=True)
         raise WrongUse(f"{store.path} holds no effects of these layers", f"nd ablate {name} measures and adds them")
@@ -85,23 +94,65 @@ def _json(store: Store, views: Sequence[LayerView]) -> str:
 
     named = store.classes
     classes = {"names": list(named.names), "named_by": named.source} if named else None
-    layers = [effects_layer_json(view) for view in views if has_classes(view)]
+    layers = [
+        effects_layer_json(view) | _on_concepts_json(view)
+        for view in views
+        if has_classes(view) or view.concept_effects is not None
+    ]
     return json_text({**header(store, views), "classes": classes, "layers": layers})
 
 
 def _parquet(to: Path, store: Store, views: Sequence[LayerView]) -> None:
+    from ndissect.tui.tables.effect_table import COLUMNS, effect_arrays
+    from ndissect.tui.tables.effects import effects_json
+
+    tables = [effect_arrays(view, view.effects) for view in views if view.effects is not None]
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in COLUMNS}
+    _write_parquet(to, columns, store, views, [effects_json(view) for view in views])
+
+
+def _write_parquet(
+    to: Path, columns: dict[str, Any], store: Store, views: Sequence[LayerView], about: Sequence[Any]
+) -> None:
     from ndissect.store.files import atomic, check_writable
     from ndissect.tui.cli.output import tell
     from ndissect.tui.reports import parquet
-    from ndissect.tui.tables.effect_table import COLUMNS, effect_arrays
-    from ndissect.tui.tables.effects import effects_json
     from ndissect.tui.tables.unit_table import header
 
     parquet.check_pyarrow()
     check_writable(to, 1 << 20)
-    tables = [effect_arrays(view, view.effects) for view in views if view.effects is not None]
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in COLUMNS}
-    about = {**header(store, views), "effects": [effects_json(view) for view in views]}
     with atomic(to) as part:
-        parquet.write(part, columns, about)
+        parquet.write(part, columns, {**header(store, views), "effects": about})
     tell(f"wrote {to}")
+
+
+def _export_on_concepts(store: Store, views: Sequence[LayerView], format: str, to: Path | None) -> None:
+    """What units of a generator do to concepts, with learned coefficients."""
+    from ndissect.tui.cli.export import write_text
+    from ndissect.tui.cli.output import tell
+    from ndissect.tui.tables import concept_effects
+    from ndissect.tui.tables.remarks import layer_notes
+
+    if format == "json":
+        write_text(to, _json(store, views) + "\n")
+    else:
+        tables = [concept_effects.effect_arrays(view) for view in views]
+        columns = {name: np.concatenate([table[name] for table in tables]) for name in concept_effects.COLUMNS}
+        if format == "parquet":
+            assert to is not None
+            _write_parquet(to, columns, store, views, [concept_effects.effects_json(view) for view in views])
+        else:
+            text = io.StringIO()
+            write = csv.writer(text, lineterminator="\n")
+            write.writerow(columns)
+            rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+            write.writerows([_cell(value) for value in row] for row in rows)
+            write_text(to, text.getvalue())
+    for line in (*layer_notes(views), *concept_effects.effects_notes(views)):
+        tell(line)
+
+
+def _on_concepts_json(view: LayerView) -> dict[str, Any]:
+    from ndissect.tui.tables.concept_effects import layer_json
+
+    return {"concept_effects": layer_json(view)} if view.concept_effects is not None else {}

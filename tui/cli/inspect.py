@@ -123,14 +123,14 @@ def _check_known(units: Units, wanted: Filter, sort: str) -> None:
     if sort in BY_WORD and BY_WORD[sort].evidence:
         asked[sort] = f"--sort {sort}"
     (view,) = units.views
+    name = quoted(view.name, positional=True)
+    measured = dict.fromkeys(("effect", "concept_effect"), f"nd ablate {name} measures it")
+    measured["coefficient"] = f"nd ace {name} learns it"
     for word, option in asked.items():
         if view.units and not units.any_known(BY_WORD[word]):
-            measured = f"nd ablate {quoted(view.name, positional=True)} measures it"
             raise WrongUse(
                 f"{option}: {view.store.path} tells no {word} of any unit of {view.name}",
-                measured
-                if word == "effect"
-                else "imported tables and stores of older runs have none; dissect the network again",
+                measured.get(word, "imported tables and stores of older runs have none; dissect the network again"),
             )
 
 
@@ -200,7 +200,7 @@ def layers_table(
 
 def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import remarks, selection
+    from ndissect.tui.tables import concept_effects, remarks, selection
     from ndissect.tui.tables.effects import effects_json, effects_notes
     from ndissect.tui.tables.units import Units, units_json
 
@@ -224,6 +224,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
                 "units": units_json(units),
                 "summary": view.summary(),
                 **({"effects": effects_json(view)} if view.effects is not None else {}),
+                **({"concept_effects": concept_effects.effects_json(view)} if view.concept_effects is not None else {}),
             }
         )
         return
@@ -233,6 +234,7 @@ def _layer(view: LayerView, wanted: Filter, sort: str, limit: int | None, json: 
         *remarks.summary_lines(view),
         remarks.evidence_line(view.store),
         *effects_notes([view]),
+        *concept_effects.effects_notes([view]),
         f"{remarks.UNITS_FROM_0}; {remarks.protocol_line(view.store.protocol)}",
     ]
     if len(units) < len(selected):
@@ -257,7 +259,7 @@ def _values(units: Units, column: UnitColumn) -> list[Any]:
 
 def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: bool) -> None:
     from ndissect.store.marks import marks_json
-    from ndissect.tui.tables import effects, remarks, views
+    from ndissect.tui.tables import concept_effects, effects, remarks, views
     from ndissect.tui.tables.evidence import sentences
     from ndissect.tui.tables.units import unit_json
 
@@ -280,6 +282,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
                 "concepts": ranked,
                 "top_images": tops,
                 **effects.unit_json(view, unit),
+                **concept_effects.unit_json(view, unit),
             }
         )
         return
@@ -293,13 +296,18 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         PrintedColumn("category"),
         PrintedColumn("IoU", iou, right=True),
         PrintedColumn("", output.bar, terminal_only=True),
-        *(PrintedColumn(f"{of} {counted}", right=True) for of in ("both", "unit", "concept")),
     ]
-    rows = [
-        [c["concept"], c["category"], c["iou"], c["iou"], c["intersection"], c["area"], c["concept_area"]]
-        for c in ranked
-    ]
+    rows = [[c["concept"], c["category"], c["iou"], c["iou"]] for c in ranked]
+    if not view.has_ious_alone:
+        columns += [PrintedColumn(f"{of} {counted}", right=True) for of in ("both", "unit", "concept")]
+        for row, c in zip(rows, ranked, strict=True):
+            row += [c["intersection"], c["area"], c["concept_area"]]
+    for title, show, of in concept_effects.beside_ious(view, unit):
+        columns.append(PrintedColumn(title, show, right=True))
+        for row, c in zip(rows, ranked, strict=True):
+            row.append(of.get((c["concept"], c["category"]), math.nan))
     notes = [*remarks.layer_notes([view]), *sentences(view, unit), *effects.unit_sentences(view, unit)]
+    notes += concept_effects.unit_sentences(view, unit)
     notes.append(f"threshold {number(one['threshold'])}")
     nan, infinite = int(view.statistics.nan[unit]), int(view.statistics.inf[unit])
     if nan or infinite:
@@ -308,6 +316,7 @@ def _unit(view: LayerView, unit: int, wanted: Filter, limit: int | None, json: b
         notes.append("top images: " + ", ".join(f"{t['image']} ({t['peak']:.3g})" for t in tops[:5]))
         notes.append(f"see them: nd overlay {quoted(f'{view.name}:{unit}', positional=True)}")
     notes += [remarks.evidence_line(view.store), *effects.effects_notes([view])]
+    notes += concept_effects.effects_notes([view])
     notes.append(remarks.protocol_line(view.store.protocol))
     output.print_table(PrintedTable(columns, rows, title=about, notes=notes))
 

@@ -25,8 +25,10 @@ from ndissect.store.scores import DETECTOR_IOU, detectors
 from ndissect.store.text import clean_text
 from ndissect.tui.pictures import overlay, sheets
 from ndissect.tui.reports.report_classes import class_section
-from ndissect.tui.tables import remarks, views
+from ndissect.tui.reports.report_concepts import concept_section
+from ndissect.tui.tables import concept_effects, remarks, views
 from ndissect.tui.tables.columns import Medium, columns_of
+from ndissect.tui.tables.concept_effects import has_concept_effects
 from ndissect.tui.tables.effects import class_names, has_classes, unit_sentences
 from ndissect.tui.tables.origin import origin
 from ndissect.tui.tables.units import Array, Texts, Units, Values
@@ -82,7 +84,7 @@ def pages(
         unique=_text(remarks.UNIQUE),
         summary=_summary(layers),
         cautions="".join(f"<li>{_text(line)}</li>" for line in remarks.cautions(layers)),
-        classes=class_section(layers),
+        classes=class_section(layers) + concept_section(layers),
         charts="".join(_chart(i, view) for i, view in enumerate(layers)),
         data=_json(unit_data(store, layers)),
     )
@@ -124,6 +126,11 @@ def facts(store: Store) -> dict[str, str]:
     return {name: " · ".join(dict.fromkeys(filter(None, values))) for name, values in rows.items() if any(values)}
 
 
+def said(view: LayerView, unit: int) -> list[str]:
+    """What is known of the unit and the network's classes, and the concepts in a generator's pictures, in sentences."""
+    return [*unit_sentences(view, unit), *concept_effects.unit_sentences(view, unit)]
+
+
 def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
     """All units of ``layers`` by column, as JSON values; a column of numbers that no layer knows is left out.
 
@@ -142,9 +149,11 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
         if c.key == "iou" or (units.any_known(c) if c.only_known else _known(units.numbers(c)))
     ]
     order = [concepts.categories.index(name) for name in categories]
+    alone = [view.has_ious_alone for view in layers]
     return {
         "detector": DETECTOR_IOU,
         "layers": [view.name for view in layers],
+        "ious_alone": alone,
         "on_images": [view.judged_on == "images" for view in layers],
         "categories": [[name, _colour(name)] for name in categories],
         "concepts": [
@@ -152,8 +161,8 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
             for row in range(len(concepts))
         ],
         "classes": class_names(layers[0]) if any(map(has_classes, layers)) else [],
-        "said": [unit_sentences(view, u) for view in layers for u in range(view.units)]
-        if any(map(has_classes, layers))
+        "said": [said(view, u) for view in layers for u in range(view.units)]
+        if any(has_classes(view) or has_concept_effects(view) for view in layers)
         else [],
         "concept_images": store.concept_counts.images.sum(0).tolist(),
         "columns": [
@@ -171,7 +180,7 @@ def unit_data(store: Store, layers: Sequence[LayerView]) -> dict[str, Any]:
         "units": {column.key: _values(units[column]) for column in told},
         "best": {
             name: [value for view in layers for value in getattr(view.best, name)[:, order].ravel().tolist()]
-            for name in ("concept", "intersection", "area")
+            for name in ("concept", "intersection", "area", *(["iou"] if any(alone) else []))
         },
     }
 

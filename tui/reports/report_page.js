@@ -245,7 +245,9 @@
     const table = element("table", undefined, "best");
     const head = element("tr");
     const onImages = data.on_images[data.units.layer[i]];
-    for (const name of ["category", "best concept", "IoU", ...["both", "unit", "concept"].map((of) => of + (onImages ? " images" : " px"))]) {
+    const alone = data.ious_alone[data.units.layer[i]];  // then no counts are known
+    const counts = alone ? [] : ["both", "unit", "concept"].map((of) => of + (onImages ? " images" : " px"));
+    for (const name of ["category", "best concept", "IoU", ...counts]) {
       head.append(element("th", name, /IoU|px|images/.test(name) ? "number" : undefined));
     }
     const rows = [];
@@ -256,7 +258,8 @@
       const area = onImages ? data.concept_images[row] : data.concepts[row][2];
       const line = element("tr");
       line.append(element("td", data.categories[k][0]), element("td", concept(row)));
-      for (const text of [(both / (own + area - both)).toFixed(4), ...[both, own, area].map((n) => n.toLocaleString("en"))]) {
+      const iou = alone ? data.best.iou[i * K + k] : both / (own + area - both);
+      for (const text of [iou.toFixed(4), ...(alone ? [] : [both, own, area].map((n) => n.toLocaleString("en")))]) {
         line.append(element("td", text, "number"));
       }
       rows.push(line);

@@ -186,6 +186,31 @@ COLUMNS: tuple[UnitColumn, ...] = (
         only_known=True,
     ),
     UnitColumn(
+        "concept_effect", lambda units: units.concept_effect, heading="effect", evidence=True, only_known=True,
+        word="concept_effect", falling=False, text=signed, width=7, drop=2, digits=("fixed", 4),
+        help="change of the label's share of pixels without the unit",
+        note="effect: change of the concept's share of pixels without the unit",
+    ),
+    UnitColumn(
+        "concept_effect_interval", lambda units: units.concept_effect_interval, "interval", heading="95 %",
+        where=Medium.INSPECT, evidence=True, only_known=True, text=lambda ends: signed_interval(*ends),
+        parts=("concept_effect_low", "concept_effect_high"), drop=9,
+    ),
+    UnitColumn(
+        "concept_effect_low", lambda units: units.concept_effect_interval[:, 0], where=Medium.JSON | Medium.EXPORT,
+        evidence=True, only_known=True,
+    ),
+    UnitColumn(
+        "concept_effect_high", lambda units: units.concept_effect_interval[:, 1], where=Medium.JSON | Medium.EXPORT,
+        evidence=True, only_known=True,
+    ),
+    UnitColumn(
+        "coefficient", lambda units: units.coefficient, evidence=True, only_known=True, word="coefficient",
+        text=share, width=11, drop=3, digits=("fixed", 3),
+        help="learned for the label, from 0 to 1; it is no effect",
+        note="coefficient: learned for the concept, no effect",
+    ),
+    UnitColumn(
         "threshold", lambda units: units.statistic("threshold"), word="threshold", text=number,
         of_counts=True, short=short_number, drop=9,
     ),
@@ -208,9 +233,21 @@ COLUMNS: tuple[UnitColumn, ...] = (
 _FIRST = {
     Medium.INSPECT: (
         *("unit", "label", "category", "iou", "bar", "interval", "q", "needed_by", "effect", "effect_interval"),
+        *("concept_effect", "concept_effect_interval", "coefficient", "heldout_iou"),
+    ),
+    Medium.BROWSE: (
+        "layer",
+        "unit",
+        "label",
+        "category",
+        "iou",
+        "bar",
+        "concept_effect",
+        "coefficient",
+        "interval",
+        "q",
         "heldout_iou",
     ),
-    Medium.BROWSE: ("layer", "unit", "label", "category", "iou", "bar", "interval", "q", "heldout_iou"),
     Medium.JSON: ("unit", "label", "category", "iou", "threshold", "dead"),
 }
 

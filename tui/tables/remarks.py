@@ -12,7 +12,7 @@ from ndissect.store.descriptions import NO_PROTOCOL
 from ndissect.store.evidence import SIGNIFICANT, TRAIN, VAL
 from ndissect.store.layer_view import LayerView
 from ndissect.store.marks import MARKED, Mark
-from ndissect.store.protocol import Protocol
+from ndissect.store.protocol import IOUS_ALONE, Protocol
 from ndissect.store.reader import Store
 from ndissect.store.scores import DETECTOR_IOU, FEW_IMAGES
 from ndissect.tui.tables.origin import origin
@@ -25,6 +25,8 @@ UNIQUE = (
 )
 #: Of layers whose units have one value an image.
 JUDGED_ON_IMAGES = "judged on images: I, A and C count images, not pixels, so its IoUs are another measure"
+#: Of layers of a table that told IoUs and nothing else.
+IOUS_WITHOUT_COUNTS = "IoUs as a published table gives them, without the counts behind them: I, A and C are not known"
 # Units, or layers, that a caution lists by name.
 _NAMED = 8
 
@@ -37,7 +39,9 @@ def layer_notes(views: Sequence[LayerView]) -> list[str]:
     """What every view of these layers says before anything else that it notes: their marks, and what they count."""
     on_images = [view.name for view in views if view.judged_on == "images"]
     counted = [f"{_named(on_images)}: {JUDGED_ON_IMAGES}"] if on_images else []
-    return marks(views) + counted
+    alone = [view.name for view in views if view.has_ious_alone]
+    told = [f"{_named(alone)}: {IOUS_WITHOUT_COUNTS}"] if alone else []
+    return marks(views) + counted + told
 
 
 def few_image_labels(view: LayerView) -> int | None:
@@ -134,6 +138,8 @@ def protocol_line(protocol: Protocol) -> str:
     """The protocol in one line; of labels that others gave, that there is none."""
     if protocol.name == NO_PROTOCOL.name:
         return "the labels are descriptions that others gave"
+    if protocol.name == IOUS_ALONE.name:
+        return f"protocol not told but for the threshold: q {float(protocol.q):.4g}"
     return f"protocol {protocol.describe()}"
 
 

@@ -15,6 +15,7 @@ from ndissect.store.concepts import report_order
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
 from ndissect.tui.tables.columns import Medium, UnitColumn, columns_of
+from ndissect.tui.tables.concept_effects import label_coefficients, label_effects
 from ndissect.tui.tables.effects import worst
 
 Array = npt.NDArray[Any]
@@ -218,13 +219,18 @@ class Units:
             label, best = view.labels[0], getattr(view.best, name)
             if not best.shape[1]:
                 return np.zeros(view.units, np.int64)
-            return np.where(label >= 0, best[np.arange(view.units), category[label]], 0)
+            return _counted(view, np.where(label >= 0, best[np.arange(view.units), category[label]], 0))
 
         return self.gather(counts, np.int64)
 
     def best(self, name: str, category: int) -> Array:
         """(N,): the field ``name`` of ndissect.store.scores.Best for the best concept of a category of the store."""
-        return self.gather(lambda view: getattr(view.best, name)[:, category])
+
+        def values(view: LayerView) -> Array:
+            of: Array = getattr(view.best, name)[:, category]
+            return _counted(view, of) if name in ("intersection", "area") else of
+
+        return self.gather(values)
 
     def best_concept_area(self, category: int) -> Array:
         """(N,) int64: C of the best concept of a category of the store; 0 for none."""
@@ -251,6 +257,27 @@ class Units:
         """(N, 2) float64: both ends of the interval of that change."""
         return np.asarray(self._worst[:, 2:])
 
+    @cached_property
+    def _concept_effects(self) -> Array:
+        """(N, 3): see ndissect.tui.tables.concept_effects.label_effects."""
+        return self.gather(lambda view: label_effects(view, self.concept)).reshape(-1, 3)
+
+    @property
+    def concept_effect(self) -> Array:
+        """(N,) float64: how the share of pixels of the label, or of the concept that was asked for, changes without
+        the unit."""
+        return np.asarray(self._concept_effects[:, 0])
+
+    @property
+    def concept_effect_interval(self) -> Array:
+        """(N, 2) float64: both ends of the interval of that change."""
+        return np.asarray(self._concept_effects[:, 1:])
+
+    @property
+    def coefficient(self) -> Array:
+        """(N,) float64: the coefficient that was learned for that concept."""
+        return self.gather(lambda view: label_coefficients(view, self.concept))
+
     @property
     def images(self) -> Array:
         """(N,) int64: how many images hold the label; -1 where that is not known, and without a label."""
@@ -265,8 +292,13 @@ class Units:
 
 
 def _concept_area(view: LayerView) -> Array:
-    """(C + 1,) int64: C(c) as the layer counts it, then 0 for row -1, no concept."""
-    return np.append(view.concept_counts.area.sum(0), 0)
+    """(C + 1,) int64: C(c) as the layer counts it, then 0 for row -1, no concept; NaN where only IoUs are known."""
+    return _counted(view, np.append(view.concept_counts.area.sum(0), 0))
+
+
+def _counted(view: LayerView, counts: Array) -> Array:
+    """``counts``; NaN, float64, where the layer has IoUs without the counts behind them."""
+    return np.full(counts.shape, np.nan) if view.has_ious_alone else counts
 
 
 def units_json(units: Units, columns: Sequence[UnitColumn] | None = None) -> list[dict[str, Any]]:

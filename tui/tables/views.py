@@ -45,15 +45,20 @@ def ranked_concepts(
 
 
 def concept_json(concepts: ConceptTable, row: int, value: Any, i: Any, a: Any, c: Any) -> dict[str, Any]:
-    """A concept with its IoU ``value`` with a unit, and the counts behind it: I, A and C."""
+    """A concept with its IoU ``value`` with a unit, and the counts behind it: I, A and C, None where they are -1."""
     return {
         "concept": concepts.label(row),
         "category": concepts.category_of(row),
         "iou": float(value),
-        "intersection": int(i),
-        "area": int(a),
-        "concept_area": int(c),
+        "intersection": known_count(i),
+        "area": known_count(a),
+        "concept_area": known_count(c),
     }
+
+
+def known_count(n: Any) -> int | None:
+    """``n``, None where it is -1: a table told IoUs without the counts behind them."""
+    return int(n) if n >= 0 else None
 
 
 def top_images(view: LayerView, unit: int) -> list[dict[str, Any]]:
