@@ -79,3 +79,20 @@ def generator() -> nn.Module:
 
 def labeller() -> nn.Module:
     return PlantedLabeller()
+
+
+class SmoothGenerator(PlantedGenerator):
+    """The same pictures, of which each unit draws as much as it is active: colours are mixed, not chosen."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        maps = self.layer(z)
+        building, sky, tree, door = maps[:, : len(CONCEPTS)].clamp(0, 1).unbind(1)
+        colors = COLORS.to(z.device)
+        picture = torch.zeros(len(z), 3, CELLS, CELLS, device=z.device)
+        for concept, amount in ((1, sky), (0, building), (3, door * building), (2, tree)):
+            picture = torch.lerp(picture, colors[concept][None, :, None, None].expand_as(picture), amount[:, None])
+        return picture.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)
+
+
+def generator_smooth() -> nn.Module:
+    return SmoothGenerator()

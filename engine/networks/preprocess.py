@@ -27,8 +27,8 @@ WANTED = (
     "Return a transform that resizes the whole image, e.g. torchvision.transforms.v2.Compose([Resize((224, 224)), "
     "ToDtype(torch.float32, scale=True), Normalize(mean, std)])"
 )
-# Of red, green and blue, as ITU-R BT.601 and torchvision's rgb_to_grayscale have it.
-_LUMINANCE = (0.2989, 0.587, 0.114)
+#: Of red, green and blue, as ITU-R BT.601 and torchvision's rgb_to_grayscale have it.
+LUMINANCE = (0.2989, 0.587, 0.114)
 Mode = Literal["batch", "image", "pil"]
 _RANDOM = re.compile(r"\b(Random\w+|AutoAugment|RandAugment|TrivialAugmentWide|AugMix|ColorJitter|MixUp|CutMix)\b")
 
@@ -90,7 +90,7 @@ class Preprocess:
         # To the bit what torchvision's to_dtype and normalize give, which take as long to import as torch.
         x = images.to(torch.float32).mul_(1.0 / 255)
         if self.channels == 1:
-            x = x.mul_(_by_channel(_LUMINANCE, x.device)).sum(1, keepdim=True)
+            x = x.mul_(_by_channel(LUMINANCE, x.device)).sum(1, keepdim=True)
         if self.mean is not None or self.std is not None:
             mean = self.mean or (0.0,) * x.shape[1]
             std = self.std or (1.0,) * x.shape[1]

@@ -83,6 +83,11 @@ class Labeller:
         self._alone = threading.Lock()
 
     @property
+    def segmenter(self) -> Segmenter | None:
+        """The network that labels; None where names of colours alone do."""
+        return self._segmenter
+
+    @property
     def spec(self) -> str:
         """What labels, as it was typed."""
         return self._segmenter.network.spec if self._segmenter else "names of colours"
