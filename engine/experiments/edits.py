@@ -132,11 +132,6 @@ def write_edits(path: Path, edits: EditList) -> None:
         part.write_bytes(data)
 
 
-def rectangle(top: int, left: int, bottom: int, right: int) -> tuple[Cell, ...]:
-    """The cells from row ``top`` to row ``bottom`` and from column ``left`` to column ``right``, all four included."""
-    return tuple((row, column) for row in range(top, bottom + 1) for column in range(left, right + 1))
-
-
 def check_cells(cells: Iterable[Cell], map_size: Sequence[int], layer: str) -> None:
     """WrongUse where a cell is outside of a layer's map of ``map_size`` (rows, columns)."""
     rows, columns = map_size

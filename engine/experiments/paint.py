@@ -24,8 +24,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ndissect.engine.data.concept_images import described
 from ndissect.engine.experiments.edits import Edit, check_cells
-from ndissect.engine.experiments.generated import Generated, GeneratorRequest, open_generated, set_units
+from ndissect.engine.experiments.generated import HIGH, Generated, GeneratorRequest, open_generated, set_units
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import computing
 from ndissect.engine.networks.tail import Tail
@@ -88,8 +89,9 @@ class Painter:
 
     @property
     def concepts(self) -> tuple[str, ...]:
-        """The names of the concepts that can be painted."""
-        return tuple(self.generated.concepts.names)
+        """The names of the concepts that can be painted; with their category where two have one name."""
+        known = self.generated.concepts
+        return tuple(described(known, i) if known.name.count(name) > 1 else name for i, name in enumerate(known.name))
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -106,9 +108,23 @@ class Painter:
         """The number of the sample that is painted on; None: none yet."""
         return self._number
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of a picture: how it is made, and how the network differs from the store's."""
+        made = (
+            f"added: the {self.units} units of the highest IoU are set to their {HIGH:.1%} quantile over samples;"
+            f" removed: to 0; then what follows {self.layer} is run"
+        )
+        whole = () if self._tail.alone else (f"the whole network is run for each picture: {self._tail.reason}",)
+        return (made, *whole, *self.generated.notes)
+
     def best_units(self, concept: str) -> list[int]:
         """The units that draw ``concept``, the best first; WrongUse with the nearest names where there is no such."""
         return self.generated.best_units(self.generated.concept(concept))[: self.units]
+
+    def prepare(self) -> None:
+        """Find the units' high values now, rather than with the first edit that adds something."""
+        self._high  # noqa: B018
 
     @cached_property
     def _high(self) -> Tensor:
