@@ -8,6 +8,7 @@ network, so that there is a truth to compare its units with.
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import torch
@@ -19,7 +20,18 @@ from ndissect.engine.demo.drawn_scenes import CONCEPTS, FACTORS
 GENERATOR_WEIGHTS = Path(__file__).with_name("generator.safetensors")
 LABELLER_WEIGHTS = Path(__file__).with_name("labeller.safetensors")
 #: Units of layer1 (4 x 4) to layer5 (64 x 64).
-WIDTHS = (256, 128, 96, 64, 32)
+WIDTHS = (128, 128, 96, 64, 32)
+# Of each coordinate of a latent so many bumps say where it is, which a linear layer can then tell apart.
+_BUMPS, _MAPPED = 8, 192
+
+
+class Bumps(nn.Module):
+    """(N, 24) -> (N, 192): how near each coordinate's share of the normal distribution is to each of eight values."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        share = (1 + torch.erf(z / math.sqrt(2))) / 2
+        centres = torch.linspace(0, 1, _BUMPS, device=z.device, dtype=z.dtype)
+        return (-(((share[..., None] - centres) * (_BUMPS - 1)) ** 2)).exp().flatten(1)
 
 
 class SceneGenerator(nn.Module):
@@ -30,7 +42,8 @@ class SceneGenerator(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer1 = _layer(nn.Linear(FACTORS, WIDTHS[0] * 16), nn.Unflatten(1, (WIDTHS[0], 4, 4)), units=WIDTHS[0])
+        self.mapping = nn.Sequential(Bumps(), nn.Linear(FACTORS * _BUMPS, _MAPPED), nn.ReLU())
+        self.layer1 = _layer(nn.Linear(_MAPPED, WIDTHS[0] * 16), nn.Unflatten(1, (WIDTHS[0], 4, 4)), units=WIDTHS[0])
         for number, (before, units) in enumerate(itertools.pairwise(WIDTHS), 2):
             larger = nn.Upsample(scale_factor=2)
             setattr(self, f"layer{number}", _layer(larger, nn.Conv2d(before, units, 3, padding=1), units=units))
@@ -38,7 +51,7 @@ class SceneGenerator(nn.Module):
 
     def features(self, z: Tensor) -> list[Tensor]:
         """The maps of all layers, the last one last."""
-        maps, x = [], z
+        maps, x = [], self.mapping(z)
         for number in range(1, len(WIDTHS) + 1):
             x = getattr(self, f"layer{number}")(x)
             maps.append(x)
@@ -72,15 +85,16 @@ class SceneLabeller(nn.Module):
 
 def demo_generator() -> nn.Module:
     """The trained generator in evaluation mode."""
-    return _loaded(SceneGenerator(), GENERATOR_WEIGHTS)
+    return load_half(SceneGenerator(), GENERATOR_WEIGHTS)
 
 
 def demo_labeller() -> nn.Module:
     """The trained labeller in evaluation mode."""
-    return _loaded(SceneLabeller(), LABELLER_WEIGHTS)
+    return load_half(SceneLabeller(), LABELLER_WEIGHTS)
 
 
-def _loaded(module: nn.Module, weights: Path) -> nn.Module:
+def load_half(module: nn.Module, weights: Path) -> nn.Module:
+    """``module`` in evaluation mode with weights that are kept in half precision."""
     values = load_file(weights)
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in values.items()})
     return module.eval()
