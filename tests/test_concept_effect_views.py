@@ -15,12 +15,14 @@ import pytest
 from cli import nd
 from store_factory import DRAWN, dissection
 
+from ndissect.store.errors import NDError
 from ndissect.store.layer_view import LayerView
 from ndissect.store.reader import Store
 from ndissect.store.writer import write_store
 from ndissect.tui.app.session import Session
 from ndissect.tui.app.unit import unit_listing
 from ndissect.tui.app.units import concept_units, layer_units
+from ndissect.tui.pictures.sheets import effect_sheet, unit_sheet, with_effect
 from ndissect.tui.reports.report import pages, unit_data
 from ndissect.tui.tables import concept_effects as told
 from ndissect.tui.tables.units import Units, units_json
@@ -149,6 +151,26 @@ def test_the_commands_print_and_export_them(path: Path) -> None:
     exported = json.loads(nd("export", "-s", path, "--effects", "--format", "json", folder=path.parent).stdout)
     assert len(exported["layers"][0]["concept_effects"]["units"]) == DRAWN
     assert exported["layers"][0]["concept_effects"]["coefficients_of"] == ["blue", "señal de tráfico"]
+
+
+def test_pictures_with_and_without_a_unit_are_drawn_side_by_side(path: Path, tmp_path: Path) -> None:
+    with Store(path) as store:
+        view = store.layer(LAYER)
+        sheet = effect_sheet(view, 1)
+        pixels = np.asarray(sheet.image).astype(int)
+        red, blue = (np.abs(pixels - colour).sum(2) < 30 for colour in ((200, 1, 0), (0, 1, 200)))
+        assert (red.sum(), blue.sum()) == (256 * 256, 256 * 256)
+        assert np.argwhere(red)[:, 1].max() < np.argwhere(blue)[:, 1].min()
+        assert sheet.title == f"{LAYER}  without unit 1  blue"
+        alone = unit_sheet(view, 1)
+        assert with_effect(alone, view, 1).image.height == alone.image.height + sheet.image.height
+        assert with_effect(alone, view, 5) is alone
+        with pytest.raises(NDError, match="holds no pictures of what"):
+            effect_sheet(view, 5)
+    drawn = nd("overlay", f"{LAYER}:1", "-s", path, "--effect", folder=tmp_path)
+    assert drawn.stdout == f"{LAYER}-1-effect.png\n"
+    refused = nd("overlay", f"{LAYER}:1", "-s", path, "--effect", "--truth", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
 
 
 def test_two_kinds_of_effects_are_not_put_into_one_table(path: Path) -> None:

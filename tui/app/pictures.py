@@ -34,17 +34,19 @@ _MARK = {"Comment": "Kept by nd browse in its cache, which deletes it when newer
 
 
 def draw(view: LayerView, unit: int, *, truth: bool) -> Path:
-    """Draw the unit's contact sheet, and return its file. It lies in the cache folder: others may be read-only.
+    """Draw the unit's contact sheet, with what a generator draws without it, and return its file.
+
+    It lies in the cache folder: others may be read-only.
 
     ``truth`` draws where the label really is beside each image. Raises NDError where the store holds no images or is
     damaged, or the disk is full.
     """
     # Pillow is only needed here: without it the first screen is there sooner.
     from ndissect.tui.pictures.overlay import save_png  # noqa: PLC0415
-    from ndissect.tui.pictures.sheets import unit_sheet  # noqa: PLC0415
+    from ndissect.tui.pictures.sheets import unit_sheet, with_effect  # noqa: PLC0415
 
     has_label = int(view.labels[0][unit]) >= 0
-    sheet = unit_sheet(view, unit, truth=truth and has_label)
+    sheet = with_effect(unit_sheet(view, unit, truth=truth and has_label), view, unit)
     folder = cache_folder() / "overlays"
     try:
         own_folder(folder, 0o700)

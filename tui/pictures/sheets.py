@@ -12,10 +12,16 @@ from PIL import Image
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.jpeg import check_thumbnail
 from ndissect.store.layer_view import LayerView
+from ndissect.store.names import quoted
+from ndissect.tui.pictures.headed_sheet import PAPER
 from ndissect.tui.pictures.overlay import Panel, contact_sheet
+from ndissect.tui.tables.concept_effects import effects_notes, unit_sentences
 from ndissect.tui.tables.remarks import layer_notes
 from ndissect.tui.tables.selection import match_concepts
 from ndissect.tui.tables.units import unit_json
+
+# Pixels of the longer edge of a picture with or without a unit.
+_EFFECT_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,40 @@ def unit_sheet(
         subtitle = f"truth: {view.store.concepts.label(row)}.  {subtitle}"
     subtitle = "\n".join([*layer_notes([view]), subtitle])
     return Sheet(contact_sheet(panels, title, subtitle, columns=3 if row is not None else 5), title)
+
+
+def effect_sheet(view: LayerView, unit: int) -> Sheet:
+    """A sample of a generator with ``unit`` and the same without it, side by side.
+
+    NDError where the store has no such pictures of the unit.
+    """
+    pair = view.effect_pictures(unit)
+    if pair is None:
+        raise NDError(
+            f"{view.store.path} holds no pictures of what {view.name}:{unit} draws",
+            f"nd ablate {quoted(view.name, positional=True)} measures units of a generator, and keeps pictures",
+        )
+    label = int(view.labels[0][unit])
+    name = view.store.concepts.label(label) if label >= 0 else "no label"
+    panels = []
+    for jpeg, caption in zip(pair, ("with the unit", "without it"), strict=True):
+        picture = _decode(view, jpeg)
+        panels.append(Panel(picture, np.ones(picture.shape[:2], bool), None, caption))
+    title = f"{view.name}  without unit {unit}  {name}"
+    subtitle = "\n".join([*layer_notes([view]), *unit_sentences(view, unit), *effects_notes([view])])
+    return Sheet(contact_sheet(panels, title, subtitle, columns=2, side=_EFFECT_SIDE), title)
+
+
+def with_effect(sheet: Sheet, view: LayerView, unit: int) -> Sheet:
+    """``sheet``, with the pictures of :func:`effect_sheet` below it where the store has them."""
+    if view.effect_pictures(unit) is None:
+        return sheet
+    below = effect_sheet(view, unit).image
+    size = (max(sheet.image.width, below.width), sheet.image.height + below.height)
+    both = Image.new("RGB", size, PAPER)
+    both.paste(sheet.image, (0, 0))
+    both.paste(below, (0, sheet.image.height))
+    return Sheet(both, sheet.title)
 
 
 def unit_panels(view: LayerView, unit: int, *, images: int = 10, concept: int | None = None) -> list[Panel]:
