@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ndissect.engine.data.dataset import Labels, Run, Sample
+from ndissect.engine.data.dataset import ConceptDataset, Labels, Run, Sample
 from ndissect.engine.data.made_labels import LabelsMade, MadeLabels, Maker
 from ndissect.store.concepts import ConceptTable
 
@@ -33,19 +33,30 @@ _VAL_EVERY = 5
 class LatentSamples:
     """A ConceptDataset of ``count`` samples without labels, whose images are their latents as bytes.
 
-    ``identity``: what says which latents they are; ``size``: (rows, columns) of the pictures.
+    ``identity``: what says which latents they are; ``size``: (rows, columns) of the pictures; ``names`` and ``splits``:
+    of the photographs that they are latents of, else their numbers, and every fifth is of val.
     """
 
     mapped = True  # nothing is decoded
     notes: tuple[str, ...] = ()
 
     def __init__(
-        self, name: str, count: int, latents: CarriedLatents, identity: str, size: tuple[int, int], root: Path
+        self,
+        name: str,
+        count: int,
+        latents: CarriedLatents,
+        identity: str,
+        size: tuple[int, int],
+        root: Path,
+        *,
+        names: Sequence[str] = (),
+        splits: Sequence[str] = (),
     ) -> None:
         self.root, self.name, self.grid = root, name, size
         self.concepts = ConceptTable(np.zeros(0, np.int32), (), np.zeros(0, np.int32), ())
-        self.names = tuple(f"sample {number}" for number in range(count))
-        self.splits = tuple("val" if number % _VAL_EVERY == _VAL_EVERY - 1 else "train" for number in range(count))
+        self.names = tuple(names) or tuple(f"sample {number}" for number in range(count))
+        every = ("val" if number % _VAL_EVERY == _VAL_EVERY - 1 else "train" for number in range(count))
+        self.splits = tuple(splits) or tuple(every)
         self._latents, self._identity = latents, identity
         self._bytes = int(latents([0]).nbytes)
 
@@ -90,7 +101,7 @@ class LabelledSamples(MadeLabels):
 
     def __init__(
         self,
-        source: LatentSamples,
+        source: ConceptDataset,
         made: LabelsMade,
         maker: Maker | None,
         *,
@@ -101,6 +112,14 @@ class LabelledSamples(MadeLabels):
         super().__init__(source, made, maker)
         self.draw, self.pictures, self.record = draw, pictures, record
         self._drawing = threading.Lock()
+
+    def part(self, source: ConceptDataset, numbers: Sequence[int]) -> LabelledSamples:
+        """Those samples of this data set that are ``source``, and have ``numbers`` here."""
+        part = LabelledSamples(
+            source, self.made, self.maker, draw=self.draw, pictures=self.pictures, record=self.record
+        )
+        part._files, part._number_of = self._files, [self._number_of[n] for n in numbers]
+        return part
 
     def read(self, index: int) -> Sample:
         """The picture of sample ``index`` with its labels."""

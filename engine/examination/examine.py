@@ -19,13 +19,14 @@ from torch import Tensor
 from ndissect.engine.data.dataset import at_once
 from ndissect.engine.examination.faults import Fault, refuse
 from ndissect.engine.examination.left_out import check_weights
-from ndissect.engine.examination.repeatable import check_again, check_repeatable
+from ndissect.engine.examination.repeatable import SAME, check_again, check_repeatable
 from ndissect.engine.geometry.extents import trace_extents
 from ndissect.engine.geometry.layer_geometry import ONE_VALUE, LayerGeometry, layer_geometries
 from ndissect.engine.geometry.map_alignment import MapAlignment, Responses, align_map
 from ndissect.engine.geometry.responses import BANDS, respond
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.ranks import ALONE, Ranks
+from ndissect.engine.networks.generators import LatentInput
 from ndissect.engine.networks.layers import LayerInfo
 from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.loader import Loader, image_tensor
@@ -101,16 +102,9 @@ def _examine(
     network = forward.network
     module, placed = network.module, [layer.name for layer in layers if layer.map_size != ONE_VALUE]
     with forward.captured():
+        if isinstance(network.preprocess, LatentInput):
+            return _examine_generator(forward, loader, layers, first, anyway=anyway)
         faults = _repeats(forward, first, second_image(loader, first))
-        if network.draws is not None:
-            # Its maps lie on what is drawn, not on what it is given: there is nothing to follow from the input.
-            faults += check_weights(forward.maps, module, network.left_out, first, forward.taps)
-            if not anyway:
-                refuse(faults)
-            drawn = layer_geometries(
-                network, forward.inputs([first], slice(0, 1)), layers, loader.protocol, loader.grid
-            )
-            return Examination(tuple(drawn), (), tuple(mark for fault in faults for mark in fault.marks()))
         faults += check_weights(forward.maps, module, network.left_out, first, forward.taps)
         # Images are run together only where they are known to change nothing of each other.
         room = min(forward.batch.size, at_once(loader.dataset, BANDS + 1)) > BANDS
@@ -132,6 +126,42 @@ def _examine(
     return Examination(tuple(geometries), _notes(alignments), tuple(mark for fault in faults for mark in fault.marks()))
 
 
+def _examine_generator(
+    forward: Forward, loader: Loader, layers: Sequence[LayerInfo], first: Tensor, *, anyway: bool
+) -> Examination:
+    """The same of a network that draws its images: the maps lie on what is drawn, not on what it is given."""
+    network = forward.network
+    assert isinstance(network.preprocess, LatentInput)
+    second = second_image(loader, first, network.preprocess.opposite(first))
+    faults = _repeats(forward, first, second, network.preprocess.opposite(second))
+    faults += check_weights(forward.maps, network.module, network.left_out, first, forward.taps)
+    if not anyway:
+        refuse(faults)
+        _demand_same_pictures(forward, first, second)
+    drawn = layer_geometries(network, forward.inputs([first], slice(0, 1)), layers, loader.protocol, loader.grid)
+    return Examination(tuple(drawn), (), tuple(mark for fault in faults for mark in fault.marks()))
+
+
+def _demand_same_pictures(forward: Forward, first: Tensor, second: Tensor) -> None:
+    """NDError where a picture is another when it is drawn again, or beside another sample.
+
+    What layers behind the last one that is dissected do is seen in the picture alone.
+    """
+    assert isinstance(forward.network.preprocess, LatentInput)
+    neighbours = [second, forward.network.preprocess.opposite(second)]
+    if forward.batch.size == 1:
+        neighbours = []
+    drawn = [forward.output([first, *neighbours[:n]])[:1] for n in (1, 1)]
+    drawn += [forward.output([first, other])[:1] for other in neighbours[1:]]
+    spread = max(float(drawn[0].std()), 1e-30)
+    for what, other in zip(("drawn again", "drawn beside another sample"), drawn[1:], strict=False):
+        if not float((drawn[0] - other).abs().max()) <= SAME * spread:
+            raise NDError(
+                f"{forward.network.spec} does not draw the same picture of the same latents: {what}, it differs",
+                "a picture may depend on its own latents alone: no batch statistics, no dropout; --anyway goes on",
+            )
+
+
 _PLACED = "leave it to the factory's transform to resize the image, to a size that the network need not pad or crop"
 
 
@@ -146,9 +176,9 @@ def _responses(forward: Forward, first: Tensor, names: Sequence[str], *, togethe
     return cast(Mapping[str, Responses], responses)
 
 
-def _repeats(forward: Forward, first: Tensor, second: Tensor) -> list[Fault]:
+def _repeats(forward: Forward, first: Tensor, second: Tensor, opposite: Tensor | None = None) -> list[Fault]:
     try:
-        return check_repeatable(forward.maps, forward.network.module, (first, second))
+        return check_repeatable(forward.maps, forward.network.module, (first, second), opposite)
     except torch.OutOfMemoryError:
         pass
     except NDError:
@@ -158,14 +188,14 @@ def _repeats(forward: Forward, first: Tensor, second: Tensor) -> list[Fault]:
     return check_again(forward.maps, first)
 
 
-def second_image(loader: Loader, first: Tensor) -> Tensor:
-    """Another of the first images, of the size of ``first``; where there is none, its negative."""
+def second_image(loader: Loader, first: Tensor, opposite: Tensor | None = None) -> Tensor:
+    """Another of the first images, of the size of ``first``; where there is none, ``opposite``, or its negative."""
     for index in range(min(len(loader.dataset), _LOOKED_AT)):
         with contextlib.suppress(NDError):
             image = image_tensor(loader.read_own(index))
             if image.shape == first.shape and not torch.equal(image, first):
                 return image
-    return 255 - first
+    return 255 - first if opposite is None else opposite
 
 
 def _notes(alignments: Mapping[str, MapAlignment]) -> tuple[str, ...]:

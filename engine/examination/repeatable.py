@@ -40,17 +40,20 @@ _DROPOUTS = frozenset(
 )
 
 
-def check_repeatable(maps_of: MapsOf, module: nn.Module, images: tuple[Tensor, Tensor]) -> list[Fault]:
+def check_repeatable(
+    maps_of: MapsOf, module: nn.Module, images: tuple[Tensor, Tensor], opposite: Tensor | None = None
+) -> list[Fault]:
     """What differs in the maps when ``maps_of`` sees the same images again, or one of them beside another neighbour.
 
-    ``maps_of`` gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W); ``images``: two of one size.
+    ``maps_of`` gives the maps (n, U, h, w) of each layer for n images, uint8 (1, 3, H, W); ``images``: two of one size;
+    ``opposite``: an image unlike the second, by default its negative.
     """
     first, other = images
     before, versions = _drawn(), {name: b._version for name, b in module.named_buffers()}
     once = maps_of(images)
     watch = _Watch()
     with watch:
-        beside = maps_of([first, 255 - other])
+        beside = maps_of([first, 255 - other if opposite is None else opposite])
     alone = maps_of([first])
     again = maps_of(images)
     changed = [name for name, b in module.named_buffers() if b._version != versions.get(name)]

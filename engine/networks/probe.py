@@ -16,6 +16,7 @@ from ndissect.engine.networks.axes_rules import follow_axes
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.failures import failure_of_user_code
 from ndissect.engine.networks.first_pass import failure_of_first_pass
+from ndissect.engine.networks.generators import LatentInput
 from ndissect.engine.networks.map_rules import MapRule
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.taps import Layout, not_a_tensor, shape_text, tensors_inside
@@ -64,10 +65,9 @@ def probe(
     shown one. NDError where the forward pass fails, with the line of the network's own code.
     """
     generator = torch.Generator().manual_seed(0)
+    if isinstance(network.preprocess, LatentInput):
+        return _run(network, network.preprocess.random(IMAGES, generator), rule, every_call)
     images = torch.randint(0, 256, (IMAGES, 3, *image_size), dtype=torch.uint8, generator=generator)
-    if network.draws is not None:
-        latents = network.preprocess.apply(torch.zeros_like(images))
-        return _run(network, torch.randn(latents.shape, generator=generator), rule, every_call)
     try:
         x = torch.cat([network.preprocess.apply(image[None]) for image in images])
         return _run(network, x, rule, every_call)

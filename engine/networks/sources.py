@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from torch import nn
+
 from ndissect.engine.networks.class_names import class_names
 from ndissect.engine.networks.factory import call_factory, users_code
 from ndissect.engine.networks.isolate import Scope
@@ -70,6 +72,7 @@ def _load_file(spec: NetworkSpec) -> LoadedModule:
         module = scope.load_file(file)
     origin = {"kind": "file", "file": str(file), "sha256": _sha256(file), "factory": factory}
     network, transform = call_factory(module, factory, str(path), scope)
+    _take_over_generator(module, factory, network)
     return LoadedModule(network, transform, _name(factory, file.stem), origin, _classes(module, factory))
 
 
@@ -89,6 +92,7 @@ def _load_from_package(spec: NetworkSpec) -> LoadedModule:
         origin |= {"file": file, "sha256": _sha256(Path(file))}
     network, transform = call_factory(module, factory, dotted, scope)
     name = _name(factory, dotted.rpartition(".")[2])
+    _take_over_generator(module, factory, network)
     return LoadedModule(network, transform, name, origin, _classes(module, factory))
 
 
@@ -126,6 +130,12 @@ def _require_module(spec: NetworkSpec) -> None:
 def _classes(module: ModuleType, factory: str) -> tuple[str, ...]:
     """The names of the outputs, where the factory has them as its attribute ``classes``."""
     return class_names(getattr(getattr(module, factory, None), "classes", None))
+
+
+def _take_over_generator(module: ModuleType, factory: str, network: nn.Module) -> None:
+    """Where the factory says `generator = True`, the network says it as well."""
+    if getattr(getattr(module, factory, None), "generator", False) is True:
+        setattr(network, "generator", True)  # noqa: B010 - to mypy a module has tensors and modules alone
 
 
 def _name(factory: str, stem: str) -> str:

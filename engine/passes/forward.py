@@ -153,6 +153,15 @@ class Forward:
             raise network_failed(self.network, inputs, e) from e
         return {name: capture[name] for name in capture.names}
 
+    def output(self, images: Sequence[Tensor]) -> Tensor:
+        """What a generator draws of the latents that n images carry, in full float32; NDError where it fails."""
+        inputs = self.inputs(images, slice(0, len(images)))
+        with failures_of(self.network), computing("fp32", self.device):
+            drawn = self._listening().run(inputs)
+        if not isinstance(drawn, Tensor):
+            raise NDError(f"{self.network.spec} draws no pictures: it returns a {type(drawn).__name__}", "")
+        return drawn.clone()
+
     def _hand_out(self, maps: Sequence[Tensor], consume: TogetherConsumer, images: slice) -> None:
         def take(s: slice) -> None:
             some = maps if s.stop - s.start == count else [layer[s] for layer in maps]
@@ -211,6 +220,11 @@ def network_failed(network: Network, inputs: Tensor, error: Exception) -> NDErro
     """The error that ``network`` failed on ``inputs``; an error that says all already is that itself."""
     if isinstance(error, NDError):
         return error
+    if network.draws is not None:
+        return NDError(
+            f"{network.spec} failed on latents {tuple(inputs.shape)}: {first_line(error)}",
+            "--debug shows where in its code",
+        )
     return NDError(
         f"{network.spec} failed on a batch of shape {tuple(inputs.shape)}: {first_line(error)}",
         "the factory's transform must give what the network takes; --debug shows the traceback",

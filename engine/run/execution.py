@@ -24,11 +24,12 @@ from ndissect.engine.machine.ranks import Ranks, join
 from ndissect.engine.networks.layers import LayerInfo, maps_made
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.passes.decoding import can_decode
+from ndissect.engine.run.data_source import open_named
 from ndissect.engine.run.dissect import dissect, gather_part
 from ndissect.engine.run.drift import Drift, departures, exact_enough, measure_drift
 from ndissect.engine.run.existing import asked_for
 from ndissect.engine.run.from_store import options_json
-from ndissect.engine.run.generated import is_generator, open_samples
+from ndissect.engine.run.generated import demand_labels, demand_no_latents, is_generator, open_samples
 from ndissect.engine.run.labelling import label_images
 from ndissect.engine.run.live_progress import LiveProgress
 from ndissect.engine.run.merge import Shard, parse_shard
@@ -54,8 +55,8 @@ _SHOWN = 0.05
 def execute(request: Request, dataset: ConceptDataset | None, asked: dict[str, Any]) -> Written | None:
     """The store of ``request``, as ndissect.engine.run.to_store.dissect_to_store describes it.
 
-    ``dataset``: None for a generator, which draws its own; ``asked``: what finds the store again, to which this adds
-    what the loaded network says of itself.
+    ``dataset``: None for what may be a generator, which draws its own; ``asked``: what finds the store again, to which
+    this adds what the loaded network says of itself.
     """
     with join() as ranks:
         return _execute(request, dataset, asked, ranks)
@@ -71,9 +72,12 @@ def _execute(request: Request, dataset: ConceptDataset | None, asked: dict[str, 
         network, dataset, request.protocol = samples.generator.network, samples.dataset, samples.protocol
         asked |= asked_for(options, request.protocol, dataset)
     else:
-        assert dataset is not None  # to_store opened it
+        demand_no_latents(options, network)
+        if dataset is None:
+            dataset = open_named(options, console)
+            asked |= asked_for(options, request.protocol, dataset)
         dataset = label_images(options, dataset, request.protocol, device, console if first else Console())
-    if not options.names_its_network:
+    if options.may_draw or not options.names_its_network:
         asked |= {"digest": network.digest, "code": network.origin.get("sha256"), "made": labels_made(dataset)}
         if there := request.existing(asked):
             return request.already(there)
@@ -230,6 +234,8 @@ class Execution:
                 progress = LiveProgress(shown, live)
                 outcome = self._dissect(progress, self._publishing(live) if self.ranks.size == 1 else None)
             assert outcome.dissection is not None
+            if isinstance(self.dataset, LabelledSamples):
+                self.console.note(demand_labels(self.dataset, outcome.survey))
             progress.busy("writing")
             live.make_room()
             since = time.perf_counter()

@@ -10,6 +10,7 @@ from typing import Any
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.images import read_file
 from ndissect.engine.data.name_table import MOST_BYTES
+from ndissect.engine.data.samples import LabelledSamples
 from ndissect.engine.run.options import Options
 from ndissect.store.errors import NDError
 from ndissect.store.files import SUFFIX
@@ -46,8 +47,9 @@ def asked_for(options: Options, protocol: Protocol, dataset: ConceptDataset) -> 
             options.labeller_size,
             options.colors,
         ],
-        # Only where it is given: stores from before it could be say nothing of it.
+        # Only where it is so: stores from before it could be say nothing of it.
         **({"classes": _names(options.classes)} if options.classes else {}),
+        **({"generator": dict(dataset.record)} if isinstance(dataset, LabelledSamples) else {}),
     }
 
 

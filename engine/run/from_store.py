@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
@@ -24,23 +25,9 @@ _NETWORK = (
     "max_weights",
 )  # fmt: skip
 _DATA = (
-    "data",
-    "format",
-    "labeller",
-    "labeller_classes",
-    "labeller_min",
-    "labeller_size",
-    "colors",
-    "max_pixels",
-    "generator",
-    "samples",
-    "seed",
-    "truncation",
-    "latent",
-    "latents",
-    "encode",
-    "class_of",
-)
+    "data", "format", "labeller", "labeller_classes", "labeller_min", "labeller_size", "colors", "max_pixels",
+    "generator", "samples", "seed", "truncation", "latent", "latents", "encode", "class_of",
+)  # fmt: skip
 #: Of these, files.
 _PATHS = ("weights", "classes", "labeller_classes", "latents")
 _REOPENED = (*_NETWORK, *_DATA, "map", "functional", "skip_bad")
@@ -58,14 +45,20 @@ def options_json(options: Options) -> dict[str, Any]:
 
 
 def stored_options(store: Store, given: Options, network: str | None = None, *, with_data: bool = True) -> Options:
-    """The options that open the network and the data of ``store`` again; what differs from a default in ``given`` and
-    ``network``, where it is named, takes the place of what is stored.
+    """The options that open the network and the data of ``store`` again, as :func:`recorded_options` has them."""
+    return recorded_options(store.provenance, store.path, given, network, with_data=with_data)
+
+
+def recorded_options(
+    record: Mapping[str, Any], path: Path, given: Options, network: str | None = None, *, with_data: bool = True
+) -> Options:
+    """The options that open the network and the data again of which ``record`` tells, the provenance of what lies at
+    ``path``; what differs from a default in ``given`` and ``network``, where it is named, takes the place of it.
 
     WrongUse where neither names a network; NDError where a file of it is gone, with where it was and how to say where
     it is now. The data are looked for when they are opened, and not at all without ``with_data``: other images are
     used then, and those of the store need not be there.
     """
-    record = store.provenance
     known = dict(_inside(record, "options")) | _derived(record)
     own = {name: value for name, value in known.items() if name in _REOPENED and _fits(name, value)}
     folder = _folder(record)
@@ -75,7 +68,7 @@ def stored_options(store: Store, given: Options, network: str | None = None, *, 
             own = {name: value for name, value in own.items() if name not in _NETWORK}
         changed["network"] = network
     elif "network" not in own:
-        raise WrongUse(f"{store.path} does not say which network its labels are of", "name it: --network NETWORK")
+        raise WrongUse(f"{path} does not say which network its labels are of", "name it: --network NETWORK")
     else:
         own["network"] = _network_at(str(own["network"]), record, folder)
     for name in _PATHS:
@@ -83,11 +76,15 @@ def stored_options(store: Store, given: Options, network: str | None = None, *, 
             own[name] = str(folder / own[name])
     if "weights" not in changed and "weights" in own and not os.path.exists(own["weights"]):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise NDError(
-            f"the weights of the network of {store.path} are gone: they were in {own['weights']}",
+            f"the weights of the network of {path} are gone: they were in {own['weights']}",
             "--weights FILE says where they are now",
         )
     if not with_data:
         own.pop("data", None)
+    if "encode" in own and os.path.isdir(folder / str(own["encode"])):  # noqa: PTH112 - likewise
+        own["encode"] = str(folder / str(own["encode"]))
+    if own.get("generator"):
+        own.pop("data", None)  # it draws its own
     if "data" not in changed and "data" in own:
         own["data"] = _data_at(str(folder / own["data"]), record)
     for name in ("labeller", "map"):
@@ -145,6 +142,20 @@ def demand_same_weights(store: Store, network: Network, *, anyway: bool) -> tupl
     return (f"{what}: units may be called wrongly",)
 
 
+def demand_same_labeller(store: Store, digest: str | None, *, anyway: bool) -> tuple[str, ...]:
+    """Nothing where the labels of ``store`` are of a network with this digest, or a note where that is not known.
+
+    WrongUse where they are of another, unless ``anyway``. ``digest``: None where no network labels.
+    """
+    there = _inside(_inside(store.provenance, "data"), "labeller").get("digest")
+    if there == digest:
+        return ()
+    what = f"what labels pictures is not what made the labels of {store.path}"
+    if isinstance(there, str) and there and not anyway:
+        raise WrongUse(what, "--labeller says what did, nd dissect makes a store of the new one, --anyway goes on")
+    return (f"{what}: shares may be counted otherwise than IoUs were",)
+
+
 def _derived(record: Mapping[str, Any]) -> dict[str, Any]:
     """What of the options can be read from the rest of a record, whenever it was written."""
     network, data, asked = (_inside(record, name) for name in ("network", "data", "asked"))
@@ -191,7 +202,7 @@ def _fits(name: str, value: Any) -> bool:
     if name == "labeller_min":
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
     if name == "truncation":
-        return isinstance(value, float) and value > 0
+        return isinstance(value, float) and 0 < value < math.inf
     if name in ("samples", "seed"):
         return isinstance(value, int) and not isinstance(value, bool)
     if name == "max_pixels":
@@ -200,11 +211,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _value(name: str, value: Any) -> Any:
-    return (
-        Path(value)
-        if name in ("weights", "classes", "labeller_classes", "latents") and isinstance(value, str)
-        else value
-    )
+    return Path(value) if name in _PATHS and isinstance(value, str) else value
 
 
 def _is_other(named: str, stored: Any) -> bool:

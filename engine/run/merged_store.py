@@ -10,12 +10,14 @@ from typing import Any
 
 from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.data.made_labels import LabelsMade, MadeLabels
+from ndissect.engine.data.samples import LabelledSamples
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import choose_device
 from ndissect.engine.machine.memory import budget
 from ndissect.engine.machine.state import within
 from ndissect.engine.run.data_source import open_data
 from ndissect.engine.run.data_survey import DataSurvey
+from ndissect.engine.run.from_store import recorded_options
 from ndissect.engine.run.merge import Finished, merge, open_shards
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.provenance import skipped
@@ -24,9 +26,8 @@ from ndissect.store.protocol import Protocol
 from ndissect.store.writer import write_store
 
 
-def _with_labels(dataset: ConceptDataset, made: dict[str, Any], shards: Sequence[Finished]) -> MadeLabels:
-    """``dataset`` with the labels that the shards have made of it; NDError where some of them are not there."""
-    labelled = MadeLabels(dataset, LabelsMade.from_json(made))
+def _demand_kept(labelled: MadeLabels, shards: Sequence[Finished]) -> MadeLabels:
+    """``labelled`` with the labels that the shards have made of it; NDError where some of them are not there."""
     labelled.keep_in(*(shard.saved.labels_file for shard in shards))
     for shard in shards:
         survey = DataSurvey(len(labelled.concepts))
@@ -37,6 +38,19 @@ def _with_labels(dataset: ConceptDataset, made: dict[str, Any], shards: Sequence
                 f"labels in {shard.folder} cannot be read: they are damaged", "run the shard again with --restart"
             )
     return labelled
+
+
+def _samples(
+    about: dict[str, Any], folder: Path, protocol: Protocol, options: Options, console: Console
+) -> LabelledSamples:
+    """The samples that shards are of, drawn anew by their generator, whose top ones are shown in the store."""
+    from ndissect.engine.run.generated import open_samples  # noqa: PLC0415 - other shards need no network
+    from ndissect.engine.run.network_loader import network_loader  # noqa: PLC0415 - likewise
+
+    opened = recorded_options(about, folder, Options(device=options.device))
+    grid = "label" if protocol.grid is None else "x".join(map(str, protocol.grid))
+    opened = replace(opened, generator=True, data=None, grid=grid)
+    return open_samples(opened, network_loader(opened)(), protocol, choose_device(options.device), console).dataset
 
 
 def merge_to_store(
@@ -57,16 +71,21 @@ def merge_to_store(
     shards = open_shards(folders)
     about: dict[str, Any] = shards[0].about["provenance"]
     made = shards[0].key.get("labels")
-    dataset = open_data(
-        data or Path(about["data"]["path"]),
-        console.note,
-        options.max_pixels,
-        key=about["data"].get("format"),
-        grid=Protocol.from_json(shards[0].key["protocol"]).grid,
-        unlabelled=bool(made),
-    )
-    if made:
-        dataset = _with_labels(dataset, made, shards)
+    protocol = Protocol.from_json(shards[0].key["protocol"])
+    dataset: ConceptDataset
+    if isinstance(about.get("generator"), dict):
+        dataset = _demand_kept(_samples(about, shards[0].folder, protocol, options, console), shards)
+    else:
+        dataset = open_data(
+            data or Path(about["data"]["path"]),
+            console.note,
+            options.max_pixels,
+            key=about["data"].get("format"),
+            grid=protocol.grid,
+            unlabelled=bool(made),
+        )
+        if made:
+            dataset = _demand_kept(MadeLabels(dataset, LabelsMade.from_json(made)), shards)
     with console.progress() as progress:
         device = choose_device(options.device)
         dissection, survey, seconds = merge(

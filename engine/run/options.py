@@ -128,11 +128,17 @@ class Options:
         )
 
     @property
+    def may_draw(self) -> bool:
+        """Whether the network is a generator, or one's own, which may say so itself once it is loaded."""
+        library = self.network == "demo" or self.network.partition(":")[0] in ("torchvision", "timm", "hf")
+        return self.generator or (self.data is None and not library)
+
+    @property
     def names_its_network(self) -> bool:
         """Whether network and labeller are the same whenever they are called so; one's own code may have changed."""
         if self.weights is not None or self.labeller_classes is not None:
             return False
-        if self.latents is not None:
+        if self.latents is not None or self.encode is not None:
             return False
         return all(
             n.partition("-")[0] == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n

@@ -53,6 +53,8 @@ def choose_layers(
     infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=options.layers)
     if options.layers or options.all_convs:
         names = match_layers(options.layers, infos, options.all_convs)
+        if network.draws is not None:
+            names = _with_maps(names, options.layers, infos)
     else:
         names, which = taken_unasked(infos)
         if tell:
@@ -65,6 +67,23 @@ def choose_layers(
             "leave it out, or name with --layers what it is for",
         )
     return chosen
+
+
+def _with_maps(names: Sequence[str], patterns: Sequence[str], infos: Sequence[LayerInfo]) -> list[str]:
+    """Of ``names`` those of layers with maps: a generator's others say nothing of where they draw.
+
+    WrongUse where one without maps is named by its whole name, or where none is left.
+    """
+    with_maps = [info.name for info in infos if info.spatial]
+    left = [name for name in names if name in with_maps]
+    named = [name for name in names if name not in with_maps and name in patterns] or names
+    if len(left) == len(names) or (left and named is names):
+        return left
+    listed = f"{', '.join(with_maps[:8])}{' ...' if len(with_maps) > 8 else ''}"
+    raise WrongUse(
+        f"the layer {named[0]} has one value a sample, and no maps of where something is drawn",
+        f"layers with maps: {listed}" if with_maps else "no layer of the network has maps",
+    )
 
 
 def describe_layers(layers: Sequence[LayerInfo]) -> str:

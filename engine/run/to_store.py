@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ndissect.engine.machine import torchrun
 from ndissect.engine.machine.console import Console
-from ndissect.engine.run.data_source import open_named
+from ndissect.engine.run.data_source import check_labelling, open_named
 from ndissect.engine.run.existing import asked_for
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.request import Request, Written
@@ -41,13 +41,14 @@ def dissect_to_store(
 def _carry_out(request: Request) -> Written | None:
     if request.output is not None:
         check_writable(request.output, 0)
-    # A generator draws its own images, which are known once it is loaded.
-    dataset = None if request.options.generator else open_named(request.options, request.console)
+    check_labelling(request.options)
+    # A generator draws its own images, and one's own network may say that it is one once it is loaded.
+    dataset = None if request.options.may_draw else open_named(request.options, request.console)
     asked = {} if dataset is None else asked_for(request.options, request.protocol, dataset)
     there = None if dataset is None else request.existing(asked)
     if there is not None and request.options.names_its_network:
         return request.already(there)
-    if there is None:
+    if there is None and dataset is not None:
         request.confirm_output()
     if request.shard and torchrun.processes() > 1:
         raise WrongUse("--shard cuts the work into jobs of their own, torchrun shares one", "use one of them")
