@@ -99,6 +99,11 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "why": Entry("why:why", "Which labelled units made the network say this of an image, and not that.", torch=True),
     "ablate": Entry("ablate:ablate", "Take units of a layer away and measure what each class loses.", torch=True),
+    "insert": Entry(
+        "insert:insert",
+        "Where a concept can be inserted into a generator's pictures: by what stood there before.",
+        torch=True,
+    ),
     "attack": Entry("attack:attack", "What an adversarial change of images does to labelled units.", torch=True),
     "paint": Entry(
         "paint:paint", "Paint concepts into a generator's pictures and out of them, in cells of a layer's map."
