@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndissect.store import limits, parts, scores
+from ndissect.store.concept_effects import ConceptEffects, EffectPictures
 from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
 from ndissect.store.descriptions import NO_PROTOCOL, SIMILARITY, Descriptions, find_descriptions, read_descriptions
 from ndissect.store.effects import Effects, Head
@@ -18,6 +19,12 @@ from ndissect.store.hdf5 import Checked
 from ndissect.store.marks import Mark
 from ndissect.store.model import Layer, TopImages, UnitStatistics
 from ndissect.store.parts import Group
+from ndissect.store.stored_concept_effects import (
+    read_concept_effects,
+    read_effect_pair,
+    read_effect_pictures,
+    read_ious,
+)
 from ndissect.store.stored_effects import read_effects, read_head
 from ndissect.store.stored_group import StoredGroup
 from ndissect.store.upsampling import Axis, upsample
@@ -73,11 +80,18 @@ class LayerView:
         self.store.count_units(self.name, units, categories)
         intersection, area = g.counts("intersection"), g.counts("area")
         self._check_categories(g, concept, np.arange(categories))
+        if self.ious is not None:
+            return scores.best_of_ious(self.ious, self.store.concepts.category, categories)
         # An appended entry is that of row -1, no concept: with its area of 0 the IoU is 0.
         concept_area = np.append(self.concept_counts.area.sum(0), 0)[concept]
         if (intersection > concept_area)[concept >= 0].any():
             raise g.broken("intersection", "exceeds the area of the concept")
         return scores.Best(concept, intersection, area, scores.iou(intersection, area, concept_area))
+
+    @cached_property
+    def ious(self) -> scores.Floats | None:
+        """(U, C): IoUs that were given without the counts behind them; None for a layer whose IoUs are counted."""
+        return read_ious(self._group, self._lengths)
 
     def _check_categories(self, g: StoredGroup, concept: npt.NDArray[np.int32], expected: npt.NDArray[np.intp]) -> None:
         category = np.append(self.store.concepts.category, -1)[concept]
@@ -158,11 +172,15 @@ class LayerView:
     def unit_ious(self, unit: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """IoU, I and A of one unit with every concept, (C,) each.
 
-        An imported table knows them only for the best concept of each category; elsewhere they are 0.
+        An imported table knows them only for the best concept of each category; elsewhere they are 0. Where it has
+        IoUs alone, I and A are -1.
         """
         self.check_unit(unit)
         concepts = self.store.concepts
         C = len(concepts)
+        if self.ious is not None:
+            unknown = np.full(C, -1, np.int64)
+            return self.ious[unit].copy(), unknown, unknown
         if not self.has_counts:
             value, intersection, area = np.zeros(C), np.zeros(C, np.int64), np.zeros(C, np.int64)
             known = self.best.concept[unit] >= 0
@@ -188,6 +206,8 @@ class LayerView:
 
         An imported table knows the IoU only where the concept is the best of its category; elsewhere it is 0.
         """
+        if self.ious is not None:
+            return self.ious[:, row].copy()
         if not self.has_counts:
             return np.asarray(np.where(self.best.concept == row, self.best.iou, 0.0).max(1))
         g = self._counts
@@ -220,6 +240,8 @@ class LayerView:
     def _ious(self, units: slice) -> npt.NDArray[np.float64]:
         """IoU of each of these units with every concept, (n, C)."""
         concepts, best = self.store.concepts, self.best
+        if self.ious is not None:
+            return self.ious[units]
         if not self.has_counts:
             C = len(concepts)
             value = np.zeros((units.stop - units.start, C + 1))  # the last column takes those of no concept
@@ -315,6 +337,19 @@ class LayerView:
     def effects(self) -> Effects | None:
         """What ablations of the layer do to the network's predictions; None where there were none."""
         return read_effects(self._group, self.units, {"Y": self._classes})
+
+    @cached_property
+    def concept_effects(self) -> ConceptEffects | None:
+        """What a generator's units do to the concepts in its pictures; None where nothing was measured or learned."""
+        return read_concept_effects(self._group, self.units, len(self.store.concepts), self._lengths)
+
+    def effect_pictures(self, unit: int) -> tuple[bytes, bytes] | None:
+        """A sample as the generator makes it and without ``unit``, two JPEG files; None where there are none of it."""
+        return read_effect_pair(self._group, self.units, self.check_unit(unit))
+
+    def all_effect_pictures(self) -> EffectPictures | None:
+        """The pictures of all units, as :meth:`effect_pictures`, for what writes them again."""
+        return read_effect_pictures(self._group, self.units)
 
     @property
     def _classes(self) -> int:
@@ -425,4 +460,7 @@ class LayerView:
             self.judged_on,
             self.head,
             self.effects,
+            self.ious,
+            self.concept_effects,
+            self.all_effect_pictures(),
         )

@@ -6,6 +6,7 @@ and low enough that the largest store within them is read in seconds. FORMAT.md 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,9 @@ ABLATIONS = Limit(1 << 17, "ablations")
 ABLATED = Limit(1 << 22, "units of all ablations")
 #: 4,096 units x 1,000 classes in 2 splits are 8 million.
 EFFECTS = Limit(1 << 24, "effects (splits x ablations x classes)")
+#: 4,096 units that a generator's pictures were made without x 1,197 concepts are 5 million; the same of coefficients,
+#: and of IoUs that were given without counts.
+CONCEPT_EFFECTS = Limit(1 << 24, "values (units x concepts)")
 #: Of the label grid and of activation maps; Cityscapes' label maps are 1024 x 2048.
 SIDE = Limit(4096, "pixels on a side")
 PIXELS = Limit(1 << 22, "pixels")
@@ -145,6 +149,14 @@ def check_effects(splits: int, ablations: Sequence[int], classes: int) -> None:
         if amount > limit.most:
             what = f"the store would hold {amount:,} {limit.things}, the limit is {limit.most:,}"
             raise WrongUse(what, "ablate fewer units of the layer")
+
+
+def check_concept_values(*shapes: tuple[int, ...]) -> None:
+    """Raise WrongUse where an array of units by concepts, of one of these shapes, is more than a store may hold."""
+    for shape in shapes:
+        if math.prod(shape) > CONCEPT_EFFECTS.most:
+            what = f"the store would hold {math.prod(shape):,} {CONCEPT_EFFECTS.things}"
+            raise WrongUse(f"{what}, the limit is {CONCEPT_EFFECTS.most:,}", "take fewer units of the layer")
 
 
 def fits_classes(names: Sequence[str]) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ndissect.store.concept_effects import ConceptEffects, EffectPictures
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.counts import Blocks, ConceptCounts, JudgedOn, LayerCounts, Leading
 from ndissect.store.effects import Classes, Effects, Head
 from ndissect.store.evidence import Evidence, NullBest
 from ndissect.store.protocol import Protocol
-from ndissect.store.scores import Best
+from ndissect.store.scores import Best, Floats
 from ndissect.store.upsampling import Axis
 
 
@@ -66,11 +67,14 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class Layer:
-    """One dissected layer. An imported table knows only ``best``: its other optional parts are None.
+    """One dissected layer. An imported table knows only ``best``, or ``ious``: its other optional parts are None.
 
     ``evidence`` follows from ``leading``, ``null`` and ``counts``, but for its AUPRC, which needs every image's peaks.
     ``judged_on``: what the counts count. ``head``: where the network's class scores are linear in the means of the
     layer's maps; ``effects``: what its ablations do to the network's predictions.
+
+    ``ious`` (U, C) float64: IoUs that were given without the counts behind them; ``best`` then follows from them, and
+    its counts are -1. ``concept_effects``, ``effect_pictures``: what a generator's units do to what it draws.
     """
 
     name: str
@@ -87,6 +91,9 @@ class Layer:
     judged_on: JudgedOn = "pixels"
     head: Head | None = None
     effects: Effects | None = None
+    ious: Floats | None = None
+    concept_effects: ConceptEffects | None = None
+    effect_pictures: EffectPictures | None = None
 
 
 @dataclass(frozen=True)

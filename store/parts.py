@@ -14,7 +14,7 @@ from ndissect.store.counts import BLOCKS, PER_CATEGORY, JudgedOn
 from ndissect.store.limits import Limit
 
 #: What this program writes. The first number changes when older readers would misread the file.
-VERSION = "1.3"
+VERSION = "1.4"
 
 #: How long an axis may be, by its letter in FORMAT.md: always the same, or at most.
 AXES: dict[str, int | Limit] = {
@@ -39,6 +39,10 @@ AXES: dict[str, int | Limit] = {
     "F": limits.GROUPS,
     "E": limits.ABLATIONS,
     "N": limits.ABLATED,
+    "A": limits.UNITS,
+    "R": limits.CONCEPTS,
+    "X": limits.UNITS,
+    "2": 2,
 }
 
 
@@ -285,6 +289,35 @@ EFFECTS = Group(
     optional=True,
     since="1.3",
 )
+IOUS = Group("layers/<layer>/ious", "ndissect-ious", (Part("iou", "float64", "U C", "ious"),), True, "1.4")
+CONCEPT_EFFECTS = Group(
+    "layers/<layer>/concept_effects",
+    "ndissect-concept-effects",
+    (
+        Part("how", "string", "", "how"),
+        Part("samples", "int64", "", "samples"),
+        Part("unit", "int32", "A", "units"),
+        Part("before", "float64", "C", "before"),
+        Part("after", "float64", "A C", "after"),
+        Part("low", "float64", "A C", "low"),
+        Part("high", "float64", "A C", "high"),
+        Part("coefficient_concept", "int32", "R", "coefficient_concepts"),
+        Part("coefficient", "float64", "R U"),
+    ),
+    optional=True,
+    since="1.4",
+)
+EFFECT_PICTURES = Group(
+    "layers/<layer>/effect_pictures",
+    "ndissect-effect-pictures",
+    (
+        Part("unit", "int32", "X", "units"),
+        Part("pictures", "uint8", "B"),
+        Part("picture_end", "int64", "X 2"),
+    ),
+    optional=True,
+    since="1.4",
+)
 
 #: Every group of a store.
 GROUPS = (
@@ -306,4 +339,7 @@ GROUPS = (
     NULL,
     HEAD,
     EFFECTS,
+    IOUS,
+    CONCEPT_EFFECTS,
+    EFFECT_PICTURES,
 )

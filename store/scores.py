@@ -36,8 +36,8 @@ class Best:
     """The best concept of every category for each unit.
 
     ``concept`` (U, K) int32: its row in the concept table, -1 where none reaches an IoU above 0 or the unit is dead;
-    ``intersection``, ``area`` (U, K) int64: I and A behind it; ``iou`` (U, K) float64. The largest IoU wins, among
-    equals the lower concept number.
+    ``intersection``, ``area`` (U, K) int64: I and A behind it, -1 where only the IoU is known; ``iou`` (U, K) float64.
+    The largest IoU wins, among equals the lower concept number.
     """
 
     concept: npt.NDArray[np.int32]
@@ -104,6 +104,20 @@ def best_per_category(
         best.concept[u[won], k[won]] = c[won]  # the first of equals: the lower number
         best.intersection[u[won], k[won]] = both[won]
     return best
+
+
+def best_of_ious(ious: Floats, category: npt.NDArray[np.int32], categories: int) -> Best:
+    """The best concept of each category for each unit by IoUs (U, C) alone: the counts behind them are -1, unknown."""
+    concept = np.full((len(ious), categories), -1, np.int32)
+    value = np.zeros(concept.shape)
+    for k in range(categories):
+        rows = np.flatnonzero(category == k)
+        if len(rows):
+            value[:, k] = ious[:, rows].max(1)
+            first = rows[ious[:, rows].argmax(1)]
+            concept[:, k] = np.where(value[:, k] > 0, first, -1)
+    unknown = np.full(concept.shape, -1, np.int64)
+    return Best(concept, unknown, unknown.copy(), value)
 
 
 def label_units(best: Best) -> tuple[npt.NDArray[np.int32], Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 
 from ndissect.store import limits, parts
+from ndissect.store.concept_effects import ConceptEffects, EffectPictures
 from ndissect.store.disk import Disk
 from ndissect.store.effects import Classes, Effects, Head
 from ndissect.store.files import atomic
@@ -18,6 +20,7 @@ from ndissect.store.hdf5 import member_name
 from ndissect.store.limits import check_plan
 from ndissect.store.model import Dissection, Layer
 from ndissect.store.parts import LAYER_KINDS, VERSION
+from ndissect.store.scores import Best
 from ndissect.store.text import without_controls
 
 
@@ -60,6 +63,10 @@ def _check(d: Dissection) -> None:
     for layer in d.layers:
         if layer.effects is not None:
             check_size(layer.effects)
+        if layer.concept_effects is not None:
+            check_concept_effects(layer.concept_effects)
+        if layer.ious is not None:
+            limits.check_concept_values(layer.ious.shape)
 
 
 def _write(f: h5py.File, d: Dissection) -> None:
@@ -98,7 +105,11 @@ def _write_layer(layers: h5py.Group, layer: Layer, classes: Classes | None) -> N
     if layer.map_size is not None:
         g.attrs["map_size"] = np.array(layer.map_size, np.int64)
     write_parts(g, parts.LAYER, layer)
-    write_group(g, parts.BEST, layer)
+    if layer.ious is None:
+        write_group(g, parts.BEST, layer)
+    else:
+        write_group(g, parts.BEST, replace(layer, best=_unknown(layer.best)))
+        write_group(g, parts.IOUS, layer)
     if layer.counts is not None:
         write_group(g, parts.COUNTS, layer)
     if layer.top is not None:
@@ -117,6 +128,16 @@ def _write_layer(layers: h5py.Group, layer: Layer, classes: Classes | None) -> N
             write_group(g, parts.HEAD, layer)
         if layer.effects is not None:
             write_effects(g, layer.effects)
+    if layer.concept_effects is not None:
+        write_concept_effects(g, layer.concept_effects)
+    if layer.effect_pictures is not None:
+        write_effect_pictures(g, layer.effect_pictures)
+
+
+def _unknown(best: Best) -> Best:
+    """No best concepts, and no counts: what a program sees that does not know of IoUs without counts."""
+    nothing = np.zeros(best.concept.shape, np.int64)
+    return Best(np.full(best.concept.shape, -1, np.int32), nothing, nothing, np.zeros(best.concept.shape))
 
 
 def _fits(head: Head) -> bool:
@@ -138,3 +159,26 @@ def write_effects(layer: h5py.Group, effects: Effects, version: str = VERSION) -
         "unit_end": np.cumsum([len(units) for units in effects.units], dtype=np.int64),
     }
     write_group(layer, parts.EFFECTS, effects, made, version)
+
+
+def check_concept_effects(effects: ConceptEffects) -> None:
+    """Raise WrongUse where these are more than a store may hold."""
+    limits.check_concept_values(effects.after.shape, effects.coefficients.shape)
+    limits.check_names([effects.how], limits.NAME, "how effects were measured")
+
+
+def write_concept_effects(layer: h5py.Group, effects: ConceptEffects, version: str = VERSION) -> None:
+    """The group of ``effects`` in that of its layer."""
+    some = len(effects.coefficient_concepts) > 0
+    made = {"coefficient": effects.coefficients if some else np.zeros((0, layer["threshold"].size))}
+    write_group(layer, parts.CONCEPT_EFFECTS, effects, made, version)
+
+
+def write_effect_pictures(layer: h5py.Group, pictures: EffectPictures, version: str = VERSION) -> None:
+    """The group of ``pictures`` in that of its layer."""
+    each = [jpeg for pair in pictures.pairs for jpeg in pair]
+    made = {
+        "pictures": np.frombuffer(b"".join(each), np.uint8),
+        "picture_end": np.cumsum([len(jpeg) for jpeg in each], dtype=np.int64).reshape(-1, 2),
+    }
+    write_group(layer, parts.EFFECT_PICTURES, pictures, made, version)

@@ -3,7 +3,8 @@
 ``dissection()`` has two layers, six categories, a dead unit, a unit with NaN, top images with JPEG thumbnails; its
 masks, counts, labels and thresholds agree with one another. With ``evidence=True`` it has what was added later, too:
 counts by image block, a null of six pairings, and the evidence for each label; with ``effects=True`` the network's
-classes, a linear head behind each layer, and what its ablations do. ``read_back`` is a store as a dissection again.
+classes, a linear head behind each layer, and what its ablations do; with ``drawn=True`` what a generator's units do to
+concepts. ``read_back`` is a store as a dissection again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+from concept_effects_factory import effects_of as concept_effects
+from concept_effects_factory import pictures_of
 from effects_factory import Scene, classes_of, effects_of, head_of
 from PIL import Image
 
@@ -27,7 +30,7 @@ from ndissect.store.evidence import NullBest, null_best
 from ndissect.store.model import Dissection, ImageTable, Layer, TopImages, UnitStatistics
 from ndissect.store.protocol import PROTOCOLS, Protocol
 from ndissect.store.reader import Store
-from ndissect.store.scores import Best, best_per_category, label_units
+from ndissect.store.scores import Best, best_of_ious, best_per_category, label_units, unit_ious
 from ndissect.store.upsampling import make_axis, upsample
 from ndissect.store.weighing import weigh
 from ndissect.store.writer import write_store
@@ -53,6 +56,7 @@ CONCEPTS = (
 IMAGES, GRID = 12, (12, 10)
 NAMES = tuple(f"ade20k/ünter {i}.jpg" for i in range(IMAGES))
 PAIRINGS = 6
+DRAWN = 4
 LAYERS = {"features.0": (9, (4, 5)), "layer4.1.conv2": (6, (3, 3))}
 DEAD, WITH_NAN = 2, 3
 #: Of so few pixels half a percent is next to nothing: a twentieth gives every unit a mask.
@@ -93,6 +97,7 @@ def dissection(
     images: bool = True,
     evidence: bool = False,
     effects: bool = False,
+    drawn: bool = False,
     seed: int = 0,
 ) -> Dissection:
     """A dissection of ``layers`` (name -> units, map size); ``groups`` splits the images into as many equal parts."""
@@ -140,6 +145,11 @@ def dissection(
             singles = tuple((unit,) for unit in range(units))
             ablated = effects_of(scene, (*singles, (0, units - 1)) if units > 1 else singles)
             layer = replace(layer, head=head_of(scene), effects=ablated)
+        if drawn:
+            of_concepts = concept_effects(len(table), units, tuple(range(min(units, DRAWN))))
+            layer = replace(
+                layer, concept_effects=of_concepts, effect_pictures=pictures_of(tuple(range(min(units, 2))))
+            )
         found.append(layer)
     return Dissection(
         protocol=protocol,
@@ -278,6 +288,22 @@ def _image_table(label_maps: np.ndarray, image_labels: np.ndarray) -> ImageTable
         label_maps=label_maps,
         image_labels=image_labels,
     )
+
+
+def without_counts(made: Dissection) -> Dissection:
+    """The same as of a table that tells IoUs alone: no counts, no images."""
+    layers = []
+    for layer in made.layers:
+        assert layer.counts is not None
+        areas = [x.sum(0) for x in (layer.counts.intersection, layer.counts.area, layer.counts.area_in_category)]
+        ious = unit_ious(*areas, made.concept_counts.area.sum(0), made.concepts.category, made.protocol.union)
+        ious[layer.statistics.dead] = 0
+        best = best_of_ious(ious, made.concepts.category, len(made.concepts.categories))
+        bare = Layer(layer.name, layer.module, best, layer.statistics, ious=ious)
+        layers.append(replace(bare, concept_effects=layer.concept_effects))
+    held = np.zeros((1, len(made.concepts)), np.int64)
+    counts = ConceptCounts(held, held - 1)
+    return replace(made, layers=tuple(layers), concept_counts=counts, images=None, groups=("all",), grid=None)
 
 
 def write_small(path: Path, **changes: object) -> Path:

@@ -36,7 +36,7 @@ def with_effects(given: Dissection, effects: object, classes: object = CLASSES) 
     return replace(given, layers=(replace(first, effects=effects), *others), classes=classes)
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3", "1.4"])
 def test_all_else_in_a_store_of_any_version_stays(tmp_path: Path, version: str) -> None:
     path = tmp_path / "a.nd.h5"
     path.write_bytes((ARCHIVE / f"store-{version}.h5").read_bytes())

@@ -47,6 +47,7 @@ ADDED = {
     "1.1": ("blocks", "evidence", "leading", "null"),
     "1.2": ("concept_images", "judged_on"),
     "1.3": ("classes", "head", "effects"),
+    "1.4": ("ious", "concept_effects", "effect_pictures"),
 }
 
 
@@ -69,6 +70,8 @@ def round_trip(folder: Path, given: Dissection) -> Dissection:
         {"evidence": True, "groups": ("train", "val"), "images": False},
         {"evidence": True, "layers": {"empty": (0, (4, 4)), "one": (1, (2, 2))}},
         {"effects": True},
+        {"drawn": True},
+        {"drawn": True, "evidence": True, "layers": {"empty": (0, (4, 4)), "one": (1, (2, 2))}},
         {"effects": True, "evidence": True, "layers": {"empty": (0, (4, 4)), "one": (1, (2, 2))}},
         {"images": False},
         {"top": 0},

@@ -11,9 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from concept_effects_factory import pictures_of
 from effects_factory import NAMES
 from store_factory import (
     CATEGORIES,
+    DRAWN,
     GRID,
     IMAGES,
     LAYERS,
@@ -24,6 +26,7 @@ from store_factory import (
     plain,
     read_back,
     type_name,
+    without_counts,
     write_small,
 )
 from test_store import ADDED, ARCHIVE, FORMAT, NEWEST
@@ -59,29 +62,38 @@ def written(path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
     return found
 
 
+def written_ious(folder: Path) -> dict[str, h5py.Group | h5py.Dataset]:
+    """The groups and datasets that only a store of IoUs without counts has."""
+    write_store(folder / "ious.nd.h5", without_counts(dissection()))
+    return {name: item for name, item in written(folder / "ious.nd.h5").items() if "/ious" in name}
+
+
 @pytest.mark.parametrize("groups", [("all",), ("train", "val")])
 def test_the_specification_lists_every_dataset_with_its_type_and_shape(tmp_path: Path, groups: tuple[str, ...]) -> None:
-    path = write_small(tmp_path / "a.nd.h5", groups=groups, evidence=True, effects=True)
+    path = write_small(tmp_path / "a.nd.h5", groups=groups, evidence=True, effects=True, drawn=True)
     found = {k: v for k, v in written(path).items() if isinstance(v, tuple)}
+    found |= {k: v for k, v in written_ious(tmp_path).items() if isinstance(v, tuple)}
     made = dissection(groups=groups)
     assert made.images is not None
     lengths = {"G": len(groups), "C": len(made.concepts), "K": len(CATEGORIES), "layers": len(LAYERS)}
     lengths |= {"D": IMAGES, "M": 2, "L": 2, "n": 3, "H": GRID[0], "W": GRID[1]}
     lengths |= {"S": BLOCKS, "P": PAIRINGS, "3": PER_CATEGORY}
-    lengths |= {"Y": len(NAMES), "F": 2}
+    lengths |= {"Y": len(NAMES), "F": 2, "A": DRAWN, "R": 2, "X": 2, "2": 2}
     lengths["B"] = sum(map(len, made.images.thumbnail))
     specified = {}
     for name, kind, shape, _ in table("Datasets"):
         for layer, (units, (h, w)) in LAYERS.items() if "<layer>" in name else {"": (0, (0, 0))}.items():
             known = lengths | {"U": units, "h": h, "w": w, "E": units + 1, "N": units + 2}
+            if name.endswith("effect_pictures/pictures`"):
+                known["B"] = sum(len(jpeg) for pair in pictures_of((0, 1)).pairs for jpeg in pair)
             dims = () if shape == "scalar" else tuple(known[letter] for letter in shape.split(" x "))
             specified[name.strip("`").replace("<layer>", layer)] = (kind.split(" or ")[0], dims)
     assert found == specified
 
 
 def test_the_specification_lists_every_group_with_its_encoding_and_attributes(tmp_path: Path) -> None:
-    path = write_small(tmp_path / "a.nd.h5", evidence=True, effects=True)
-    found = {k: v for k, v in written(path).items() if isinstance(v, dict)}
+    path = write_small(tmp_path / "a.nd.h5", evidence=True, effects=True, drawn=True)
+    found = {k: v for k, v in (written(path) | written_ious(tmp_path)).items() if isinstance(v, dict)}
     specified = {}
     for name, kind, attributes, _ in table("Groups"):
         for layer in LAYERS if "<layer>" in name else [""]:
@@ -118,8 +130,8 @@ def test_the_specification_lists_every_key_of_the_protocol() -> None:
 
 
 def test_groups_that_are_optional_are_absent_and_nothing_else_is(tmp_path: Path) -> None:
-    path = write_small(tmp_path / "a.nd.h5", evidence=True, effects=True)
-    full = {k for k, v in written(path).items() if isinstance(v, dict)}
+    path = write_small(tmp_path / "a.nd.h5", evidence=True, effects=True, drawn=True)
+    full = {k for k, v in (written(path) | written_ious(tmp_path)).items() if isinstance(v, dict)}
     less = replace(dissection(images=False), grid=None)
     bare = tuple(replace(layer, counts=None, axes=None, map_size=None) for layer in less.layers)
     write_store(tmp_path / "b.nd.h5", replace(less, layers=bare))
@@ -198,7 +210,7 @@ def test_the_archived_store_of_format_1_0_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "390009b7f869cd036748549d632c2613b2320d464fd7ddce10127688101a2afc"
     )
-    later = (*ADDED["1.1"], *ADDED["1.2"], *ADDED["1.3"])
+    later = (*ADDED["1.1"], *ADDED["1.2"], *ADDED["1.3"], *ADDED["1.4"])
     assert digest(read_back(path), later) == "da62549a849d0fc1c57a4b52434c1e4aafa6c6d56ebe903e30fdccd138035cc5"
     with Store(path) as store:
         assert store.protocol.q == Fraction(1, 20)
@@ -218,7 +230,7 @@ def test_the_archived_store_of_format_1_1_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "c5e81d45994cfbe43cba2b4706c182ce4a578f501b7159447014032dae75ecd8"
     )
-    later = (*ADDED["1.2"], *ADDED["1.3"])
+    later = (*ADDED["1.2"], *ADDED["1.3"], *ADDED["1.4"])
     assert digest(read_back(path), later) == "97ac3fc3fb93eeb184496853135ad2462b316fb3c081102760b13e6c7fd2f2bb"
     with Store(path) as store:
         view = store.layer("features.0")
@@ -244,7 +256,10 @@ def test_the_archived_store_of_format_1_2_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "2828a6a246739cd6ae80263112dd7f79bcf20a531651c3fec8ff52c730aa28c7"
     )
-    assert digest(read_back(path), ADDED["1.3"]) == "317e1f1604a3d276b46308f90946da0e8f24bb1ba99d754158682d9f9ee9ee41"
+    assert (
+        digest(read_back(path), (*ADDED["1.3"], *ADDED["1.4"]))
+        == "317e1f1604a3d276b46308f90946da0e8f24bb1ba99d754158682d9f9ee9ee41"
+    )
     with Store(path) as store:
         assert store.layer("features.0").judged_on == "pixels"
         assert store.blocks is not None
@@ -258,7 +273,7 @@ def test_the_archived_store_of_format_1_3_reads_the_same_for_ever() -> None:
         hashlib.sha256(path.read_bytes()).hexdigest()
         == "293d7f90dc1b69ef50f55ca86cd7750fc34fc485576bd326fd78b5bc56d98ccf"
     )
-    assert digest(read_back(path)) == "d5d2ea560410d0cf3a0823f17965b2d43c066579a32654cde935735c0d092b9a"
+    assert digest(read_back(path), ADDED["1.4"]) == "d5d2ea560410d0cf3a0823f17965b2d43c066579a32654cde935735c0d092b9a"
     with Store(path) as store:
         assert store.classes is not None
         assert store.classes.names == NAMES
@@ -270,3 +285,20 @@ def test_the_archived_store_of_format_1_3_reads_the_same_for_ever() -> None:
         assert effects.units == (*((u,) for u in range(9)), (0, 8))
         assert needed_most(effects, 0).tolist() == [0, 1, 4, 8, 3, 6, 7, 2, 5]
         assert f"{effects.balanced_accuracy[1, 0]:.4f} {effects.change[1, 0, 0]:.4f}" == "0.9762 -0.4762"
+
+
+def test_the_archived_store_of_format_1_4_reads_the_same_for_ever() -> None:
+    path = ARCHIVE / "store-1.4.h5"
+    assert (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        == "7d5cf657fe362ddda221bf6c84e709fc9088f6f088586032b6472b4326402210"
+    )
+    assert digest(read_back(path)) == "9aefd9d483551524052334cc48cec973c47c59d7a2bd37c35a4db8c4be1a727b"
+    with Store(path) as store:
+        view = store.layer("features.0")
+        effects = view.concept_effects
+        assert effects is not None
+        assert (effects.units.tolist(), effects.samples) == ([0, 1, 2, 3], 20)
+        assert f"{effects.before[1]:.4f} {effects.after[1, 1]:.4f} {effects.low[1, 1]:.4f}" == "0.1922 0.0961 0.0861"
+        assert effects.coefficient_concepts.tolist() == [1, 4]
+        assert view.effect_pictures(1) is not None

@@ -17,6 +17,6 @@ if __name__ == "__main__":
     target = Path(__file__).with_name(f"store-{VERSION}.h5")
     if target.exists():
         raise SystemExit(f"{target} exists, and an archived file never changes")
-    made = dissection(groups=("train", "val"), evidence=True, effects=True)
+    made = dissection(groups=("train", "val"), evidence=True, effects=True, drawn=True)
     write_store(target, made)
     print(target)
