@@ -203,9 +203,9 @@ def used_digest(c: Classified) -> str:
     return digest.hexdigest()
 
 
-def random_sets(units: int, n: int, draws: int) -> list[tuple[int, ...]]:
+def random_sets(units: int, n: int, draws: int, seed: int = _SEED) -> list[tuple[int, ...]]:
     """``draws`` sets of ``n`` of so many units, each drawn without repeats, the same at every call; none of all."""
-    rng = np.random.default_rng([_SEED, n])
+    rng = np.random.default_rng([seed, n])
     if n >= units:
         return []
     return [tuple(sorted(rng.choice(units, n, replace=False).tolist())) for _ in range(draws)]

@@ -1,20 +1,22 @@
-"""``nd ablate``: take units of a layer away and measure what each class loses."""
+"""``nd ablate``: take units of a layer away and measure what each class loses, or what a generator's pictures do."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
+from ndissect.engine.run.options import Options
 from ndissect.store.errors import WrongUse
-from ndissect.tui.cli.effect_options import labelled_layer, takes_effect_options
-from ndissect.tui.cli.options import JsonOption, LimitOption, complete_layer
+from ndissect.tui.cli.effect_options import FIELDS, labelled_layer, takes_effect_options
+from ndissect.tui.cli.generator_options import FIELDS as GENERATOR_FIELDS
+from ndissect.tui.cli.options import ForceOption, JsonOption, LimitOption, complete_layer
 from ndissect.tui.cli.output import PrintedColumn, PrintedTable
 from ndissect.tui.tables.formats import iou, share
 
@@ -26,25 +28,32 @@ BYS = ("zero", "mean", "resample")
 _UNITS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 # No layer has as many units, nor numbers of as many digits: it would be a slip.
 _MOST, _DIGITS = 1 << 20, 9
+# Fields of Options that fit a generator's store as well.
+_FITTING = f"{GENERATOR_FIELDS} map max_weights max_pixels"
 # Rows of each table on a terminal of any height.
 _FEWEST = 4
 
 
-@takes_effect_options(first="layer")
+@takes_effect_options(first="layer", also=GENERATOR_FIELDS, store_in="layer")
 def ablate(
     request: EffectRequest,
     layer: Annotated[
         str | None,
         typer.Argument(
-            metavar="LAYER[:UNITS]",
+            metavar="[STORE:]LAYER[:UNITS]",
             help="A layer, or some of its units: layer4:3,7,12-15. Default: the store's last.",
             autocompletion=complete_layer,
         ),
     ] = None,
     by: Annotated[
-        str,
-        typer.Option(metavar="HOW", help="What takes a unit's place: zero, its mean, or resample: another image's."),
-    ] = "zero",
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="What takes a unit's place: zero, its mean, or resample: another image's. Of a generator, what ranks "
+            "the units for --label: iou, or effect, that of each alone.",
+            show_default="zero, iou",
+        ),
+    ] = None,
     class_: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="One class in full: every unit, ranked.")
     ] = None,
@@ -52,10 +61,31 @@ def ablate(
         bool, typer.Option("--curve", help="The class without the n most important units, with these alone, ...")
     ] = False,
     label: Annotated[
-        str | None, typer.Option(metavar="CONCEPT", help="In the curve: also without the units best for it.")
+        str | None,
+        typer.Option(
+            metavar="CONCEPT",
+            help="In the curve: also without the units best for it. Of a generator: remove the units best for it.",
+        ),
+    ] = None,
+    top: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="Of a generator: so many of the best units for --label.", show_default="1,2,4,8,20"
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Of a generator: the first so many samples.", show_default="500")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: FILE.png or FILE.svg.")] = None,
-    draws: Annotated[int, typer.Option(min=2, help="Random sets of as many units, to compare with.")] = 20,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=2, help="Random sets of as many units, to compare with.", show_default="20; of a generator 4"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Of a generator: draw pictures before and after: FILE.png."),
+    ] = None,
+    force: ForceOption = False,
     no_store: Annotated[bool, typer.Option("--no-store", help="Do not write the effects into the store.")] = False,
     limit: LimitOption = None,
     json: JsonOption = False,
@@ -63,13 +93,40 @@ def ablate(
     """Take units of a layer away and measure what each class loses.
 
     Each unit alone: the change of balanced accuracy, recall and mean score. With several UNITS also all of them
-    together, beside as many random ones. Effects are written into the store of the labels. Ctrl-C keeps what was
-    predicted, and the same command goes on.
+    together, beside as many random ones. On a generator's store: what its pictures lose of each concept, without the
+    units that are best for a --label, or without each unit. Effects are written into the store of the labels. Ctrl-C
+    keeps what was predicted, and the same command goes on.
     """
-    if by not in BYS:
-        raise WrongUse(f"--by '{by}' is none of {', '.join(BYS)}", "zero sets a unit to zero")
     name, units = parse_units(layer)
     request = replace(request, layer=name)
+    if request.store is not None and is_of_generator(request.store):
+        demand_fitting(
+            request,
+            {"--class": class_, "--curve": curve, "--plot": plot},
+            FIELDS,
+            f"{GENERATOR_FIELDS} map max_weights max_pixels",
+        )
+        from ndissect.tui.cli.ablate_generator import ablate_generator
+
+        ablate_generator(
+            request,
+            units,
+            label=label,
+            top=top,
+            by=by,
+            samples=samples,
+            draws=draws,
+            output=output,
+            force=force,
+            write=not no_store,
+            limit=limit,
+            json=json,
+        )
+        return
+    demand_fitting(request, {"--top": top, "--samples": samples, "--output": output}, GENERATOR_FIELDS, FIELDS)
+    by, draws = by or "zero", draws or 20
+    if by not in BYS:
+        raise WrongUse(f"--by '{by}' is none of {', '.join(BYS)}", "zero sets a unit to zero")
     if curve:
         if class_ is None or units is not None:
             raise WrongUse("--curve is of one class, over all units of a layer", "nd ablate LAYER --class NAME --curve")
@@ -92,6 +149,29 @@ def ablate(
         _print(Ablated(done, view), json, limit)
     if done.unwritten is not None:
         raise done.unwritten
+
+
+def is_of_generator(path: Path) -> bool:
+    """Whether a store is of a generator."""
+    from ndissect.store.reader import Store
+
+    with Store(path) as store:
+        return isinstance(store.provenance.get("generator"), dict)
+
+
+def demand_fitting(request: EffectRequest, flags: dict[str, object], wrong: str, fitting: str) -> None:
+    """WrongUse where one of ``flags`` is given, or an option of the fields ``wrong`` that is none of ``fitting``."""
+    known = {field.name: field.default for field in fields(Options)}
+    others = [name for name in wrong.split() if name not in fitting.split()]
+    given = {f"--{name.replace('_', '-')}": getattr(request.options, name) != known[name] for name in others}
+    if wrong == FIELDS:
+        given |= {"--network": request.network, "--images": request.images}
+    for flag, value in {**flags, **given}.items():
+        if value not in (None, False):
+            what = "a generator" if wrong == FIELDS else "a network that sees images"
+            raise WrongUse(
+                f"{request.store or 'this network'} is of {what}: {flag} does not go with it", "leave it out"
+            )
 
 
 def parse_units(text: str | None) -> tuple[str | None, list[int] | None]:

@@ -13,8 +13,8 @@ import typer
 
 from ndissect.engine.experiments.effect_request import EffectRequest
 from ndissect.engine.run.options import Options
-from ndissect.store.errors import NDError
-from ndissect.store.files import find_store
+from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.files import SUFFIX, find_store
 from ndissect.tui.cli.options import StoreOption
 from ndissect.tui.cli.run_options import takes_options
 
@@ -45,10 +45,14 @@ ImagesOption = Annotated[
 ]
 
 
-def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_effect_options(
+    *, first: str = "", also: str = "", store_in: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command ``f(request, own parameters ...)`` the flags that make its EffectRequest, and its own.
 
-    The store is found before the command is called. ``first`` names the parameters that the help lists first.
+    The store is found before the command is called. ``first`` names the parameters that the help lists first, ``also``
+    more fields of Options. ``store_in``: a parameter in which the store may stand before what it is for:
+    ``STORE.nd.h5:layer4``.
 
         @takes_effect_options(first="layer")
         def ablate(request: EffectRequest, layer: Annotated[str, typer.Argument()], json: JsonOption = False) -> None:
@@ -60,6 +64,8 @@ def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], 
 
         def with_request(options: Options, /, **given: Any) -> None:
             store, network, images = (given.pop(name) for name in ("store", "network", "images"))
+            if store_in is not None:
+                store, given[store_in] = named_store(given[store_in], store)
             request = EffectRequest(find_labels(store, network), network, options, images=images)
             command(request, **given)
 
@@ -74,9 +80,24 @@ def takes_effect_options(*, first: str = "") -> Callable[[Callable[..., None]], 
                 ),
             ]
         )
-        return takes_options(only=FIELDS, first=f"{first} store network images", texts=_TEXTS)(with_request)
+        fields = " ".join(dict.fromkeys(f"{FIELDS} {also}".split()))
+        return takes_options(only=fields, first=f"{first} store network images", texts=_TEXTS)(with_request)
 
     return decorate
+
+
+def named_store(text: str | None, store: Path | None) -> tuple[Path | None, str | None]:
+    """The store that ``text`` begins with, and what follows it: ``STORE.nd.h5:layer4:3,7``, or ``STORE.nd.h5``.
+
+    ``store``: that of ``-s``, which is the one where ``text`` names none. WrongUse where both do.
+    """
+    name, colon, rest = (text or "").partition(f"{SUFFIX}:")
+    if not colon and not (text or "").endswith(SUFFIX):
+        return store, text
+    given = f"{name}{SUFFIX}" if colon else name
+    if store is not None:
+        raise WrongUse(f"two stores are named: {given} and {store}", "name one of them")
+    return Path(given), rest or None
 
 
 @contextlib.contextmanager
@@ -107,8 +128,6 @@ def find_labels(given: Path | None, network: str | None) -> Path | None:
     """
     if network is None or given is not None or os.environ.get("ND_STORE"):
         return find_store(given)
-    from ndissect.store.files import SUFFIX
-
     stores = (path for path in Path().glob(f"*{SUFFIX}") if path.is_file())
     newest = sorted(stores, key=lambda path: -path.stat().st_mtime)[:_LOOKED_AT]
     return next((path for path in newest if _is_of(path, network)), None)
