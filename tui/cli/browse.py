@@ -29,7 +29,7 @@ def browse(
     else the newest *.nd.h5 here. It opens at LAYER or LAYER:UNIT, for example layer4:107, else where it was left.
     """
     path, name = _arguments(context.args)
-    _check_terminal()
+    check_terminal("nd browse", "nd inspect LAYER prints tables to a pipe")
     # Textual paints at most so often a second; at its default of 60 a key would wait for up to 16 ms.
     os.environ.setdefault("TEXTUAL_FPS", "250")
     # numpy's linear algebra, which nothing here uses, would start a thread for it, and that one spin for 0.1 s.
@@ -75,11 +75,13 @@ def _arguments(words: list[str]) -> tuple[Path | None, str]:
     return store, name
 
 
-def _check_terminal() -> None:
+def check_terminal(command: str, otherwise: str) -> None:
+    """WrongUse where there is no terminal to open ``command`` in; ``otherwise``: what to do without one. NDError where
+    the terminal cannot move its cursor."""
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
-        raise WrongUse("nd browse needs a terminal, and this is none", "nd inspect LAYER prints tables to a pipe")
+        raise WrongUse(f"{command} needs a terminal, and this is none", otherwise)
     if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
         raise NDError(
-            f"nd browse moves the cursor, which TERM={os.environ.get('TERM', '')} cannot",
-            "nd inspect LAYER prints on any terminal; or set TERM, say to xterm-256color",
+            f"{command} moves the cursor, which TERM={os.environ.get('TERM', '')} cannot",
+            f"{otherwise.replace(' to a pipe', ' on any terminal')}; or set TERM, say to xterm-256color",
         )

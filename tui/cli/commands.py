@@ -100,6 +100,12 @@ COMMANDS: Mapping[str, Entry] = {
     "why": Entry("why:why", "Which labelled units made the network say this of an image, and not that.", torch=True),
     "ablate": Entry("ablate:ablate", "Take units of a layer away and measure what each class loses.", torch=True),
     "attack": Entry("attack:attack", "What an adversarial change of images does to labelled units.", torch=True),
+    "paint": Entry(
+        "paint:paint", "Paint concepts into a generator's pictures and out of them, in cells of a layer's map."
+    ),
+    "sample": Entry(
+        "sample:sample", "Draw a generator's samples again: one as a picture, several as a sheet.", torch=True
+    ),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
     "data": Entry("data:app", "Labelled image data: info, check, init, images, show, merge, agree, download, pack."),
 }
