@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from ndissect.tui.app.app import Browser
 
+A = TypeVar("A")
 
-def _possible(_: Browser) -> None:
+
+def _possible(_: object) -> None:
     """Nothing stands against it."""
 
 
 @dataclass(frozen=True)
-class Action:
-    """Something that a key does.
+class Action(Generic[A]):
+    """Something that a key does in the app ``A``.
 
     ``keys`` are in Textual's names, ``shown`` as people write them. ``short`` is its word in the footer, "" for those
     that are never there; ``does``: what the help says. ``run`` does it, ``why_not`` says why it is impossible here and
@@ -29,13 +31,13 @@ class Action:
     short: str
     does: str
     group: str
-    run: Callable[[Browser], object]
-    why_not: Callable[[Browser], str | None] = _possible
+    run: Callable[[A], object]
+    why_not: Callable[[A], str | None] = _possible
     takes_message: bool = False
 
 
 # fmt: off
-ACTIONS = (
+ACTIONS: tuple[Action[Browser], ...] = (
     Action("down", ("j", "down"), "j ↓", "", "down one row", "Move",
            lambda app: app.table.move(1)),
     Action("up", ("k", "up"), "k ↑", "", "up one row", "Move",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
 import sys
 from dataclasses import replace
 from functools import cached_property
@@ -12,11 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from textual import events
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.driver import Driver
 from textual.timer import Timer
+from textual.widget import Widget
 
 from ndissect.tui.app import watch
 from ndissect.tui.app.ablations import Ablations
@@ -26,6 +23,7 @@ from ndissect.tui.app.export import export
 from ndissect.tui.app.filter_bar import FilterBar
 from ndissect.tui.app.help import help_listing, palette_listing
 from ndissect.tui.app.image_pane import ImagePane
+from ndissect.tui.app.keyed_app import KeyedApp
 from ndissect.tui.app.listing import Item, Listing
 from ndissect.tui.app.listing_cache import ListingCache
 from ndissect.tui.app.marks import Marks
@@ -37,7 +35,7 @@ from ndissect.tui.app.state import Bookmark, last_bookmark, remember
 from ndissect.tui.app.status_lines import StatusLines
 from ndissect.tui.app.style_sheet import CSS
 from ndissect.tui.app.table import Table
-from ndissect.tui.app.terminal import careful, copy_to_clipboard
+from ndissect.tui.app.terminal import copy_to_clipboard
 from ndissect.tui.pictures.glyphs import ASCII, UNICODE
 
 # Seconds between looks at the file.
@@ -48,7 +46,7 @@ _FOLLOW = 0.06
 _WHILE_TYPING = ("escape", "down", "up", "pagedown", "pageup", "ctrl+c", "ctrl+q", "ctrl+z")
 
 
-class Browser(App[None]):
+class Browser(KeyedApp):
     """The terminal UI over the store ``target``, which need not exist while a run is writing it.
 
     It opens at ``bookmark``; None: where the reader left it. ``failure`` is the error that ended it, if one did.
@@ -62,15 +60,11 @@ class Browser(App[None]):
         for a in ACTIONS
         for key in a.keys
     ]
-    ENABLE_COMMAND_PALETTE = False
-    AUTO_FOCUS = None
 
     def __init__(
         self, target: Path, bookmark: Bookmark | None = None, *, unicode: bool = True, preview: bool = False
     ) -> None:
-        super().__init__(ansi_color=True)
-        self.theme = "ansi-dark"  # its colours are the terminal's own: dark or light, as its owner has it
-        self.failure: BaseException | None = None
+        super().__init__()
         self._opens_at = bookmark
         self._follow_timer: Timer | None = None
         image_widget = None
@@ -113,17 +107,11 @@ class Browser(App[None]):
 
     def on_mount(self) -> None:
         """Show where the reader was, and watch the file from now on."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop, number)
+        self.end_on_signals(self._remember)
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.lines.update_run()
         self._go(self._opens_at or last_bookmark(self.navigation.target) or Bookmark())
         self.set_interval(_WATCH, self._watch)
-
-    def _stop(self, number: signal.Signals) -> None:
-        self._remember()
-        self.exit(return_code=128 + number)
 
     def quit(self) -> None:
         """End, and remember where the reader was."""
@@ -133,15 +121,6 @@ class Browser(App[None]):
     def _remember(self) -> None:
         if self.navigation.session is not None:
             remember(self.navigation.target, self.navigation.bookmark())
-
-    def get_driver_class(self) -> type[Driver]:
-        """What reads the keyboard and writes the screen."""
-        return careful(super().get_driver_class())
-
-    def _fatal_error(self) -> None:
-        # Textual would print a traceback over the restored screen; the command line says it in two lines instead.
-        self.failure = getattr(self._exception, "error", self._exception)  # what is inside a WorkerFailed
-        self._close_messages_no_wait()
 
     # Keys
 
@@ -153,12 +132,7 @@ class Browser(App[None]):
         """Do the action ``name``, which ``key`` is bound to."""
         self.do(BY_NAME[name])
 
-    def action_focus_next(self) -> None:
-        """Nothing: tab is a key of its own, and what has the keys is never left to chance."""
-
-    action_focus_previous = action_focus_next
-
-    def do(self, action: Action) -> None:
+    def do(self, action: Action[Browser]) -> None:
         """Do ``action``, or say why it is impossible."""
         with self.notice.telling_errors():
             if self.notice.hush() and action.takes_message:
@@ -170,20 +144,14 @@ class Browser(App[None]):
             action.run(self)
             self.lines.update()
 
-    def possible(self, action: Action) -> bool:
+    def possible(self, action: Action[Browser]) -> bool:
         """Whether ``action`` is possible here and now."""
         return action.why_not(self) is None
 
-    async def on_event(self, event: events.Event) -> None:
-        """Handle an event; after a key for the filter, wait until the filter has done with it."""
-        for_filter = isinstance(event, events.Key) and self.filter_bar.typing
-        await super().on_event(event)
-        if for_filter:
-            done = asyncio.Event()
-            self.filter_bar.input.call_later(done.set)
-            with contextlib.suppress(TimeoutError):  # it may be on its way out
-                async with asyncio.timeout(1):
-                    await done.wait()
+    @property
+    def typed_into(self) -> Widget | None:
+        """The line of the filter while one is typed."""
+        return self.filter_bar.input if self.filter_bar.typing else None
 
     # The tables
 

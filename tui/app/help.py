@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ndissect.tui.app.actions import ACTIONS, GROUPS, Action
 from ndissect.tui.app.listing import NOTHING, Column, Item, Listing
@@ -40,7 +41,7 @@ def help_listing(unicode: bool) -> Listing:
     return _listing("help", rows, frozenset(headings))
 
 
-def palette_listing(unicode: bool, why_not: Callable[[Action], str | None]) -> Listing:
+def palette_listing(unicode: bool, why_not: Callable[[Action[Any]], str | None]) -> Listing:
     """The actions that are possible now; enter does one."""
     able = [a for a in ACTIONS if a.name != "palette" and why_not(a) is None]
     rows = [(f"{a.name.replace('_', ' '):<12}{shown(a, unicode)}", a.does, Item("action", name=a.name)) for a in able]
@@ -61,7 +62,7 @@ def viewers_listing(viewers: Sequence[Viewer]) -> Listing:
     return _listing("viewers", rows, frozenset())
 
 
-def shown(action: Action, unicode: bool) -> str:
+def shown(action: Action[Any], unicode: bool) -> str:
     """The keys of ``action`` as people write them."""
     return action.shown if unicode else " ".join(k for k in action.shown.split() if k.isascii())
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from rich.cells import cell_len
 
 from ndissect.tui.app.actions import BY_NAME, FOOTER, Action
-from ndissect.tui.app.help import shown
+from ndissect.tui.app.footer import footer
 from ndissect.tui.app.marks import Marks
 from ndissect.tui.app.navigation import Navigation
 from ndissect.tui.app.query import Mistake
@@ -20,7 +21,7 @@ class StatusLines:
     """The widgets of the lines, and what they say. ``possible`` says whether an action is possible now."""
 
     def __init__(
-        self, navigation: Navigation, marks: Marks, possible: Callable[[Action], bool], glyphs: Glyphs
+        self, navigation: Navigation, marks: Marks, possible: Callable[[Action[Any]], bool], glyphs: Glyphs
     ) -> None:
         self.crumbs, self.run = Line(glyphs, id="crumbs"), Line(glyphs, id="run")
         self.background = Line(glyphs, id="background")
@@ -68,15 +69,5 @@ class StatusLines:
 
     def _footer(self, room: int) -> list[StyledText]:
         """Help and quit, then as many other keys as there is room for; those that do nothing here stand back."""
-        texts: list[StyledText] = []
-        for action in (BY_NAME[name] for name in FOOTER):
-            key = shown(action, self._glyphs is UNICODE).split()[0]
-            room -= len(key) + len(action.short) + 3
-            if room < 0:
-                break
-            possible = self._possible(action)
-            texts += [
-                (key, "key" if possible else "faint"),
-                (f" {action.short}  ", "" if possible else "faint"),
-            ]
-        return texts
+        actions = (BY_NAME[name] for name in FOOTER)
+        return footer(actions, self._possible, room, unicode=self._glyphs is UNICODE)

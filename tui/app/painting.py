@@ -1,0 +1,422 @@
+"""``nd paint`` in the terminal: concepts painted into a generator's picture by keys, the network in another process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Input
+
+from ndissect.store.errors import NDError
+from ndissect.tui.app.actions import Action
+from ndissect.tui.app.footer import footer
+from ndissect.tui.app.keyed_app import KeyedApp
+from ndissect.tui.app.messages import Notice
+from ndissect.tui.app.painting_actions import BY_NAME, FOOTER, PAINTING_ACTIONS
+from ndissect.tui.app.painting_canvas import Canvas
+from ndissect.tui.app.painting_edits import Cell, PaintEdit, Painting
+from ndissect.tui.app.painting_files import again, new_file_name, unsaved_lines
+from ndissect.tui.app.painting_panes import TextPane, edit_lines, help_lines
+from ndissect.tui.app.painting_prompt import Prompt
+from ndissect.tui.app.painting_selection import Selection
+from ndissect.tui.app.painting_server import Drawn, PaintingServer, Ready, Wish
+from ndissect.tui.app.painting_status import effect_line, status_line
+from ndissect.tui.app.strips import Line
+from ndissect.tui.app.style_sheet import CSS
+from ndissect.tui.pictures.glyphs import ASCII, UNICODE
+
+#: Columns and lines below which nothing is shown but that.
+SMALLEST = (34, 12)
+# Columns of what stands beside the picture, and of a terminal that has room for both.
+_SIDE, _BOTH = 28, 64
+_STRENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+# Keys that a line, while something is typed into it, has no use for.
+_WHILE_TYPING = ("escape", "down", "up", "ctrl+c", "ctrl+q")
+
+
+class PaintingApp(KeyedApp):
+    """Paints on the samples of the generator of ``store``, whose network runs in the process that ``command`` starts.
+
+    ``ious``: the IoU of each concept's best unit, where it is known. ``left`` is what is told at the end.
+    """
+
+    CSS = f"""{CSS}
+    #status, #effect {{ height: 1; }}
+    #side {{ width: {_SIDE}; height: 1fr; }}
+    #canvas {{ width: 1fr; height: 1fr; }}
+    #help {{ width: 1fr; height: 1fr; display: none; }}
+    #small {{ display: none; height: 1fr; }}
+    .small #panes, .small Line, .small #bottom, .small #query, .small #notice {{ display: none; }}
+    .small #small {{ display: block; }}
+    .helping #canvas, .helping #side {{ display: none; }}
+    .helping #help {{ display: block; }}
+    .narrow #side {{ display: none; }}
+    .narrow.choosing #side {{ display: block; width: 1fr; }}
+    .narrow.choosing #canvas {{ display: none; }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)
+        for a in PAINTING_ACTIONS
+        for key in a.keys
+    ]
+
+    def __init__(
+        self,
+        store: Path,
+        sample: int,
+        command: Sequence[str],
+        *,
+        ious: Mapping[str, float] | None = None,
+        unicode: bool = True,
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.sample: int = sample
+        self.ready: Ready | None = None
+        self.concept, self.strength = "", 1.0
+        self.selection, self.paintings = Selection(), {sample: Painting()}
+        self.left: list[str] = []
+        self._drawn: Drawn | None = None
+        self._before = self._no_marks = self._ended = False
+        encoding = sys.__stderr__.encoding if sys.__stderr__ else "ascii"  # Textual draws there
+        self.glyphs = UNICODE if unicode else replace(ASCII, encoding=encoding)
+        self.server = PaintingServer(command, self)
+        self.notice = Notice()
+        self.canvas = Canvas(self._select_by_mouse, unicode=unicode)
+        self._side, self._help = TextPane(self.glyphs, id="side"), TextPane(self.glyphs, id="help")
+        self._small = TextPane(self.glyphs, id="small")
+        self._crumbs, self._status = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="status")
+        self._effect, self._keys = Line(self.glyphs, id="effect"), Line(self.glyphs, id="keys")
+        self._prompt = Prompt(self.notice, dict(ious or {}), self._chosen)
+
+    def compose(self) -> ComposeResult:
+        """Where one is, the picture and what was painted, a message, what is selected, what came of it, keys."""
+        yield self._small
+        yield self._crumbs
+        with Horizontal(id="panes"):
+            yield self.canvas
+            yield self._side
+            yield self._help
+        yield self.notice
+        yield self._status
+        yield self._effect
+        yield self._prompt
+        with Horizontal(id="bottom"):
+            yield self._keys
+
+    # Beginning and end
+
+    def on_mount(self) -> None:
+        """Start the process, and ask for the first sample."""
+        self.end_on_signals(self._tell_what_is_left)
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
+        small = f"the terminal is too small: {SMALLEST[0]} x {SMALLEST[1]} is the least; q quits"
+        self._small.show([[(small, "")]])
+        self._help.show(help_lines(self.glyphs))
+        self._start()
+
+    async def on_unmount(self) -> None:
+        """The process ends with the screen."""
+        await self.server.close()
+
+    def _start(self) -> None:
+        self._ended = False
+        self._wish()
+        self.run_worker(self.server.run(), group="server", exclusive=True)
+
+    def quit(self) -> None:
+        """End; what is not saved is told with the commands that paint it again."""
+        self._tell_what_is_left()
+        self.exit()
+
+    def _tell_what_is_left(self) -> None:
+        if self.ready is not None:
+            self.left += unsaved_lines(self.store, self.ready.layer, self.ready.units, self.paintings)
+
+    # Keys
+
+    @property
+    def typed_into(self) -> Widget | None:
+        """The line for a concept or a number while it is asked for."""
+        return self._prompt.input if self._prompt.asked else None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether a key does what it does now, or is typed."""
+        return action != "do" or not self._prompt.asked or parameters[1] in _WHILE_TYPING
+
+    def action_do(self, name: str, key: str) -> None:
+        """Do the action ``name``, which ``key`` is bound to."""
+        self.do(BY_NAME[name])
+
+    def do(self, action: Action[PaintingApp]) -> None:
+        """Do ``action``, or say why it is impossible."""
+        with self.notice.telling_errors():
+            if self.notice.hush() and action.takes_message:
+                return
+            why = action.why_not(self)
+            if why is not None:
+                self.notice.say(f"{action.shown.split()[0]}: {why}")
+                return
+            action.run(self)
+            self.update()
+
+    # Cells
+
+    def move(self, down: int, right: int, *, extend: bool = False) -> None:
+        """Move what the keys move: the cursor, the choice of a concept, the help."""
+        if self.has_class("helping"):
+            self._help.scroll_lines(down)
+        elif self._prompt.asked:
+            self._prompt.move(down)
+        else:
+            self.selection.move(down, right, extend=extend)
+
+    def toggle_cell(self) -> None:
+        """Select the cursor's cell, or no longer."""
+        self.selection.toggle()
+
+    def back(self) -> None:
+        """Leave the most transient thing."""
+        if self._prompt.asked:
+            self._prompt.stop()
+        elif self.has_class("helping"):
+            self.toggle_help()
+        else:
+            self.selection.clear()
+
+    def _select_by_mouse(self, cell: Cell, extend: bool) -> None:
+        self.notice.hush()
+        if self._prompt.asked:
+            return
+        if not extend:
+            self.selection.clear()
+        self.selection.move_to(cell, extend=extend)
+        if not extend:
+            self.selection.toggle()
+        self.update()
+
+    # Painting
+
+    @property
+    def painting(self) -> Painting:
+        """What is painted on the sample that is shown."""
+        return self.paintings.setdefault(self.sample, Painting())
+
+    def why_no_network(self) -> str | None:
+        """Why the network can be asked nothing, None where it can."""
+        if self._ended:
+            return "the network's process has ended; r starts it again"
+        return "the network is being loaded" if self.ready is None else None
+
+    def why_not_paint(self) -> str | None:
+        """Why nothing can be painted, None where something can."""
+        return self.why_no_network() or (None if self.concept else "choose a concept with / first")
+
+    def paint(self, action: Literal["add", "remove"]) -> None:
+        """Add the concept to the selected cells, or remove it from them."""
+        self.painting.add(PaintEdit(self.concept, action, self.selection.edited, self.strength))
+        self._wish()
+
+    def change_strength(self, by: int) -> None:
+        """Make the edits that follow weaker or stronger."""
+        at = _STRENGTHS.index(self.strength) + by
+        self.strength = _STRENGTHS[min(max(at, 0), len(_STRENGTHS) - 1)]
+
+    def why_not_undo(self) -> str | None:
+        """Why nothing can be undone, None where something can."""
+        return None if self.painting.edits else "nothing is painted on this sample"
+
+    def undo(self) -> None:
+        """Undo the last edit."""
+        self.painting.undo()
+        self._wish()
+
+    def why_not_redo(self) -> str | None:
+        """Why nothing can be redone, None where something can."""
+        return None if self.painting.can_redo else "nothing was undone since the last edit"
+
+    def redo(self) -> None:
+        """Do again what was undone last."""
+        self.painting.redo()
+        self._wish()
+
+    def show_sample(self, number: int) -> None:
+        """Go to another sample; what is painted on this one is kept."""
+        assert self.ready is not None
+        if not 0 <= number < self.ready.samples:
+            raise NDError(f"there is no sample {number}", f"samples are 0 to {self.ready.samples - 1}")
+        self.sample = number
+        self._wish()
+
+    def _wish(self) -> None:
+        self._before = False
+        self.server.wish(Wish(self.sample, self.painting.edits))
+
+    # Looking
+
+    def why_not_before(self) -> str | None:
+        """Why there is nothing to compare with, None where there is."""
+        return self.why_not_undo() if self._drawn else "there is no picture yet"
+
+    def toggle_before(self) -> None:
+        """Show the picture before the edits, or after them again."""
+        self._before = not self._before
+
+    def toggle_marks(self) -> None:
+        """Hide the cursor and the selection, or show them again."""
+        self._no_marks = not self._no_marks
+
+    def toggle_help(self) -> None:
+        """Show the keys in place of the picture, or no longer."""
+        self.toggle_class("helping")
+
+    # Typing
+
+    def ask_for_concept(self) -> None:
+        """Let a concept be chosen."""
+        assert self.ready is not None
+        self.remove_class("helping")
+        self._prompt.ask_for_concept(self.ready.concepts, self.concept)
+
+    def ask_for_sample(self) -> None:
+        """Let the number of a sample be typed."""
+        self._prompt.ask_for_sample()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Offer what fits."""
+        self._prompt.offer()
+        self.update()
+
+    def _chosen(self, what: Literal["concept", "sample"], answer: str) -> None:
+        if what == "concept":
+            self.concept = answer
+        elif answer.isdecimal() and len(answer) < 10:
+            self.show_sample(int(answer))
+        else:
+            raise NDError(f"'{answer}' is no number of a sample", "z goes to the next one")
+        self.update()
+
+    # Files
+
+    def why_not_save(self) -> str | None:
+        """Why nothing can be saved, None where something can."""
+        return self.why_no_network() or (None if self._drawn else "there is no picture yet")
+
+    def save(self) -> None:
+        """Write the picture and its edits to new files in the current folder."""
+        assert self.ready is not None
+        self.server.save(new_file_name(Path(), self.store, self.ready.layer, self.sample))
+
+    def when_saved(self, wish: Wish, picture: str, edits: str) -> None:
+        """Tell where it lies, and what makes it again."""
+        self.paintings.setdefault(wish.number, Painting()).saved = wish.edits
+        self.notice.say(f"saved: {picture} and {edits}", f"again: {again(self.store, edits)}" if wish.edits else "")
+        self.update()
+
+    def when_not_saved(self, error: NDError) -> None:
+        """Tell why."""
+        self.notice.say(f"not saved: {error.message}", error.hint)
+
+    # The process
+
+    def why_not_restart(self) -> str | None:
+        """Why the process is not started again, None where it can be."""
+        return None if self._ended else "the network's process runs"
+
+    def restart(self) -> None:
+        """Start the process again; what was painted is painted again."""
+        self._start()
+
+    def when_ready(self, ready: Ready) -> None:
+        """The network is there."""
+        self.ready = ready
+        self.selection.fit(ready.map_size)
+        if ready.notes:
+            self.notice.say("; ".join(ready.notes))
+        self.update()
+
+    def when_drawn(self, drawn: Drawn) -> None:
+        """Show the picture, unless another sample is shown by now."""
+        if drawn.wish.number == self.sample:
+            self._drawn = drawn
+            self.update()
+
+    def when_refused(self, wish: Wish, error: NDError) -> None:
+        """Tell why, and go back to what was drawn last."""
+        self.notice.say(error.message, error.hint)
+        if self._drawn is not None and self.server.last_wish == self._drawn.wish:
+            self.sample = self._drawn.wish.number
+            self.painting.refuse(self._drawn.wish.edits)
+        self.update()
+
+    def when_ended(self, why: str) -> None:
+        """Tell why; the picture stays."""
+        self._ended = True
+        self.notice.say(f"the network's process has ended: {why}", "r starts it again")
+        self.update()
+
+    # The screen
+
+    def on_resize(self, event: events.Resize) -> None:
+        """As much as there is room for."""
+        self.set_class(event.size.width < SMALLEST[0] or event.size.height < SMALLEST[1], "small")
+        self.set_class(event.size.width < _BOTH, "narrow")
+        self.call_after_refresh(self.update)
+
+    def update(self) -> None:
+        """Bring all parts of the screen up to date."""
+        drawn, edits = self._drawn, self.painting.edits
+        at = f"sample {self.sample}"
+        where = [self.store.name, self.ready.layer, at] if self.ready else [self.store.name, at]
+        self._crumbs.show((self.glyphs.crumb.join(where), "strong"))
+        if drawn is not None and self.ready is not None:
+            picture = drawn.before if self._before else drawn.picture
+            cursor = None if self._no_marks else self.selection.cursor
+            self.canvas.show(picture, self.ready.map_size, cursor, self.selection.cells)
+        choosing = self._prompt.asked == "concept"
+        self.set_class(choosing, "choosing")
+        if choosing:
+            self._side.show(*self._prompt.lines(self.glyphs))
+        else:
+            self._side.show(edit_lines(edits, self.painting.can_redo), len(edits))
+        self._status.show(*status_line(self.selection, self.concept, self.strength))
+        if self._ended:
+            effect = "the network's process has ended; r starts it again"
+        elif self.ready is None:
+            effect = "the network is being loaded ..."
+        elif self._before:
+            effect = "before the edits; b shows what they did"
+        else:
+            effect = effect_line(drawn, busy=self.server.busy)
+        self._effect.show((effect, "faint"))
+        actions = (BY_NAME[name] for name in FOOTER)
+        self._keys.show(
+            *footer(actions, lambda a: a.why_not(self) is None, self.size.width, unicode=self.glyphs is UNICODE)
+        )
+
+
+def paint_in_terminal(
+    store: Path,
+    sample: int,
+    command: Sequence[str],
+    *,
+    ious: Mapping[str, float] | None = None,
+    unicode: bool = True,
+) -> tuple[list[str], int]:
+    """Paint on the samples of ``store`` until the reader quits; ``command`` starts the process that runs the network.
+
+    Returns what is to be told after that, a line each, and the exit code. ``ious``: of each concept's best unit.
+    """
+    app = PaintingApp(store, sample, command, ious=ious, unicode=unicode)
+    app.run()
+    if app.failure is not None:
+        raise app.failure
+    return app.left, app.return_code or 0
