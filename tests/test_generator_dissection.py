@@ -227,6 +227,7 @@ def test_a_store_says_which_generator_drew_and_which_network_labelled(nets: Path
     assert record["network"]["weights_digest"] == drawn.digest
     assert record["data"]["labeller"]["digest"] == labelled.digest
     assert record["data"]["images"] == SAMPLES
+    assert len(record["generator"].pop("latents_digest")) == 32
     assert record["generator"] == {
         "latent": [6],
         "size": [16, 16],

@@ -33,10 +33,11 @@ from ndissect.engine.networks.taps import Tap
 from ndissect.engine.passes.labeller import Labeller
 from ndissect.engine.run.data_source import image_size
 from ndissect.engine.run.forward_pass import network_on
-from ndissect.engine.run.from_store import demand_same_weights, stored_options, told_of_code
+from ndissect.engine.run.from_store import demand_same_labeller, demand_same_weights, stored_options, told_of_code
 from ndissect.engine.run.generated import Samples, open_samples
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
+from ndissect.engine.run.preparation import with_maps
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
@@ -202,6 +203,9 @@ def open_generated(request: GeneratorRequest, console: Console) -> Iterator[Gene
         notes = demand_same_weights(store, network, anyway=options.anyway)
         device = choose_device(options.device)
         samples = _samples(options, network, device, console)
+        digest = samples.labelling.labeller.made.network.get("digest")
+        notes += demand_same_labeller(store, digest, anyway=options.anyway)
+        _demand_same_latents(store, samples, request.options, anyway=options.anyway)
         concepts = store.concepts
         if samples.dataset.concepts.name != concepts.name:
             raise WrongUse(
@@ -232,6 +236,21 @@ def generator_options(store: Store, given: Options) -> Options:
     return replace(options, generator=True, data=None)
 
 
+def _demand_same_latents(store: Store, samples: Samples, given: Options, *, anyway: bool) -> None:
+    """WrongUse where the samples of ``store`` cannot be made again, unless other latents are asked for, or ``anyway``.
+
+    A file of latents, or the photographs that they are of, may have changed since.
+    """
+    asked = (given.seed, given.truncation, given.latent, given.latents, given.encode, given.class_of, given.samples)
+    recorded = store.provenance["generator"].get("latents_digest")
+    same = recorded is None or recorded == samples.dataset.record["latents_digest"]
+    if not same and not any(asked) and not anyway:
+        raise WrongUse(
+            f"the samples of {store.path} cannot be made again: their latents have changed since",
+            "nd dissect makes a store of the new ones, --anyway goes on",
+        )
+
+
 def _samples(options: Options, network: Network, device: torch.device, console: Console) -> Samples:
     """The samples, labelled pixel by pixel: shares are of the whole picture, whatever the grid of the store was."""
     protocol = replace(options.make_protocol(), grid=None)
@@ -245,7 +264,7 @@ def _layer(name: str | None, options: Options, samples: Samples, store: Store) -
     patterns = () if name is None else (name,)
     size = image_size(samples.dataset)
     infos = list_layers(samples.generator.network, size, map_rule=options.map, patterns=patterns)
-    names = default_layers(infos)[-1:] if name is None else match_layers([name], infos)
+    names = default_layers(infos)[-1:] if name is None else with_maps(match_layers([name], infos), patterns, infos)
     if len(names) != 1:
         raise WrongUse(f"one layer is needed, '{name}' means {len(names)}: {', '.join(names[:6])}", "name one of them")
     return next(info for info in infos if info.name == names[0])

@@ -38,7 +38,7 @@ class FixedNoise(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, samples: int) -> None:
         super().__init__()
-        self._names = {id(m): name for name, m in module.named_modules()}
+        self._names: dict[int, str] = {id(m): name for name, m in module.named_modules()}
         self._samples = samples
         self._times: Counter[str] = Counter()
 
@@ -77,8 +77,8 @@ class FixedNoise(TorchFunctionMode):
         """The name of the innermost module of the network whose code is running."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            number = id(frame.f_locals.get("self"))
-            if number in self._names:
-                return self._names[number]
+            name = self._names.get(id(frame.f_locals.get("self")))
+            if name is not None:
+                return name
             frame = frame.f_back
         return ""

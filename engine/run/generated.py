@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,17 @@ class Samples:
 def is_generator(options: Options, network: Network) -> bool:
     """Whether the samples of ``network`` are dissected: it is asked for, or the network says that it draws."""
     return options.generator or declares_itself(network.module)
+
+
+def as_drawing(options: Options, network: Network) -> Network:
+    """``network`` as it takes latents, where it is a generator, for a list of its layers; else as it is.
+
+    Errors as of make_generator.
+    """
+    if not is_generator(options, network):
+        demand_no_latents(options, network)
+        return network
+    return open_generator(options, network, torch.device("cpu")).network
 
 
 def demand_no_latents(options: Options, network: Network) -> None:
@@ -186,6 +198,7 @@ def _record(generator: Generator, options: Options) -> dict[str, Any]:
         "range_from": generator.span_from,
         "seed": options.seed,
         "truncation": options.truncation,
+        "latents_digest": hashlib.blake2b(generator.latents.identity.encode(), digest_size=16).hexdigest(),
         "latents": str(options.latents) if options.latents else None,
         "encode": options.encode,
         "class": options.class_of,

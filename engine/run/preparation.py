@@ -54,7 +54,7 @@ def choose_layers(
     if options.layers or options.all_convs:
         names = match_layers(options.layers, infos, options.all_convs)
         if network.draws is not None:
-            names = _with_maps(names, options.layers, infos)
+            names = with_maps(names, options.layers, infos)
     else:
         names, which = taken_unasked(infos)
         if tell:
@@ -69,7 +69,7 @@ def choose_layers(
     return chosen
 
 
-def _with_maps(names: Sequence[str], patterns: Sequence[str], infos: Sequence[LayerInfo]) -> list[str]:
+def with_maps(names: Sequence[str], patterns: Sequence[str], infos: Sequence[LayerInfo]) -> list[str]:
     """Of ``names`` those of layers with maps: a generator's others say nothing of where they draw.
 
     WrongUse where one without maps is named by its whole name, or where none is left.

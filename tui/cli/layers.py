@@ -26,9 +26,12 @@ _AROUND = 6
 
 
 @takes_options(
-    only=f"{_NETWORK} max_weights layers",
-    first=f"{_NETWORK} input_size layers",
-    texts={"layers": "Only these and what is inside them, by dotted name or glob; repeatable."},
+    only=f"{_NETWORK} max_weights layers generator latent latents class_of",
+    first=f"{_NETWORK} input_size layers generator latent latents class_of",
+    texts={
+        "layers": "Only these and what is inside them, by dotted name or glob; repeatable.",
+        "generator": "The network draws images of latents; one that says `generator = True` needs no flag.",
+    },
 )
 def layers(
     options: Options,
@@ -55,8 +58,10 @@ def layers(
     load = network_loader(options, layers_only=True)
     image_size = parse_size(input_size, "--input-size")
     from ndissect.engine.networks.layers import list_layers
+    from ndissect.engine.run.generated import as_drawing
 
     network = load()
+    network = as_drawing(options, network)
     for note in network.notes:
         output.tell(f"note: {note}")
     infos = list_layers(network, image_size, map_rule=options.map, patterns=options.layers)
