@@ -100,6 +100,11 @@ COMMANDS: Mapping[str, Entry] = {
     "why": Entry("why:why", "Which labelled units made the network say this of an image, and not that.", torch=True),
     "ablate": Entry("ablate:ablate", "Take units of a layer away and measure what each class loses.", torch=True),
     "attack": Entry("attack:attack", "What an adversarial change of images does to labelled units.", torch=True),
+    "ace": Entry(
+        "ace:ace",
+        "The average causal effect of a generator's units on a concept, and coefficients of all units learned for it.",
+        torch=True,
+    ),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
     "data": Entry("data:app", "Labelled image data: info, check, init, images, show, merge, agree, download, pack."),
 }
