@@ -5,10 +5,12 @@ Unit 2 of the planted generator draws trees alone (tests/planted_generator.py).
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cli
 import numpy as np
 import planted_generator
 import pytest
@@ -22,8 +24,13 @@ from ndissect.engine.experiments.generated import GeneratorRequest, open_generat
 from ndissect.engine.machine.console import Console
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
+from ndissect.store.add_concept_effects import add_concept_effects
+from ndissect.store.concept_effects import ConceptEffects
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
+from ndissect.tui.cli.ace import _ranking
+from ndissect.tui.cli.commands import load
+from ndissect.tui.tables.causal import CausalReport
 
 PLANTED = planted_generator.__file__
 SAMPLES, TREE = 60, 2
@@ -224,3 +231,48 @@ def test_a_concept_that_is_not_seen_is_told_with_what_is(smooth: Path) -> None:
     assert "--samples" in error.value.hint
     with pytest.raises(WrongUse, match="bush"):
         ace(request(smooth, "bush"), Console())
+
+
+def test_both_rankings_are_printed_and_written(smooth: Path, folder: Path) -> None:
+    store = shutil.copy(smooth, folder / "shown.nd.h5")
+    few = ["--units", "2", "--steps", "40", "--locations", "40", "--held-out", "20", "--device", "cpu"]
+    table = folder / "ranking.csv"
+    said = cli.nd("ace", f"{store}:layer", "--label", "tree", *few, "--json", "-o", str(table), folder=folder)
+    told = json.loads(said.stdout)
+    assert told["label"] == "tree" and told["effect"]["n"] == 2 and len(told["coefficients"]) == 8
+    effect = told["effect"]
+    assert effect["low"] <= effect["ace"] <= effect["high"] and effect["inserted"] - effect["zeroed"] == effect["ace"]
+    assert [unit["coefficient"] for unit in told["ranking"]] == sorted(told["coefficients"], reverse=True)
+    assert told["ranking"][0]["unit"] == TREE == effect["units"][0] and 1 <= told["overlap"] <= 2
+    assert told["held_out"]["after"] < told["held_out"]["before"] and "no effect" in told["how"]
+    rows = table.read_text().splitlines()
+    assert rows[0] == "unit,iou,coefficient,effect_alone" and len(rows) == 9 and rows[1].startswith("2,")
+
+
+def test_a_table_has_effects_measured_alone_beside_coefficients(tree: Ace) -> None:
+    assert tree.written is not None
+    with Store(tree.written) as store:
+        before = np.full(len(store.concepts), 0.1)
+    after = np.tile(before, (1, 1))
+    after[0, TREE] = 0.02
+    alone = ConceptEffects(np.array([TREE], np.int32), before, after, after, after, 60, "zero")
+    add_concept_effects(tree.written, "layer", alone)
+    with Store(tree.written) as store:
+        report = CausalReport(tree, store.layer("layer"), "learned", "their mean", 0.05)
+        printed = _ranking(report, 3, [])
+    assert [c.title for c in printed.columns] == [
+        *("rank", "unit by IoU", "IoU", "coefficient", "effect alone"),
+        *("unit by coefficient", "its coefficient", "its IoU", "its effect alone"),
+    ]
+    assert printed.rows[0][1] == printed.rows[0][5] == TREE and printed.rows[0][4] == pytest.approx(-0.08)
+    assert np.isnan(printed.rows[1][4])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(["--high", "top"], "--high"), (["-o", "ranking.txt"], "CSV"), (["--label", "bush"], "bush")],
+)
+def test_slips_are_told_in_two_lines(smooth: Path, given: list[str], message: str) -> None:
+    label = [] if "--label" in given else ["--label", "tree"]
+    with pytest.raises(WrongUse, match=message):
+        load("ace").main([f"{smooth}:layer", *label, *given], standalone_mode=False)

@@ -13,6 +13,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/ablate.md",
     "docs/ablation_curves.md",
+    "docs/ace.md",
     "docs/architecture.md",
     "docs/attack.md",
     "docs/classes.md",

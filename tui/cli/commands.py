@@ -110,6 +110,10 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "sample": Entry(
         "sample:sample", "Draw a generator's samples again: one as a picture, several as a sheet.", torch=True
+    "ace": Entry(
+        "ace:ace",
+        "The average causal effect of a generator's units on a concept, and coefficients of all units learned for it.",
+        torch=True,
     ),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
     "data": Entry("data:app", "Labelled image data: info, check, init, images, show, merge, agree, download, pack."),
