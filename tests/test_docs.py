@@ -20,6 +20,7 @@ PAGES = (
     "docs/labellers.md",
     "docs/layers.md",
     "docs/method.md",
+    "docs/paint.md",
     "docs/performance.md",
     "docs/weights.md",
     "docs/why.md",

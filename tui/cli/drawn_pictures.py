@@ -12,8 +12,8 @@ from ndissect.tui.cli import output
 def picture_path(to: Path | None, store: Path, name: str, *, force: bool) -> Path:
     """Where the picture goes: ``to``, else a file of the cache, called after the store and ``name``.
 
-    That of the cache is drawn anew each time. NotReplaced for a file of the user's own that is there and is to be kept; NDError for a folder that cannot be
-    written to.
+    That of the cache is drawn anew each time. NotReplaced for a file of the user's own that is there and is to be
+    kept; NDError for a folder that cannot be written to.
     """
     if to is not None:
         output.confirm_replace(to, force)
