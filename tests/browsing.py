@@ -40,7 +40,8 @@ _UNSET = (
     "LC_TERMINAL", "SSH_CONNECTION", "COLORTERM", "TEXTUAL", "TEXTUAL_ANIMATIONS", "FORCE_COLOR",
 )  # fmt: skip
 _NAMED = {" ": "space", "/": "slash", "[": "left_square_bracket", "]": "right_square_bracket", "?": "question_mark",
-          ":": "colon", "!": "exclamation_mark", "\n": "enter"}  # fmt: skip
+          ":": "colon", "!": "exclamation_mark", "\n": "enter", "+": "plus", "-": "minus",
+          "<": "less_than_sign"}  # fmt: skip
 
 
 @contextlib.contextmanager

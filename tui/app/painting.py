@@ -118,8 +118,8 @@ class PaintingApp(KeyedApp):
         """Start the process, and ask for the first sample."""
         self.end_on_signals(self._tell_what_is_left)
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
-        small = f"the terminal is too small: {SMALLEST[0]} x {SMALLEST[1]} is the least; q quits"
-        self._small.show([[(small, "")]])
+        small = ("the terminal is too small:", f"{SMALLEST[0]} x {SMALLEST[1]} is the least", "q quits")
+        self._small.show([[(line, "")] for line in small])
         self._help.show(help_lines(self.glyphs))
         self._start()
 

@@ -76,8 +76,12 @@ class Placement:
 
     def cell_at(self, line: int, column: int) -> Cell:
         """The cell of the map that is drawn at ``line``, ``column``; the nearest one outside of the picture."""
-        row = (2 * line + 1) * self.grid[0] // (2 * self.lines)
-        across = (2 * column + 1) * self.grid[1] // (2 * self.columns)
+        rows, columns = self.grid
+        if self.boxes:
+            row, across = (line + 1) * rows - 1, (column + 1) * columns - 1
+            row, across = row // self.lines, across // self.columns
+        else:
+            row, across = (2 * line + 1) * rows // (2 * self.lines), (2 * column + 1) * columns // (2 * self.columns)
         return min(max(row, 0), self.grid[0] - 1), min(max(across, 0), self.grid[1] - 1)
 
 
