@@ -21,6 +21,7 @@ PAGES = (
     "docs/layers.md",
     "docs/method.md",
     "docs/performance.md",
+    "docs/remove.md",
     "docs/weights.md",
     "docs/why.md",
 )
