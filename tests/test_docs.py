@@ -23,6 +23,7 @@ PAGES = (
     "docs/method.md",
     "docs/paint.md",
     "docs/performance.md",
+    "docs/remove.md",
     "docs/weights.md",
     "docs/why.md",
 )
