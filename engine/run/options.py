@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DECODERS = ("cpu", "gpu", "auto")
+#: The bundled generator; and its samples where none are named.
+DEMO_GENERATOR, DEMO_SAMPLES = "demo-generator", 2_000
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,15 @@ class Options:
         return all(
             n.partition("-")[0] == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n
         )
+
+
+def with_demo_defaults(options: Options) -> Options:
+    """``options`` of the bundled generator with its labeller and as many samples as take seconds; others as they are."""
+    if options.network != DEMO_GENERATOR:
+        return options
+    own = options.labeller is not None or options.colors
+    samples = options.samples or (0 if options.latents or options.encode else DEMO_SAMPLES)
+    return replace(options, generator=True, labeller=options.labeller if own else "demo-labeller", samples=samples)
 
 
 def _one_of(option: str, text: str, known: tuple[str, ...]) -> None:

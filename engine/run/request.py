@@ -12,7 +12,7 @@ from ndissect.engine.machine import torchrun
 from ndissect.engine.machine.console import Console
 from ndissect.engine.run.existing import find_existing
 from ndissect.engine.run.network_loader import network_loader
-from ndissect.engine.run.options import Options
+from ndissect.engine.run.options import Options, with_demo_defaults
 from ndissect.store.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Request:
     def __init__(
         self, options: Options, console: Console, output: Path | None, force: bool, restart: bool, shard: str | None
     ) -> None:
+        options = with_demo_defaults(options)
         self.options, self.console = options, console
         self.output, self.force, self.restart, self.shard = output, force, restart, shard
         self.started = time.time()
