@@ -148,7 +148,7 @@ class Options:
 
 
 def with_demo_defaults(options: Options) -> Options:
-    """``options`` of the bundled generator with its labeller and as many samples as take seconds; others as they are."""
+    """``options`` of the bundled generator with its labeller and samples that take seconds; others as they are."""
     if options.network != DEMO_GENERATOR:
         return options
     own = options.labeller is not None or options.colors
