@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndissect.store.errors import WrongUse
+from ndissect.store.names import BUNDLED_NETWORKS
 
 if TYPE_CHECKING:
     from ndissect.store.protocol import Protocol
@@ -118,7 +119,7 @@ class Options:
         """Whether network and labeller are the same whenever they are called so; one's own code may have changed."""
         if self.weights is not None or self.labeller_classes is not None:
             return False
-        return all(n == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n)
+        return all(n in BUNDLED_NETWORKS or n.startswith("torchvision:") for n in (self.network, self.labeller) if n)
 
 
 def _one_of(option: str, text: str, known: tuple[str, ...]) -> None:
