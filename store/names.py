@@ -6,6 +6,9 @@ import os
 import shlex
 from pathlib import Path
 
+#: The networks that come with this program, by the names that are typed: they are the same whenever they are called so.
+BUNDLED_NETWORKS = ("demo", "demo-generator", "demo-labeller")
+
 # File systems take 255 bytes; hidden files beside one carry its name with something added.
 _MOST_BYTES = 200
 

@@ -93,7 +93,7 @@ def train_generator(
 def look(labeller: nn.Module, pictures: Tensor, label: Tensor) -> Seen:
     """How ``labeller`` sees pictures (n, 3, H, W) in [0, 1] of which ``label`` (n, H, W) is true."""
     with torch.no_grad():
-        said = torch.cat([labeller(part).argmax(1) for part in pictures.split(64)])
+        said = torch.cat([labeller(part).argmax(1) for part in torch.split(pictures, 64)])
     iou = {}
     for number, name in enumerate(CONCEPTS, 1):
         one, other = said == number, label == number
@@ -147,7 +147,7 @@ def main() -> None:
     generator = train_generator(labeller, given.generator_steps, save=path)
     save_half(generator, path)
     with torch.no_grad():
-        drawn = torch.cat([(generator(part) + 1) / 2 for part in z.split(64)])
+        drawn = torch.cat([(generator(part) + 1) / 2 for part in torch.split(z, 64)])
     print("the generator's pictures:", look(labeller, drawn, label))
 
 

@@ -18,11 +18,17 @@ from ndissect.engine.networks.factory import call_factory, users_code
 from ndissect.engine.networks.isolate import Scope
 from ndissect.engine.networks.lfs import refuse_pointer
 from ndissect.engine.networks.loaded import LoadedModule, Request, file_name
+from ndissect.engine.networks.preprocess import Preprocess
 from ndissect.engine.networks.spec import WRITTEN, NetworkSpec
 from ndissect.store.errors import WrongUse, nearest
 from ndissect.store.regular import open_regular, other_kind
 
-_DEMO = ("ndissect.engine.demo.network", "demo_cnn")
+# The bundled networks (ndissect.store.names.BUNDLED_NETWORKS): the module and the factory of each.
+_DEMO = {
+    "demo": ("ndissect.engine.demo.network", "demo_cnn"),
+    "demo-generator": ("ndissect.engine.demo.generator", "demo_generator"),
+    "demo-labeller": ("ndissect.engine.demo.generator", "demo_labeller"),
+}
 # Names of factories that say nothing of the network: its file or module then gives it its name.
 _PLAIN_NAMES = {"factory", "build", "build_model", "create", "create_model", "get_model", "load", "load_model", "main"}
 _PLAIN_NAMES |= {"make", "model", "net", "network"}
@@ -97,8 +103,11 @@ def _load_from_package(spec: NetworkSpec) -> LoadedModule:
 
 
 def _load_demo(spec: NetworkSpec) -> LoadedModule:
-    module, factory = _DEMO
-    return replace(_load_from_package(NetworkSpec(spec.text, "module", module, factory)), name="demo")
+    module, factory = _DEMO[spec.target]
+    made = _load_from_package(NetworkSpec(spec.text, "module", module, factory))
+    if spec.target == "demo-labeller":  # it takes pictures of any size as they are
+        made = replace(made, transform=Preprocess(source=spec.target))
+    return replace(made, name=spec.target)
 
 
 _BY_NAME: dict[str, Callable[[Request], LoadedModule]] = {

@@ -9,6 +9,7 @@
     path/file.py:FACTORY        what FACTORY of a Python file returns; ``~`` is the home folder
     package.module:FACTORY      what FACTORY of a module returns, installed or in the current folder
     demo                        the bundled demo network
+    demo-generator              the bundled generator of scenes; demo-labeller, the labeller of these
 
 The text before the last colon names a file if it ends in ``.py``, holds a ``/`` or exists; otherwise it is a module.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from ndissect.engine.machine.torchvision_import import without_compiler
 from ndissect.store.errors import WrongUse, nearest
-from ndissect.store.names import quoted
+from ndissect.store.names import BUNDLED_NETWORKS, quoted
 
 #: How a network of each scheme is written.
 FORMS = {
@@ -61,7 +62,7 @@ def parse_spec(text: str) -> NetworkSpec:
     """``text`` taken apart; WrongUse, with what was probably meant, where it names no network."""
     if not text.strip():
         raise WrongUse("no network given", WRITTEN)
-    if text == "demo":
+    if text in BUNDLED_NETWORKS:
         return NetworkSpec(text, "demo", text)
     left, _, right = text.rpartition(":")
     if not left or not right:
@@ -99,6 +100,9 @@ def _incomplete(text: str) -> WrongUse:
             f"{text} holds weights; the network that they belong to is needed too",
             f"Write NETWORK --weights {quoted(Path(text))}. {WRITTEN}",
         )
+    if text.startswith("demo"):
+        near = nearest(text, list(BUNDLED_NETWORKS))
+        raise WrongUse(f"{text!r} is not a network", f"Did you mean {near[0]}? {WRITTEN}")
     with without_compiler():
         from torchvision.models import list_models  # noqa: PLC0415 - takes a while, only for the suggestion
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndissect.store.errors import WrongUse
+from ndissect.store.names import BUNDLED_NETWORKS
 
 if TYPE_CHECKING:
     from ndissect.store.protocol import Protocol
@@ -142,9 +143,7 @@ class Options:
             return False
         if self.latents is not None or self.encode is not None:
             return False
-        return all(
-            n.partition("-")[0] == "demo" or n.startswith("torchvision:") for n in (self.network, self.labeller) if n
-        )
+        return all(n in BUNDLED_NETWORKS or n.startswith("torchvision:") for n in (self.network, self.labeller) if n)
 
 
 def with_demo_defaults(options: Options) -> Options:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ndissect.store.names import BUNDLED_NETWORKS
 from ndissect.store.text import clean_text
 
 # The packages that networks of each scheme come from, beside torch.
@@ -32,7 +33,7 @@ def _missing(provenance: Mapping[str, Any], images: str) -> Iterator[str]:
             yield f"{package}, which is not installed"
     if not spec:
         yield "the network, which the store does not name"
-    code = _text(origin, "file") if spec != "demo" else ""  # which comes with this program
+    code = _text(origin, "file") if spec not in BUNDLED_NETWORKS else ""  # which comes with this program
     for what, path in (("the network's code", code), ("its weights", _text(origin, "weights_file"))):
         if path and not _exists(folder, path):
             yield f"{what} at {clean_text(path)}"
@@ -47,7 +48,7 @@ def code_named(provenance: Mapping[str, Any]) -> list[str]:
     show; nothing of what comes with this program or with a library of networks."""
     folder, options, asked = _text(provenance, "folder"), _part(provenance, "options"), _part(provenance, "asked")
     spec = _text(_part(provenance, "network"), "spec")
-    own = spec if spec.partition(":")[0] not in (*_PACKAGES, "demo") else ""
+    own = spec if spec.partition(":")[0] not in (*_PACKAGES, *BUNDLED_NETWORKS) else ""
     labels = asked.get("labels")
     made_by = {"labels": labels[0]} if isinstance(labels, list) and labels else {}
     rules = [_text(options, "map"), _text(options, "labeller"), _text(asked, "map"), _text(made_by, "labels")]
