@@ -19,7 +19,10 @@ def read_ious(layer: Checked, lengths: Mapping[str, Axis]) -> Floats | None:
     """(U, C) IoUs that were given without counts; None where there are none."""
     if not layer.has(parts.IOUS.name):
         return None
-    return StoredGroup.inside(layer, parts.IOUS, lengths).shares("iou", unknown=False)
+    g = StoredGroup.inside(layer, parts.IOUS, lengths)
+    units, concepts = g.measure("iou")
+    g.checked.demand("iou", units * concepts, limits.CONCEPT_EFFECTS)
+    return g.shares("iou", unknown=False)
 
 
 def read_concept_effects(

@@ -94,7 +94,7 @@ def test_the_facts_of_the_published_table_come_out(church: Path) -> None:
 @published
 def test_every_command_shows_the_published_table_and_says_what_is_not_known(church: Path) -> None:
     unit = nd(church.parent, "inspect", "layer4:365", "-s", church)
-    assert unit.stdout.splitlines()[:2] == ["concept\tcategory\tIoU", "tree\tconcept\t0.31979"]
+    assert unit.stdout.splitlines()[:2] == ["concept\tcategory\tIoU\tcoefficient", "tree\tconcept\t0.31979\t1"]
     with Store(church) as store:
         assert "the counts behind them: I, A and C are not known" in layer_notes([store.layer("layer4")])[0]
     refused = nd(church.parent, "export", "-s", church)
