@@ -18,6 +18,7 @@ PAGES = (
     "docs/attack.md",
     "docs/classes.md",
     "docs/data.md",
+    "docs/insert.md",
     "docs/labellers.md",
     "docs/layers.md",
     "docs/method.md",
