@@ -32,7 +32,7 @@ def paint(
     options: Options,
     place: Annotated[
         str | None,
-        typer.Argument(metavar="[STORE][:LAYER]", help="A generator's store, and the layer whose map is edited."),
+        typer.Argument(metavar="STORE[:LAYER]", help="A generator's store, and the layer whose map is edited."),
     ] = None,
     store: StoreOption = None,
     sample: Annotated[int | None, typer.Option(min=0, metavar="N", help="The sample to paint on. Default: 0.")] = None,
