@@ -21,6 +21,7 @@ PAGES = (
     "docs/layers.md",
     "docs/method.md",
     "docs/paint.md",
+    "docs/painting.md",
     "docs/performance.md",
     "docs/weights.md",
     "docs/why.md",
