@@ -23,6 +23,7 @@ PAGES = (
     "docs/layers.md",
     "docs/method.md",
     "docs/paint.md",
+    "docs/painting.md",
     "docs/performance.md",
     "docs/remove.md",
     "docs/weights.md",

@@ -104,17 +104,18 @@ COMMANDS: Mapping[str, Entry] = {
         "Where a concept can be inserted into a generator's pictures: by what stood there before.",
         torch=True,
     ),
-    "attack": Entry("attack:attack", "What an adversarial change of images does to labelled units.", torch=True),
-    "paint": Entry(
-        "paint:paint", "Paint concepts into a generator's pictures and out of them, in cells of a layer's map."
-    ),
-    "sample": Entry(
-        "sample:sample", "Draw a generator's samples again: one as a picture, several as a sheet.", torch=True
     "ace": Entry(
         "ace:ace",
         "The average causal effect of a generator's units on a concept, and coefficients of all units learned for it.",
         torch=True,
     ),
+    "paint": Entry(
+        "paint:paint", "Paint concepts into a generator's pictures and out of them, in cells of a layer's map."
+    ),
+    "sample": Entry(
+        "sample:sample", "Draw a generator's samples again: one as a picture, several as a sheet.", torch=True
+    ),
+    "attack": Entry("attack:attack", "What an adversarial change of images does to labelled units.", torch=True),
     "doctor": Entry("doctor:doctor", "GPU, versions, viewer, terminal, file locking and free disk.", torch=True),
     "data": Entry("data:app", "Labelled image data: info, check, init, images, show, merge, agree, download, pack."),
 }
