@@ -23,7 +23,7 @@ def removal_sheet(report: RemovalReport) -> Image.Image:
     """
     removal, shares = report.removal, report.rows
     columns = 1 + len(shares)
-    width = _NAMES + columns * (_SIDE + GAP) - GAP
+    width = max(_NAMES + columns * (_SIDE + GAP), 4 * (_SIDE + GAP)) - GAP
     heads = [("before", f"mean {share(report.before)}")]
     heads += [(f"without {len(s.units)}", f"mean {share(s.after)} ({signed(s.change)})") for s in shares]
     line = line_height(CAPTION_SIZE)
