@@ -238,7 +238,7 @@ def test_what_cannot_be_inserted_is_said(store: Path) -> None:
     with pytest.raises(WrongUse, match="has 8 units, not 9"):
         insert(request(store), "door", units=9)
     assert len(insert(request(store), "door", samples=1).units) == 8  # 20 by default, or all
-    with pytest.raises(WrongUse, match="no layer .nowhere."):
+    with pytest.raises(WrongUse, match=r"no layer .nowhere."):
         insert(replace(request(store), layer="nowhere"), "door")
 
 
