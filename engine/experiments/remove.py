@@ -339,5 +339,4 @@ def _names(g: Generated) -> tuple[str, ...]:
 
 def _how(g: Generated, areas: Areas) -> str:
     again = f"the whole generator run again ({areas.reason})" if areas.reason else "what follows it run again"
-    labeller = g.labeller.spec.rpartition("/")[2][-200:]
-    return f"zeroed at the layer's output, {again}; labels by {labeller}, not by hand"
+    return f"zeroed at the layer's output, {again}"

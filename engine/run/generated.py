@@ -101,7 +101,7 @@ def open_samples(
         names=encoded.names if encoded else (),
         splits=encoded.splits if encoded else (),
     )
-    labelling = make_labeller(options, source, protocol, device, console)
+    labelling = make_labeller(options, source, protocol, device, console, generator.size)
     dataset = LabelledSamples(
         source,
         labelling.labeller.made,

@@ -58,9 +58,17 @@ class Labelling:
 
 
 def make_labeller(
-    options: Options, dataset: ConceptDataset, protocol: Protocol, device: torch.device, console: Console
+    options: Options,
+    dataset: ConceptDataset,
+    protocol: Protocol,
+    device: torch.device,
+    console: Console,
+    size: tuple[int, int] | None = None,
 ) -> Labelling:
-    """What labels the images of ``dataset`` as ``options`` ask for it; errors as for :func:`label_images`."""
+    """What labels the images of ``dataset`` as ``options`` ask for it; errors as for :func:`label_images`.
+
+    ``size``: (rows, columns) of what is labelled, where that is not what the data set reads.
+    """
     segmenter: Segmenter | None = None
     names: tuple[ClassName, ...] = ()
     classes: tuple[tuple[str, str], ...] = ()
@@ -72,7 +80,7 @@ def make_labeller(
         for note in network.notes:
             own_flag = re.sub(r"\(--size[^)]*\)", "(--labeller-size changes its size)", note)
             console.note(f"the labeller: {own_flag}")
-        tried = _try(network, image_size(dataset), device)
+        tried = _try(network, size or image_size(dataset), device)
         names, batch = _names(options, network, tried), options.batch_size or tried.batch
         classes, numbers = distinct(names)
         segmenter = Segmenter(network, numbers, options.labeller_min)

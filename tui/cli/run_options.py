@@ -27,7 +27,9 @@ DECLARED: Mapping[str, Any] = {
     "data": typer.Option(
         "--data", "-d", help="A Broden folder, or broden1_224 and the like once downloaded. Default: the demo's."
     ),
-    "protocol": typer.Option("--protocol", "-p", help="netdissect, cvpr2017, lite or pnas2020."),
+    "protocol": typer.Option(
+        "--protocol", "-p", help="netdissect (default), cvpr2017, lite or pnas2020 (default of generators)."
+    ),
     "quantile": typer.Option(help="Share of activations above the threshold: 0.005, 5/999."),
     "quantile_over": typer.Option(help="raw or upsampled maps."),
     "upsampling": typer.Option(help="half-pixel, receptive-field or half-pixel-zero."),
