@@ -126,7 +126,7 @@ class RemovalReport:
             "first_sample": r.samples.start,
             "by": r.by,
             "draws": r.draws,
-            "how": r.how,
+            "how": "; ".join([r.how, *_marks(self.view)]),
             "notes": list(r.notes),
         }
 
@@ -233,7 +233,7 @@ class UnitReport:
             ],
             "samples": len(done.samples),
             "first_sample": done.samples.start,
-            "how": e.how,
+            "how": "; ".join([e.how, *_marks(self.view)]),
             "written": done.written,
             "notes": list(done.notes),
         }
