@@ -43,7 +43,7 @@ class PaintingVisit(browsing.Visit):
 
     def drawn(self, seconds: float = 30) -> None:
         """Wait until the picture is there, and its pixels are counted."""
-        self.wait(lambda: self.effect.endswith(" s"), seconds)
+        self.wait(lambda: self.effect.endswith(" s") and "being counted" not in self.effect, seconds)
 
     def choose(self, concept: str) -> None:
         """Choose a concept by typing it."""

@@ -215,7 +215,14 @@ def completions(place: Path, *words: str) -> list[str]:
 
 
 def test_the_shell_completes_commands_options_values_and_layers(place: Path) -> None:
-    asked = [("ins",), ("data", ""), ("inspect", "--m"), ("inspect", "--sort", ""), ("inspect", "d"), ("overlay", "un")]
+    asked = [
+        ("insp",),
+        ("data", ""),
+        ("inspect", "--m"),
+        ("inspect", "--sort", ""),
+        ("inspect", "d"),
+        ("overlay", "un"),
+    ]
     command, data, option, sort, layer, unit = cli.in_parallel(lambda words: completions(place, *words), asked)
     assert command == ["inspect"]
     assert set(data) == {"init", "info", "check", "images", "show", "merge", "agree", "download", "pack"}

@@ -101,6 +101,9 @@ KEYS: dict[str, Callable[[list[dict], dict], tuple]] = {
     "stability": lambda _, r: (_last(r["stability"], -1), -r["iou"], r["unit"]),
     "auprc": lambda _, r: (_last(r["auprc"], -1), -r["iou"], r["unit"]),
     "effect": lambda _, r: (_last(r.get("effect")), -r["iou"], r["unit"]),
+    # Of stores of generators alone: tests/test_concept_effect_views.py.
+    "concept_effect": lambda _, r: (_last(r.get("concept_effect")), -r["iou"], r["unit"]),
+    "coefficient": lambda _, r: (_last(r.get("coefficient"), -1), -r["iou"], r["unit"]),
     "similarity": lambda _, r: (-r["iou"], r["unit"]),  # known of descriptions alone: tests/test_descriptions.py
 }
 

@@ -16,7 +16,7 @@ LANGUAGE = (
     ("!street", "not that; before any term"),
     ("cat:object,part", "of these categories; beginnings of names will do"),
     ("layer:layer4*", "of these layers; * and ? stand for what may differ"),
-    ("iou>0.1  iou<=0.2", "iou unit threshold images detectors units peak"),
+    ("iou>0.1  iou<=0.2", "iou unit threshold images detectors units peak coefficient concept_effect"),
     ("q<0.05  low>0.04", "q p low heldout stability auprc similarity of a label"),
     ("unit:100-200,300", "units in these ranges"),
     ("class:street", "units it needs (interval < 0), or that speak for it"),

@@ -50,8 +50,8 @@ _COMPARE: dict[str, Callable[..., Bools]] = {
     "=": operator.eq,
 }
 _TERM = re.compile(r'\s*(?P<negative>!?)(?P<body>(?:"[^"]*"?|\S)+)')
-_COMPARISON = re.compile(r"(?P<name>[a-z]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", re.IGNORECASE)
-_UNEQUAL = re.compile("[a-z]+!=", re.IGNORECASE)
+_COMPARISON = re.compile(r"(?P<name>[a-z_]+)(?P<sign>>=|<=|>|<|=)(?P<value>.*)", re.IGNORECASE)
+_UNEQUAL = re.compile("[a-z_]+!=", re.IGNORECASE)
 _CHOICE = re.compile(r"(?P<name>[a-z]+):(?P<value>.*)", re.IGNORECASE | re.DOTALL)
 _NAMES = re.compile('"[^"]*"?|[^,]+')
 _RANGE = re.compile(r"(?P<first>\d*\.?\d*)(?P<dash>-?)(?P<last>\d*\.?\d*)")
