@@ -149,7 +149,8 @@ def test_units_have_a_column_of_effects_at_80_columns_and_filters_by_class(visit
     visit.type("/class")
     assert visit.position.endswith(f"/{UNITS}")  # a name that asks for more is no word yet
     visit.type(":street effect<-0.02\n")
-    assert {number(line) for line in visit.rows} == {u for u in range(UNITS) if EFFECTS.change[1, u, 1] < -0.02}
+    expected = {u for u in range(UNITS) if EFFECTS.change[1, u, 1] < -0.02}
+    visit.wait(lambda: {number(line) for line in visit.rows} == expected)
     visit.press("escape")
     visit.type("/class:zebra")
     assert "no class matches zebra; there is" in visit.keys
@@ -260,8 +261,8 @@ def test_marked_units_are_ablated_together_and_the_result_is_shown(watched: Visi
     assert f"{LAYER}:0,3,7 is being ablated" in watched.notice
     watched.press("escape", "j")  # all else goes on
     (store.parent / "go").touch()
-    watched.wait(lambda: f"classes without {LAYER}:0,3,7" in watched.crumbs)
-    assert running(watched) == ""
+    watched.wait(lambda: f"classes without {LAYER}:0,3,7" in watched.crumbs and running(watched) == "")
+    watched.wait(lambda: set(NAMES[:-1]) <= {line.split("  ")[0] for line in watched.rows})
     expected = effects_of(SCENE, ((0, 3, 7),))
     rows = {line.split("  ")[0]: line for line in watched.rows}
     for k, name in enumerate(NAMES[:-1]):
