@@ -9,44 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generator_networks import NETWORKS
-from networks_factory import write_network
+from generator_trials import CPU, drawn, made, options, written
 from PIL import Image
 
 from ndissect.engine.experiments.generated import GeneratorRequest, open_generated
 from ndissect.engine.machine.console import Console
-from ndissect.engine.networks.generators import Generator, make_generator
 from ndissect.engine.networks.resolve import load_network
 from ndissect.engine.run.encoded import encode_photographs, read_latents
-from ndissect.engine.run.generated import draw
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.to_store import dissect_to_store
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
 
-CPU = torch.device("cpu")
-PLANTED = Path(__file__).parent / "planted_generator.py"
-
 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nets")
-    write_network(folder, NETWORKS, "nets.py")
-    return folder / "nets.py"
-
-
-def made(nets: Path, name: str, **how: object) -> Generator:
-    return make_generator(load_network(f"{nets}:{name}"), **how)
-
-
-def options(nets: Path, name: str, **more: object) -> Options:
-    """Of a dissection of a few samples."""
-    how = {"layers": ("layer",), "samples": 9, "quantile": "0.2", "grid": "4", "device": "cpu", "null": 0}
-    return Options(**{"network": f"{nets}:{name}", "labeller": f"{nets}:Labeller", **how, **more})
-
-
-def drawn(generator: Generator, samples: list[int]) -> np.ndarray:
-    return draw(generator, generator.inputs(samples, CPU)).numpy()
+    return written(tmp_path_factory.mktemp("nets"))
 
 
 # Latents

@@ -25,12 +25,10 @@ from torch import Tensor
 
 from ndissect.engine.experiments.generated import Generated, set_units
 from ndissect.engine.experiments.saved_predictions import SavedPredictions
-from ndissect.engine.machine.device import computing, out_of_memory
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.networks.tail import Tail
-from ndissect.engine.passes.forward import failures_of
 from ndissect.store.counts import BLOCKS, Ints
-from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.errors import WrongUse
 from ndissect.store.intervals import margin
 from ndissect.store.scores import Floats
 
@@ -116,14 +114,8 @@ def areas_without(
     units = tuple(tuple(sorted(set(some))) for some in sets)
     _demand(g, units, samples)
     work = _Work(g, units, list(samples), saved, progress or Progress(), stop, phase)
-    try:
-        with torch.no_grad(), computing("fp32", g.device), failures_of(g.network), Tail(g.network.module, g.tap) as t:
-            work.run(t)
-    except RuntimeError as e:
-        if out_of_memory(e):
-            full = f"{g.device} has not enough memory for {g.at_once} pictures at a time"
-            raise NDError(full, f"--batch-size {max(1, g.at_once // 4)} takes fewer") from e
-        raise
+    with g.running(), Tail(g.network.module, g.tap) as tail:
+        work.run(tail)
     return work.areas()
 
 

@@ -31,7 +31,7 @@ from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.device import DEFAULT_BATCH, choose_device, exact_arithmetic
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.timing import Clock
-from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
+from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.output_names import NUMBERS, named_outputs
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.scores import class_scores
@@ -40,12 +40,12 @@ from ndissect.engine.passes.forward import Forward, network_failed
 from ndissect.engine.passes.input_size import demand_one_size
 from ndissect.engine.passes.loader import Batch, Loader
 from ndissect.engine.passes.transfer import on_device
-from ndissect.engine.run.data_source import image_size, open_named
+from ndissect.engine.run.data_source import open_named
 from ndissect.engine.run.forward_pass import make_loader, network_on
 from ndissect.engine.run.from_store import demand_same_weights, stored_options, told_of_code
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
-from ndissect.engine.run.preparation import make_settings
+from ndissect.engine.run.preparation import make_settings, one_layer
 from ndissect.engine.run.settings import Settings
 from ndissect.store.class_matching import ClassMatching
 from ndissect.store.effects import Classes
@@ -244,7 +244,7 @@ def _what(
         console.note(note)
     of_weights = () if store is None else demand_same_weights(store, network, anyway=options.anyway)
     demand_one_size(network, images.dataset)
-    layer = _layer(request.layer, options, network, images.dataset, store)
+    layer = one_layer(request.layer, options, network, images.dataset, store)
     return network, images, layer, (*of_weights, *_of_labels(store, layer))
 
 
@@ -289,19 +289,6 @@ def _options(request: EffectRequest, store: Store | None, console: Console) -> O
     if network is None:
         raise WrongUse("no network is named, and there is no store that names one", "--network NETWORK, or -s STORE")
     return replace(request.options, network=network)
-
-
-def _layer(
-    name: str | None, options: Options, network: Network, dataset: ConceptDataset, store: Store | None
-) -> LayerInfo:
-    """The layer that is asked for, else the last of the store, else the last that is dissected unasked."""
-    if name is None and store is not None and store.layer_names:
-        name = store.layer_names[-1]
-    infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=() if name is None else (name,))
-    names = default_layers(infos)[-1:] if name is None else match_layers([name], infos)
-    if len(names) != 1:
-        raise WrongUse(f"one layer is needed, '{name}' means {len(names)}: {', '.join(names[:6])}", "name one of them")
-    return next(info for info in infos if info.name == names[0])
 
 
 def _of_labels(store: Store | None, layer: LayerInfo) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,21 @@ from torch import Tensor
 
 from ndissect.engine.data.concept_images import concept_row
 from ndissect.engine.machine.console import Console
-from ndissect.engine.machine.device import DEFAULT_BATCH, choose_device, computing
+from ndissect.engine.machine.device import DEFAULT_BATCH, choose_device, computing, out_of_memory
+from ndissect.engine.measures.quantile import hazen_position
 from ndissect.engine.networks.capture import Capture
 from ndissect.engine.networks.generators import Generator
-from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taps_of
+from ndissect.engine.networks.layers import LayerInfo, taps_of
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.networks.taps import Tap
+from ndissect.engine.passes.forward import failures_of
 from ndissect.engine.passes.labeller import Labeller
-from ndissect.engine.run.data_source import image_size
 from ndissect.engine.run.forward_pass import network_on
 from ndissect.engine.run.from_store import demand_same_labeller, demand_same_weights, stored_options, told_of_code
 from ndissect.engine.run.generated import Samples, open_samples
 from ndissect.engine.run.network_loader import network_loader
 from ndissect.engine.run.options import Options
-from ndissect.engine.run.preparation import with_maps
+from ndissect.engine.run.preparation import one_layer
 from ndissect.store.concepts import ConceptTable
 from ndissect.store.errors import NDError, WrongUse
 from ndissect.store.reader import Store
@@ -144,6 +146,21 @@ class Generated:
         counts = torch.bincount(flat.flatten(), minlength=len(rows) * (concepts + 1)).view(len(rows), concepts + 1)
         return counts[:, 1:]
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Generator and labeller are run in the block, in full float32 and without gradients.
+
+        NDError for what their code raises, and where the device has not the memory for so many samples at once.
+        """
+        try:
+            with torch.no_grad(), computing("fp32", self.device), failures_of(self.network):
+                yield
+        except RuntimeError as e:
+            if not out_of_memory(e):
+                raise
+            full = f"{self.device} has not enough memory for {self.at_once} samples at a time"
+            raise NDError(full, f"--batch-size {max(1, self.at_once // 4)} takes fewer") from e
+
     @property
     def pixels(self) -> int:
         """Pixels of a picture, of which areas are shares."""
@@ -164,10 +181,9 @@ class Generated:
                     capture.run(self.inputs(samples))
                 taken.append(capture[name].permute(1, 0, 2, 3).flatten(1))
         ordered = torch.cat(taken, 1).sort(1).values
-        place = min(max(share * ordered.shape[1] - 0.5, 0.0), ordered.shape[1] - 1.0)
-        below = int(place)
+        below, between = hazen_position(ordered.shape[1], 1 - Fraction(str(share)))
         above = min(below + 1, ordered.shape[1] - 1)
-        return torch.lerp(ordered[:, below], ordered[:, above], place - below)
+        return torch.lerp(ordered[:, below], ordered[:, above], between)
 
 
 def set_units(
@@ -212,7 +228,7 @@ def open_generated(request: GeneratorRequest, console: Console) -> Iterator[Gene
                 f"the labeller of {request.store} names other concepts now than then",
                 "--labeller and --labeller-classes say what it was",
             )
-        layer = _layer(request.layer, options, samples, store)
+        layer = one_layer(request.layer, options, samples.generator.network, samples.dataset, store)
         ious = _ious(store, layer)
         said = store.provenance.get("data")
         count = said.get("images") if isinstance(said, dict) else None
@@ -256,18 +272,6 @@ def _samples(options: Options, network: Network, device: torch.device, console: 
     protocol = replace(options.make_protocol(), grid=None)
     options = replace(options, grid="label")
     return open_samples(options, network, protocol, device, console)
-
-
-def _layer(name: str | None, options: Options, samples: Samples, store: Store) -> LayerInfo:
-    if name is None and store.layer_names:
-        name = store.layer_names[-1]
-    patterns = () if name is None else (name,)
-    size = image_size(samples.dataset)
-    infos = list_layers(samples.generator.network, size, map_rule=options.map, patterns=patterns)
-    names = default_layers(infos)[-1:] if name is None else with_maps(match_layers([name], infos), patterns, infos)
-    if len(names) != 1:
-        raise WrongUse(f"one layer is needed, '{name}' means {len(names)}: {', '.join(names[:6])}", "name one of them")
-    return next(info for info in infos if info.name == names[0])
 
 
 def _ious(store: Store, layer: LayerInfo) -> npt.NDArray[np.float64]:

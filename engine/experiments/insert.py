@@ -34,13 +34,11 @@ from ndissect.engine.experiments.insertion_counts import (
 )
 from ndissect.engine.experiments.saved_predictions import How, SavedPredictions
 from ndissect.engine.machine.console import Console
-from ndissect.engine.machine.device import computing, out_of_memory
 from ndissect.engine.machine.progress import Progress
 from ndissect.engine.machine.state import State, demand_form
 from ndissect.engine.networks.tail import Tail
-from ndissect.engine.passes.forward import failures_of
 from ndissect.store.bootstrap import block_of
-from ndissect.store.errors import NDError, WrongUse
+from ndissect.store.errors import WrongUse
 from ndissect.store.scores import Floats
 
 #: Units that are set, and samples in which, unless others are named (PNAS: the 20 best units).
@@ -151,14 +149,8 @@ def _insert(
     said: dict[str, Any] = {"concept": concept, "units": chosen, "quantile": quantile, "samples": samples}
     work = _Work(g, concept, chosen, location, console, progress, _saved(g, {**said, "every": every}, progress))
     left.append(work.saved)
-    with torch.no_grad(), computing("fp32", g.device), failures_of(g.network), console.saving_first():
-        try:
-            work.run(quantile)
-        except RuntimeError as e:
-            if out_of_memory(e):
-                full = f"{g.device} has not enough memory for {g.at_once} samples at a time"
-                raise NDError(full, f"--batch-size {max(1, g.at_once // 4)} takes fewer") from e
-            raise
+    with g.running(), console.saving_first():
+        work.run(quantile)
     work.saved.remove()
     block = np.array([block_of(g.samples.dataset.names[number]) for number in range(samples)], np.int64)
     counts = work.counts

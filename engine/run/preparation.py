@@ -10,13 +10,14 @@ from ndissect.engine.data.dataset import ConceptDataset
 from ndissect.engine.machine.console import Console
 from ndissect.engine.machine.memory import budget
 from ndissect.engine.machine.ranks import ALONE, Ranks
-from ndissect.engine.networks.layers import LayerInfo, list_layers, match_layers, taken_unasked
+from ndissect.engine.networks.layers import LayerInfo, default_layers, list_layers, match_layers, taken_unasked
 from ndissect.engine.networks.map_rules import is_used
 from ndissect.engine.networks.resolve import Network
 from ndissect.engine.run.data_source import image_size
 from ndissect.engine.run.options import Options
 from ndissect.engine.run.settings import Settings
 from ndissect.store.errors import WrongUse
+from ndissect.store.reader import Store
 
 
 def make_settings(options: Options, device: torch.device, console: Console, ranks: Ranks = ALONE) -> Settings:
@@ -67,6 +68,25 @@ def choose_layers(
             "leave it out, or name with --layers what it is for",
         )
     return chosen
+
+
+def one_layer(
+    name: str | None, options: Options, network: Network, dataset: ConceptDataset, store: Store | None
+) -> LayerInfo:
+    """The layer ``name``, else the last of the store, else the last that is dissected unasked; WrongUse for several.
+
+    Of a generator, a layer without maps is none.
+    """
+    if name is None and store is not None and store.layer_names:
+        name = store.layer_names[-1]
+    patterns = () if name is None else (name,)
+    infos = list_layers(network, image_size(dataset), map_rule=options.map, patterns=patterns)
+    names = default_layers(infos)[-1:] if name is None else match_layers([name], infos)
+    if network.draws is not None:
+        names = with_maps(names, patterns, infos)
+    if len(names) != 1:
+        raise WrongUse(f"one layer is needed, '{name}' means {len(names)}: {', '.join(names[:6])}", "name one of them")
+    return next(info for info in infos if info.name == names[0])
 
 
 def with_maps(names: Sequence[str], patterns: Sequence[str], infos: Sequence[LayerInfo]) -> list[str]:

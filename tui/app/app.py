@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widget import Widget
@@ -23,7 +23,7 @@ from ndissect.tui.app.export import export
 from ndissect.tui.app.filter_bar import FilterBar
 from ndissect.tui.app.help import help_listing, palette_listing
 from ndissect.tui.app.image_pane import ImagePane
-from ndissect.tui.app.keyed_app import KeyedApp
+from ndissect.tui.app.keyed_app import KeyedApp, bindings_of
 from ndissect.tui.app.listing import Item, Listing
 from ndissect.tui.app.listing_cache import ListingCache
 from ndissect.tui.app.marks import Marks
@@ -54,12 +54,9 @@ class Browser(KeyedApp):
     """
 
     CSS = CSS
-    BINDINGS: ClassVar[list[BindingType]] = [
-        # Priority: done before the next key is looked at. What follows a / is for the filter, however fast it comes.
-        Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)
-        for a in ACTIONS
-        for key in a.keys
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(ACTIONS)
+    ACTIONS_BY_NAME = BY_NAME
+    WHILE_TYPING = _WHILE_TYPING
 
     def __init__(
         self, target: Path, bookmark: Bookmark | None = None, *, unicode: bool = True, preview: bool = False
@@ -124,25 +121,9 @@ class Browser(KeyedApp):
 
     # Keys
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Whether a key does what it does now, or is typed into the filter."""
-        return action != "do" or not self.filter_bar.typing or parameters[1] in _WHILE_TYPING
-
-    def action_do(self, name: str, key: str) -> None:
-        """Do the action ``name``, which ``key`` is bound to."""
-        self.do(BY_NAME[name])
-
-    def do(self, action: Action[Browser]) -> None:
-        """Do ``action``, or say why it is impossible."""
-        with self.notice.telling_errors():
-            if self.notice.hush() and action.takes_message:
-                return
-            why = action.why_not(self)
-            if why is not None:
-                self.notice.say(f"{action.shown.split()[0]}: {why}")
-                return
-            action.run(self)
-            self.lines.update()
+    def update(self) -> None:
+        """Bring the lines around the tables up to date."""
+        self.lines.update()
 
     def possible(self, action: Action[Browser]) -> bool:
         """Whether ``action`` is possible here and now."""

@@ -5,18 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import App
+from textual.binding import Binding, BindingType
 from textual.driver import Driver
 from textual.widget import Widget
 
+from ndissect.tui.app.actions import Action
+from ndissect.tui.app.messages import Notice
 from ndissect.tui.app.terminal import careful
 
 
+def bindings_of(actions: Sequence[Action[Any]]) -> list[BindingType]:
+    """The bindings of all keys of ``actions``.
+
+    With priority: done before the next key is looked at. What follows a / is for the line, however fast it comes.
+    """
+    return [
+        Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True) for a in actions for key in a.keys
+    ]
+
+
 class KeyedApp(App[None]):
-    """An app whose keys are bound to a table of actions. ``failure`` is the error that ended it, if one did."""
+    """An app whose keys are bound to a table of actions. ``failure`` is the error that ended it, if one did.
+
+    ``ACTIONS_BY_NAME``: the table; ``WHILE_TYPING``: keys that a line has no use for while something is typed into it.
+    """
+
+    ACTIONS_BY_NAME: ClassVar[Mapping[str, Action[Any]]] = {}
+    WHILE_TYPING: ClassVar[tuple[str, ...]] = ()
+    notice: Notice
 
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = None
@@ -30,6 +51,30 @@ class KeyedApp(App[None]):
     def typed_into(self) -> Widget | None:
         """The line that keys are typed into now, None where they do actions."""
         return None
+
+    def update(self) -> None:
+        """Bring all parts of the screen up to date."""
+        raise NotImplementedError
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether a key does what it does now, or is typed."""
+        return action != "do" or self.typed_into is None or parameters[1] in self.WHILE_TYPING
+
+    def action_do(self, name: str, key: str) -> None:
+        """Do the action ``name``, which ``key`` is bound to."""
+        self.do(self.ACTIONS_BY_NAME[name])
+
+    def do(self, action: Action[Any]) -> None:
+        """Do ``action``, or say why it is impossible."""
+        with self.notice.telling_errors():
+            if self.notice.hush() and action.takes_message:
+                return
+            why = action.why_not(self)
+            if why is not None:
+                self.notice.say(f"{action.shown.split()[0]}: {why}")
+                return
+            action.run(self)
+            self.update()
 
     def end_on_signals(self, before: Callable[[], object]) -> None:
         """From now on end in order when the system asks for it, after ``before``."""

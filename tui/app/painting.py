@@ -10,15 +10,14 @@ from typing import ClassVar, Literal
 
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input
 
 from ndissect.store.errors import NDError
-from ndissect.tui.app.actions import Action
 from ndissect.tui.app.footer import footer
-from ndissect.tui.app.keyed_app import KeyedApp
+from ndissect.tui.app.keyed_app import KeyedApp, bindings_of
 from ndissect.tui.app.messages import Notice
 from ndissect.tui.app.painting_actions import BY_NAME, FOOTER, PAINTING_ACTIONS
 from ndissect.tui.app.painting_canvas import Canvas
@@ -62,11 +61,9 @@ class PaintingApp(KeyedApp):
     .narrow.choosing #side {{ display: block; width: 1fr; }}
     .narrow.choosing #canvas {{ display: none; }}
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(key, f"do('{a.name}', '{key}')", a.does, show=False, priority=True)
-        for a in PAINTING_ACTIONS
-        for key in a.keys
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(PAINTING_ACTIONS)
+    ACTIONS_BY_NAME = BY_NAME
+    WHILE_TYPING = _WHILE_TYPING
 
     def __init__(
         self,
@@ -147,26 +144,6 @@ class PaintingApp(KeyedApp):
     def typed_into(self) -> Widget | None:
         """The line for a concept or a number while it is asked for."""
         return self._prompt.input if self._prompt.asked else None
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Whether a key does what it does now, or is typed."""
-        return action != "do" or not self._prompt.asked or parameters[1] in _WHILE_TYPING
-
-    def action_do(self, name: str, key: str) -> None:
-        """Do the action ``name``, which ``key`` is bound to."""
-        self.do(BY_NAME[name])
-
-    def do(self, action: Action[PaintingApp]) -> None:
-        """Do ``action``, or say why it is impossible."""
-        with self.notice.telling_errors():
-            if self.notice.hush() and action.takes_message:
-                return
-            why = action.why_not(self)
-            if why is not None:
-                self.notice.say(f"{action.shown.split()[0]}: {why}")
-                return
-            action.run(self)
-            self.update()
 
     # Cells
 
