@@ -348,7 +348,8 @@ class RunWriter:
         fresh = new_file(path)
         try:
             fresh.write_bytes(_encode(replace(self._run, updated=time.time())))
-            fresh.replace(path)
+            if self._shown_is_ours():  # still: a later run may have begun while this one wrote
+                fresh.replace(path)
         finally:
             _unlink(fresh)
 

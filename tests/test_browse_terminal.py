@@ -19,6 +19,7 @@ from cli import Terminal, wait_until
 from store_factory import write_small
 
 from ndissect.tui.app.answers import AnswerFilter
+from ndissect.tui.app.keyboard import LosableFile
 
 LAYER, UNIT = "layer4.1.conv2", 5
 # Modes that a terminal has on from the start: the cursor is visible, long lines wrap. All others are off.
@@ -291,6 +292,29 @@ def test_a_lost_connection_ends_it_and_the_place_is_kept(folder: Path) -> None:
         again.opened(f"small.nd.h5 › {LAYER}")
         again.press("q")
     restored(again, 0)
+
+
+def test_going_on_without_a_stop_changes_nothing_and_the_end_comes_at_once(folder: Path) -> None:
+    # The system sends it with a lost connection, just before or just after the signal that ends the app.
+    with Visit(LAYER, folder=folder) as visit:
+        visit.opened()
+        for _ in range(3):
+            visit.process.send_signal(signal.SIGCONT)
+        visit.press("j")
+        visit.see("6")
+        visit.press("q")
+        visit.process.wait(20)
+    restored(visit, 0)
+
+
+def test_what_is_written_to_a_lost_terminal_is_dropped() -> None:
+    ours, theirs = pty.openpty()
+    with contextlib.suppress(OSError), open(theirs, "w") as file:  # its end writes what nobody took
+        os.close(ours)
+        terminal = LosableFile(file)
+        for _ in range(2):
+            assert terminal.write("x") == 1
+            terminal.flush()  # an error would end the thread that writes, and the app would wait for it at its end
 
 
 # Put before the interpreter's own: one function of nd raises an error where the file `broken` lies.

@@ -1,11 +1,13 @@
-"""The keyboard of a terminal: Textual's driver, which takes whatever a terminal sends."""
+"""The terminal: Textual's driver, which takes whatever a terminal sends, and that it is gone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
 from codecs import getincrementaldecoder
+from typing import IO, Any
 
 from textual._parser import ParseError
 from textual._xterm_parser import XTermParser
@@ -18,8 +20,43 @@ _TICK = 0.1
 _MOST_BYTES = 4096
 
 
+class LosableFile:
+    """A terminal's ``file`` to which writing never fails: what is written after the connection was lost is dropped.
+
+    An error would end Textual's writing thread. Its queue would then fill up, and the app would wait for ever to say
+    good-bye.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write ``text`` if the terminal is there."""
+        with contextlib.suppress(OSError):
+            return self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what was written if the terminal is there."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class KeyboardDriver(LinuxDriver):
     """Bytes that are no text are dropped, and so are a terminal's answers; a defect ends the app as any other does."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._file: Any = LosableFile(self._file)
+
+    def _sigcont_application(self, *_: object) -> None:
+        # A lost connection sends SIGCONT too. A second start without a stop would leave a thread that reads keys for
+        # ever, which the process then waits for.
+        if self._must_signal_resume:
+            super()._sigcont_application()
 
     def run_input_thread(self) -> None:
         """Read the keyboard until the app ends."""
