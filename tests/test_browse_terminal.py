@@ -309,7 +309,7 @@ def test_going_on_without_a_stop_changes_nothing_and_the_end_comes_at_once(folde
 
 def test_what_is_written_to_a_lost_terminal_is_dropped() -> None:
     ours, theirs = pty.openpty()
-    with contextlib.suppress(OSError), open(theirs, "w") as file:  # its end writes what nobody took
+    with contextlib.suppress(OSError), os.fdopen(theirs, "w") as file:  # its end writes what nobody took
         os.close(ours)
         terminal = LosableFile(file)
         for _ in range(2):

@@ -17,6 +17,7 @@ from networks_factory import write_network
 from PIL import Image
 from test_labeller import Stopping, demand_same_numbers, stored
 
+from ndissect.engine.data import samples
 from ndissect.engine.machine.console import Console
 from ndissect.engine.measures.pairing import null_images
 from ndissect.engine.networks.resolve import load_network
@@ -308,3 +309,23 @@ def test_thumbnails_are_the_pictures_that_were_drawn(planted: Path) -> None:
             shown = np.asarray(Image.open(io.BytesIO(image.thumbnail)).convert("RGB")).astype(int)
             drawn = (net(sample(image.index, (16,))[None])[0] * 255).permute(1, 2, 0).numpy()
             assert np.abs(shown - drawn).mean() < 12
+
+
+@pytest.mark.parametrize("room", [0, 700])  # bytes: none, one
+def test_thumbnails_without_room_are_drawn_again_to_the_same(
+    nets: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    def shown(path: Path) -> dict[str, tuple[bytes, bytes]]:
+        with Store(path) as store:
+            tops = [store.layer(name).top(unit).image for name in ("layer1", "layer2") for unit in range(4)]
+            images = map(store.images.read, np.unique(np.concatenate(tops)).tolist())
+            return {image.name: (image.thumbnail, image.label_maps.tobytes()) for image in images}
+
+    read = []
+    draw = samples.LabelledSamples.read_many
+    monkeypatch.setattr(samples.LabelledSamples, "read_many", lambda *a: read.append(len(a[1])) or draw(*a))
+    monkeypatch.setattr(samples, "_THUMBNAILS", room)
+    dissect_to_store(options(nets), Console(), output=tmp_path / "again.nd.h5")
+    assert sum(read) > 5
+    assert max(read) > 1, "in batches"
+    assert shown(tmp_path / "again.nd.h5") == shown(whole)

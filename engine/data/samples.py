@@ -24,10 +24,12 @@ from ndissect.store.concepts import ConceptTable
 CarriedLatents = Callable[[Sequence[int]], npt.NDArray[np.uint8]]
 #: Of what the generator returned, its pictures: tensors (n, 3, H, W) uint8.
 Pictures = Callable[[Any], Any]
-#: Of bytes (1, w, 3) that carry a sample's latents, the picture (H, W, 3) uint8.
+#: Of bytes (n, 1, w, 3) that carry the latents of n samples, their pictures (n, H, W, 3) uint8.
 Draw = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 # Every so many samples one is of val: a label is chosen on the others, as in Broden.
 _VAL_EVERY = 5
+# Bytes of thumbnails that are kept from the pass that draws the pictures; those of more samples are drawn once more.
+_THUMBNAILS = 64 << 20
 
 
 class LatentSamples:
@@ -93,8 +95,8 @@ class LatentSamples:
 
 
 class LabelledSamples(MadeLabels):
-    """The same with labels that ``maker`` makes of pictures: of those that ``draw`` draws of latents, one by one, or of
-    those that ``pictures`` finds in what the generator returned for many.
+    """The same with labels that ``maker`` makes of pictures: of those that ``draw`` draws of latents, or of those that
+    ``pictures`` finds in what the generator returned.
 
     ``record``: what a store says of the generator and its latents, as JSON values.
     """
@@ -112,6 +114,8 @@ class LabelledSamples(MadeLabels):
         super().__init__(source, made, maker)
         self.draw, self.pictures, self.record = draw, pictures, record
         self._drawing = threading.Lock()
+        self._thumbnails: dict[int, bytes] = {}
+        self._room = [_THUMBNAILS]
 
     def part(self, source: ConceptDataset, numbers: Sequence[int]) -> LabelledSamples:
         """Those samples of this data set that are ``source``, and have ``numbers`` here."""
@@ -119,23 +123,42 @@ class LabelledSamples(MadeLabels):
             source, self.made, self.maker, draw=self.draw, pictures=self.pictures, record=self.record
         )
         part._files, part._number_of = self._files, [self._number_of[n] for n in numbers]
+        part._thumbnails, part._room = self._thumbnails, self._room
         return part
+
+    def keep_thumbnail(self, index: int, thumbnail: Callable[[], bytes]) -> None:
+        """Keep what ``thumbnail`` makes of the picture of sample ``index`` while it is there, if there is room."""
+        number = self._number_of[index]
+        if number not in self._thumbnails and self._room[0] > 0:
+            self._thumbnails[number] = made = thumbnail()
+            self._room[0] -= len(made)
+
+    def thumbnail(self, index: int) -> bytes | None:
+        """The thumbnail that was kept of sample ``index``, None where there is none."""
+        return self._thumbnails.get(self._number_of[index])
 
     def read(self, index: int) -> Sample:
         """The picture of sample ``index`` with its labels."""
-        sample = self.own.read(index)
-        picture = self._picture(sample.image)
+        return self.read_many([index])[0]
+
+    def read_many(self, indices: Sequence[int]) -> list[Sample]:
+        """The pictures of these samples, drawn in one batch, with their labels."""
+        samples = [self.own.read(index) for index in indices]
+        with self._drawing:
+            pictures = self.draw(np.stack([sample.image for sample in samples]))
+        return [
+            replace(sample, image=picture, maps=self._labels_of(index, picture))
+            for index, sample, picture in zip(indices, samples, pictures, strict=True)
+        ]
+
+    def _labels_of(self, index: int, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
         maps = self.kept(index)
         if maps is None:
             assert self.maker is not None
             maps = self.maker.label_image(picture)
             self.keep(index, maps)
-        return replace(sample, image=picture, maps=maps)
+        return maps
 
     def _maps(self, index: int, image: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint16]:
         kept = self.kept(index)
         return self.read(index).maps if kept is None else kept
-
-    def _picture(self, latents: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        with self._drawing:
-            return self.draw(latents)

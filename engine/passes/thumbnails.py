@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import Tensor
 
 from ndissect.engine.data.dataset import JpegFiles, Labels, Sample, at_once
 from ndissect.engine.data.made_labels import own_labels
+from ndissect.engine.data.samples import LabelledSamples
 from ndissect.engine.machine.in_order import in_order
 from ndissect.engine.passes.loader import Loader
 from ndissect.store.model import ImageTable
@@ -22,6 +26,8 @@ SIDE = 227
 _QUALITY = 88
 # Larger files of that size are not worth keeping as they are.
 _MOST_BYTES = 64 << 10
+# Samples of a generator in a batch: one by one they take several times as long.
+_DRAWN_AT_ONCE = 16
 
 
 def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
@@ -31,6 +37,13 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
+
+
+def keep_thumbnails(samples: LabelledSamples, indices: Sequence[int], pictures: Tensor) -> None:
+    """Keep thumbnails of these samples, whose ``pictures`` uint8 (n, 3, H, W) were drawn."""
+    on_host = pictures.permute(0, 2, 3, 1).cpu().numpy()
+    for index, picture in zip(indices, on_host, strict=True):
+        samples.keep_thumbnail(index, partial(thumbnail, picture))
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,13 @@ class ImageTables:
         """The table of the images at ``indices``, in that order."""
         loader, dataset = self._loader, self._loader.dataset
         new = [index for index in indices if index not in self._rows]
-        read = in_order(self._read, new, loader.workers, at_once(dataset, 4 * loader.workers))
-        known = self._rows | dict(zip(new, read, strict=True))
+        rows_read: Iterator[_Row]
+        if isinstance(dataset, LabelledSamples):
+            pieces = [new[start : start + _DRAWN_AT_ONCE] for start in range(0, len(new), _DRAWN_AT_ONCE)]
+            rows_read = chain.from_iterable(in_order(partial(self._draw, dataset), pieces, loader.workers, 1))
+        else:
+            rows_read = in_order(self._read, new, loader.workers, at_once(dataset, 4 * loader.workers))
+        known = self._rows | dict(zip(new, rows_read, strict=True))
         rows = [known.pop(index) for index in indices]
         label_maps = np.zeros((len(rows), max((len(row.maps) for row in rows), default=0), *loader.grid), np.uint16)
         image_labels = np.zeros((len(rows), max((len(row.labels) for row in rows), default=0)), np.uint16)
@@ -86,5 +104,21 @@ class ImageTables:
         if own is not None:  # as small as a thumbnail: nothing is lost, and nothing computed
             read: Labels | Sample = dataset.read_labels(index)
             return _Row(own, resize_labels(read.maps, self._loader.grid), read.labels)
-        sample = self._loader.read(index)
+        return self._row(self._loader.read(index))
+
+    def _draw(self, samples: LabelledSamples, indices: Sequence[int]) -> list[_Row]:
+        """The same of samples, of which only those are drawn whose thumbnail was not kept."""
+        lacking = [index for index in indices if samples.thumbnail(index) is None]
+        drawn = dict(zip(lacking, samples.read_many(lacking), strict=True)) if lacking else {}
+        rows = []
+        for index in indices:
+            jpeg = samples.thumbnail(index)
+            if jpeg is None:
+                rows.append(self._row(drawn[index]))
+            else:
+                maps = samples.read_labels(index).maps
+                rows.append(_Row(jpeg, resize_labels(maps, self._loader.grid), ()))
+        return rows
+
+    def _row(self, sample: Sample) -> _Row:
         return _Row(thumbnail(sample.image), resize_labels(sample.maps, self._loader.grid), sample.labels)

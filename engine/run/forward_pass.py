@@ -37,6 +37,7 @@ from ndissect.engine.passes.forward import Forward
 from ndissect.engine.passes.input_size import demand_one_size
 from ndissect.engine.passes.labeller import Labeller, with_labels
 from ndissect.engine.passes.loader import Batch, Loader
+from ndissect.engine.passes.thumbnails import keep_thumbnails
 from ndissect.engine.passes.transfer import on_device
 from ndissect.engine.run.settings import Settings
 from ndissect.store.errors import NDError
@@ -110,8 +111,11 @@ class ForwardPass:
         dataset = self.loader.dataset
         assert isinstance(dataset, LabelledSamples)
         assert isinstance(dataset.maker, Labeller)
+        drawn = torch.cat(list(pictures))
+        with self.clock.during("images", self.device):
+            keep_thumbnails(dataset, batch.images, drawn)
         with self.clock.during("labelling", self.device):
-            return with_labels(replace(batch, pixels=[torch.cat(list(pictures))]), dataset, dataset.maker)
+            return with_labels(replace(batch, pixels=[drawn]), dataset, dataset.maker)
 
 
 @contextlib.contextmanager

@@ -106,7 +106,7 @@ def open_samples(
         source,
         labelling.labeller.made,
         labelling.labeller,
-        draw=lambda one: draw_one(generator, one, device),
+        draw=lambda latents: draw_carried(generator, latents, device),
         pictures=generator.pictures,
         record=_record(generator, options),
     )
@@ -175,12 +175,12 @@ def _count(options: Options, generator: Generator) -> int:
     return options.samples or generator.latents.count or SAMPLES
 
 
-def draw_one(generator: Generator, latents: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8: the picture of one sample, whose latents are carried in (1, w, 3) bytes."""
-    given = torch.from_numpy(latents.copy()).permute(2, 0, 1)[None].to(device)
+def draw_carried(generator: Generator, latents: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.uint8]:
+    """(n, H, W, 3) uint8: the pictures of n samples, whose latents are carried in (n, 1, w, 3) bytes."""
+    given = torch.from_numpy(latents).permute(0, 3, 1, 2).to(device)
     prepare = generator.network.preprocess
     assert isinstance(prepare, LatentInput)
-    return np.asarray(draw(generator, prepare.apply(given))[0].permute(1, 2, 0).cpu().numpy())
+    return np.asarray(draw(generator, prepare.apply(given)).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def draw(generator: Generator, inputs: Tensor) -> Tensor:
