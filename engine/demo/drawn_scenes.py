@@ -61,9 +61,9 @@ def draw_scenes(z: Tensor) -> tuple[Tensor, Tensor]:
 
     scene.paint(whole, _between(_SKY, u[:, 1]), "sky")
     scene.picture = (scene.picture + 0.12 * (y[:, None] / SIZE)).clamp(0, 1)
-    sun = _grown(f[16], 0.45) * 5
-    scene.paint(sun - _distance(x - (8 + 48 * f[17]), y - 9), _flat(n, (1.0, 0.93, 0.45)), "sun", sun)
-    cloud, at = _grown(f[18], 0.4) * 5, 12 + 40 * f[19]
+    sun = _grown(f[16], 0.4) * 7
+    scene.paint(sun - _distance(x - (10 + 24 * f[17]), y - 11), _flat(n, (1.0, 0.93, 0.45)), "sun", sun)
+    cloud, at = _grown(f[18], 0.4) * 6.5, 30 + 24 * f[19]
     puffs = [cloud * s - _distance((x - at - dx * cloud) / 1.25, y - 14) for dx, s in ((-1, 0.7), (0, 1), (1.1, 0.75))]
     scene.paint(torch.stack(puffs).amax(0), _flat(n, (0.97, 0.97, 0.99)), "cloud", cloud)
     horizon = 28 + 12 * f[0]
@@ -77,26 +77,26 @@ def draw_scenes(z: Tensor) -> tuple[Tensor, Tensor]:
     scene.paint(torch.where(green, -1.0, ground), _between(_SAND, 2 * u[:, 2] - 1), "sand")
 
     size = _grown(f[9], 0.4)
-    wide, high, middle, foot = 11 * size, 15 * size, 16 + 32 * f[10], horizon + 8
+    wide, high, middle, foot = 14 * size, 17 * size, 22 + 20 * f[10], horizon + 9
     wall = torch.minimum(torch.minimum(wide - (x - middle).abs(), foot - y), y - (foot - high))
     scene.paint(wall, _between(_WALL, u[:, 11]), "house", size)
     eave = foot - high
-    slope = torch.minimum(eave - y, 11 * size - (eave - y) - (x - middle).abs() * 0.85)
+    slope = torch.minimum(eave - y, 12 * size - (eave - y) - (x - middle).abs() * 0.75)
     scene.paint(slope, _between(_ROOF, u[:, 12]), "roof", size)
-    open_door = size * _grown(f[13], 0.35)
+    open_door = size * _grown(f[13], 0.3)
     side = torch.where(f[14] < 0.5, -1.0, 1.0)
-    door = torch.minimum(3.2 * open_door - (x - middle - side * 4.5 * size).abs(), y - (foot - 9.5 * open_door))
+    door = torch.minimum(3.8 * open_door - (x - middle - side * 6 * size).abs(), y - (foot - 12.5 * open_door))
     scene.paint(torch.minimum(door, foot - y), _flat(n, (0.36, 0.20, 0.10)), "door", open_door)
-    pane = size * _grown(f[15], 0.4)
-    across, down = (x - middle + side * 4.8 * size).abs(), (y - (foot - 9 * size)).abs()
-    scene.paint(torch.minimum(3.0 * pane - across, 3.0 * pane - down), _flat(n, (0.62, 0.86, 0.96)), "window", pane)
+    pane = size * _grown(f[15], 0.3)
+    across, down = (x - middle + side * 6 * size).abs(), (y - (foot - 9.5 * size)).abs()
+    scene.paint(torch.minimum(3.8 * pane - across, 3.8 * pane - down), _flat(n, (0.62, 0.86, 0.96)), "window", pane)
 
-    road = _grown(f[3], 0.45) * 14
+    road = _grown(f[3], 0.4) * 15
     scene.paint(y - (SIZE - road), _flat(n, (0.34, 0.34, 0.37)), "road", road)
-    scene.paint(torch.minimum(road / 14 - (y - (SIZE - road / 2)).abs(), road - 6), _flat(n, (0.9, 0.9, 0.8)), None)
+    scene.paint(torch.minimum(road / 15 - (y - (SIZE - road / 2)).abs(), road - 6), _flat(n, (0.9, 0.9, 0.8)), None)
     for there, where, large, low in ((4, 5, 6, 4.0), (7, 8, 6, 40.0)):
         _tree(scene, _grown(f[there], 0.45) * (0.75 + 0.5 * f[large]), low + 18 * f[where], horizon + 12, x, y)
-    _car(scene, torch.where(road > 8, _grown(f[20], 0.4), 0.0), 12 + 40 * f[21], SIZE - road / 2 + 2, u[:, 14], x, y)
+    _car(scene, torch.where(road > 8, _grown(f[20], 0.3), 0.0), 18 + 28 * f[21], SIZE - road / 2 + 2, u[:, 14], x, y)
     return scene.picture, scene.label
 
 
@@ -113,12 +113,12 @@ def _tree(scene: _Scene, size: Tensor, at: Tensor, foot: Tensor, x: Tensor, y: T
 
 def _car(scene: _Scene, size: Tensor, at: Tensor, foot: Tensor, colour: Tensor, x: Tensor, y: Tensor) -> None:
     n = len(size)
-    body = torch.minimum(9 * size - (x - at).abs(), 2.6 * size - (y - (foot - 3.5 * size)).abs())
-    cabin = torch.minimum(5 * size - (x - at).abs(), 2.2 * size - (y - (foot - 7.5 * size)).abs())
+    body = torch.minimum(11 * size - (x - at).abs(), 3.2 * size - (y - (foot - 4.2 * size)).abs())
+    cabin = torch.minimum(6 * size - (x - at).abs(), 2.8 * size - (y - (foot - 9 * size)).abs())
     scene.paint(torch.maximum(body, cabin), _between(_CAR, colour), "car", size)
-    for dx in (-5.0, 5.0):
+    for dx in (-6.0, 6.0):
         scene.paint(
-            2.2 * size - _distance(x - at - dx * size, y - foot + 0.8), _flat(n, (0.08, 0.08, 0.1)), "car", size
+            2.6 * size - _distance(x - at - dx * size, y - foot + 0.8), _flat(n, (0.08, 0.08, 0.1)), "car", size
         )
 
 

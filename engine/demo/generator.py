@@ -20,7 +20,7 @@ from ndissect.engine.demo.drawn_scenes import CONCEPTS, FACTORS
 GENERATOR_WEIGHTS = Path(__file__).with_name("generator.safetensors")
 LABELLER_WEIGHTS = Path(__file__).with_name("labeller.safetensors")
 #: Units of layer1 (4 x 4) to layer5 (64 x 64).
-WIDTHS = (128, 128, 96, 64, 32)
+WIDTHS = (96, 128, 96, 64, 32)
 # Of each coordinate of a latent so many bumps say where it is, which a linear layer can then tell apart.
 _BUMPS, _MAPPED = 8, 192
 
@@ -45,8 +45,7 @@ class SceneGenerator(nn.Module):
         self.mapping = nn.Sequential(Bumps(), nn.Linear(FACTORS * _BUMPS, _MAPPED), nn.ReLU())
         self.layer1 = _layer(nn.Linear(_MAPPED, WIDTHS[0] * 16), nn.Unflatten(1, (WIDTHS[0], 4, 4)), units=WIDTHS[0])
         for number, (before, units) in enumerate(itertools.pairwise(WIDTHS), 2):
-            larger = nn.Upsample(scale_factor=2)
-            setattr(self, f"layer{number}", _layer(larger, nn.Conv2d(before, units, 3, padding=1), units=units))
+            setattr(self, f"layer{number}", _layer(nn.ConvTranspose2d(before, units, 4, 2, 1), units=units))
         self.output = nn.Sequential(nn.Conv2d(WIDTHS[-1], 3, 3, padding=1), nn.Tanh())
 
     def features(self, z: Tensor) -> list[Tensor]:
@@ -94,10 +93,10 @@ def demo_labeller() -> nn.Module:
 
 
 def load_half(module: nn.Module, weights: Path) -> nn.Module:
-    """``module`` in evaluation mode with weights that are kept in half precision."""
+    """``module`` in evaluation mode with the weights of a file that keeps them in half precision."""
     values = load_file(weights)
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in values.items()})
-    return module.eval()
+    return module.eval().to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
 
 def _layer(*parts: nn.Module, units: int) -> nn.Sequential:
