@@ -34,6 +34,7 @@ from ndissect.store.counts import BLOCKS
 from ndissect.store.errors import WrongUse
 from ndissect.store.intervals import margin
 from ndissect.store.reader import Store
+from ndissect.tui.tables.removed import RemovalReport
 
 PLANTED = Path(planted_generator.__file__)
 SAMPLES, UNITS, PIXELS = 48, 8, 32 * 32
@@ -193,6 +194,19 @@ def test_random_units_are_drawn_by_the_seed_and_all_units_have_none(made: Path) 
     assert not np.array_equal(a.top[0].random, c.top[0].random)
     assert a.top[1].random.shape == (0, len(a.concepts))
     assert not a.top[1].after.any()
+
+
+def test_random_units_are_others_than_the_best_where_enough_are_left(made: Path) -> None:
+    done = remove(request(made), "tree", [1, 4, 5, UNITS], samples=12)
+    assert [without.random_of for without in done.top] == ["others", "others", "all", "all"]
+    report = RemovalReport(done, None)
+    assert [top["random_of"] for top in report.to_json()["top"]] == ["others", "others", "all", None]
+    assert "that are left of the 8 (for n = 5 of all, as too few are left)" in " ".join(report.notes())
+    # No tree is lost without others: the four that are left draw none, and all sets of four are those.
+    assert (done.top[0].random[:, done.concept] >= done.before[done.concept]).all()
+    assert (done.top[1].random[:, done.concept] >= done.before[done.concept]).all()
+    every = RemovalReport(remove(request(made), "tree", [7], samples=12), None)
+    assert "as many units of all 8," in " ".join(every.notes())
 
 
 def test_units_alone_are_written_into_the_store(store: Path) -> None:

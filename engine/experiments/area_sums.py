@@ -122,7 +122,7 @@ def areas_without(
 def _demand(g: Generated, sets: Sequence[Sequence[int]], samples: Sequence[int]) -> None:
     """WrongUse where there is nothing to take away, or nothing to look at."""
     if not samples:
-        raise WrongUse("there are no samples to draw", "name more: --samples 500")
+        raise WrongUse("there are no samples to draw", "name more: --samples 250")
     have = g.ious.shape[0]
     for some in sets:
         if outside := [u for u in some if not 0 <= u < have]:

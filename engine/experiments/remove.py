@@ -20,7 +20,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ndissect.engine.experiments.ablate import random_sets
 from ndissect.engine.experiments.area_sums import Areas, areas_without
 from ndissect.engine.experiments.generated import Generated, GeneratorRequest, open_generated
 from ndissect.engine.experiments.removal_pictures import RemovedFrom, pictures_of_units, pictures_without
@@ -39,8 +38,10 @@ from ndissect.store.scores import Floats
 #: By what the best units for a concept are chosen: their IoU with it, or how much of it goes without each of them.
 By = Literal["iou", "effect"]
 BYS = get_args(By)
+#: Of which units random ones are drawn: of those that are not removed, or of all where there are too few others.
+RandomOf = Literal["others", "all"]
 #: How many of the best units, samples, and random sets of as many units, where none are named.
-TOPS, SAMPLES, DRAWS = (1, 2, 4, 8, 20), 500, 4
+TOPS, SAMPLES, DRAWS = (1, 2, 4, 8, 20), 250, 4
 # Bytes in a store of one concept without one unit: a share and its interval.
 _BYTES = 3 * 8
 
@@ -51,7 +52,7 @@ class WithoutUnits:
 
     ``after`` (C,): the mean share of a picture's pixels of each concept; ``change`` (C,): that less the share before;
     ``low``, ``high`` (C,): a 95 % interval of the change, over samples. ``random`` (D, C): the shares without as many
-    random units, of each of D sets; none where the layer has no others.
+    random units, of each of D sets; none where the layer has no others. ``random_of``: which units these are drawn of.
     """
 
     units: tuple[int, ...]
@@ -60,6 +61,7 @@ class WithoutUnits:
     low: Floats
     high: Floats
     random: Floats
+    random_of: RandomOf
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def remove(
 ) -> Removal:
     """Set the n best units for the concept ``label`` to zero, for each n of ``tops``, beside random ones.
 
-    ``samples``: the first so many; ``draws``: random sets of n units, drawn by ``seed``; ``pictures``: so many samples
+    ``samples``: the first so many; ``draws``: random sets of n units, drawn by ``seed`` of those that are not among the
+    n best, or of all where fewer than n others are left; ``pictures``: so many samples
     that show the concept are given as pictures. ``by`` effect: the effects of each unit alone are those of the store,
     where it has them; else they are measured first, and written into it with ``write``. What is measured is kept beside
     the store now and then, and the same call goes on from there. WrongUse for a concept or a number of units that is
@@ -131,7 +134,7 @@ def remove(
         chosen = _chosen_samples(g, samples)
         ranked, notes = _ranked(g, row, by, chosen, write, progress, console)
         sets: list[tuple[int, ...]] = [tuple(ranked[:n]) for n in tops]
-        drawn = [random_sets(len(ranked), n, draws, seed) for n in tops]
+        drawn = [_random_beside(ranked, n, draws, seed) for n in tops]
         everything = [*sets, *(some for of_size in drawn for some in of_size)]
         areas = _measured(g, everything, chosen, progress, console)
         if not areas.before[:, row].any():
@@ -143,7 +146,7 @@ def remove(
             concepts=_names(g),
             concept=row,
             before=areas.share_before,
-            top=_without(areas, sets, [len(of_size) for of_size in drawn]),
+            top=_without(areas, sets, [len(of_size) for of_size in drawn], len(ranked)),
             samples=chosen,
             draws=draws,
             by=by,
@@ -199,7 +202,7 @@ def _demanded(tops: Sequence[int] | None, g: Generated) -> list[int]:
 def _chosen_samples(g: Generated, samples: int) -> range:
     """The first so many samples of the store, or all of them; WrongUse for less than one."""
     if samples < 1:
-        raise WrongUse("there are no samples to draw", "name more: --samples 500")
+        raise WrongUse("there are no samples to draw", "name more: --samples 250")
     return range(min(samples, g.count))
 
 
@@ -318,12 +321,29 @@ def _saved(g: Generated, sets: Sequence[tuple[int, ...]], samples: range, progre
     return SavedPredictions(g.store, key, progress)
 
 
-def _without(areas: Areas, sets: Sequence[tuple[int, ...]], drawn: Sequence[int]) -> tuple[WithoutUnits, ...]:
+def _random_of(n: int, units: int) -> RandomOf:
+    """Of which units as many random ones as the ``n`` best of so many are drawn."""
+    return "others" if units - n >= n else "all"
+
+
+def _random_beside(ranked: Sequence[int], n: int, draws: int, seed: int) -> list[tuple[int, ...]]:
+    """``draws`` sets of ``n`` random units to compare with the n best, the first of ``ranked``; none of all units."""
+    if n >= len(ranked):
+        return []
+    drawn_of = sorted(ranked[n:] if _random_of(n, len(ranked)) == "others" else ranked)
+    rng = np.random.default_rng([seed, n])
+    return [tuple(sorted(rng.choice(drawn_of, n, replace=False).tolist())) for _ in range(draws)]
+
+
+def _without(
+    areas: Areas, sets: Sequence[tuple[int, ...]], drawn: Sequence[int], layer_units: int
+) -> tuple[WithoutUnits, ...]:
     """What is said of each of ``sets``, behind which the random ones of each come, so many as ``drawn`` says."""
     after, change, low, high = areas.share_after, areas.change, areas.low, areas.high
     top, start = [], len(sets)
     for i, units in enumerate(sets):
-        top.append(WithoutUnits(units, after[i], change[i], low[i], high[i], after[start : start + drawn[i]]))
+        random, of = after[start : start + drawn[i]], _random_of(len(units), layer_units)
+        top.append(WithoutUnits(units, after[i], change[i], low[i], high[i], random, of))
         start += drawn[i]
     return tuple(top)
 

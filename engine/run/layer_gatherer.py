@@ -19,7 +19,7 @@ from ndissect.engine.measures.candidates import may_fire, smaller
 from ndissect.engine.measures.cells import CellGuess, Cells, CellSearch, Limits, active_cells
 from ndissect.engine.measures.enlarged import EnlargedCells
 from ndissect.engine.measures.label_grid import Placement
-from ndissect.engine.measures.quantile import Quantile
+from ndissect.engine.measures.quantile import Commit, Quantile
 from ndissect.engine.measures.samples import CellSamples
 from ndissect.engine.measures.tail import Samples, Tail
 from ndissect.engine.measures.tally import upsample_dense
@@ -104,7 +104,7 @@ class LayerGatherer:
         rivals = look.rivals.end(counted[len(counted) - len(look.rivals.counts) :]) if look.rivals else None
         tail, maps = self.quantile.tail, look.maps
         if tail is None:
-            return Gathered(self.quantile.prepared(self._values(maps)), look.peak, None, rivals)
+            return Gathered(self._all_values(maps), look.peak, None, rivals)
         samples: Samples | None = None
         if look.cells is None:
             tail = self._first(tail, maps)
@@ -153,8 +153,7 @@ class LayerGatherer:
     def _odd(self, look: Look) -> Gathered:
         """The same where a value is not finite."""
         maps, tail = look.maps, self.quantile.tail
-        activations = maps.transpose(0, 1).reshape(maps.shape[1], -1)
-        take = self.quantile.prepared(self._values(maps), activations)
+        take = self._all_values(maps)
         firing = may_fire(maps, tail.bound, self._protocol.upsampling) if tail else None
         finite = torch.where(torch.isfinite(maps), maps, -torch.inf)
         rivals = self.top.among(maps) if look.rivals else None
@@ -167,6 +166,11 @@ class LayerGatherer:
         enlarged = EnlargedCells.of(cells, self._placed(bound.device))
         tail = self.quantile.tail
         return enlarged if tail and tail.keeps_cells else enlarged.values_above(bound)
+
+    def _all_values(self, maps: Tensor) -> Commit:
+        """What takes all values of ``maps``; least, largest and odd ones are those of the maps as they are."""
+        activations = maps.transpose(0, 1).reshape(maps.shape[1], -1)
+        return self.quantile.prepared(self._values(maps), activations)
 
     def _values(self, maps: Tensor) -> Tensor:
         """(U, n): all values of ``maps`` whose quantile is asked for."""

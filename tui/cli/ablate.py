@@ -74,7 +74,7 @@ def ablate(
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Of a generator: the first so many samples.", show_default="500")
+        int | None, typer.Option(min=1, help="Of a generator: the first so many samples.", show_default="250")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve: FILE.png or FILE.svg.")] = None,
     draws: Annotated[

@@ -106,8 +106,22 @@ class RemovalReport:
         """How it was computed, a line each."""
         r = self.removal
         ranked = "their IoU in the store" if r.by == "iou" else "what each of them alone takes away"
-        random = f"random: mean of {r.draws} sets of as many units of the {r.units}, and their range"
-        return [*_marks(self.view), r.how, f"{_samples(r.samples)}; {SHARES}", f"best by {ranked}; {random}", *r.notes]
+        return [
+            *_marks(self.view),
+            r.how,
+            f"{_samples(r.samples)}; {SHARES}",
+            f"best by {ranked}; {self._random()}",
+            *r.notes,
+        ]
+
+    def _random(self) -> str:
+        """Which random units are compared with."""
+        r = self.removal
+        of_all = [str(len(without.units)) for without in r.top if without.random_of == "all" and len(without.random)]
+        pool = f"that are left of the {r.units}" if len(of_all) < len(r.top) else f"of all {r.units}"
+        mixed = of_all and len(of_all) < len(r.top)
+        instead = f" (for n = {', '.join(of_all)} of all, as too few are left)" if mixed else ""
+        return f"random: mean of {r.draws} sets of as many units {pool}{instead}, and their range"
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values; NaN for what is not known."""
@@ -146,6 +160,7 @@ class RemovalReport:
             "random": shares.random,
             "random_low": shares.random_low,
             "random_high": shares.random_high,
+            "random_of": without.random_of if len(without.random) else None,
             "others": {other.concept: other.change for other in others},
             "others_low": {other.concept: other.low - other.before for other in others},
             "others_high": {other.concept: other.high - other.before for other in others},
