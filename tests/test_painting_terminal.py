@@ -1,4 +1,4 @@
-"""``nd paint`` in terminals: pictures in the pixels of one that shows them, and a whole visit in tmux over a network."""
+"""``nd paint`` in terminals: in the pixels of one that shows pictures, and a whole visit in tmux over a network."""
 
 from __future__ import annotations
 
