@@ -30,11 +30,13 @@ class PaintingVisit(browsing.Visit):
         unicode: bool = True,
         command: list[str] | None = None,
         store: Path | None = None,
+        protocol: str = "blocks",
     ) -> None:
         store = store or folder / "x.nd.h5"
         super().__init__(store, size=size, home=folder, env=env)
         words = command or [sys.executable, "-P", str(FAKE), str(cells), str(pixels)]
-        self._made = lambda: PaintingApp(store, 3, words, ious={"tree": 0.31}, unicode=unicode)  # type: ignore[assignment,return-value]
+        how = {"ious": {"tree": 0.31}, "unicode": unicode, "protocol": protocol}
+        self._made = lambda: PaintingApp(store, 3, words, **how)  # type: ignore[assignment,return-value,arg-type]
         self._folder = folder
 
     def __enter__(self) -> PaintingVisit:

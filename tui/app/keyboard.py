@@ -14,6 +14,7 @@ from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
 from ndissect.tui.app.answers import ESCAPE_HELD, AnswerFilter
+from ndissect.tui.app.keyed_app import KeyedApp
 
 # Seconds between two looks at whether the app has ended, and at what the parser waits for.
 _TICK = 0.1
@@ -57,6 +58,12 @@ class KeyboardDriver(LinuxDriver):
         # ever, which the process then waits for.
         if self._must_signal_resume:
             super()._sigcont_application()
+
+    def stop_application_mode(self) -> None:
+        """Give the terminal back: at the end, and while nd is suspended."""
+        if isinstance(self._app, KeyedApp):
+            self.write(self._app.before_terminal_is_left())
+        super().stop_application_mode()
 
     def run_input_thread(self) -> None:
         """Read the keyboard until the app ends."""

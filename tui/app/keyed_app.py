@@ -87,6 +87,10 @@ class KeyedApp(App[None]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop, number)
 
+    def before_terminal_is_left(self) -> str:
+        """What is written before the terminal is given back: it takes away what leaving the screen does not."""
+        return ""
+
     def get_driver_class(self) -> type[Driver]:
         """What reads the keyboard and writes the screen."""
         return careful(super().get_driver_class())

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from rich.console import RenderableType
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
+from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -20,23 +22,19 @@ from ndissect.tui.app.footer import footer
 from ndissect.tui.app.keyed_app import KeyedApp, bindings_of
 from ndissect.tui.app.messages import Notice
 from ndissect.tui.app.painting_actions import BY_NAME, FOOTER, PAINTING_ACTIONS
-from ndissect.tui.app.painting_canvas import Canvas
-from ndissect.tui.app.painting_edits import Cell, PaintEdit, Painting
+from ndissect.tui.app.painting_canvas import Canvas, written_lines
+from ndissect.tui.app.painting_edits import Cell, PaintEdit, Painting, next_strength
 from ndissect.tui.app.painting_files import again, new_file_name, unsaved_lines
+from ndissect.tui.app.painting_layout import PAINTING_CSS, is_narrow, is_small, too_small_lines
 from ndissect.tui.app.painting_panes import TextPane, edit_lines, help_lines
 from ndissect.tui.app.painting_prompt import Prompt
 from ndissect.tui.app.painting_selection import Selection
 from ndissect.tui.app.painting_server import Drawn, PaintingServer, Ready, Wish
 from ndissect.tui.app.painting_status import effect_line, status_line
 from ndissect.tui.app.strips import Line
-from ndissect.tui.app.style_sheet import CSS
 from ndissect.tui.pictures.glyphs import ASCII, UNICODE
+from ndissect.tui.pictures.graphics import Protocol
 
-#: Columns and lines below which nothing is shown but that.
-SMALLEST = (34, 12)
-# Columns of what stands beside the picture, and of a terminal that has room for both.
-_SIDE, _BOTH = 28, 64
-_STRENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 # Keys that a line, while something is typed into it, has no use for.
 _WHILE_TYPING = ("escape", "down", "up", "ctrl+c", "ctrl+q")
 
@@ -47,20 +45,7 @@ class PaintingApp(KeyedApp):
     ``ious``: the IoU of each concept's best unit, where it is known. ``left`` is what is told at the end.
     """
 
-    CSS = f"""{CSS}
-    #status, #effect {{ height: 1; }}
-    #side {{ width: {_SIDE}; height: 1fr; }}
-    #canvas {{ width: 1fr; height: 1fr; }}
-    #help {{ width: 1fr; height: 1fr; display: none; }}
-    #small {{ display: none; height: 1fr; }}
-    .small #panes, .small Line, .small #bottom, .small #query, .small #notice {{ display: none; }}
-    .small #small {{ display: block; }}
-    .helping #canvas, .helping #side {{ display: none; }}
-    .helping #help {{ display: block; }}
-    .narrow #side {{ display: none; }}
-    .narrow.choosing #side {{ display: block; width: 1fr; }}
-    .narrow.choosing #canvas {{ display: none; }}
-    """
+    CSS = PAINTING_CSS
     BINDINGS: ClassVar[list[BindingType]] = bindings_of(PAINTING_ACTIONS)
     ACTIONS_BY_NAME = BY_NAME
     WHILE_TYPING = _WHILE_TYPING
@@ -73,6 +58,7 @@ class PaintingApp(KeyedApp):
         *,
         ious: Mapping[str, float] | None = None,
         unicode: bool = True,
+        protocol: Protocol = "blocks",
     ) -> None:
         super().__init__()
         self.store = store
@@ -87,7 +73,7 @@ class PaintingApp(KeyedApp):
         self.glyphs = UNICODE if unicode else replace(ASCII, encoding=encoding)
         self.server = PaintingServer(command, self)
         self.notice = Notice()
-        self.canvas = Canvas(self._select_by_mouse, unicode=unicode)
+        self.canvas = Canvas(self._select_by_mouse, unicode=unicode, protocol=protocol)
         self._side, self._help = TextPane(self.glyphs, id="side"), TextPane(self.glyphs, id="help")
         self._small = TextPane(self.glyphs, id="small")
         self._crumbs, self._status = Line(self.glyphs, id="crumbs"), Line(self.glyphs, id="status")
@@ -115,9 +101,8 @@ class PaintingApp(KeyedApp):
         """Start the process, and ask for the first sample."""
         self.end_on_signals(self._tell_what_is_left)
         self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
-        small = ("the terminal is too small:", f"{SMALLEST[0]} x {SMALLEST[1]} is the least", "q quits")
-        self._small.show([[(line, "")] for line in small])
-        self._help.show(help_lines(self.glyphs))
+        self._small.show(too_small_lines())
+        self._help.show(help_lines(self.glyphs, in_pixels=self.canvas.in_pixels))
         self._start()
 
     async def on_unmount(self) -> None:
@@ -204,8 +189,7 @@ class PaintingApp(KeyedApp):
 
     def change_strength(self, by: int) -> None:
         """Make the edits that follow weaker or stronger."""
-        at = _STRENGTHS.index(self.strength) + by
-        self.strength = _STRENGTHS[min(max(at, 0), len(_STRENGTHS) - 1)]
+        self.strength = next_strength(self.strength, by)
 
     def why_not_undo(self) -> str | None:
         """Why nothing can be undone, None where something can."""
@@ -342,10 +326,19 @@ class PaintingApp(KeyedApp):
 
     # The screen
 
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, renderable)
+        self.canvas.after_text(written_lines(renderable, self.size.height))
+
+    def before_terminal_is_left(self) -> str:
+        """The picture goes with the screen."""
+        return self.canvas.removal()
+
     def on_resize(self, event: events.Resize) -> None:
         """As much as there is room for."""
-        self.set_class(event.size.width < SMALLEST[0] or event.size.height < SMALLEST[1], "small")
-        self.set_class(event.size.width < _BOTH, "narrow")
+        self.set_class(is_small(event.size), "small")
+        self.set_class(is_narrow(event.size), "narrow")
+        self.canvas.forget()
         self.call_after_refresh(self.update)
 
     def update(self) -> None:
@@ -357,7 +350,8 @@ class PaintingApp(KeyedApp):
         if drawn is not None and self.ready is not None:
             picture = drawn.before if self._before else drawn.picture
             cursor = None if self._no_marks else self.selection.cursor
-            self.canvas.show(picture, self.ready.map_size, cursor, self.selection.cells)
+            edited = self.painting.edited_cells
+            self.canvas.show(picture, self.ready.map_size, cursor, self.selection.cells, edited)
         choosing = self._prompt.asked == "concept"
         self.set_class(choosing, "choosing")
         if choosing:
@@ -367,12 +361,8 @@ class PaintingApp(KeyedApp):
         self._status.show(*status_line(self.selection, self.concept, self.strength))
         if self._ended:
             effect = "the network's process has ended; r starts it again"
-        elif self.ready is None:
-            effect = "the network is being loaded ..."
-        elif self._before:
-            effect = "before the edits; b shows what they did"
         else:
-            effect = effect_line(drawn, busy=self.server.busy)
+            effect = effect_line(self.ready, drawn, before=self._before, busy=self.server.busy)
         self._effect.show((effect, "faint"))
         actions = (BY_NAME[name] for name in FOOTER)
         self._keys.show(
@@ -387,12 +377,14 @@ def paint_in_terminal(
     *,
     ious: Mapping[str, float] | None = None,
     unicode: bool = True,
+    protocol: Protocol = "blocks",
 ) -> tuple[list[str], int]:
     """Paint on the samples of ``store`` until the reader quits; ``command`` starts the process that runs the network.
 
-    Returns what is to be told after that, a line each, and the exit code. ``ious``: of each concept's best unit.
+    Returns what is to be told after that, a line each, and the exit code. ``ious``: of each concept's best unit;
+    ``protocol``: how the picture is drawn.
     """
-    app = PaintingApp(store, sample, command, ious=ious, unicode=unicode)
+    app = PaintingApp(store, sample, command, ious=ious, unicode=unicode, protocol=protocol)
     app.run()
     if app.failure is not None:
         raise app.failure

@@ -61,6 +61,8 @@ PAINTING_ACTIONS: tuple[Action[PaintingApp], ...] = (
            lambda app: app.restart(), lambda app: app.why_not_restart()),
     Action("help", ("question_mark",), "?", "help", "these keys", "Program",
            lambda app: app.toggle_help()),
+    Action("suspend", ("ctrl+z",), "ctrl+z", "", "back to the shell; fg returns", "Program",
+           lambda app: app.action_suspend_process()),
     Action("quit", ("q", "ctrl+c", "ctrl+q"), "q ctrl+c", "quit", "quit; edits that are not saved are told", "Program",
            lambda app: app.quit()),
 )

@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 #: (row, column) of a cell of the layer's map.
 Cell = tuple[int, int]
+_STRENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+def next_strength(strength: float, by: int) -> float:
+    """The strength that is ``by`` steps above ``strength``, or the last one there is."""
+    at = _STRENGTHS.index(strength) + by
+    return _STRENGTHS[min(max(at, 0), len(_STRENGTHS) - 1)]
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class Painting:
     def unsaved(self) -> bool:
         """Whether there is something that no saved file holds."""
         return bool(self.edits) and self.edits != self.saved
+
+    @property
+    def edited_cells(self) -> frozenset[Cell]:
+        """All cells that an edit is for."""
+        return frozenset(cell for edit in self.edits for cell in edit.cells)
 
     @property
     def can_redo(self) -> bool:

@@ -15,6 +15,15 @@ from ndissect.tui.app.strips import StyledText, fitted, strip
 from ndissect.tui.pictures.glyphs import UNICODE, Glyphs
 
 TextLine = Sequence[StyledText]
+MARKS_IN_BLOCKS = (
+    ("[] () {}", "the cursor's cell; a selected one; both at once (larger: corners)"),
+    ("^ v  ' .", "the same in half a line each, where the cells are small"),
+)
+MARKS_IN_PIXELS = (
+    ("frame", "the cursor's cell; with dashes in it, a selected one"),
+    ("dashes", "around the selected cells"),
+    ("notch", "in its upper left corner: an edit is for this cell"),
+)
 
 
 class TextPane(Widget):
@@ -81,13 +90,13 @@ def concept_lines(concepts: Sequence[str], ious: Mapping[str, float], cursor: in
     ]
 
 
-def help_lines(glyphs: Glyphs) -> list[TextLine]:
-    """Every action by group with its keys."""
+def help_lines(glyphs: Glyphs, *, in_pixels: bool = False) -> list[TextLine]:
+    """Every action by group with its keys, and what marks mean in blocks, or in pixels."""
     lines: list[TextLine] = []
     for group in GROUPS:
         lines.append([(group, "title")])
         for action in (a for a in PAINTING_ACTIONS if a.group == group):
             lines.append([(f"  {shown(action, glyphs is UNICODE):<12}", "key"), (action.does, "")])
-    lines.append([("  [] () {}    ", "key"), ("the cursor's cell; a selected one; both at once (larger: corners)", "")])
-    lines.append([("  ^ v  ' .    ", "key"), ("the same in half a line each, where the cells are small", "")])
+    marks = MARKS_IN_PIXELS if in_pixels else MARKS_IN_BLOCKS
+    lines += [[(f"  {mark:<12}", "key"), (says, "")] for mark, says in marks]
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ndissect.tui.app.painting_selection import Selection
-from ndissect.tui.app.painting_server import Drawn
+from ndissect.tui.app.painting_server import Drawn, Ready
 from ndissect.tui.app.strips import StyledText
 
 
@@ -19,8 +19,15 @@ def status_line(selection: Selection, concept: str, strength: float) -> list[Sty
     ]
 
 
-def effect_line(drawn: Drawn | None, *, busy: bool) -> str:
-    """What the edits did to the last one's concept and elsewhere, and how long it took from the key to the picture."""
+def effect_line(ready: Ready | None, drawn: Drawn | None, *, before: bool, busy: bool) -> str:
+    """What the edits did to the last one's concept and elsewhere, and how long it took from the key to the picture.
+
+    ``before``: the picture before the edits is shown.
+    """
+    if ready is None:
+        return "the network is being loaded ..."
+    if before:
+        return "before the edits; b shows what they did"
     if drawn is None:
         return "the sample is being drawn ..."
     if busy:
@@ -28,9 +35,7 @@ def effect_line(drawn: Drawn | None, *, busy: bool) -> str:
     parts = []
     if drawn.effect is not None:
         concept = drawn.wish.edits[-1].concept
-        before, after = next(((b, a) for name, b, a in drawn.effect.concepts if name == concept), (None, None))
-        if before is not None:
-            parts.append(f"{concept} {before} -> {after} px")
+        parts += [f"{name} {was} -> {now} px" for name, was, now in drawn.effect.concepts if name == concept][:1]
         elsewhere = f"{drawn.effect.changed_outside} of {drawn.effect.pixels_outside} px changed elsewhere"
         parts.append(elsewhere)
     elif drawn.wish.edits:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ndissect.store.errors import NDError
 from ndissect.tui.cli.doctor_finding import Environ, Finding
+from ndissect.tui.pictures.graphics import known_protocol
 from ndissect.tui.pictures.viewer import find_viewer
 
 
@@ -62,15 +63,6 @@ def terminal(environ: Environ) -> Iterator[Finding]:
 
 
 def graphics_protocol(environ: Environ) -> str:
-    """The way to draw pictures that this terminal is likely to know: kitty, iterm, sixel, or none.
-
-    A guess from the environment alone: asking the terminal itself would put its answer into the user's next command.
-    """
-    term, program = environ.get("TERM", ""), environ.get("TERM_PROGRAM", "")
-    if environ.get("KITTY_WINDOW_ID") or term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
-        return "kitty"
-    if program in ("iTerm.app", "WezTerm") or environ.get("LC_TERMINAL") == "iTerm2":
-        return "iterm"
-    if "sixel" in term or term.startswith(("foot", "mlterm", "contour", "yaft")) or environ.get("WT_SESSION"):
-        return "sixel"
-    return "none known (coloured half blocks work everywhere)"
+    """The way to draw pictures that this terminal is likely to know: kitty, iterm, sixel, or none."""
+    known = known_protocol(environ)
+    return known if known != "blocks" else "none known (coloured half blocks work everywhere)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +24,19 @@ if TYPE_CHECKING:
     from ndissect.engine.experiments.generated import GeneratorRequest
     from ndissect.engine.experiments.paint import Painted, Painter
 
-_FIRST = "place store sample layer add remove region strength edits units to before force show json"
+_FIRST = "place store sample layer add remove region strength edits units to before force show json pictures"
 # Units that draw a concept, where neither the command nor the file of edits says how many.
 _UNITS = 20
+
+
+class Pictures(StrEnum):
+    """How the picture is shown in the terminal."""
+
+    AUTO = "auto"
+    KITTY = "kitty"
+    SIXEL = "sixel"
+    ITERM = "iterm"
+    BLOCKS = "blocks"
 
 
 @takes_options(only=FIELDS, first=_FIRST)
@@ -70,6 +82,10 @@ def paint(
     force: ForceOption = False,
     show: Annotated[bool, typer.Option("--open", help="Open the picture in an image viewer.")] = False,
     json: JsonOption = False,
+    pictures: Annotated[
+        Pictures,
+        typer.Option(help="How the terminal shows the picture. Default: as it is likely to know."),
+    ] = Pictures.AUTO,
     serve: Annotated[bool, typer.Option("--serve", hidden=True)] = False,
 ) -> None:
     """Paint concepts into a generator's pictures and out of them, in cells of a layer's map.
@@ -87,10 +103,12 @@ def paint(
     painted = bool(typed or edits is not None)
     if not painted and not serve:
         if to is None and not (json or show or before):
-            _in_terminal(path, sample)
+            _in_terminal(path, sample, pictures)
         raise WrongUse(
             "there is nothing to paint", f"--add CONCEPT --region 3,4,6,9; nd sample draws sample {sample} as it is"
         )
+    if pictures != "auto" and not serve:
+        raise WrongUse("--pictures is for painting in the terminal", "leave it out, or leave out the edits")
     machine_failures.check_torch()
     from ndissect.engine.experiments.generated import GeneratorRequest
     from ndissect.tui.cli.console import TerminalConsole
@@ -122,17 +140,21 @@ def _typed(
     return typed
 
 
-def _in_terminal(store: Path, sample: int) -> None:
-    """Open the painting in the terminal; does not return. WrongUse where there is none."""
+def _in_terminal(store: Path, sample: int, pictures: Pictures) -> None:
+    """Open the painting in the terminal; does not return. WrongUse where there is none, NDError where it cannot draw
+    as ``pictures`` says."""
     from ndissect.tui.cli.browse import check_terminal
 
     check_terminal("nd paint", "nd paint STORE --add CONCEPT --region 3,4,6,9 -o x.png needs none")
     paint_in_terminal = import_module("ndissect.tui.app.painting").paint_in_terminal
     from ndissect.tui.cli.output import emit_line
+    from ndissect.tui.pictures.graphics import choose_protocol
 
+    protocol = choose_protocol(pictures.value, os.environ)
     command = [sys.executable, "-P", "-m", "ndissect.tui.cli", *sys.argv[1:], "--serve"]
     unicode = (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
-    left, code = paint_in_terminal(store, sample, command, ious=_ious(store), unicode=unicode)
+    how = {"ious": _ious(store), "unicode": unicode, "protocol": protocol}
+    left, code = paint_in_terminal(store, sample, command, **how)
     for line in left:
         emit_line(line)
     raise typer.Exit(code)
