@@ -27,7 +27,7 @@ _TOKEN = re.compile(
 
 @dataclass
 class PictureTerminal:
-    """``pixels``: (H, W, 4) of pictures that lie in cells; ``kept``: kitty's, by number: (left, top, above, image)."""
+    """``pixels``: (H, W, 4) of pictures that lie in cells; ``kept``: kitty's, (left, top, above, picture) by number."""
 
     columns: int
     lines: int

@@ -194,3 +194,30 @@ def test_the_mouse_and_keys_work_on_the_picture(tmp_path: Path, monkeypatch: pyt
         visit.press("?")
         assert PictureTerminal(80, 24).feed("".join(visit.sent)).seen is not None
         assert re.search(r"\x1b7\x1b\[2;1H", "".join(visit.sent)), "below the first line"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_narrow_list_of_concepts_and_other_sizes_leave_one_picture_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with PaintingVisit(tmp_path, protocol=way, size=(60, 20)) as visit:
+        visit.drawn()
+
+        def kept() -> int:
+            return len(PictureTerminal(80, 24).feed("".join(visit.sent)).kept)
+
+        both = 2 if way == "kitty" else 0
+        assert kept() == both
+        visit.press("/")
+        assert "tree" in visit.text and kept() == 0
+        sent = len(visit.sent)
+        visit.press("escape")
+        assert kept() == both and len(visit.sent) > sent, "it is sent again"
+        visit.resize(30, 20)
+        assert kept() == 0
+        sent = len(visit.sent)
+        visit.resize(80, 24)
+        assert kept() == both and len(visit.sent) > sent
+        assert visit.app.before_terminal_is_left()
+        assert visit.app.before_terminal_is_left() == "", "there is none left"
