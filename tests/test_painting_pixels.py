@@ -172,27 +172,32 @@ def test_sizes_of_cells_are_believed_within_reason() -> None:
     assert believable_cell(0, 0) == believable_cell(1, 9000) == ASSUMED_CELL
 
 
+def shown(visit: PaintingVisit) -> PictureTerminal:
+    """What a terminal would show of all that was sent."""
+    return PictureTerminal(80, 24).feed("".join(visit.sent))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_mouse_and_keys_work_on_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     monkeypatch.chdir(tmp_path)
     with PaintingVisit(tmp_path, protocol=way) as visit:
         visit.drawn()
         assert visit.app.canvas.in_pixels and "▀" not in visit.text
-        screen = PictureTerminal(80, 24).feed("".join(visit.sent))
-        assert screen.seen is not None
+        visit.wait(lambda: shown(visit).seen is not None)
         placement = visit.app.canvas.placement
         assert placement is not None and (placement.columns, placement.lines) == (40, 20)
         # a cell of the map is 5 columns x 2.5 lines; the picture begins below the first line
         visit.mouse("mouse_down", 7, 4)
         visit.mouse("hover", 12, 6)
         visit.mouse("mouse_up", 12, 6)
-        assert sorted(visit.app.selection.cells) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+        visit.wait(lambda: sorted(visit.app.selection.cells) == [(1, 1), (1, 2), (2, 1), (2, 2)])
         visit.press("?")
-        assert "the cursor up one cell" in visit.text
-        gone = PictureTerminal(80, 24).feed("".join(visit.sent))
-        assert gone.seen is None or way != "kitty", "kitty's pictures are no text: they are taken away"
+        visit.wait(lambda: "the cursor up one cell" in visit.text)
+        # kitty's pictures are no text: they are taken away
+        visit.wait(lambda: shown(visit).seen is None or way != "kitty")
+        sent = len(visit.sent)
         visit.press("?")
-        assert PictureTerminal(80, 24).feed("".join(visit.sent)).seen is not None
+        visit.wait(lambda: len(visit.sent) > sent and shown(visit).seen is not None)
         assert re.search(r"\x1b7\x1b\[2;1H", "".join(visit.sent)), "below the first line"
 
 
@@ -204,20 +209,17 @@ def test_a_narrow_list_of_concepts_and_other_sizes_leave_one_picture_or_none(
     with PaintingVisit(tmp_path, protocol=way, size=(60, 20)) as visit:
         visit.drawn()
 
-        def kept() -> int:
-            return len(PictureTerminal(80, 24).feed("".join(visit.sent)).kept)
-
         both = 2 if way == "kitty" else 0
-        assert kept() == both
+        visit.wait(lambda: len(shown(visit).kept) == both)
         visit.press("/")
-        assert "tree" in visit.text and kept() == 0
+        visit.wait(lambda: "tree" in visit.text and not shown(visit).kept)
         sent = len(visit.sent)
         visit.press("escape")
-        assert kept() == both and len(visit.sent) > sent, "it is sent again"
+        visit.wait(lambda: len(visit.sent) > sent and len(shown(visit).kept) == both)  # it is sent again
         visit.resize(30, 20)
-        assert kept() == 0
+        visit.wait(lambda: not shown(visit).kept)
         sent = len(visit.sent)
         visit.resize(80, 24)
-        assert kept() == both and len(visit.sent) > sent
+        visit.wait(lambda: len(visit.sent) > sent and len(shown(visit).kept) == both)
         assert visit.app.before_terminal_is_left()
         assert visit.app.before_terminal_is_left() == "", "there is none left"

@@ -6,7 +6,7 @@ some.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import struct
 import sys
 from collections.abc import Mapping
@@ -44,8 +44,11 @@ def in_multiplexer(environ: Mapping[str, str]) -> bool:
 
 
 def can_encode_sixels() -> bool:
-    """Whether the package is there that makes sixels."""
-    return importlib.util.find_spec("textual_image") is not None
+    """Whether the package is there that makes sixels, and the part of it that is none of its promises."""
+    try:
+        return hasattr(importlib.import_module("textual_image._sixel"), "image_to_sixels")
+    except ImportError:
+        return False
 
 
 def choose_protocol(asked: Protocol | Literal["auto"], environ: Mapping[str, str]) -> Protocol:
