@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -324,7 +325,7 @@ def test_thumbnails_without_room_are_drawn_again_to_the_same(
     read = []
     draw = samples.LabelledSamples.read_many
     monkeypatch.setattr(samples.LabelledSamples, "read_many", lambda *a: read.append(len(a[1])) or draw(*a))
-    monkeypatch.setattr(samples, "_THUMBNAILS", room)
+    monkeypatch.setattr(samples, "Thumbnails", partial(samples.Thumbnails, room))
     dissect_to_store(options(nets), Console(), output=tmp_path / "again.nd.h5")
     assert sum(read) > 5
     assert max(read) > 1, "in batches"

@@ -160,7 +160,7 @@ def test_each_terminal_gets_what_it_knows(environ: dict[str, str], protocol: str
 
 
 def test_without_the_package_sixels_become_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "can_encode_sixels", lambda: False)
+    monkeypatch.setattr(protocols, "sixel_encoder", lambda: None)
     assert choose_protocol("auto", {"TERM": "foot"}) == "blocks"
     assert choose_protocol("auto", {"TERM": "xterm-kitty"}) == "kitty"
     with pytest.raises(NDError, match="textual-image"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
 import cli
 import pytest
@@ -13,6 +14,9 @@ from cli import Terminal, wait_until
 from painting_visit import FAKE
 from picture_terminal import PictureTerminal
 from tmux import Tmux
+
+from ndissect.tui.cli.paint import Pictures
+from ndissect.tui.pictures.graphics import Protocol
 
 TESTS = Path(__file__).parent
 # As nd paint starts it, over the process that pretends to paint.
@@ -105,3 +109,9 @@ def test_in_tmux_it_is_text_and_what_is_said_is_saved(tmp_path: Path) -> None:
     again = cli.nd("paint", "x.nd.h5", "--edits", "x-layer-0.json", "-o", "again.png", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "x-layer-0.png").read_bytes()
+    words = ("--edits", "x-layer-0.json", "--pictures", "kitty")
+    cli.two_lines(cli.nd("paint", "x.nd.h5", *words, folder=tmp_path).stderr, "--pictures", "leave out the edits")
+
+
+def test_every_way_to_draw_can_be_asked_for() -> None:
+    assert {*Pictures} == {"auto", *get_args(Protocol)}

@@ -28,8 +28,6 @@ Pictures = Callable[[Any], Any]
 Draw = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 # Every so many samples one is of val: a label is chosen on the others, as in Broden.
 _VAL_EVERY = 5
-# Bytes of thumbnails that are kept from the pass that draws the pictures; those of more samples are drawn once more.
-_THUMBNAILS = 64 << 20
 
 
 class LatentSamples:
@@ -94,6 +92,29 @@ class LatentSamples:
         return hashlib.blake2b(f"{self._identity}:{len(self)}".encode(), digest_size=16).hexdigest()
 
 
+class Thumbnails:
+    """Thumbnails of samples by their numbers, kept while there is ``room`` for so many bytes."""
+
+    def __init__(self, room: int = 64 << 20) -> None:
+        self._kept: dict[int, bytes] = {}
+        self._left = room
+
+    @property
+    def full(self) -> bool:
+        """Whether no more are kept."""
+        return self._left <= 0
+
+    def keep(self, number: int, jpeg: bytes) -> None:
+        """Keep the thumbnail of sample ``number`` if there is room."""
+        if not self.full and number not in self._kept:
+            self._kept[number] = jpeg
+            self._left -= len(jpeg)
+
+    def of(self, number: int) -> bytes | None:
+        """The thumbnail of sample ``number``, None where it was not kept."""
+        return self._kept.get(number)
+
+
 class LabelledSamples(MadeLabels):
     """The same with labels that ``maker`` makes of pictures: of those that ``draw`` draws of latents, or of those that
     ``pictures`` finds in what the generator returned.
@@ -114,8 +135,8 @@ class LabelledSamples(MadeLabels):
         super().__init__(source, made, maker)
         self.draw, self.pictures, self.record = draw, pictures, record
         self._drawing = threading.Lock()
-        self._thumbnails: dict[int, bytes] = {}
-        self._room = [_THUMBNAILS]
+        #: From the pass that draws the pictures; samples without one are drawn once more.
+        self.thumbnails = Thumbnails()
 
     def part(self, source: ConceptDataset, numbers: Sequence[int]) -> LabelledSamples:
         """Those samples of this data set that are ``source``, and have ``numbers`` here."""
@@ -123,19 +144,16 @@ class LabelledSamples(MadeLabels):
             source, self.made, self.maker, draw=self.draw, pictures=self.pictures, record=self.record
         )
         part._files, part._number_of = self._files, [self._number_of[n] for n in numbers]
-        part._thumbnails, part._room = self._thumbnails, self._room
+        part.thumbnails = self.thumbnails
         return part
 
-    def keep_thumbnail(self, index: int, thumbnail: Callable[[], bytes]) -> None:
-        """Keep what ``thumbnail`` makes of the picture of sample ``index`` while it is there, if there is room."""
-        number = self._number_of[index]
-        if number not in self._thumbnails and self._room[0] > 0:
-            self._thumbnails[number] = made = thumbnail()
-            self._room[0] -= len(made)
+    def keep_thumbnail(self, index: int, jpeg: bytes) -> None:
+        """Keep the thumbnail of sample ``index`` if there is room."""
+        self.thumbnails.keep(self._number_of[index], jpeg)
 
     def thumbnail(self, index: int) -> bytes | None:
         """The thumbnail that was kept of sample ``index``, None where there is none."""
-        return self._thumbnails.get(self._number_of[index])
+        return self.thumbnails.of(self._number_of[index])
 
     def read(self, index: int) -> Sample:
         """The picture of sample ``index`` with its labels."""

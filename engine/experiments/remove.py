@@ -20,6 +20,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ndissect.engine.experiments.ablate import random_sets
 from ndissect.engine.experiments.area_sums import Areas, areas_without
 from ndissect.engine.experiments.generated import Generated, GeneratorRequest, open_generated
 from ndissect.engine.experiments.removal_pictures import RemovedFrom, pictures_of_units, pictures_without
@@ -121,10 +122,10 @@ def remove(
     """Set the n best units for the concept ``label`` to zero, for each n of ``tops``, beside random ones.
 
     ``samples``: the first so many; ``draws``: random sets of n units, drawn by ``seed`` of those that are not among the
-    n best, or of all where fewer than n others are left; ``pictures``: so many samples
-    that show the concept are given as pictures. ``by`` effect: the effects of each unit alone are those of the store,
-    where it has them; else they are measured first, and written into it with ``write``. What is measured is kept beside
-    the store now and then, and the same call goes on from there. WrongUse for a concept or a number of units that is
+    n best, or of all where fewer than n others are left; ``pictures``: so many samples that show the concept are given
+    as pictures. ``by`` effect: the effects of each unit alone are those of the store, where it has them; else they are
+    measured first, and written into it with ``write``. What is measured is kept beside the store now and then, and the
+    same call goes on from there. WrongUse for a concept or a number of units that is
     not there; else errors as of open_generated and areas_without.
     """
     console = console or Console()
@@ -328,11 +329,12 @@ def _random_of(n: int, units: int) -> RandomOf:
 
 def _random_beside(ranked: Sequence[int], n: int, draws: int, seed: int) -> list[tuple[int, ...]]:
     """``draws`` sets of ``n`` random units to compare with the n best, the first of ``ranked``; none of all units."""
-    if n >= len(ranked):
-        return []
-    drawn_of = sorted(ranked[n:] if _random_of(n, len(ranked)) == "others" else ranked)
-    rng = np.random.default_rng([seed, n])
-    return [tuple(sorted(rng.choice(drawn_of, n, replace=False).tolist())) for _ in range(draws)]
+    if _random_of(n, len(ranked)) == "all":
+        return random_sets(len(ranked), n, draws, seed)
+    others = sorted(ranked[n:])
+    if len(others) == n:
+        return [tuple(others)] * draws
+    return [tuple(others[i] for i in some) for some in random_sets(len(others), n, draws, seed)]
 
 
 def _without(

@@ -40,10 +40,12 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def keep_thumbnails(samples: LabelledSamples, indices: Sequence[int], pictures: Tensor) -> None:
-    """Keep thumbnails of these samples, whose ``pictures`` uint8 (n, 3, H, W) were drawn."""
+    """Keep thumbnails of these samples, whose ``pictures`` uint8 (n, 3, H, W) were drawn, if there is room."""
+    if samples.thumbnails.full:
+        return
     on_host = pictures.permute(0, 2, 3, 1).cpu().numpy()
     for index, picture in zip(indices, on_host, strict=True):
-        samples.keep_thumbnail(index, partial(thumbnail, picture))
+        samples.keep_thumbnail(index, thumbnail(picture))
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,7 @@ class ImageTables:
         """The table of the images at ``indices``, in that order."""
         loader, dataset = self._loader, self._loader.dataset
         new = [index for index in indices if index not in self._rows]
-        rows_read: Iterator[_Row]
-        if isinstance(dataset, LabelledSamples):
-            pieces = [new[start : start + _DRAWN_AT_ONCE] for start in range(0, len(new), _DRAWN_AT_ONCE)]
-            rows_read = chain.from_iterable(in_order(partial(self._draw, dataset), pieces, loader.workers, 1))
-        else:
-            rows_read = in_order(self._read, new, loader.workers, at_once(dataset, 4 * loader.workers))
-        known = self._rows | dict(zip(new, rows_read, strict=True))
+        known = self._rows | dict(zip(new, self._read_all(new), strict=True))
         rows = [known.pop(index) for index in indices]
         label_maps = np.zeros((len(rows), max((len(row.maps) for row in rows), default=0), *loader.grid), np.uint16)
         image_labels = np.zeros((len(rows), max((len(row.labels) for row in rows), default=0)), np.uint16)
@@ -97,6 +93,14 @@ class ImageTables:
             image_labels=image_labels,
         )
 
+    def _read_all(self, indices: Sequence[int]) -> Iterator[_Row]:
+        """The rows of images that are in no table yet."""
+        loader, dataset = self._loader, self._loader.dataset
+        if not isinstance(dataset, LabelledSamples):
+            return in_order(self._read, indices, loader.workers, at_once(dataset, 4 * loader.workers))
+        pieces = [indices[start : start + _DRAWN_AT_ONCE] for start in range(0, len(indices), _DRAWN_AT_ONCE)]
+        return chain.from_iterable(in_order(partial(self._draw, dataset), pieces, loader.workers, 1))
+
     def _read(self, index: int) -> _Row:
         dataset = self._loader.dataset
         images = own_labels(dataset)
@@ -104,21 +108,13 @@ class ImageTables:
         if own is not None:  # as small as a thumbnail: nothing is lost, and nothing computed
             read: Labels | Sample = dataset.read_labels(index)
             return _Row(own, resize_labels(read.maps, self._loader.grid), read.labels)
-        return self._row(self._loader.read(index))
+        sample = self._loader.read(index)
+        return _Row(thumbnail(sample.image), resize_labels(sample.maps, self._loader.grid), sample.labels)
 
     def _draw(self, samples: LabelledSamples, indices: Sequence[int]) -> list[_Row]:
         """The same of samples, of which only those are drawn whose thumbnail was not kept."""
-        lacking = [index for index in indices if samples.thumbnail(index) is None]
-        drawn = dict(zip(lacking, samples.read_many(lacking), strict=True)) if lacking else {}
-        rows = []
-        for index in indices:
-            jpeg = samples.thumbnail(index)
-            if jpeg is None:
-                rows.append(self._row(drawn[index]))
-            else:
-                maps = samples.read_labels(index).maps
-                rows.append(_Row(jpeg, resize_labels(maps, self._loader.grid), ()))
-        return rows
-
-    def _row(self, sample: Sample) -> _Row:
-        return _Row(thumbnail(sample.image), resize_labels(sample.maps, self._loader.grid), sample.labels)
+        made = {index: jpeg for index in indices if (jpeg := samples.thumbnail(index)) is not None}
+        lacking = [index for index in indices if index not in made]
+        if lacking:
+            made |= {sample.index: thumbnail(sample.image) for sample in samples.read_many(lacking)}
+        return [_Row(made[n], resize_labels(samples.read_labels(n).maps, self._loader.grid), ()) for n in indices]

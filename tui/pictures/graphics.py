@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import struct
 import sys
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
 
 from ndissect.store.errors import NDError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: kitty's graphics protocol, iTerm2's inline pictures, sixels, or two pixels in each cell of text.
 Protocol = Literal["kitty", "iterm", "sixel", "blocks"]
@@ -43,12 +46,16 @@ def in_multiplexer(environ: Mapping[str, str]) -> bool:
     return bool(named) or environ.get("TERM", "").startswith(("tmux", "screen"))
 
 
-def can_encode_sixels() -> bool:
-    """Whether the package is there that makes sixels, and the part of it that is none of its promises."""
+def sixel_encoder() -> Callable[[Image.Image], str] | None:
+    """What makes sixels of a picture: the part of textual-image that asks no terminal; None where it is not there.
+
+    It is none of what that package promises, and may be gone from another version.
+    """
     try:
-        return hasattr(importlib.import_module("textual_image._sixel"), "image_to_sixels")
-    except ImportError:
-        return False
+        encoder: Callable[[Image.Image], str] = importlib.import_module("textual_image._sixel").image_to_sixels
+    except (ImportError, AttributeError):
+        return None
+    return encoder
 
 
 def choose_protocol(asked: Protocol | Literal["auto"], environ: Mapping[str, str]) -> Protocol:
@@ -60,8 +67,8 @@ def choose_protocol(asked: Protocol | Literal["auto"], environ: Mapping[str, str
         if in_multiplexer(environ) or "NO_COLOR" in environ:
             return "blocks"
         known = known_protocol(environ)
-        return "blocks" if known == "sixel" and not can_encode_sixels() else known
-    if asked == "sixel" and not can_encode_sixels():
+        return "blocks" if known == "sixel" and sixel_encoder() is None else known
+    if asked == "sixel" and sixel_encoder() is None:
         raise NDError(
             "sixels need the package textual-image", "pip install 'ndissect[preview]'; --pictures blocks needs nothing"
         )

@@ -9,10 +9,11 @@ https://sw.kovidgoyal.net/kitty/graphics-protocol/ https://iterm2.com/documentat
 from __future__ import annotations
 
 import base64
-import importlib
 import io
 
 from PIL import Image
+
+from ndissect.tui.pictures.graphics import sixel_encoder
 
 # The most characters of a picture in one of kitty's sequences.
 _CHUNK = 4096
@@ -59,8 +60,9 @@ def iterm_picture(picture: Image.Image, columns: int, lines: int) -> str:
 
 def sixel_picture(picture: Image.Image) -> str:
     """``picture``, of at most 256 colours of a palette, pixel by pixel."""
-    encoder = importlib.import_module("textual_image._sixel")  # of the package's parts the one that asks no terminal
-    return str(encoder.image_to_sixels(picture))
+    encoder = sixel_encoder()
+    assert encoder is not None, "choose_protocol lets nobody come here without"
+    return encoder(picture)
 
 
 def _png(picture: Image.Image) -> bytes:
